@@ -1,0 +1,68 @@
+"""Image augmentation on whole batches of uint8 tensors.
+
+Working image by image in Python costs more than the training step of a small net on a CPU, and much
+more than one on a GPU. Here a whole batch is shifted and flipped by one indexing operation.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+
+def random_shift_flip(
+    images: Tensor, *, max_shift: int = 4, flip: bool = True, generator: Generator | None = None
+) -> Tensor:
+    """Shift every image by its own random offset, and mirror half of them left to right.
+
+    The same as padding with ``max_shift`` black pixels on each side and taking a random crop of the
+    original size (He et al. 2016, section 4.2), with each offset from ``-max_shift`` to ``max_shift``
+    equally likely.
+
+    Args:
+        images: (N, C, H, W), any dtype, on any device.
+        max_shift: the largest shift in pixels, up, down, left and right; 0 for none.
+        flip: whether each image is mirrored with probability one half.
+        generator: a CPU generator that the draws come from; the global one if ``None``.
+
+    Returns:
+        A new tensor of the same shape and dtype, channels last in memory.
+
+    Raises:
+        ValueError: if ``images`` has not four axes or ``max_shift`` is negative.
+    """
+    if images.ndim != 4 or max_shift < 0:
+        raise ValueError(f"need (N, C, H, W) and max_shift >= 0, not {tuple(images.shape)} and {max_shift}")
+    batch, _, height, width = images.shape
+    padded = F.pad(images, (max_shift,) * 4)  # (N, C, H+2s, W+2s)
+    offsets = torch.randint(0, 2 * max_shift + 1, (2, batch, 1), generator=generator)
+    rows = offsets[0] + torch.arange(height)  # (N, H)
+    columns = torch.arange(width).expand(batch, width)
+    if flip:
+        mirrored = torch.rand(batch, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, width - 1 - columns, columns)
+    columns = offsets[1] + columns  # (N, W)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    which = torch.arange(batch, device=images.device)[:, None, None]
+    # indexing axes 0, 2 and 3 together puts the channels last: (N, H, W, C)
+    gathered = padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
+    return gathered.permute(0, 3, 1, 2)
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """``(images / 255 - mean) / std`` per channel, in float32 and channels last.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        mean: (C,), of pixels scaled to [0, 1].
+        std: (C,), likewise.
+
+    Raises:
+        TypeError: if the images are not uint8 (scaled twice, they would train badly and silently).
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"images must be uint8 in 0..255, not {images.dtype}")
+    scale = (1 / (255 * std)).to(images.device).view(1, -1, 1, 1)
+    shift = (mean / std).to(images.device).view(1, -1, 1, 1)
+    return images.to(torch.float32, memory_format=torch.channels_last) * scale - shift

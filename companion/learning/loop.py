@@ -1,0 +1,286 @@
+"""The training loop, to be read in one sitting.
+
+Every random draw of step ``t`` comes from the seed and ``t`` alone. So the loop needs no memory of its
+generators, and a run that was killed at any moment continues from its last checkpoint to the same
+final weights, bit for bit where the hardware computes the same (one CPU with the same threads).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from companion.compute import Compute
+from companion.learning.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    prefixed,
+    restore_optimizer,
+    save_checkpoint,
+)
+from companion.learning.config import FitConfig, learning_rate
+from companion.learning.objectives import Batch, Objective
+
+FLUSH_EVERY = 50
+"""Steps between looks at the loss: each look makes a GPU wait."""
+
+Evaluation = Callable[[nn.Module], dict[str, float]]
+
+
+class DivergedError(ArithmeticError):
+    """The loss is not a finite number any more; the message says at which step."""
+
+
+@dataclass
+class History:
+    """What was measured while training.
+
+    Attributes:
+        train: each of the objective's scalars, one value a step.
+        eval_steps: how many steps were done at each evaluation.
+        evaluations: each of the evaluation's numbers, one value for each of ``eval_steps``.
+        seconds: time spent training, over all sessions of a resumed run, evaluations included.
+    """
+
+    train: dict[str, list[float]] = field(default_factory=dict)
+    eval_steps: list[int] = field(default_factory=list)
+    evaluations: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def step_seed(seed: int, kind: str, count: int) -> int:
+    """A seed of 63 bits for the ``count``-th draw of a ``kind``, different for each combination."""
+    digest = hashlib.blake2b(f"{seed}/{kind}/{count}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@lru_cache(maxsize=2)  # the same order serves a whole epoch
+def _epoch_order(num_examples: int, seed: int, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(step_seed(seed, "epoch", epoch))
+    return torch.randperm(num_examples, generator=generator)
+
+
+def batch_indices(num_examples: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """The examples of ``step``: each epoch is a new random order, and its incomplete last batch is left out.
+
+    Fewer examples than ``batch_size`` make one batch of them all.
+    """
+    batch_size = min(batch_size, num_examples)
+    epoch, position = divmod(step, num_examples // batch_size)
+    order = _epoch_order(num_examples, seed, epoch)
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    """The optimizer of ``config`` over all parameters of ``model``."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+    )
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, data: Batch, objective: Objective, compute: Compute, batch_size: int = 1000
+) -> dict[str, float]:
+    """Means of the objective's scalars over ``data``, with the model in evaluation mode.
+
+    Args:
+        model: on the device of ``compute``; left in the mode in which it came.
+        data: tensors with the same first axis, at least one example.
+        objective: called without a generator, so nothing is augmented.
+        compute: device and precision.
+        batch_size: examples in one forward pass; the result does not depend on it, but for rounding.
+
+    Raises:
+        ValueError: if there are no examples.
+    """
+    num_examples = len(data[0])
+    if num_examples == 0:
+        raise ValueError("there are no examples to evaluate on")
+    was_training = model.training
+    model.eval()
+    totals: dict[str, float] = {}
+    for start in range(0, num_examples, batch_size):
+        batch = tuple(t[start : start + batch_size].to(compute.device) for t in data)
+        with compute.autocast():
+            scalars = objective(model, batch, None)
+        for name, value in scalars.items():
+            totals[name] = totals.get(name, 0.0) + value.item() * len(batch[0])
+    model.train(was_training)
+    return {name: total / num_examples for name, total in totals.items()}
+
+
+class _Run:
+    """The state of one training run: what a checkpoint holds."""
+
+    def __init__(self, model: nn.Module, config: FitConfig) -> None:
+        self.model, self.config = model, config
+        self.optimizer = make_optimizer(model, config)
+        self.history = History()
+        self.step = 0
+        self.best: dict[str, Tensor] = {}
+        self.best_value = float("inf")
+        self.stale = 0  # evaluations since the best
+        self.pending: list[dict[str, Tensor]] = []  # scalars of the last steps, still on the device
+
+    def train_step(self, data: Batch, objective: Objective, compute: Compute, seed: int) -> None:
+        indices = batch_indices(len(data[0]), self.config.batch_size, seed, self.step).to(data[0].device)
+        batch = tuple(t[indices].to(compute.device) for t in data)
+        generator = torch.Generator().manual_seed(step_seed(seed, "augment", self.step))
+        torch.manual_seed(step_seed(seed, "dropout", self.step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        with compute.autocast():
+            scalars = objective(self.model, batch, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        scalars["loss"].backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.pending.append({name: value.detach() for name, value in scalars.items()})
+        self.step += 1
+
+    def flush(self) -> None:
+        """Move the pending scalars into the history, and stop at a loss that is not finite."""
+        for name in self.pending[0] if self.pending else ():
+            values = torch.stack([scalars[name] for scalars in self.pending]).tolist()
+            self.history.train.setdefault(name, []).extend(values)
+        done, self.pending = len(self.pending), []
+        for step, loss in enumerate(self.history.train["loss"][self.step - done :], self.step - done):
+            if loss != loss or abs(loss) == float("inf"):
+                raise DivergedError(
+                    f"the loss became {loss} at step {step}; try a lower lr than {self.config.lr}, "
+                    "more warmup_steps, and look for NaN in the data"
+                )
+
+    def record_evaluation(self, numbers: dict[str, float]) -> bool:
+        """Keep the numbers of an evaluation; ``True`` if training should stop early."""
+        self.history.eval_steps.append(self.step)
+        for name, value in numbers.items():
+            self.history.evaluations.setdefault(name, []).append(value)
+        if self.config.patience is None:
+            return False
+        if self.config.monitor not in numbers:
+            raise ValueError(f"monitor {self.config.monitor!r} is not among the evaluated {sorted(numbers)}")
+        if numbers[self.config.monitor] < self.best_value:
+            self.best_value, self.stale = numbers[self.config.monitor], 0
+            self.best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+        else:
+            self.stale += 1
+        return self.stale >= self.config.patience
+
+    def save(self, path: Path, identity: str, stopped: bool) -> None:
+        history = {f"train.{name}": values for name, values in self.history.train.items()}
+        history |= {f"eval.{name}": values for name, values in self.history.evaluations.items()}
+        tensors = prefixed("model.", self.model.state_dict()) | prefixed("best.", self.best)
+        tensors |= prefixed("optimizer.", optimizer_tensors(self.optimizer))
+        tensors |= {
+            f"history.{name}": torch.tensor(values, dtype=torch.float64) for name, values in history.items()
+        }
+        numbers = {
+            "eval_steps": self.history.eval_steps,
+            "seconds": self.history.seconds,
+            "best_value": self.best_value,
+            "stale": self.stale,
+            "stopped": stopped,
+        }
+        save_checkpoint(path, Checkpoint(self.step, identity, tensors, numbers))
+
+    def load(self, path: Path, identity: str) -> bool:
+        """Continue from ``path``; ``True`` if early stopping had ended the run."""
+        saved = load_checkpoint(path, identity)
+        self.model.load_state_dict(saved.part("model."))
+        restore_optimizer(self.optimizer, saved.part("optimizer."))
+        self.step, self.best = saved.step, saved.part("best.")
+        self.best_value, self.stale = saved.numbers["best_value"], saved.numbers["stale"]
+        self.history = History(
+            {name: values.tolist() for name, values in saved.part("history.train.").items()},
+            saved.numbers["eval_steps"],
+            {name: values.tolist() for name, values in saved.part("history.eval.").items()},
+            saved.numbers["seconds"],
+        )
+        return bool(saved.numbers["stopped"])
+
+
+def fit(
+    model: nn.Module,
+    data: Batch,
+    objective: Objective,
+    config: FitConfig,
+    *,
+    compute: Compute,
+    seed: int = 0,
+    evaluation: Evaluation | None = None,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    progress: str | None = None,
+    stop_after: int | None = None,
+) -> History:
+    """Train ``model`` in place.
+
+    Args:
+        model: any module, anywhere; it is moved to the device of ``compute`` and left there.
+        data: tensors with the same first axis, one entry an example.
+        objective: what to minimise, see :mod:`companion.learning.objectives`.
+        config: the hyperparameters.
+        compute: device and precision.
+        seed: decides the order of the examples, the augmentation and dropout, but not the model's
+            initial weights: seed before making it.
+        evaluation: called with the model every ``config.eval_every`` steps and after the last one.
+        checkpoint: a file to write checkpoints to. If it is there already, the run continues from it.
+        identity: more that must be equal for a run to continue, such as the digest of the data.
+        progress: the label of a progress bar; ``None`` for no bar.
+        stop_after: leave after this many steps of the run, to look at its start only.
+
+    Returns:
+        What was measured on the way.
+
+    Raises:
+        ValueError: if there are fewer than two examples, or the tensors' lengths differ.
+        DivergedError: if the loss becomes NaN or infinite.
+        CheckpointError: if the checkpoint is damaged or belongs to another run.
+    """
+    lengths = {len(tensor) for tensor in data}
+    if len(lengths) != 1 or min(lengths) < 2:
+        raise ValueError(f"need tensors of one common length of 2 or more, not of {sorted(lengths)}")
+    identity = f"{config.model_dump_json()} {seed=} {len(data[0])} {compute.autocast_dtype} {identity}"
+    model = compute.model(model).train()
+    run = _Run(model, config)
+    stopped = run.load(checkpoint, identity) if checkpoint is not None and checkpoint.exists() else False
+    devices = [compute.device] if compute.device.type == "cuda" else []
+    end = min(config.num_steps, stop_after or config.num_steps)
+    bar = tqdm(total=config.num_steps, initial=run.step, desc=progress, disable=progress is None, unit="step")
+    with bar, torch.random.fork_rng(devices):
+        clock = time.perf_counter()
+        while run.step < end and not stopped:
+            run.train_step(data, objective, compute, seed)
+            last = run.step == end
+            evaluating = last or (config.eval_every is not None and run.step % config.eval_every == 0)
+            saving = checkpoint is not None and (last or run.step % config.checkpoint_every == 0)
+            if evaluating or saving or run.step % FLUSH_EVERY == 0:
+                run.flush()
+                bar.set_postfix(loss=f"{run.history.train['loss'][-1]:.3f}", refresh=False)
+            if evaluating and evaluation is not None:
+                stopped = run.record_evaluation(evaluation(model))
+                model.train()
+            run.history.seconds += time.perf_counter() - clock
+            clock = time.perf_counter()
+            if checkpoint is not None and (saving or stopped):
+                run.save(checkpoint, identity, stopped)
+            bar.update()
+    if run.best:
+        model.load_state_dict(run.best)
+    return run.history

@@ -1,0 +1,1 @@
+"""Neural networks, as modules and nothing else: no data, no training."""

@@ -1,0 +1,176 @@
+"""Recorded runs: what an experiment measured, with everything needed to judge and to repeat it.
+
+A recorded run is one small JSON file. The package carries the runs that the book shows in its folder
+``recorded``; a reader's own runs go wherever ``companion run --out`` says.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import companion
+from companion.files import atomic_path
+
+RECORDED = Path(__file__).parent / "recorded"
+LIBRARIES = ("torch", "numpy")
+
+
+class RunError(RuntimeError):
+    """A recorded run that is missing or cannot be read; the message says what to do."""
+
+
+class DataInfo(BaseModel):
+    """What an experiment was fed with.
+
+    Attributes:
+        name: the data set.
+        source: where it came from.
+        digest: SHA-256 of its content.
+        synthetic: whether it was generated because the real data were out of reach.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    source: str
+    digest: str
+    synthetic: bool
+
+
+class SeedResult(BaseModel):
+    """What one seed gave.
+
+    Attributes:
+        seed: the seed.
+        metrics: numbers by ``"<what>.<metric>"``; errors are shares between 0 and 1.
+        curves: series by ``"<what>.<metric>"``.
+        seconds: training time by ``"<what>"``, evaluations included, everything else left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    metrics: dict[str, float]
+    curves: dict[str, list[float]]
+    seconds: dict[str, float]
+
+
+class RecordedRun(BaseModel):
+    """One execution of an experiment over one or more seeds, with its provenance.
+
+    Attributes:
+        version: of this schema.
+        experiment: the name it is registered under.
+        scale: ``"smoke"``, ``"live"`` or ``"full"``.
+        config: the experiment's config, as JSON values.
+        data: what it was fed with.
+        results: one entry a seed.
+        commit: of the repository, ``"-dirty"`` appended where ``companion`` had uncommitted changes;
+            ``None`` outside a repository.
+        package: version of ``companion``.
+        libraries: versions by name, Python's among them.
+        hardware: see :func:`companion.compute.describe_hardware`.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        precision: ``"float32"`` or ``"bfloat16"``.
+        wall_seconds: from the start to the end, over all seeds. Other work on the machine counts.
+        finished: date and time in UTC, ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    experiment: str
+    scale: str
+    config: dict[str, Any]
+    data: DataInfo
+    results: list[SeedResult]
+    commit: str | None
+    package: str
+    libraries: dict[str, str]
+    hardware: str
+    device: str
+    precision: str
+    wall_seconds: float
+    finished: str
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, in the order in which they ran."""
+        return [result.seed for result in self.results]
+
+    @property
+    def date(self) -> str:
+        """The day on which the run ended."""
+        return self.finished[:10]
+
+    def metric(self, name: str) -> np.ndarray:
+        """One metric over the seeds, shape (seeds,)."""
+        return np.array([result.metrics[name] for result in self.results])
+
+    def curve(self, name: str) -> np.ndarray:
+        """One curve over the seeds, shape (seeds, points)."""
+        return np.array([result.curves[name] for result in self.results])
+
+    def save(self, folder: Path) -> Path:
+        """Write the run to ``folder`` under its standard name, and return the path."""
+        path = folder / f"{self.experiment}-{self.scale}-{self.device}.json"
+        with atomic_path(path) as part:
+            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf8")
+        return path
+
+
+def load_run(name: str | Path) -> RecordedRun:
+    """Read a recorded run.
+
+    Args:
+        name: the path of a JSON file, or the stem of a run that comes with the package, such as
+            ``"degradation-full-cpu"``.
+
+    Raises:
+        RunError: if it is missing, damaged, or of another schema.
+    """
+    path = Path(name) if str(name).endswith(".json") else RECORDED / f"{name}.json"
+    try:
+        return RecordedRun.model_validate_json(path.read_text("utf8"))
+    except FileNotFoundError as error:
+        have = sorted(p.stem for p in path.parent.glob("*.json"))
+        raise RunError(f"there is no run {path}; in that folder: {', '.join(have) or 'none'}") from error
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise RunError(f"{path} is not a recorded run that this version can read: {error}") from error
+
+
+def recorded_runs() -> list[RecordedRun]:
+    """All runs that come with the package, by name."""
+    return [load_run(path) for path in sorted(RECORDED.glob("*.json"))]
+
+
+def package_commit() -> str | None:
+    """The commit that the package's source is at, or ``None`` where it is not in a repository."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(companion.__file__).parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--", ".", ":!recorded")
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the numbers."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
+
+
+def now() -> str:
+    """The date and time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
