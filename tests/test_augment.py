@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as oracle
+
+from companion.learning.augment import normalise, random_shift_flip
+
+
+def images_of(n: int, channels: int, height: int, width: int) -> torch.Tensor:
+    count = n * channels * height * width
+    return (torch.arange(count) % 255 + 1).to(torch.uint8).view(n, channels, height, width)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(1, 5),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    max_shift=st.integers(0, 4),
+    flip=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_every_image_is_one_of_torchvisions_crops(n, height, width, max_shift, flip, seed):
+    images = images_of(n, 3, height, width)
+    generator = torch.Generator().manual_seed(seed)
+    out = random_shift_flip(images, max_shift=max_shift, flip=flip, generator=generator)
+    assert out.shape == images.shape
+    assert out.dtype == torch.uint8
+    for before, after in zip(images, out, strict=True):
+        candidates = []
+        for mirrored in [before, oracle.horizontal_flip(before)] if flip else [before]:
+            padded = oracle.pad(mirrored, [max_shift])
+            for top in range(2 * max_shift + 1):
+                candidates += [
+                    oracle.crop(padded, top, left, height, width) for left in range(2 * max_shift + 1)
+                ]
+        assert any(torch.equal(after, candidate) for candidate in candidates)
+
+
+def test_all_shifts_and_both_sides_occur():
+    image = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
+    image[0, 0, 4, 4] = 1  # stays in view under every shift
+    generator = torch.Generator().manual_seed(0)
+    out = random_shift_flip(image.expand(4000, 1, 9, 9), max_shift=4, flip=True, generator=generator)
+    places = out[:, 0].flatten(1).argmax(dim=1).bincount(minlength=81)
+    assert (places > 0).all()
+    assert places.max() < 2.2 * places.float().mean()
+
+
+def test_half_of_the_images_are_mirrored():
+    image = torch.tensor([[[[1, 2]]]], dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    out = random_shift_flip(image.expand(2000, 1, 1, 2), max_shift=0, flip=True, generator=generator)
+    share = (out[:, 0, 0, 0] == 2).float().mean()
+    assert 0.45 < share < 0.55
+
+
+def test_the_generator_decides():
+    images = images_of(8, 3, 8, 8)
+    first, second, third = (
+        random_shift_flip(images, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+def test_channels_are_last_in_memory():
+    assert random_shift_flip(images_of(4, 3, 8, 8)).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("shape", "max_shift"), [((3, 8, 8), 4), ((1, 3, 8, 8), -1)])
+def test_wrong_shapes_and_shifts_are_refused(shape, max_shift):
+    with pytest.raises(ValueError, match="max_shift >= 0"):
+        random_shift_flip(torch.zeros(shape, dtype=torch.uint8), max_shift=max_shift)
+
+
+def test_normalise_equals_torchvisions():
+    images = images_of(2, 3, 5, 5)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
+    expected = oracle.normalize(images.float() / 255, mean.tolist(), std.tolist())
+    torch.testing.assert_close(normalise(images, mean, std), expected)
+
+
+def test_images_that_are_already_scaled_are_refused():
+    with pytest.raises(TypeError, match="uint8"):
+        normalise(torch.rand(1, 3, 4, 4), torch.zeros(3), torch.ones(3))

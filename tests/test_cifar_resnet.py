@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from companion.compute import seed_everything
+from companion.models.cifar_resnet import CifarBlock, CifarResNet, ZeroPadShortcut, count_parameters
+
+# He et al. 2016, table 6, in millions
+PUBLISHED = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}
+
+
+@pytest.mark.parametrize(("depth", "millions"), PUBLISHED.items())
+def test_parameter_counts_are_the_published_ones(depth, millions):
+    digits = 1 if depth == 110 else 2
+    for residual in (True, False):
+        assert round(count_parameters(CifarResNet(depth, residual=residual)) / 1e6, digits) == millions
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_the_depth_counts_the_weighted_layers(depth):
+    layers = [m for m in CifarResNet(depth).modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == depth
+
+
+@pytest.mark.parametrize("depth", [2, 21, 0, -4])
+def test_a_depth_that_is_not_6n_plus_2_is_refused(depth):
+    with pytest.raises(ValueError, match="6n"):
+        CifarResNet(depth)
+
+
+def test_the_plain_twin_starts_from_the_same_weights():
+    nets = []
+    for residual in (True, False):
+        seed_everything(3)
+        nets.append(CifarResNet(14, residual=residual).state_dict())
+    assert nets[0].keys() == nets[1].keys()
+    assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
+
+
+def test_the_addition_is_all_that_the_plain_twin_lacks():
+    x = torch.randn(2, 16, 8, 8)
+    residual, plain = CifarBlock(16, 16), CifarBlock(16, 16, residual=False)
+    plain.load_state_dict(residual.state_dict())
+    hidden = residual.norm2(residual.conv2(torch.relu(residual.norm1(residual.conv1(x)))))
+    torch.testing.assert_close(plain(x), torch.relu(hidden))
+    torch.testing.assert_close(residual(x), torch.relu(hidden + x))
+
+
+@pytest.mark.parametrize(("in_channels", "stride"), [(16, 1), (8, 2)])
+def test_a_block_equals_torchvisions(in_channels, stride):
+    shortcut = ZeroPadShortcut(in_channels, 16, stride) if stride == 2 else None
+    oracle = BasicBlock(in_channels, 16, stride, downsample=shortcut)
+    block = CifarBlock(in_channels, 16, stride)
+    names = {"bn1": "norm1", "bn2": "norm2"}
+    state = {}
+    for name, tensor in oracle.state_dict().items():
+        layer, _, rest = name.partition(".")
+        state[f"{names.get(layer, layer)}.{rest}"] = tensor
+    block.load_state_dict(state)
+    x = torch.randn(4, in_channels, 8, 8)
+    for training in (True, False):
+        a, b = block.train(training)(x), oracle.train(training)(x)
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    grads = [torch.autograd.grad(net.train()(x).square().sum(), net.conv1.weight)[0] for net in (block, oracle)]
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-4)
+
+
+def test_shortcut_a_subsamples_and_pads_with_zeros():
+    x = torch.randn(2, 3, 5, 5)
+    out = ZeroPadShortcut(3, 7, 2)(x)
+    assert out.shape == (2, 7, 3, 3)
+    assert torch.equal(out[:, :3], x[:, :, ::2, ::2])
+    assert not out[:, 3:].any()
+
+
+def test_initial_weights_have_hes_variance():
+    seed_everything(0)
+    weight = CifarResNet(20).stages[2][1].conv1.weight
+    expected = (2 / (64 * 9)) ** 0.5
+    assert abs(float(weight.detach().std()) / expected - 1) < 0.02
+
+
+def test_without_norm_there_is_no_norm_but_the_same_count_of_convolutions():
+    net = CifarResNet(20, norm=False)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == 19
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (2, 3, 16, 24), (1, 3, 4, 4)])
+def test_any_image_size_goes_through(shape):
+    assert CifarResNet(8, num_classes=7).eval()(torch.zeros(shape)).shape == (shape[0], 7)

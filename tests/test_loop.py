@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from companion.compute import Compute, pick_compute, seed_everything
+from companion.learning.checkpoint import CheckpointError, load_weights, save_weights
+from companion.learning.config import FitConfig, learning_rate
+from companion.learning.loop import DivergedError, batch_indices, evaluate, fit
+from companion.learning.objectives import ImageClassification
+from companion.models.cifar_resnet import CifarResNet
+
+CPU = Compute(torch.device("cpu"), None)
+OBJECTIVE = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25), max_shift=1, flip=True)
+
+
+def toy_images(n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two classes, dark and bright, uint8 (n, 3, 8, 8)."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % 2
+    noise = torch.randint(0, 100, (n, 3, 8, 8), generator=generator)
+    return (noise + 100 * labels[:, None, None, None]).to(torch.uint8), labels
+
+
+def squared(model, batch, generator):
+    """A regression objective on (inputs, targets)."""
+    inputs, targets = batch
+    return {"loss": (model(inputs)[:, 0] - targets).square().mean()}
+
+
+def line_data(n: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.linspace(-1, 1, n)[:, None]
+    return x, 2 * x[:, 0] + 1
+
+
+def small_net() -> nn.Module:
+    seed_everything(0)
+    return nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
+
+
+# the schedule
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "expected"),
+    [
+        ({"schedule": "constant"}, (0, 50, 99), (1.0, 1.0, 1.0)),
+        ({"warmup_steps": 4}, (0, 1, 3, 4), (0.25, 0.5, 1.0, 1.0)),
+        ({"schedule": "step", "milestones": (0.5, 0.75)}, (49, 50, 74, 75), (1.0, 0.1, 0.1, 0.01)),
+        ({"schedule": "linear"}, (0, 50, 99), (1.0, 0.5, 0.01)),
+        ({"schedule": "cosine"}, (0, 50), (1.0, 0.5)),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(settings, steps, expected):
+    config = FitConfig(num_steps=100, lr=1.0, **settings)
+    assert [learning_rate(config, step) for step in steps] == pytest.approx(expected)
+
+
+def test_cosine_equals_pytorchs():
+    config = FitConfig(num_steps=20, lr=0.3, schedule="cosine")
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+    for step in range(20):
+        assert learning_rate(config, step) == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_steps": 0},
+        {"lr": -1.0},
+        {"schedule": "step"},
+        {"milestones": (0.5,)},
+        {"schedule": "step", "milestones": (0.7, 0.5)},
+        {"schedule": "step", "milestones": (1.5,)},
+        {"nesterov": True, "momentum": 0.0},
+        {"learning_rate": 0.1},
+    ],
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ValueError, match=r"validation error"):
+        FitConfig(**{"num_steps": 10, **settings})
+
+
+# the batches
+
+
+def test_an_epoch_shows_every_example_once_and_each_epoch_in_another_order():
+    epochs = [torch.cat([batch_indices(12, 4, 0, 3 * e + i) for i in range(3)]) for e in range(2)]
+    assert all(sorted(epoch.tolist()) == list(range(12)) for epoch in epochs)
+    assert not torch.equal(*epochs)
+
+
+def test_an_incomplete_last_batch_is_left_out():
+    # 13 examples in batches of 4: the thirteenth would be a batch of one, which batch norm cannot take
+    assert [len(batch_indices(13, 4, 0, step)) for step in range(6)] == [4] * 6
+    assert len(batch_indices(3, 4, 0, 5)) == 3
+
+
+def test_the_seed_decides_the_order():
+    assert not torch.equal(batch_indices(100, 50, 0, 0), batch_indices(100, 50, 1, 0))
+
+
+# training
+
+
+def test_it_learns():
+    model = CifarResNet(8, num_classes=2)
+    config = FitConfig(num_steps=40, batch_size=16, lr=0.05, eval_every=10)
+    images = toy_images()
+    history = fit(
+        model, images, OBJECTIVE, config, compute=CPU, evaluation=lambda m: evaluate(m, images, OBJECTIVE, CPU)
+    )
+    assert len(history.train["loss"]) == len(history.train["error"]) == 40
+    assert history.eval_steps == [10, 20, 30, 40]
+    assert history.evaluations["error"][-1] == 0.0
+    assert history.seconds > 0
+
+
+def test_sgd_equals_pytorchs_own_loop():
+    x, y = line_data(8)
+    model, oracle = nn.Linear(1, 1), nn.Linear(1, 1)
+    oracle.load_state_dict(model.state_dict())
+    config = FitConfig(num_steps=5, batch_size=4, lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01)
+    fit(model, (x, y), squared, config, compute=CPU, seed=3)
+    optimizer = torch.optim.SGD(oracle.parameters(), 0.1, momentum=0.8, nesterov=True, weight_decay=0.01)
+    for step in range(5):
+        chosen = batch_indices(8, 4, 3, step)
+        optimizer.zero_grad()
+        squared(oracle, (x[chosen], y[chosen]), None)["loss"].backward()
+        optimizer.step()
+    torch.testing.assert_close(model.state_dict(), oracle.state_dict(), rtol=0, atol=0)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    weights = []
+    for seed in (0, 0, 1):
+        model = small_net()
+        fit(model, line_data(), squared, FitConfig(num_steps=10, batch_size=16), compute=CPU, seed=seed)
+        weights.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_callers_random_state_is_left_alone():
+    model = nn.Linear(1, 1)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(model, line_data(), squared, FitConfig(num_steps=3), compute=CPU)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_label_smoothing_counts_only_while_training():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    smooth = ImageClassification(OBJECTIVE.mean, OBJECTIVE.std, label_smoothing=0.5)
+    sharp = ImageClassification(OBJECTIVE.mean, OBJECTIVE.std)
+    batch = toy_images()
+    assert smooth(model, batch, None)["loss"] == sharp(model, batch, None)["loss"]
+    assert smooth(model, batch, torch.Generator())["loss"] != sharp(model, batch, torch.Generator())["loss"]
+
+
+def test_evaluation_does_not_depend_on_the_batch_size_and_keeps_the_mode():
+    model = CifarResNet(8, num_classes=2).train()
+    images = toy_images(13)
+    one = evaluate(model, images, OBJECTIVE, CPU, batch_size=1)
+    assert one == pytest.approx(evaluate(model, images, OBJECTIVE, CPU, batch_size=100), rel=1e-5)
+    assert model.training
+
+
+def test_evaluating_on_nothing_is_an_error():
+    with pytest.raises(ValueError, match="no examples"):
+        evaluate(nn.Linear(1, 1), (torch.zeros(0, 1), torch.zeros(0)), squared, CPU)
+
+
+def test_early_stopping_restores_the_best_weights():
+    values = iter([3.0, 1.0, 2.0, 4.0])
+    kept = []
+
+    def evaluation(model):
+        kept.append(model.weight.detach().clone())
+        return {"error": next(values)}
+
+    config = FitConfig(num_steps=100, eval_every=1, patience=2, monitor="error")
+    model = nn.Linear(1, 1)
+    history = fit(model, line_data(), squared, config, compute=CPU, evaluation=evaluation)
+    assert history.evaluations["error"] == [3.0, 1.0, 2.0, 4.0]
+    assert torch.equal(model.weight, kept[1])
+
+
+def test_early_stopping_survives_a_restart(tmp_path):
+    config = FitConfig(num_steps=100, eval_every=1, patience=1, monitor="error", checkpoint_every=1)
+    path = tmp_path / "run.safetensors"
+    values = iter([1.0, 2.0])
+    first = nn.Linear(1, 1)
+    fit(
+        first, line_data(), squared, config, compute=CPU, checkpoint=path,
+        evaluation=lambda m: {"error": next(values)},
+    )  # fmt: skip
+    again = nn.Linear(1, 1)
+    history = fit(again, line_data(), squared, config, compute=CPU, checkpoint=path, evaluation=lambda m: {})
+    assert torch.equal(first.weight, again.weight)
+    assert history.evaluations["error"] == [1.0, 2.0]
+
+
+def test_a_monitor_that_is_not_measured_is_named():
+    config = FitConfig(num_steps=2, eval_every=1, patience=1, monitor="recall")
+    with pytest.raises(ValueError, match="'recall'.*'error'"):
+        fit(nn.Linear(1, 1), line_data(), squared, config, compute=CPU, evaluation=lambda m: {"error": 1.0})
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step():
+    x, y = line_data()
+    y[7] = float("nan")
+    with pytest.raises(DivergedError, match=r"nan at step 0.*NaN in the data"):
+        fit(nn.Linear(1, 1), (x, y), squared, FitConfig(num_steps=60, batch_size=64), compute=CPU)
+
+
+@pytest.mark.parametrize("lengths", [(3, 4), (1, 1), (0, 0)])
+def test_data_of_wrong_lengths_are_refused(lengths):
+    data = (torch.zeros(lengths[0], 1), torch.zeros(lengths[1]))
+    with pytest.raises(ValueError, match="length of 2 or more"):
+        fit(nn.Linear(1, 1), data, squared, FitConfig(num_steps=1), compute=CPU)
+
+
+def test_batch_norm_meets_no_batch_of_one():
+    images = toy_images(5)
+    fit(CifarResNet(8, num_classes=2), images, OBJECTIVE, FitConfig(num_steps=4, batch_size=4), compute=CPU)
+
+
+# checkpoints
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_stopped_run_continues_to_the_same_bits(tmp_path, optimizer, precision):
+    compute = pick_compute("cpu", precision)
+    config = FitConfig(num_steps=9, batch_size=8, optimizer=optimizer, lr=0.01, checkpoint_every=4)
+    images = toy_images()
+
+    def train(path, stop_after=None):
+        seed_everything(0)
+        model = CifarResNet(8, num_classes=2)
+        history = fit(
+            model, images, OBJECTIVE, config, compute=compute, checkpoint=path, stop_after=stop_after
+        )
+        return model.state_dict(), history
+
+    whole, history = train(None)
+    train(tmp_path / "run.safetensors", stop_after=5)
+    parts, continued = train(tmp_path / "run.safetensors")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert history.train == continued.train
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from tests.test_loop import CPU, OBJECTIVE, CifarResNet, FitConfig, fit, save_weights, seed_everything, toy_images
+seed_everything(0)
+model = CifarResNet(8, num_classes=2)
+config = FitConfig(num_steps=60, batch_size=16, lr=0.05, checkpoint_every=7, eval_every=10)
+fit(model, toy_images(), OBJECTIVE, config, compute=CPU, checkpoint=Path(sys.argv[1]),
+    evaluation=lambda m: {"dummy": 0.0})
+save_weights(Path(sys.argv[2]), model)
+"""
+
+
+def test_killed_at_any_moment_it_ends_at_the_same_weights(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def start(name):
+        command = [sys.executable, "-c", WORKER, tmp_path / f"{name}.ckpt", tmp_path / f"{name}.weights"]
+        return subprocess.Popen(command, env=environment)
+
+    assert start("whole").wait() == 0
+    kills = 0
+    for patience in (0.0, 0.03, 0.11):
+        worker = start("killed")
+        seen = (tmp_path / "killed.ckpt").stat().st_mtime_ns if kills else None
+        while worker.poll() is None:  # until the next checkpoint, and a moment more
+            path = tmp_path / "killed.ckpt"
+            if path.exists() and path.stat().st_mtime_ns != seen:
+                time.sleep(patience)
+                worker.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        kills += worker.wait() == -signal.SIGKILL
+    assert kills >= 2
+    assert start("killed").wait() == 0
+    whole, killed = (load_file(tmp_path / f"{name}.weights") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(tmp_path):
+    path = tmp_path / "run.safetensors"
+    fit(nn.Linear(1, 1), line_data(), squared, FitConfig(num_steps=2), compute=CPU, checkpoint=path)
+    for change in ({"config": FitConfig(num_steps=3)}, {"seed": 1}, {"identity": "other data"}):
+        settings = {"config": FitConfig(num_steps=2), **change}
+        with pytest.raises(CheckpointError, match="another config, seed or data set"):
+            fit(nn.Linear(1, 1), line_data(), squared, compute=CPU, checkpoint=path, **settings)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    path = tmp_path / "run.safetensors"
+    fit(nn.Linear(1, 1), line_data(), squared, FitConfig(num_steps=2), compute=CPU, checkpoint=path)
+    whole = path.read_bytes()
+    path.write_bytes({"truncated": whole[:-10], "garbage": b"\x00" * 100, "empty": b""}[damage])
+    with pytest.raises(CheckpointError, match=r"run.safetensors.*delete it"):
+        fit(nn.Linear(1, 1), line_data(), squared, FitConfig(num_steps=2), compute=CPU, checkpoint=path)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    config = FitConfig(num_steps=4, checkpoint_every=2)
+    fit(nn.Linear(1, 1), line_data(), squared, config, compute=CPU, checkpoint=path, stop_after=2)
+    before = path.read_bytes()
+
+    def no_space(tensors, target, metadata):
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("companion.learning.checkpoint.save_file", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        fit(nn.Linear(1, 1), line_data(), squared, config, compute=CPU, checkpoint=path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_go_out_and_come_back(tmp_path):
+    first, second = CifarResNet(8), CifarResNet(8)
+    save_weights(tmp_path / "net.safetensors", first, source="a test")
+    load_weights(tmp_path / "net.safetensors", second)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    save_weights(tmp_path / "net.safetensors", CifarResNet(8))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_weights(tmp_path / "net.safetensors", CifarResNet(14))
+    (tmp_path / "net.safetensors").write_bytes(b"junk")
+    with pytest.raises(CheckpointError, match="not a readable"):
+        load_weights(tmp_path / "net.safetensors", CifarResNet(8))
+    with pytest.raises(CheckpointError, match="not a readable"):
+        load_weights(tmp_path / "missing.safetensors", CifarResNet(8))
