@@ -1,7 +1,8 @@
 """The tested package behind the book "Residual Networks, Measured".
 
-Floors, from the ground up: :mod:`companion.compute`; :mod:`companion.data` and :mod:`companion.models`;
-:mod:`companion.learning`; :mod:`companion.experiments`; the command line and the chapters. Imports only go down.
+Floors, from the ground up: :mod:`companion.compute`; ``companion.data`` and ``companion.models``;
+``companion.learning``; ``companion.experiments``; the command line and the chapters. Imports only go
+down, and importing the package itself does nothing.
 """
 
 __version__ = "0.1.0"

@@ -6,7 +6,14 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from companion.compute import seed_everything
-from companion.models.cifar_resnet import CifarBlock, CifarResNet, ZeroPadShortcut, count_parameters
+from companion.models.cifar_resnet import (
+    CifarBlock,
+    CifarResNet,
+    ZeroPadShortcut,
+    count_parameters,
+    deepen,
+    make_identity,
+)
 
 # He et al. 2016, table 6, in millions
 PUBLISHED = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}
@@ -64,7 +71,9 @@ def test_a_block_equals_torchvisions(in_channels, stride):
     for training in (True, False):
         a, b = block.train(training)(x), oracle.train(training)(x)
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-    grads = [torch.autograd.grad(net.train()(x).square().sum(), net.conv1.weight)[0] for net in (block, oracle)]
+    losses = [net.train()(x).square().sum() for net in (block, oracle)]
+    weights = [net.conv1.weight for net in (block, oracle)]
+    grads = [torch.autograd.grad(*pair)[0] for pair in zip(losses, weights, strict=True)]
     torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-4)
 
 
@@ -93,3 +102,29 @@ def test_without_norm_there_is_no_norm_but_the_same_count_of_convolutions():
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (2, 3, 16, 24), (1, 3, 4, 4)])
 def test_any_image_size_goes_through(shape):
     assert CifarResNet(8, num_classes=7).eval()(torch.zeros(shape)).shape == (shape[0], 7)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("norm", [True, False])
+def test_the_solution_by_construction_computes_the_same(residual, norm):
+    seed_everything(0)
+    shallow = CifarResNet(8, residual=residual, norm=norm)
+    images = torch.randn(64, 3, 16, 16)
+    for _ in range(5):
+        shallow(images)  # gives the running statistics values of their own
+    shallow.eval()
+    deeper = deepen(shallow, 26)
+    assert deeper.depth == 26
+    assert count_parameters(deeper) > 3 * count_parameters(shallow)
+    with torch.no_grad():
+        torch.testing.assert_close(deeper(images), shallow(images), rtol=0, atol=1e-5)
+
+
+def test_a_shallower_net_cannot_hold_a_deeper_one():
+    with pytest.raises(ValueError, match="greater than 14"):
+        deepen(CifarResNet(14), 8)
+
+
+def test_a_block_that_changes_the_shape_cannot_be_the_identity():
+    with pytest.raises(ValueError, match="changes the shape"):
+        make_identity(CifarBlock(8, 16, 2))

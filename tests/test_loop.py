@@ -119,9 +119,11 @@ def test_it_learns():
     model = CifarResNet(8, num_classes=2)
     config = FitConfig(num_steps=40, batch_size=16, lr=0.05, eval_every=10)
     images = toy_images()
-    history = fit(
-        model, images, OBJECTIVE, config, compute=CPU, evaluation=lambda m: evaluate(m, images, OBJECTIVE, CPU)
-    )
+
+    def evaluation(model):
+        return evaluate(model, images, OBJECTIVE, CPU)
+
+    history = fit(model, images, OBJECTIVE, config, compute=CPU, evaluation=evaluation)
     assert len(history.train["loss"]) == len(history.train["error"]) == 40
     assert history.eval_steps == [10, 20, 30, 40]
     assert history.evaluations["error"][-1] == 0.0
@@ -216,7 +218,7 @@ def test_early_stopping_survives_a_restart(tmp_path):
 
 def test_a_monitor_that_is_not_measured_is_named():
     config = FitConfig(num_steps=2, eval_every=1, patience=1, monitor="recall")
-    with pytest.raises(ValueError, match="'recall'.*'error'"):
+    with pytest.raises(ValueError, match=r"'recall'.*'error'"):
         fit(nn.Linear(1, 1), line_data(), squared, config, compute=CPU, evaluation=lambda m: {"error": 1.0})
 
 
@@ -267,7 +269,9 @@ def test_a_stopped_run_continues_to_the_same_bits(tmp_path, optimizer, precision
 WORKER = """
 import sys
 from pathlib import Path
-from tests.test_loop import CPU, OBJECTIVE, CifarResNet, FitConfig, fit, save_weights, seed_everything, toy_images
+from companion.learning.checkpoint import save_weights
+from companion.learning.loop import fit
+from tests.test_loop import CPU, OBJECTIVE, CifarResNet, FitConfig, seed_everything, toy_images
 seed_everything(0)
 model = CifarResNet(8, num_classes=2)
 config = FitConfig(num_steps=60, batch_size=16, lr=0.05, checkpoint_every=7, eval_every=10)

@@ -7,7 +7,7 @@ from typing import Any
 
 from companion.experiments.base import Experiment
 
-NAMES = ("degradation",)
+NAMES = ("degradation", "gradients", "identity")
 
 
 def get_experiment(name: str) -> Experiment[Any]:

@@ -57,8 +57,9 @@ class Experiment(Generic[C]):
         scales: configs by scale. ``"live-cuda"`` and ``"full-cuda"`` replace ``"live"`` and ``"full"``
             on a GPU, where they exist.
         run: trains and measures with one seed.
-        replay: repeats the first steps of one seed: losses by name, to be compared with a record.
         data: loads the data (again, from memory or cache) and tells what they are.
+        replay: repeats the first steps of one seed and returns curves that ``run`` returned too, to be
+            compared with a recorded run.
     """
 
     name: str
@@ -66,8 +67,8 @@ class Experiment(Generic[C]):
     config_type: type[C]
     scales: Mapping[str, C]
     run: Callable[[C, int, Context], SeedResult]
-    replay: Callable[[C, int, Context], dict[str, list[float]]]
     data: Callable[[], DataInfo]
+    replay: Callable[[C, int, Context], dict[str, list[float]]] | None = None
 
     def config(self, scale: str, device_type: str = "cpu") -> C:
         """The config of a scale on a kind of device."""

@@ -49,7 +49,7 @@ class DegradationConfig(Config):
 
 
 NETS = ("plain-20", "plain-56", "resnet-20", "resnet-56")
-_LIVE_FIT = FitConfig(num_steps=400, batch_size=128, lr=0.1, warmup_steps=20)
+_LIVE_FIT = FitConfig(num_steps=300, batch_size=128, lr=0.1, warmup_steps=20)
 _FULL_FIT = FitConfig(
     num_steps=12 * 351, batch_size=128, lr=0.1, warmup_steps=100, schedule="step", milestones=(0.5, 0.75),
     eval_every=351, checkpoint_every=351,
@@ -102,11 +102,14 @@ def shrink(images: Tensor, size: int) -> Tensor:
 def _splits(image_size: int) -> tuple[dict[str, Batch], Tensor, Tensor]:
     cifar = load_cifar10()
     splits = {"train": cifar.train, "validation": cifar.validation, "test": cifar.test}
-    tensors = {name: (shrink(split.images, image_size), split.labels) for name, split in splits.items()}
+    tensors: dict[str, Batch] = {
+        name: (shrink(split.images, image_size), split.labels) for name, split in splits.items()
+    }
     return tensors, cifar.mean, cifar.std
 
 
-def _prepare(config: DegradationConfig) -> tuple[dict[str, Batch], ImageClassification]:
+def prepare(config: DegradationConfig) -> tuple[dict[str, Batch], ImageClassification]:
+    """The three splits as (images, labels) at the config's image size, and the objective on them."""
     splits, mean, std = _splits(config.image_size)
     train = tuple(t[: config.train_size] for t in splits["train"])
     max_shift = config.image_size // 8 if config.augment else 0
@@ -143,7 +146,7 @@ def run(config: DegradationConfig, seed: int, context: Context) -> SeedResult:
         ``fixed_train_error`` (the final net on un-augmented training images), ``validation_error``,
         ``test_error`` (the final net, once) and ``parameters``.
     """
-    splits, objective = _prepare(config)
+    splits, objective = prepare(config)
     evaluated = {name: tuple(t[: config.eval_size] for t in split) for name, split in splits.items()}
     metrics: dict[str, float] = {}
     curves: dict[str, list[float]] = {}
@@ -193,7 +196,7 @@ def run(config: DegradationConfig, seed: int, context: Context) -> SeedResult:
 
 def replay(config: DegradationConfig, seed: int, context: Context) -> dict[str, list[float]]:
     """The training losses of the first steps of the first plain and the first residual net."""
-    splits, objective = _prepare(config)
+    splits, objective = prepare(config)
     chosen = [next(n for n in config.nets if n.startswith(kind)) for kind in ("plain", "resnet")]
     losses = {}
     for net in chosen:
@@ -217,6 +220,6 @@ DEGRADATION = Experiment(
     config_type=DegradationConfig,
     scales=SCALES,
     run=run,
-    replay=replay,
     data=data_info,
+    replay=replay,
 )

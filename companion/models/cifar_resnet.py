@@ -128,7 +128,7 @@ class CifarResNet(nn.Module):
         num_blocks, remainder = divmod(depth - 2, 6)
         if remainder or num_blocks < 1:
             raise ValueError(f"depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, 110), not {depth}")
-        self.depth = depth
+        self.depth, self.residual = depth, residual
         width = STAGE_WIDTHS[0]
         self.conv = conv3x3(in_channels, width)
         self.norm = nn.BatchNorm2d(width) if norm else ChannelBias(width)
@@ -146,6 +146,12 @@ class CifarResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def blocks(self) -> list[list[CifarBlock]]:
+        """The blocks of each of the three stages."""
+        return [
+            [block for block in stage.modules() if isinstance(block, CifarBlock)] for stage in self.stages
+        ]
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, ``num_classes``) of images (N, ``in_channels``, H, W), any H and W of 4 or more."""
         x = F.relu(self.norm(self.conv(images)))  # (N, 16, H, W)
@@ -157,3 +163,56 @@ class CifarResNet(nn.Module):
 def count_parameters(model: nn.Module) -> int:
     """The number of trainable scalars of ``model``."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+@torch.no_grad()
+def make_identity(block: CifarBlock) -> None:
+    """Set the weights of ``block`` so that, in evaluation mode, it returns its input unchanged.
+
+    The input must be non-negative, as what leaves a ReLU is. A residual block gets F = 0, by a last
+    norm scale of zero. A plain block needs F(x) = x: each convolution passes its channels on (a one in
+    the middle of its kernel, zeros elsewhere) and each norm does nothing.
+
+    Raises:
+        ValueError: if the block changes the number of channels or the size.
+    """
+    if block.conv1.in_channels != block.conv2.out_channels or block.conv1.stride != (1, 1):
+        raise ValueError("a block that changes the shape cannot be the identity")
+    for conv, norm in ((block.conv1, block.norm1), (block.conv2, block.norm2)):
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_parameters()  # scale 1, shift 0, running mean 0, running variance 1
+            if norm.running_var is not None:
+                norm.running_var -= norm.eps  # the norm divides by sqrt(variance + eps), which is now 1
+        if block.shortcut is None:
+            nn.init.dirac_(conv.weight)
+    if block.shortcut is not None:
+        last = block.norm2 if isinstance(block.norm2, nn.BatchNorm2d) else block.conv2
+        nn.init.zeros_(last.weight)
+
+
+def deepen(model: CifarResNet, depth: int) -> CifarResNet:
+    """A deeper net that computes what ``model`` computes: the solution by construction (section 1).
+
+    Identity blocks (:func:`make_identity`) are put behind each stage of a copy of ``model``.
+
+    Args:
+        model: a net of 6n + 2 layers.
+        depth: of the new net, 6m + 2 with m > n.
+
+    Raises:
+        ValueError: if ``depth`` is not greater than the net's or not 6m + 2.
+    """
+    if depth <= model.depth:
+        raise ValueError(f"the new depth must be greater than {model.depth}, not {depth}")
+    deeper = CifarResNet(
+        depth,
+        residual=model.residual,
+        norm=isinstance(model.norm, nn.BatchNorm2d),
+        num_classes=model.head.out_features,
+        in_channels=model.conv.in_channels,
+    ).to(model.head.weight.device)
+    deeper.load_state_dict(model.state_dict(), strict=False)  # the old blocks keep their names
+    for old, new in zip(model.blocks(), deeper.blocks(), strict=True):
+        for block in new[len(old) :]:
+            make_identity(block)
+    return deeper.train(model.training)

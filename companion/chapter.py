@@ -1,0 +1,73 @@
+"""What chapters call that is neither science nor a plot: source, numbers for the prose, provenance.
+
+Chapters run as notebooks where nothing but this package is installed, so nothing here needs the
+book's tool chain.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from IPython.core.formatters import format_display_data
+from IPython.display import Markdown, display
+
+from companion.runs import RecordedRun
+
+_HIDDEN = "application/papermill.record/"
+
+
+def show_source(*objects: type | Callable[..., Any]) -> Markdown:
+    """The source of classes or functions of the package, as highlighted text.
+
+    Example:
+        >>> "def show_source" in show_source(show_source).data
+        True
+    """
+    parts = []
+    for thing in objects:
+        source = inspect.getsource(thing).rstrip()
+        parts.append(f"```python\n# {thing.__module__}\n{source}\n```")
+    return Markdown("\n\n".join(parts))
+
+
+def glue(name: str, value: object) -> None:
+    """Hand ``value`` to the text: ``{glue:text}`name``` in a chapter's prose shows it.
+
+    The same output metadata that ``myst_nb.glue`` writes, without needing it. Nothing is printed.
+    """
+    data, metadata = format_display_data(value)  # type: ignore[no-untyped-call]
+    metadata["scrapbook"] = {"name": name, "mime_prefix": _HIDDEN}
+    hidden = {_HIDDEN + kind: content for kind, content in data.items()}
+    display(hidden, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
+
+
+def mean_and_spread(values: np.ndarray, digits: int = 2, scale: float = 1.0) -> str:
+    """``"mean ± sample standard deviation"``, or the one value where there is only one seed.
+
+    Args:
+        values: (seeds,).
+        digits: behind the decimal point.
+        scale: 100 turns shares into per cent.
+
+    Example:
+        >>> mean_and_spread(np.array([0.1, 0.2, 0.3]), digits=1, scale=100)
+        '20.0 ± 10.0'
+    """
+    values = np.asarray(values) * scale
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def provenance(run: RecordedRun) -> str:
+    """Where a recorded run comes from, in one sentence for a caption or a line under a table."""
+    seeds = "seed" if len(run.seeds) == 1 else "seeds"
+    data = f"{run.data.name} (synthetic stand-in)" if run.data.synthetic else run.data.name
+    commit = run.commit[:7] if run.commit else "unknown"
+    return (
+        f"Recorded on {run.date}: {data}, {len(run.seeds)} {seeds}, {run.hardware}, {run.precision}, "
+        f"{run.wall_seconds / 60:.0f} minutes in all, torch {run.libraries['torch']}, commit {commit}."
+    )
