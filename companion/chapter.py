@@ -30,7 +30,7 @@ def show_source(*objects: type | Callable[..., Any]) -> Markdown:
     for thing in objects:
         source = inspect.getsource(thing).rstrip()
         parts.append(f"```python\n# {thing.__module__}\n{source}\n```")
-    return Markdown("\n\n".join(parts))
+    return Markdown("\n\n".join(parts))  # type: ignore[no-untyped-call]
 
 
 def glue(name: str, value: object) -> None:
@@ -71,3 +71,23 @@ def provenance(run: RecordedRun) -> str:
         f"Recorded on {run.date}: {data}, {len(run.seeds)} {seeds}, {run.hardware}, {run.precision}, "
         f"{run.wall_seconds / 60:.0f} minutes in all, torch {run.libraries['torch']}, commit {commit}."
     )
+
+
+def table(header: list[str], rows: list[list[str]]) -> Markdown:
+    """A table of text, the first column to the left and the others to the right.
+
+    Raises:
+        ValueError: if a row has not as many cells as the header.
+
+    Example:
+        >>> print(table(["net", "error"], [["plain-20", "9.5"]]).data)
+        | net | error |
+        |:--|--:|
+        | plain-20 | 9.5 |
+    """
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError(f"every row needs {len(header)} cells")
+    lines = [header, [":--"] + ["--:"] * (len(header) - 1), *rows]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = text.replace("| :--", "|:--").replace(" | --:", "|--:").replace("--: |", "--:|")
+    return Markdown(text)  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from companion.compute import Compute, pick_compute
@@ -94,3 +95,14 @@ def current_scale() -> str:
 def chapter_context(progress: bool = True) -> Context:
     """The context of a chapter's cells: the best device at hand, no checkpoints."""
     return Context(pick_compute(), progress=progress)
+
+
+def window_means(values: list[float], points: int) -> list[float]:
+    """A series averaged over ``points`` windows of equal length (fewer for a short series).
+
+    Example:
+        >>> window_means([1.0, 2.0, 3.0, 4.0], points=2)
+        [1.5, 3.5]
+    """
+    windows = np.array_split(np.asarray(values), min(points, len(values)))
+    return [round(float(window.mean()), 6) for window in windows]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from companion.compute import seed_everything
 from companion.data import load_cifar10
-from companion.experiments.base import Config, Context, Experiment
+from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.learning.config import FitConfig
 from companion.learning.loop import evaluate, fit
 from companion.learning.objectives import Batch, ImageClassification
@@ -49,9 +49,9 @@ class DegradationConfig(Config):
 
 
 NETS = ("plain-20", "plain-56", "resnet-20", "resnet-56")
-_LIVE_FIT = FitConfig(num_steps=300, batch_size=128, lr=0.1, warmup_steps=20)
+_LIVE_FIT = FitConfig(num_steps=300, batch_size=128, lr=0.03, warmup_steps=20)
 _FULL_FIT = FitConfig(
-    num_steps=12 * 351, batch_size=128, lr=0.1, warmup_steps=100, schedule="step", milestones=(0.5, 0.75),
+    num_steps=10 * 351, batch_size=128, lr=0.1, warmup_steps=100, schedule="step", milestones=(0.5, 0.75),
     eval_every=351, checkpoint_every=351,
 )  # fmt: skip
 _PAPER_FIT = _FULL_FIT.model_copy(
@@ -121,17 +121,6 @@ def data_info() -> DataInfo:
     """What CIFAR-10 is here: the real one, or its stand-in."""
     cifar = load_cifar10()
     return DataInfo(name="cifar10", source=cifar.source, digest=cifar.digest, synthetic=cifar.synthetic)
-
-
-def window_means(values: list[float], points: int) -> list[float]:
-    """A series averaged over ``points`` windows of equal length (fewer for a short series).
-
-    Example:
-        >>> window_means([1.0, 2.0, 3.0, 4.0], points=2)
-        [1.5, 3.5]
-    """
-    windows = np.array_split(np.asarray(values), min(points, len(values)))
-    return [round(float(window.mean()), 6) for window in windows]
 
 
 def run(config: DegradationConfig, seed: int, context: Context) -> SeedResult:

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from companion.compute import seed_everything
-from companion.experiments.base import Config, Context, Experiment
-from companion.experiments.degradation import window_means
+from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.learning.config import FitConfig
 from companion.learning.loop import fit
 from companion.learning.objectives import Batch
@@ -31,7 +30,9 @@ class IdentityConfig(Config):
 
     num_blocks: tuple[int, ...] = (2, 8)
     num_examples: int = 2048
-    fit: FitConfig = FitConfig(num_steps=150, batch_size=64, lr=0.02, warmup_steps=10, weight_decay=0)
+    fit: FitConfig = FitConfig(
+        num_steps=400, batch_size=64, lr=0.02, warmup_steps=20, schedule="cosine", weight_decay=0
+    )
     points: int = 50
 
 

@@ -59,7 +59,7 @@ def execute(
     work = work_folder(experiment, scale, config, compute, data.digest)
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
-    results, seconds = [], 0.0
+    commit, results, seconds = package_commit(), [], 0.0
     for seed in seeds:
         finished = work / f"seed-{seed}.json"
         if not finished.exists():
@@ -77,7 +77,7 @@ def execute(
         config=config.model_dump(mode="json"),
         data=data,
         results=results,
-        commit=package_commit(),
+        commit=commit,
         package=companion.__version__,
         libraries=library_versions(),
         hardware=describe_hardware(compute.device),

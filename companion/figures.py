@@ -1,0 +1,106 @@
+"""The book's figures: one style, one colour and line for each kind of net, curves with their spread.
+
+Figures have a white ground and no text in pure colour, so that the site can invert them in dark mode.
+They are narrow, so that their text can be read on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart with any colour vision
+BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
+COLOURS = {"plain": VERMILLION, "resnet": BLUE}
+LINES = {20: (0, (4, 1.5)), 32: (0, (1, 1)), 44: (0, (5, 1, 1, 1)), 56: "solid", 110: (0, (8, 2))}
+
+
+def use_style() -> None:
+    """Set the book's style for the figures that follow, at twice the resolution in a notebook."""
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (5.6, 3.6),
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, GREY]),
+            "grid.color": "#dddddd",
+            "grid.linewidth": 0.7,
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+        }
+    )
+    if "inline" in mpl.get_backend():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")  # type: ignore[no-untyped-call]
+
+
+def net_style(net: str) -> dict[str, Any]:
+    """Colour by kind and line by depth of a net called ``"plain-20"`` or ``"resnet-56"``.
+
+    Depths that the book does not use are drawn solid.
+    """
+    kind, _, depth = net.partition("-")
+    return {"color": COLOURS[kind], "linestyle": LINES.get(int(depth), "solid")}
+
+
+def net_label(net: str) -> str:
+    """How a net is written in figures and tables.
+
+    Example:
+        >>> net_label("resnet-56"), net_label("plain-20")
+        ('ResNet-56', 'plain-20')
+    """
+    return net.replace("resnet", "ResNet")
+
+
+def plot_series(
+    ax: Axes, x: Sequence[float] | np.ndarray, curves: np.ndarray, label: str, **style: Any
+) -> None:
+    """Draw the mean of ``curves`` (seeds, points) over ``x`` (points,), and the seeds' range as a band."""
+    (line,) = ax.plot(x, curves.mean(axis=0), label=label, **style)
+    if len(curves) > 1:
+        ax.fill_between(
+            x, curves.min(axis=0), curves.max(axis=0), color=line.get_color(), alpha=0.18, linewidth=0
+        )
+
+
+def mark_synthetic(ax: Axes, synthetic: bool) -> None:
+    """Say inside the figure that the data were generated, where they were."""
+    if synthetic:
+        ax.set_title("synthetic stand-in data", fontsize=9, color=GREY, loc="right")
+
+
+def plot_nets(
+    curves: Mapping[str, np.ndarray], num_steps: int, *, ylabel: str, synthetic: bool = False
+) -> Figure:
+    """One curve a net over the training steps.
+
+    Args:
+        curves: for each net an array (seeds, points) whose points divide the training evenly.
+        num_steps: optimizer steps from the first to the last point.
+        ylabel: what the curves show.
+        synthetic: whether the data were generated; then the figure says so.
+
+    Returns:
+        The figure, not shown yet.
+    """
+    fig, ax = plt.subplots()
+    for net, values in curves.items():
+        points = values.shape[1]
+        steps = (np.arange(points) + 1) * num_steps / points
+        plot_series(ax, steps, values, net_label(net), **net_style(net))
+    ax.set(xlabel="training step", ylabel=ylabel)
+    ax.legend(handlelength=3)
+    mark_synthetic(ax, synthetic)
+    return fig
