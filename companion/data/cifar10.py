@@ -105,12 +105,12 @@ class Cifar10:
 
     @property
     def mean(self) -> Tensor:
-        """Mean of the training pixels scaled to [0, 1], per channel: float32 (3,)."""
+        """Mean of the training pixels scaled to [0, 1], per channel, float32 (3,)."""
         return self._moments[0].float()
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation over all training pixels scaled to [0, 1], per channel: float32 (3,)."""
+        """Standard deviation over all training pixels scaled to [0, 1], per channel, float32 (3,)."""
         return self._moments[1].float()
 
 

@@ -11,6 +11,7 @@ SHAPES = (
     "disc", "ring", "square", "frame", "triangle",
     "plus", "cross", "bars", "columns", "checkerboard",
 )  # fmt: skip
+"""The classes of :func:`synthetic_shapes`, by label."""
 
 
 def _masks(shape: str, u: Tensor, v: Tensor) -> Tensor:

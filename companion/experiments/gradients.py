@@ -16,7 +16,7 @@ from companion.models.cifar_resnet import CifarResNet
 from companion.runs import SeedResult
 
 VARIANTS = ("no norm, PyTorch's init", "no norm, He's init", "batch norm, He's init")
-"""What varies: batch normalisation or none, and the spread of the initial weights."""
+"""The nets differ in batch normalisation and in the spread of their initial weights."""
 
 
 class GradientsConfig(Config):
@@ -54,7 +54,8 @@ def gradient_norms(
 ) -> list[float]:
     """The Euclidean norm of the loss's gradient in each convolution's weights, from the first layer on.
 
-    In float32 and training mode, on one batch (the squares are summed in float64: some are tiny); the model's running statistics move as in training.
+    In float32 and training mode, on one batch. The squares are summed in float64, as some are tiny. The
+    model's running statistics move as in training.
     """
     model = context.compute.model(model).train()
     model.zero_grad(set_to_none=True)

@@ -16,6 +16,7 @@ from companion.runs import DataInfo, SeedResult
 
 WIDTH, SIZE = 16, 8
 KINDS = ("plain", "residual", "residual, zero start")
+"""The kinds of stacks that are compared."""
 
 
 class IdentityConfig(Config):

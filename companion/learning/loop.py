@@ -31,7 +31,7 @@ from companion.learning.config import FitConfig, learning_rate
 from companion.learning.objectives import Batch, Objective
 
 FLUSH_EVERY = 50
-"""Steps between looks at the loss: each look makes a GPU wait."""
+"""Steps between looks at the loss, each of which makes a GPU wait."""
 
 Evaluation = Callable[[nn.Module], dict[str, float]]
 

@@ -1,0 +1,142 @@
+"""Fetches the scripts and fonts that pages need, so that no page asks another host for them.
+
+They come from the npm registry once, are checked against their SHA-256 and kept in the cache folder of
+the package. The build copies them to ``_static/vendor``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pooch
+from filelock import FileLock
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ExtensionError
+
+from companion.data.sources import DataError, npm_pack
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Files of one npm package.
+
+    Attributes:
+        package: ``name@version``.
+        sha256: of the package's archive.
+        members: which files to take, as (prefix inside the package, folder they go to); what follows
+            the prefix is kept.
+    """
+
+    package: str
+    sha256: str
+    members: tuple[tuple[str, str], ...]
+
+
+ASSETS = (
+    Asset(
+        "mathjax@3.2.2",
+        "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09",
+        (
+            ("es5/tex-chtml-full.js", "mathjax/tex-chtml-full.js"),
+            ("es5/output/chtml/fonts/woff-v2/", "mathjax/output/chtml/fonts/woff-v2/"),
+            ("LICENSE", "mathjax/LICENSE"),
+        ),
+    ),
+    Asset(
+        "mermaid@11.12.1",
+        "3bd65ddefe97fb2e01d976a01d4078f8d773bfc56c6a75a9abf08b564ce0f8b2",
+        (
+            ("dist/mermaid.esm.min.mjs", "mermaid/mermaid.esm.min.mjs"),
+            ("dist/chunks/mermaid.esm.min/", "mermaid/chunks/mermaid.esm.min/"),
+            ("LICENSE", "mermaid/LICENSE"),
+        ),
+    ),
+)
+AXE = Asset(
+    "axe-core@4.14.1",
+    "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745",
+    (("axe.min.js", "axe/axe.min.js"),),
+)
+"""Used by the page checks only; not a part of the site."""
+
+
+def _target(member: str, asset: Asset) -> str | None:
+    """Where a file of the package goes, or ``None`` if it is not wanted."""
+    name = member.removeprefix("package/")
+    for prefix, folder in asset.members:
+        if name == prefix or (
+            prefix.endswith("/") and name.startswith(prefix) and name.endswith((".mjs", ".woff"))
+        ):
+            return folder + name[len(prefix) :]
+    return None
+
+
+def unpack(archive: Path, asset: Asset, folder: Path) -> None:
+    """Copy the wanted members of a verified archive into ``folder``.
+
+    Raises:
+        ExtensionError: if the archive is not the pinned one, or a member points outside ``folder``.
+    """
+    found = pooch.file_hash(str(archive))
+    if found != asset.sha256:
+        raise ExtensionError(f"{asset.package} has the SHA-256 {found}, not the pinned {asset.sha256}")
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            name = _target(member.name, asset)
+            file = tar.extractfile(member) if name and member.isfile() else None
+            if name is None or file is None:
+                continue
+            path = (folder / name).resolve()
+            if not path.is_relative_to(folder.resolve()):
+                raise ExtensionError(f"{asset.package} holds a file outside its folder: {member.name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as out:
+                shutil.copyfileobj(file, out)
+
+
+def vendor(assets: tuple[Asset, ...], root: Path | None = None) -> Path:
+    """A folder that holds ``vendor/`` with all files of ``assets``; fetched if it is not there yet.
+
+    Raises:
+        ExtensionError: if a package cannot be had or is not the pinned one.
+    """
+    key = "-".join(asset.package.replace("@", "-") + "-" + asset.sha256[:8] for asset in assets)
+    root = root or Path(os.environ.get("COMPANION_ASSETS") or pooch.os_cache("companion") / "assets")
+    done = root / key
+    if done.is_dir():
+        return done
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f"{key}.lock"), tempfile.TemporaryDirectory(dir=root) as temporary:
+        if done.is_dir():  # another build made it meanwhile
+            return done
+        part = Path(temporary) / "part"
+        for asset in assets:
+            download = Path(temporary) / asset.package
+            download.mkdir()
+            try:
+                archive = npm_pack(asset.package, download)
+            except DataError as error:
+                raise ExtensionError(
+                    f"the front-end package {asset.package} could not be fetched ({error}). Building the "
+                    f"site needs the npm registry once; afterwards {root} has what it needs."
+                ) from error
+            unpack(archive, asset, part / "vendor")
+        part.rename(done)
+    return done
+
+
+def _configure(app: Sphinx, config: Config) -> None:
+    config.html_static_path.append(str(vendor(ASSETS)))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Add the fetched files to the site's static files."""
+    app.connect("config-inited", _configure)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

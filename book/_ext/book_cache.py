@@ -1,0 +1,73 @@
+"""Keys the execution cache by everything that decides a chapter's outputs.
+
+Jupyter Book's own key is the cells alone. Here the cache lives in a folder named after a digest of the
+package's source (docstrings and comments too, as chapters show it), the recorded runs, the pinned
+environment, the data's content and the scale. A change in any of these executes every chapter again;
+undoing it finds the old outputs again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util import logging
+
+KEEP = 3
+"""How many caches are kept: the current one and the last ones before it."""
+
+logger = logging.getLogger(__name__)
+
+
+def fingerprint(root: Path, data_digest: str, scale: str) -> str:
+    """A digest of what chapters depend on beside their own cells.
+
+    Args:
+        root: the project's folder.
+        data_digest: digest of the content of the data, which differs for synthetic stand-ins.
+        scale: of the experiments.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256(f"{data_digest}\0{scale}\0".encode())
+    files = [*(root / "companion").rglob("*.py"), *(root / "companion").rglob("*.json")]
+    for path in [*sorted(files), root / "requirements.txt"]:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def prune(folder: Path, current: str, keep: int = KEEP) -> None:
+    """Delete all but the ``keep`` most recently used caches in ``folder``, never the current one."""
+    others = [path for path in folder.glob("*") if path.is_dir() and path.name != current]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in others[keep - 1 :]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _configure(app: Sphinx, config: Config) -> None:
+    from companion.data import load_cifar10
+    from companion.experiments.base import current_scale
+
+    key = fingerprint(Path(app.srcdir), load_cifar10().digest, current_scale())
+    folder = Path(app.outdir).parent / ".jupyter_cache"  # `jb clean` keeps it
+    cache = folder / key
+    cache.mkdir(parents=True, exist_ok=True)
+    os.utime(cache)
+    prune(folder, key)
+    config.nb_execution_cache_path = str(cache)
+    # a page that Sphinx need not read again would keep outputs that are out of date
+    config.book_fingerprint = key
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Set the cache's folder, and make Sphinx read all pages again when the key changes."""
+    app.add_config_value("book_fingerprint", "", "env", types=frozenset({str}))
+    app.connect("config-inited", _configure)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,183 @@
+"""Finishes the pages: notebook downloads, a check that all cells ran, and accessibility of the theme."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+import companion
+
+GLUE_ROLE = re.compile(r"\{glue:text\}`(?P<key>[^`:]+)(?::(?P<format>[^`]*))?`")
+
+
+def notebook_path(app: Sphinx, docname: str) -> Path:
+    """Where myst-nb leaves the executed notebook of a page."""
+    return Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
+
+
+def glued_values(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """The numbers and texts that cells handed to the prose, by key."""
+    values = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            scrapbook = output.get("metadata", {}).get("scrapbook")
+            if scrapbook:
+                values[scrapbook["name"]] = output["data"][scrapbook["mime_prefix"] + "text/plain"]
+    return values
+
+
+def fill_in(text: str, values: dict[str, str]) -> str:
+    """``text`` with each ``{glue:text}`` role replaced by its value.
+
+    Example:
+        >>> fill_in("an error of {glue:text}`e:.1f` %", {"e": "12.34"})
+        'an error of 12.3 %'
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found, form = values[match["key"]], match["format"]
+        return format(float(found), form) if form else found.strip("'\"")
+
+    return GLUE_ROLE.sub(value, text)
+
+
+def check_executed(notebook: nbformat.NotebookNode, docname: str) -> None:
+    """Make sure that every cell ran without an error.
+
+    Raises:
+        ExtensionError: naming the first cell that did not.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or "skip-execution" in cell.metadata.get("tags", []):
+            continue
+        failed = [output for output in cell.outputs if output.output_type == "error"]
+        if failed:
+            raise ExtensionError(
+                f"{docname}: a cell raised {failed[0].ename}: {failed[0].evalue}\n{cell.source}"
+            )
+        if cell.source.strip() and cell.execution_count is None:
+            raise ExtensionError(f"{docname}: a cell was not executed:\n{cell.source}")
+
+
+def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
+    if error or app.builder.format != "html":
+        return
+    for docname in sorted(app.env.found_docs):
+        path = notebook_path(app, docname)
+        if (
+            not path.is_file()
+            or docname not in app.env.metadata
+            or "kernelspec" not in app.env.metadata[docname]
+        ):
+            continue
+        notebook = nbformat.read(path, as_version=4)
+        check_executed(notebook, docname)
+        values = glued_values(notebook)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = fill_in(cell.source, values)
+        target = Path(app.outdir) / "_sources" / f"{docname}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, target)
+
+
+def _download_button(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    if "kernelspec" not in app.env.metadata.get(pagename, {}):
+        return
+    url = context["pathto"](f"_sources/{pagename}.ipynb", 1)
+    for group in context.get("header_buttons", []):
+        if group.get("label") == "download-buttons":
+            group["buttons"].insert(
+                0,
+                {
+                    "type": "link",
+                    "url": url,
+                    "text": ".ipynb",
+                    "tooltip": "Download the executed notebook",
+                    "icon": "fas fa-book",
+                    "label": "download-notebook-button",
+                },
+            )
+
+
+def _scripts_once(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Keep one copy of each inline script, and mermaid's only on pages that have a document."""
+    seen: set[str] = set()
+    kept = []
+    for script in context.get("script_files", []):
+        body = getattr(script, "attributes", {}).get("body")
+        if body and (body in seen or (doctree is None and "mermaid" in body)):
+            continue
+        seen.add(body or "")
+        kept.append(script)
+    context["script_files"][:] = kept
+
+
+FIXES = [
+    # the visible text must be in the accessible name (WCAG 2.5.3)
+    (re.compile(r'(<button class="btn[^>]*search-button-field[^>]*?) aria-label="Search"'), r"\1"),
+    (re.compile(r'(<i class="theme-switch [^>]*?)\s+title="[^"]*"'), r'\1 aria-hidden="true"'),
+    (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    # the summaries in the sidebar need a name (WCAG 4.1.2)
+    (
+        re.compile(r'<summary><span class="toctree-toggle"'),
+        '<summary aria-label="Toggle the sections"><span class="toctree-toggle"',
+    ),
+    # docutils gives bibliographies roles that ARIA 1.2 has dropped
+    (re.compile(r'<div role="list" class="citation-list">'), '<div class="citation-list">'),
+    (re.compile(r' role="doc-biblioentry"'), ""),
+    # the sidebar with the title is a landmark of its own
+    (
+        re.compile(r'<div class="sidebar-primary-items__start sidebar-primary__section">'),
+        '<div class="sidebar-primary-items__start sidebar-primary__section" role="region" aria-label="Book">',
+    ),
+    # wide code and tables scroll, and must be reachable by keyboard
+    (re.compile(r'<div class="highlight"><pre>'), '<div class="highlight"><pre tabindex="0">'),
+    # the icons come as fonts; the 1.5 MB script only draws them again
+    (re.compile(r'<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>'), ""),
+    (re.compile(r'<meta name="viewport" content="width=device-width, initial-scale=1" />'), ""),
+]
+
+
+def _fix_pages(app: Sphinx, error: Exception | None) -> None:
+    if error or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        if "_static" in path.parts:
+            continue
+        text = fixed = path.read_text("utf8")
+        for pattern, replacement in FIXES:
+            fixed = pattern.sub(replacement, fixed)
+        if fixed != text:
+            path.write_text(fixed, "utf8")
+
+
+def _import_package(app: Sphinx) -> None:
+    """Import all of ``companion`` before autodoc does.
+
+    Autodoc rewrites the annotations of pydantic's base class, after which no new model can be defined.
+    """
+    for module in pkgutil.walk_packages(companion.__path__, "companion."):
+        importlib.import_module(module.name)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the finishing steps."""
+    app.connect("builder-inited", _import_package)
+    app.connect("html-page-context", _download_button, priority=890)
+    app.connect("html-page-context", _scripts_once, priority=900)
+    app.connect("build-finished", _publish_notebooks, priority=800)
+    app.connect("build-finished", _fix_pages, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
