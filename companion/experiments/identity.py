@@ -111,5 +111,5 @@ IDENTITY = Experiment(
         ),
     },
     run=run,
-    data=lambda: DataInfo(name="random feature maps", source="generated", digest="", synthetic=True),
+    data=lambda: DataInfo(name="random feature maps", source="generated", digest="", synthetic=False),
 )

@@ -1,0 +1,57 @@
+# make book | test | check | serve | notebooks | bench | lint | lock | clean
+# Each works on a fresh clone, alone, in any order. Variables:
+#   PYTHON=python3.12   the Python to make .venv with (3.11 or newer; found if not given)
+#   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
+#   PORT=8000           for `make serve`
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+HTML := _build/html
+PORT ?= 8000
+
+.PHONY: book test check serve notebooks bench lint lock clean
+.DELETE_ON_ERROR:
+
+book: $(READY)
+	@$(BIN)/companion data fetch || echo "Going on with synthetic stand-ins, which the pages say."
+	$(BIN)/jb build .
+	@echo; echo "The book is in $(HTML). Open $(CURDIR)/$(HTML)/index.html, or run: make serve"
+
+test: $(READY)
+	$(BIN)/python -m pytest --cov=companion --cov-report=term:skip-covered --cov-fail-under=95
+
+$(HTML)/index.html:
+	$(MAKE) book
+
+check: $(READY) $(HTML)/index.html
+	$(BIN)/python -m pytest -m site tests/site/check_pages.py
+
+serve: $(READY) $(HTML)/index.html
+	@echo "http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)"
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(HTML)
+
+notebooks: $(READY)
+	mkdir -p _build/notebooks
+	$(BIN)/jupytext --to ipynb --output-dir _build/notebooks $$(grep -l '^kernelspec:' book/*.md)
+	@echo "The chapters are in _build/notebooks."
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: $(READY)
+	$(BIN)/python tools/lock.py
+
+clean:
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+
+# the environment: made once, and again when what it is made from changes
+$(READY): requirements.txt pyproject.toml
+	PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" bash tools/setup.sh $(VENV)
+	touch $@

@@ -1,0 +1,142 @@
+"""The command line: ``companion data``, ``companion run``, ``companion runs``, ``companion info``.
+
+Modules that need PyTorch are imported inside the commands, so that help and lists come at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from companion.data.sources import MIRROR_VARIABLE, REGISTRY, DataError, Dataset, cache_folder
+
+app = typer.Typer(
+    help="Residual Networks, Measured: data, experiments and recorded runs.", no_args_is_help=True
+)
+data_app = typer.Typer(help="Get, check and list the data sets.", no_args_is_help=True)
+runs_app = typer.Typer(help="Look at recorded runs.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(runs_app, name="runs")
+
+Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
+
+
+@contextmanager
+def _errors_as_messages() -> Iterator[None]:
+    """Show an expected error as one message and exit with status 1, without a traceback."""
+    try:
+        yield
+    except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def _chosen(names: list[str] | None) -> list[Dataset]:
+    unknown = sorted(set(names or []) - REGISTRY.keys())
+    if unknown:
+        raise DataError(f"unknown data set {', '.join(unknown)}; there are: {', '.join(REGISTRY)}")
+    return [REGISTRY[name] for name in names or REGISTRY]
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """List the data sets, their licences, and whether they are here."""
+    table = Table("name", "what", "licence", "download", "here")
+    for dataset in REGISTRY.values():
+        here = (cache_folder() / dataset.cached).is_file()
+        size = max(source.size for source in dataset.sources) / 1e6
+        table.add_row(dataset.name, dataset.title, dataset.licence, f"{size:.0f} MB", "yes" if here else "no")
+    console = Console()
+    console.print(table)
+    console.print(f"cache: {cache_folder()}", highlight=False, soft_wrap=True)
+
+
+@data_app.command("fetch")
+def fetch_data(names: Names = None) -> None:
+    """Get data sets into the cache: from the mirror, or else from their public sources."""
+    from companion.data import cifar10
+
+    with _errors_as_messages():
+        for dataset in _chosen(names):
+            print(f"{dataset.name}: here, from {cifar10.fetch()}")
+
+
+@data_app.command("verify")
+def verify_data(names: Names = None) -> None:
+    """Check the files in the cache against the registry's digests."""
+    from companion.data import cifar10
+
+    with _errors_as_messages():
+        for dataset in _chosen(names):
+            cifar10.verify()
+            print(f"{dataset.name}: good")
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="The experiment, such as 'degradation'.")],
+    scale: Annotated[str, typer.Option(help="smoke, live or full.")] = "live",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, 2 ...")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for the recorded run.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")] = None,
+    allow_synthetic: Annotated[bool, typer.Option(help="Record even without real data.")] = False,
+) -> None:
+    """Run an experiment over several seeds and record the result as JSON."""
+    with _errors_as_messages():
+        from companion.compute import pick_compute
+        from companion.experiments import get_experiment
+        from companion.experiments.base import check_scale
+        from companion.experiments.runner import execute
+
+        experiment = get_experiment(name)
+        check_scale(scale)
+        if experiment.data().synthetic and not allow_synthetic:
+            raise DataError(
+                f"the data of {name!r} are out of reach. `companion data fetch` or {MIRROR_VARIABLE} "
+                "gets them; --allow-synthetic records a run on the stand-in, marked as such"
+            )
+        path = execute(
+            experiment, scale, list(range(seeds)), compute=pick_compute(device), out=out, resume=resume
+        )
+        print(f"recorded in {path}")
+
+
+@runs_app.command("list")
+def list_runs(
+    folder: Annotated[Path | None, typer.Argument(help="Instead of the package's own.")] = None,
+) -> None:
+    """List recorded runs."""
+    from companion.runs import RECORDED, load_run
+
+    with _errors_as_messages():
+        table = Table("file", "experiment", "scale", "data", "seeds", "date", "minutes", "hardware")
+        for path in sorted((folder or RECORDED).glob("*.json")):
+            found = load_run(path)
+            data = found.data.name + (" (synthetic)" if found.data.synthetic else "")
+            minutes = f"{found.wall_seconds / 60:.0f}"
+            table.add_row(
+                path.stem, found.experiment, found.scale, data, ", ".join(map(str, found.seeds)),
+                found.date, minutes, found.hardware,
+            )  # fmt: skip
+        Console().print(table)
+
+
+@app.command()
+def info() -> None:
+    """Say what the package would compute on, and with which versions."""
+    with _errors_as_messages():
+        from companion.compute import describe_hardware, pick_compute
+        from companion.runs import library_versions
+
+        compute = pick_compute()
+        print(f"device:    {compute.device}")
+        print(f"precision: {'bfloat16 autocast' if compute.autocast_dtype else 'float32'}")
+        print(f"hardware:  {describe_hardware(compute.device)}")
+        print("versions:  " + ", ".join(f"{name} {version}" for name, version in library_versions().items()))
