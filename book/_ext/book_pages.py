@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -23,15 +24,12 @@ def notebook_path(app: Sphinx, docname: str) -> Path:
     return Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
 
 
-def glued_values(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    """The numbers and texts that cells handed to the prose, by key."""
-    values = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            scrapbook = output.get("metadata", {}).get("scrapbook")
-            if scrapbook:
-                values[scrapbook["name"]] = output["data"][scrapbook["mime_prefix"] + "text/plain"]
-    return values
+def glued_values(path: Path) -> dict[str, str]:
+    """What cells handed to the prose, by key, from the file that myst-nb keeps it in."""
+    if not path.is_file():
+        return {}
+    outputs = json.loads(path.read_text("utf8"))
+    return {key: output["data"]["text/plain"] for key, output in outputs.items()}
 
 
 def fill_in(text: str, values: dict[str, str]) -> str:
@@ -80,7 +78,7 @@ def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
             continue
         notebook = nbformat.read(path, as_version=4)
         check_executed(notebook, docname)
-        values = glued_values(notebook)
+        values = glued_values(path.with_suffix(".glue.json"))
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = fill_in(cell.source, values)
