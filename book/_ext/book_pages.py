@@ -48,22 +48,19 @@ def fill_in(text: str, values: dict[str, str]) -> str:
     return GLUE_ROLE.sub(value, text)
 
 
-def check_executed(notebook: nbformat.NotebookNode, docname: str) -> None:
-    """Make sure that every cell ran without an error.
+def check_executed(docname: str, execution: dict[str, Any] | None) -> None:
+    """Make sure that a notebook's cells all ran.
+
+    Args:
+        docname: the page.
+        execution: what myst-nb noted about the execution, from this build or from the cache.
 
     Raises:
-        ExtensionError: naming the first cell that did not.
+        ExtensionError: if they were not executed or did not succeed.
     """
-    for cell in notebook.cells:
-        if cell.cell_type != "code" or "skip-execution" in cell.metadata.get("tags", []):
-            continue
-        failed = [output for output in cell.outputs if output.output_type == "error"]
-        if failed:
-            raise ExtensionError(
-                f"{docname}: a cell raised {failed[0].ename}: {failed[0].evalue}\n{cell.source}"
-            )
-        if cell.source.strip() and cell.execution_count is None:
-            raise ExtensionError(f"{docname}: a cell was not executed:\n{cell.source}")
+    if not execution or not execution.get("succeeded"):
+        reason = (execution or {}).get("error") or "its cells were not executed"
+        raise ExtensionError(f"{docname}: {reason}")
 
 
 def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
@@ -78,8 +75,11 @@ def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
         ):
             continue
         notebook = nbformat.read(path, as_version=4)
-        check_executed(notebook, docname)
+        check_executed(docname, app.env.nb_metadata[docname].get("exec_data"))
         values = glued_values(path.with_suffix(".glue.json"))
+        code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for count, cell in enumerate(code_cells, start=1):
+            cell.execution_count = count  # which the cache does not keep
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = fill_in(cell.source, values)
