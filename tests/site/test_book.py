@@ -1,0 +1,169 @@
+"""The strict, cached build, on a small book with the real extensions and a stand-in for the package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from book_assets import ASSETS, cache_key
+
+ROOT = Path(__file__).parents[2]
+
+HEADER = """\
+---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A chapter
+
+"""
+CHAPTER = """\
+```{code-cell} ipython3
+from pathlib import Path
+
+from companion.answer import answer
+from companion.chapter import glue
+
+with Path("executions.txt").open("a") as file:
+    file.write("x")
+glue("share", answer() / 7)
+answer()
+```
+
+A share of {glue:text}`share:.2f`.
+"""
+PACKAGE = {
+    "__init__.py": '"""A stand-in."""\n',
+    "answer.py": "def answer():\n    return 6\n",
+    "data/__init__.py": (
+        "from types import SimpleNamespace\n\n\n"
+        "def load_cifar10():\n    return SimpleNamespace(digest='0', synthetic=True)\n"
+    ),
+    "experiments/__init__.py": "",
+    "experiments/base.py": "def current_scale():\n    return 'live'\n",
+    "learning/__init__.py": "",
+}
+REAL_MODULES = ("chapter.py", "compute.py", "files.py", "runs.py", "data/sources.py")
+
+
+class Book:
+    """A book in a temporary folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("_config.yml", "references.bib", "requirements.txt"):
+            shutil.copy(ROOT / name, folder / name)
+        for name in ("book/_ext", "book/_static"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name, text in PACKAGE.items():
+            self.write(f"companion/{name}", text)
+        for name in REAL_MODULES:
+            self.write(f"companion/{name}", (ROOT / "companion" / name).read_text("utf8"))
+        self.write("_toc.yml", "format: jb-book\nroot: book/index\nchapters:\n  - file: book/chapter\n")
+        self.write("book/index.md", "# A book\n\nSee {doc}`chapter`.\n")
+        self.write("book/chapter.md", HEADER + CHAPTER)
+        # the front-end assets are beside the point: an empty folder stands for them
+        (folder / "assets" / cache_key(ASSETS)).mkdir(parents=True)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf8")
+
+    def build(self) -> tuple[int, str]:
+        """Exit status and output of a build, as a reader starts it."""
+        environment = os.environ | {
+            "PYTHONPATH": str(self.folder),
+            "COMPANION_ASSETS": str(self.folder / "assets"),
+            "NO_COLOR": "1",
+        }
+        code = "from jupyter_book.cli.main import main; main()"
+        command = [sys.executable, "-c", code, "build", "."]
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    def executions(self) -> int:
+        """How many times the chapter has been executed."""
+        path = self.folder / "book" / "executions.txt"
+        return len(path.read_text()) if path.exists() else 0
+
+    def html(self, name: str) -> str:
+        return (self.folder / "_build" / "html" / name).read_text("utf8")
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
+    """A book that has been built once."""
+    book = Book(tmp_path_factory.mktemp("book"))
+    status, output = book.build()
+    assert status == 0, output
+    return book
+
+
+def test_numbers_reach_the_page_and_the_notebook(book: Book) -> None:
+    assert "A share of 0.86." in book.html("book/chapter.html")
+    notebook = nbformat.read(book.folder / "_build/html/_sources/book/chapter.ipynb", as_version=4)
+    assert "A share of 0.86." in notebook.cells[-1].source
+    assert 'href="../_sources/book/chapter.ipynb"' in book.html("book/chapter.html")
+
+
+def test_front_page_leads_to_the_root(book: Book) -> None:
+    assert 'content="0; url=book/index.html"' in book.html("index.html")
+
+
+def test_execution_is_repeated_only_when_the_package_changes(book: Book) -> None:
+    before = book.executions()
+    assert book.build()[0] == 0
+    assert book.executions() == before
+
+    book.write("companion/answer.py", "def answer():\n    return 5\n")
+    status, output = book.build()
+    assert status == 0, output
+    assert book.executions() == before + 1
+    assert "A share of 0.71." in book.html("book/chapter.html")
+
+    book.write("companion/answer.py", PACKAGE["answer.py"])  # undone: the outputs are still there
+    assert book.build()[0] == 0
+    assert book.executions() == before + 1
+    assert "A share of 0.86." in book.html("book/chapter.html")
+
+
+def test_a_change_of_the_style_reaches_the_site(book: Book) -> None:
+    book.write("book/_static/book.css", "/* other */")
+    assert book.build()[0] == 0
+    assert book.html("_static/book.css") == "/* other */"
+
+
+@pytest.mark.parametrize(
+    ("addition", "complaints"),
+    [
+        ("\n```{code-cell} ipython3\n1 / 0\n```\n", ("ZeroDivisionError", "1 / 0", "chapter.md")),
+        ("\nOf {glue:text}`nowhere:.1f`.\n", ("nowhere",)),
+        ("\nSee {py:func}`companion.nothing`.\n", ("companion.nothing",)),
+    ],
+    ids=["failing-cell", "missing-number", "broken-reference"],
+)
+def test_faults_fail_every_build_until_they_are_mended(
+    book: Book, addition: str, complaints: tuple[str, ...]
+) -> None:
+    book.write("book/chapter.md", HEADER + CHAPTER + addition)
+    try:
+        for _ in range(2):
+            status, output = book.build()
+            assert status != 0, output
+            for complaint in complaints:
+                assert complaint in output
+    finally:
+        book.write("book/chapter.md", HEADER + CHAPTER)

