@@ -1,0 +1,1 @@
+"""Benchmarks: ratios of pairs that are measured side by side in one run."""

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from companion import runs
+from companion.compute import Compute, pick_compute
+from companion.experiments import NAMES, get_experiment
+from companion.experiments.base import Context, check_scale, current_scale, window_means
+from companion.experiments.degradation import DegradationConfig, build, shrink
+from companion.experiments.runner import execute, work_folder
+from companion.runs import RECORDED, RunError, load_run, recorded_runs
+
+CPU = Compute(torch.device("cpu"), None)
+RECORDED_PATHS = sorted(RECORDED.glob("*.json"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Checkpoints go to a folder of the test's own; the data stay where they are."""
+    monkeypatch.setattr("companion.experiments.runner.pooch.os_cache", lambda name: tmp_path / "work")
+
+
+# ---------------------------------------------------------------- what the book shows
+
+
+def test_the_book_has_recorded_runs():
+    assert {run.experiment for run in recorded_runs()} >= {"degradation", "learning_rates"}
+
+
+@pytest.mark.parametrize("path", RECORDED_PATHS, ids=lambda path: path.stem)
+def test_a_recorded_run_belongs_to_todays_experiment(path):
+    run = load_run(path)
+    experiment = get_experiment(run.experiment)
+    assert path.stem == f"{run.experiment}-{run.scale}-{run.device}"
+    assert run.config == experiment.config(run.scale, run.device).model_dump(mode="json")
+    assert not run.data.synthetic
+    assert run.commit is not None
+    assert not run.commit.endswith("-dirty")
+    assert len(set(run.seeds)) == len(run.seeds) >= 1
+    for result in run.results:
+        values = [*result.metrics.values(), *(v for curve in result.curves.values() for v in curve)]
+        assert np.isfinite(values).all()
+        assert result.metrics.keys() == run.results[0].metrics.keys()
+
+
+@pytest.mark.parametrize("path", RECORDED_PATHS, ids=lambda path: path.stem)
+def test_the_first_steps_of_a_recorded_run_can_be_repeated(path, cifar10):
+    run = load_run(path)
+    experiment = get_experiment(run.experiment)
+    if experiment.replay is None:
+        pytest.skip("this experiment has no replay: it is made of runs of one that has")
+    if cifar10.digest != run.data.digest:
+        pytest.skip("the data of the recorded run are out of reach here")
+    config = experiment.config_type.model_validate(run.config)
+    again = experiment.replay(config, run.seeds[0], Context(pick_compute("cpu"), progress=False))
+    assert again
+    for name, losses in again.items():
+        recorded = run.results[0].curves[name]
+        # other processors round differently, and precision may differ; other data or code differ by far more
+        np.testing.assert_allclose(losses, recorded, rtol=0.03)
+
+
+# ---------------------------------------------------------------- experiments
+
+
+def test_an_experiment_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="'nothing'.*degradation"):
+        get_experiment("nothing")
+
+
+def test_scales_are_checked(monkeypatch):
+    assert current_scale() == "live"
+    monkeypatch.setenv("COMPANION_SCALE", "huge")
+    with pytest.raises(ValueError, match="'huge'"):
+        current_scale()
+    assert check_scale("full") == "full"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_has_its_scales_and_runs_at_smoke(name):
+    experiment = get_experiment(name)
+    for scale in ("smoke", "live", "full"):
+        for device in ("cpu", "cuda"):
+            assert isinstance(experiment.config(scale, device), experiment.config_type)
+    result = experiment.run(experiment.config("smoke"), 0, Context(CPU, progress=False))
+    assert np.isfinite(list(result.metrics.values())).all()
+    assert all(len(curve) > 0 for curve in result.curves.values())
+    again = experiment.run(experiment.config("smoke"), 0, Context(CPU, progress=False))
+    other = experiment.run(experiment.config("smoke"), 1, Context(CPU, progress=False))
+    assert result.metrics == again.metrics
+    assert result.metrics != other.metrics
+
+
+def test_configs_are_closed_and_frozen():
+    config = get_experiment("degradation").config("smoke")
+    with pytest.raises(ValueError, match="frozen"):
+        config.peek = True
+    with pytest.raises(ValueError, match="Extra inputs"):
+        DegradationConfig(nets=("plain-8",), fit=config.fit, epochs=3)
+
+
+def test_peeking_is_measured_and_decides_nothing():
+    experiment = get_experiment("degradation")
+    config = experiment.config("smoke")
+    peeking = config.model_copy(
+        update={"peek": True, "fit": config.fit.model_copy(update={"eval_every": 3})}
+    )
+    without = experiment.run(config, 0, Context(CPU, progress=False))
+    result = experiment.run(peeking, 0, Context(CPU, progress=False))
+    assert len(result.curves["plain-8.test_error"]) == 2
+    assert result.metrics == without.metrics
+
+
+@pytest.mark.parametrize("name", ["plain", "resnet-", "dense-20", "plain-20x"])
+def test_a_net_that_is_not_there_is_named(name):
+    with pytest.raises(ValueError, match="'plain-20' or 'resnet-56'"):
+        build(name)
+
+
+def test_shrinking_averages():
+    images = torch.tensor([[0, 2], [4, 7]], dtype=torch.uint8).repeat(1, 1, 4, 4)
+    assert shrink(images, 4).tolist() == [[[[3] * 4] * 4]]
+    assert shrink(images, 8) is images
+
+
+def test_window_means_keep_short_series():
+    assert window_means([1.0, 2.0], 5) == [1.0, 2.0]
+    assert window_means([1.0, 2.0, 6.0], 2) == [1.5, 6.0]
+
+
+# ---------------------------------------------------------------- executing and recording
+
+
+def test_a_run_is_recorded_with_its_provenance(tmp_path):
+    experiment = get_experiment("degradation")
+    path = execute(experiment, "smoke", [0, 1], compute=CPU, out=tmp_path, progress=False)
+    run = load_run(path)
+    assert path.name == "degradation-smoke-cpu.json"
+    assert run.seeds == [0, 1]
+    assert run.metric("plain-8.train_loss").shape == (2,)
+    assert run.curve("plain-8.loss").shape == (2, 6)
+    assert run.precision == "float32"
+    assert run.libraries["torch"] == torch.__version__.split("+")[0] or run.libraries["torch"]
+    assert run.date.startswith("20")
+    assert run.data.digest == experiment.data().digest
+
+
+def test_resuming_keeps_finished_seeds_and_starting_anew_does_not(tmp_path, monkeypatch):
+    experiment = get_experiment("degradation")
+    arguments = {"compute": CPU, "out": tmp_path, "progress": False}
+    first = load_run(execute(experiment, "smoke", [0], **arguments))
+    calls = []
+
+    def counted(config, seed, context, run=experiment.run):
+        calls.append(seed)
+        return run(config, seed, context)
+
+    object.__setattr__(experiment, "run", counted)
+    try:
+        more = load_run(execute(experiment, "smoke", [0, 1], resume=True, **arguments))
+        assert calls == [1]
+        assert more.results[0] == first.results[0]
+        execute(experiment, "smoke", [0], **arguments)
+        assert calls == [1, 0]
+    finally:
+        object.__setattr__(experiment, "run", counted.__defaults__[0])
+
+
+@pytest.mark.parametrize("seeds", [[], [0, 0]])
+def test_seeds_must_be_different_and_some(tmp_path, seeds):
+    with pytest.raises(ValueError, match="different seeds"):
+        execute(get_experiment("degradation"), "smoke", seeds, compute=CPU, out=tmp_path)
+
+
+def test_another_config_has_another_work_folder():
+    experiment = get_experiment("degradation")
+    smoke, live = experiment.config("smoke"), experiment.config("live")
+    bf16 = Compute(torch.device("cpu"), torch.bfloat16)
+    folders = {
+        work_folder(experiment, "smoke", smoke, CPU, "a"),
+        work_folder(experiment, "smoke", live, CPU, "a"),
+        work_folder(experiment, "smoke", smoke, bf16, "a"),
+        work_folder(experiment, "smoke", smoke, CPU, "b"),
+    }
+    assert len(folders) == 4
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from companion.compute import Compute
+from companion.experiments import get_experiment
+from companion.experiments import runner
+runner.pooch.os_cache = lambda name: Path(sys.argv[2])
+runner.execute(get_experiment("degradation"), "smoke", [0, 1], compute=Compute(torch.device("cpu"), None),
+               out=Path(sys.argv[1]), resume=True, progress=False)
+"""
+
+
+def test_a_killed_run_continues_to_the_same_record(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(name):
+        command = [sys.executable, "-c", WORKER, str(tmp_path / name), str(tmp_path / f"{name}-work")]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+    worker = start("killed")
+    while worker.poll() is None and not list((tmp_path / "killed-work").rglob("*.safetensors")):
+        time.sleep(0.005)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert not (tmp_path / "killed").exists()
+    assert start("killed").wait() == start("whole").wait() == 0
+    killed, whole = (load_run(tmp_path / name / "degradation-smoke-cpu.json") for name in ("killed", "whole"))
+    assert [r.metrics for r in killed.results] == [r.metrics for r in whole.results]
+    assert [r.curves for r in killed.results] == [r.curves for r in whole.results]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_a_run_that_is_missing_is_named_with_those_that_are_there(tmp_path):
+    with pytest.raises(RunError, match="degradation-full-cpu"):
+        load_run("nothing")
+    with pytest.raises(RunError, match="none"):
+        load_run(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "unknown field", "other version", "binary"])
+def test_a_damaged_run_is_named(tmp_path, damage):
+    whole = RECORDED_PATHS[0].read_text("utf8")
+    content = json.loads(whole)
+    text = {
+        "truncated": whole[:-50],
+        "unknown field": json.dumps(content | {"mood": "good"}),
+        "other version": json.dumps(content | {"version": 2}),
+        "binary": "",
+    }[damage]
+    path = tmp_path / "run.json"
+    path.write_text(text, "utf8")
+    if damage == "binary":
+        path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunError, match="not a recorded run"):
+        load_run(path)
+
+
+def test_outside_a_repository_there_is_no_commit(monkeypatch):
+    def no_git(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    assert runs.package_commit() is None
