@@ -63,7 +63,18 @@ def test_an_unknown_data_set_is_named(fake):
 
 def test_an_experiment_is_run_and_listed(tmp_path, monkeypatch):
     monkeypatch.setattr("companion.experiments.runner.pooch.os_cache", lambda name: tmp_path / "work")
-    arguments = ["run", "identity", "--scale", "smoke", "--seeds", "2", "--out", str(tmp_path), "--device", "cpu"]
+    arguments = [
+        "run",
+        "identity",
+        "--scale",
+        "smoke",
+        "--seeds",
+        "2",
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
     result = call(*arguments)
     assert result.exit_code == 0, result.output
     path = tmp_path / "identity-smoke-cpu.json"
