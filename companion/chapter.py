@@ -62,14 +62,14 @@ def mean_and_spread(values: np.ndarray, digits: int = 2, scale: float = 1.0) -> 
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
-def provenance(run: RecordedRun) -> str:
-    """Where a recorded run comes from, in one sentence for a caption or a line under a table."""
+def provenance(run: RecordedRun) -> Markdown:
+    """Where a recorded run comes from, in one sentence under a table or a figure."""
     seeds = "seed" if len(run.seeds) == 1 else "seeds"
     data = f"{run.data.name} (synthetic stand-in)" if run.data.synthetic else run.data.name
     commit = run.commit[:7] if run.commit else "unknown"
-    return (
-        f"Recorded on {run.date}: {data}, {len(run.seeds)} {seeds}, {run.hardware}, {run.precision}, "
-        f"{run.wall_seconds / 60:.0f} minutes in all, torch {run.libraries['torch']}, commit {commit}."
+    return Markdown(  # type: ignore[no-untyped-call]
+        f"*Recorded on {run.date}: {data}, {len(run.seeds)} {seeds}, {run.hardware}, {run.precision}, "
+        f"{run.wall_seconds / 60:.0f} minutes in all, torch {run.libraries['torch']}, commit {commit}.*"
     )
 
 

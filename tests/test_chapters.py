@@ -101,11 +101,11 @@ def test_a_table_with_a_short_row_is_refused():
 
 def test_provenance_says_where_a_run_comes_from():
     run = load_run("degradation-full-cpu")
-    line = provenance(run)
+    line = provenance(run).data
     for part in (run.date, run.hardware, run.commit[:7], "cifar10"):
         assert part in line
     fake = run.model_copy(update={"data": run.data.model_copy(update={"synthetic": True}), "commit": None})
-    assert "synthetic stand-in" in provenance(fake)
+    assert "synthetic stand-in" in provenance(fake).data
 
 
 def test_figures_show_the_spread_and_say_what_is_synthetic():
