@@ -69,7 +69,7 @@ def provenance(run: RecordedRun) -> Markdown:
     commit = run.commit[:7] if run.commit else "unknown"
     return Markdown(  # type: ignore[no-untyped-call]
         f"*Recorded on {run.date}: {data}, {len(run.seeds)} {seeds}, {run.hardware}, {run.precision}, "
-        f"{run.wall_seconds / 60:.0f} minutes in all, torch {run.libraries['torch']}, commit {commit}.*"
+        f"{run.wall_seconds / 60:.0f} minutes of training, torch {run.libraries['torch']}, commit {commit}.*"
     )
 
 

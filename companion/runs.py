@@ -80,7 +80,8 @@ class RecordedRun(BaseModel):
         hardware: see :func:`companion.compute.describe_hardware`.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"float32"`` or ``"bfloat16"``.
-        wall_seconds: from the start to the end, over all seeds. Other work on the machine counts.
+        wall_seconds: training time of all nets and seeds, evaluations while training included, over all
+            sessions of a resumed run. Other work on the machine makes it longer.
         finished: date and time in UTC, ISO 8601.
     """
 

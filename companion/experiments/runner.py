@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 from pathlib import Path
 
 import pooch
@@ -59,14 +58,12 @@ def execute(
     work = work_folder(experiment, scale, config, compute, data.digest)
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
-    commit, results, seconds = package_commit(), [], 0.0
+    commit, results = package_commit(), []
     for seed in seeds:
         finished = work / f"seed-{seed}.json"
         if not finished.exists():
             folder = work / f"seed-{seed}"
-            clock = time.perf_counter()
             result = experiment.run(config, seed, Context(compute, folder, progress))
-            seconds += time.perf_counter() - clock
             with atomic_path(finished) as part:
                 part.write_text(result.model_dump_json(), encoding="utf8")
             shutil.rmtree(folder, ignore_errors=True)
@@ -83,6 +80,6 @@ def execute(
         hardware=describe_hardware(compute.device),
         device=compute.device.type,
         precision="bfloat16" if compute.autocast_dtype else "float32",
-        wall_seconds=round(seconds, 1),
+        wall_seconds=round(sum(sum(result.seconds.values()) for result in results), 1),
         finished=now(),
     ).save(out)
