@@ -137,11 +137,15 @@ FIXES = [
     # docutils gives bibliographies roles that ARIA 1.2 has dropped
     (re.compile(r'<div role="list" class="citation-list">'), '<div class="citation-list">'),
     (re.compile(r' role="doc-biblioentry"'), ""),
+    # short entries of tables are not broken on a phone
+    (re.compile(r'<td class="(text-\w+)">(<p>)?([^<]{1,16})(?=<)'), r'<td class="\1 short">\2\3'),
     # the sidebar with the title is a landmark of its own
     (
         re.compile(r'<div class="sidebar-primary-items__start sidebar-primary__section">'),
         '<div class="sidebar-primary-items__start sidebar-primary__section" role="region" aria-label="Book">',
     ),
+    # a pictogram that not every machine has a font for
+    (re.compile("✅"), "complete"),
     # the icons come as fonts; the 1.5 MB script only draws them again
     (re.compile(r'<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>'), ""),
     (re.compile(r'<meta name="viewport" content="width=device-width, initial-scale=1" />'), ""),

@@ -1,8 +1,30 @@
-// Mermaid from this site. Each diagram keeps its natural size and never outgrows its column.
+// Mermaid from this site, in the colours of the page. Each diagram keeps its natural size and never
+// outgrows its column.
 import mermaid from "./vendor/mermaid/mermaid.esm.min.mjs";
-const run = mermaid.run.bind(mermaid);
+
+const colours = ({ ground, box, text, line }) => ({
+  background: ground, mainBkg: box, primaryColor: box, primaryTextColor: text, primaryBorderColor: line,
+  nodeBorder: line, lineColor: line, textColor: text, titleColor: text, edgeLabelBackground: ground,
+  clusterBkg: "transparent", clusterBorder: line, fontSize: "15px",
+  actorBkg: box, actorBorder: line, actorTextColor: text, signalColor: line, signalTextColor: text,
+  noteBkgColor: ground, noteTextColor: text, noteBorderColor: line, labelBoxBkgColor: box, labelTextColor: text,
+});
+const light = colours({ ground: "#ffffff", box: "#eef4fb", text: "#1b1f24", line: "#5a6a7a" });
+const dark = colours({ ground: "#121212", box: "#1f2b3a", text: "#e8eaed", line: "#9aa9b8" });
+
+// the font of `pre.mermaid` in book.css, in which the labels are measured
+const font = 'system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif';
+
+const { initialize, run } = mermaid;
+mermaid.initialize = (options) =>
+  initialize({
+    ...options,
+    theme: "base",
+    themeVariables: { darkMode: options.darkMode, fontFamily: font, ...(options.darkMode ? dark : light) },
+    flowchart: { nodeSpacing: 30, rankSpacing: 32, padding: 10 },
+  });
 mermaid.run = async (options) => {
-  await run(options);
+  await run.call(mermaid, options);
   for (const svg of document.querySelectorAll("pre.mermaid > svg")) {
     const { width } = svg.viewBox.baseVal;
     svg.style.setProperty("max-width", `min(100%, ${Math.ceil(width)}px)`, "important");
