@@ -34,7 +34,9 @@ serve: $(READY) $(HTML)/index.html
 
 notebooks: $(READY)
 	mkdir -p _build/notebooks
-	$(BIN)/jupytext --to ipynb --output-dir _build/notebooks $$(grep -l '^kernelspec:' book/*.md)
+	@for chapter in $$(grep -l '^kernelspec:' book/*.md); do \
+	  $(BIN)/jupytext --quiet --to ipynb --output _build/notebooks/$$(basename $$chapter .md).ipynb $$chapter || exit 1; \
+	done
 	@echo "The chapters are in _build/notebooks."
 
 bench: $(READY)

@@ -91,7 +91,9 @@ class Book:
         }
         code = "from jupyter_book.cli.main import main; main()"
         command = [sys.executable, "-c", code, "build", "."]
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=180
+        )
         return done.returncode, done.stdout + done.stderr
 
     def executions(self) -> int:
