@@ -32,7 +32,7 @@ class GradientsConfig(Config):
     depth: int = 56
     batch_size: int = 128
     trained: bool = True
-    fit: FitConfig = FitConfig(num_steps=60, batch_size=128, lr=0.03, warmup_steps=20)
+    fit: FitConfig = FitConfig(num_steps=40, batch_size=128, lr=0.03, warmup_steps=20)
 
 
 def build(variant: str, depth: int, residual: bool) -> CifarResNet:
