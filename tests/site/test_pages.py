@@ -27,7 +27,7 @@ def test_the_numbers_come_from_the_file_that_the_build_keeps(tmp_path):
     "execution", [None, {}, {"succeeded": False}, {"succeeded": False, "error": "KeyError"}]
 )
 def test_a_notebook_that_did_not_run_ends_the_build(execution):
-    with pytest.raises(ExtensionError, match="book/x: (its cells were not executed|KeyError)"):
+    with pytest.raises(ExtensionError, match=r"book/x: (its cells were not executed|KeyError)"):
         check_executed("book/x", execution)
 
 
