@@ -36,18 +36,14 @@ def random_shift_flip(
         raise ValueError(f"need (N, C, H, W) and max_shift >= 0, not {tuple(images.shape)} and {max_shift}")
     batch, _, height, width = images.shape
     padded = F.pad(images, (max_shift,) * 4)  # (N, C, H+2s, W+2s)
-    offsets = torch.randint(0, 2 * max_shift + 1, (2, batch, 1), generator=generator)
-    rows = offsets[0] + torch.arange(height)  # (N, H)
-    columns = torch.arange(width).expand(batch, width)
+    top, left = torch.randint(0, 2 * max_shift + 1, (2, batch), generator=generator).to(images.device)
+    # a view of every crop of every image, which copies nothing: (N, C, 2s+1, 2s+1, H, W)
+    crops = padded.unfold(2, height, 1).unfold(3, width, 1)
+    chosen = crops[torch.arange(batch, device=images.device), :, top, left]  # (N, C, H, W)
     if flip:
-        mirrored = torch.rand(batch, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, width - 1 - columns, columns)
-    columns = offsets[1] + columns  # (N, W)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    which = torch.arange(batch, device=images.device)[:, None, None]
-    # indexing axes 0, 2 and 3 together puts the channels last: (N, H, W, C)
-    gathered = padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
-    return gathered.permute(0, 3, 1, 2)
+        mirrored = (torch.rand(batch, 1, generator=generator) < 0.5)[:, 0].to(images.device)
+        chosen[mirrored] = chosen[mirrored].flip(3)
+    return chosen.contiguous(memory_format=torch.channels_last)
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -65,4 +61,5 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         raise TypeError(f"images must be uint8 in 0..255, not {images.dtype}")
     scale = (1 / (255 * std)).to(images.device).view(1, -1, 1, 1)
     shift = (mean / std).to(images.device).view(1, -1, 1, 1)
-    return images.to(torch.float32, memory_format=torch.channels_last) * scale - shift
+    # in place: on the CPU a new tensor for each operation costs more than the arithmetic
+    return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).sub_(shift)
