@@ -67,10 +67,6 @@ def test_the_generator_decides():
     assert not torch.equal(first, third)
 
 
-def test_channels_are_last_in_memory():
-    assert random_shift_flip(images_of(4, 3, 8, 8)).is_contiguous(memory_format=torch.channels_last)
-
-
 @pytest.mark.parametrize(("shape", "max_shift"), [((3, 8, 8), 4), ((1, 3, 8, 8), -1)])
 def test_wrong_shapes_and_shifts_are_refused(shape, max_shift):
     with pytest.raises(ValueError, match="max_shift >= 0"):

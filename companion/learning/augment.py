@@ -27,7 +27,7 @@ def random_shift_flip(
         generator: a CPU generator that the draws come from; the global one if ``None``.
 
     Returns:
-        A new tensor of the same shape and dtype, channels last in memory.
+        A new tensor of the same shape and dtype.
 
     Raises:
         ValueError: if ``images`` has not four axes or ``max_shift`` is negative.
@@ -35,19 +35,20 @@ def random_shift_flip(
     if images.ndim != 4 or max_shift < 0:
         raise ValueError(f"need (N, C, H, W) and max_shift >= 0, not {tuple(images.shape)} and {max_shift}")
     batch, _, height, width = images.shape
-    padded = F.pad(images, (max_shift,) * 4)  # (N, C, H+2s, W+2s)
     top, left = torch.randint(0, 2 * max_shift + 1, (2, batch), generator=generator).to(images.device)
-    # a view of every crop of every image, which copies nothing: (N, C, 2s+1, 2s+1, H, W)
-    crops = padded.unfold(2, height, 1).unfold(3, width, 1)
-    chosen = crops[torch.arange(batch, device=images.device), :, top, left]  # (N, C, H, W)
-    if flip:
+    source = torch.arange(batch, device=images.device)
+    if flip:  # a mirrored crop is a crop of the mirrored image, taken from the other side
         mirrored = (torch.rand(batch, 1, generator=generator) < 0.5)[:, 0].to(images.device)
-        chosen[mirrored] = chosen[mirrored].flip(3)
-    return chosen.contiguous(memory_format=torch.channels_last)
+        images = torch.cat([images, images.flip(3)])  # (2N, C, H, W)
+        source, left = source + batch * mirrored, torch.where(mirrored, 2 * max_shift - left, left)
+    padded = F.pad(images, (max_shift,) * 4)  # (2N, C, H+2s, W+2s)
+    # a view of every crop of every image, which copies nothing: (2N, C, 2s+1, 2s+1, H, W)
+    crops = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return crops[source, :, top, left]  # (N, C, H, W)
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """``(images / 255 - mean) / std`` per channel, in float32 and channels last.
+    """``(images / 255 - mean) / std`` per channel, in float32.
 
     Args:
         images: uint8 (N, C, H, W).
@@ -61,5 +62,4 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         raise TypeError(f"images must be uint8 in 0..255, not {images.dtype}")
     scale = (1 / (255 * std)).to(images.device).view(1, -1, 1, 1)
     shift = (mean / std).to(images.device).view(1, -1, 1, 1)
-    # in place: on the CPU a new tensor for each operation costs more than the arithmetic
-    return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).sub_(shift)
+    return images.to(torch.float32).mul_(scale).sub_(shift)

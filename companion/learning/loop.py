@@ -140,7 +140,7 @@ class _Run:
 
     def train_step(self, data: Batch, objective: Objective, compute: Compute, seed: int) -> None:
         indices = batch_indices(len(data[0]), self.config.batch_size, seed, self.step).to(data[0].device)
-        batch = tuple(t[indices].to(compute.device) for t in data)
+        batch = tuple(t.index_select(0, indices).to(compute.device) for t in data)
         generator = torch.Generator().manual_seed(step_seed(seed, "augment", self.step))
         torch.manual_seed(step_seed(seed, "dropout", self.step))
         for group in self.optimizer.param_groups:
