@@ -6,8 +6,10 @@ A recorded run is one small JSON file. The package carries the runs that the boo
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -83,6 +85,7 @@ class RecordedRun(BaseModel):
         wall_seconds: training time of all nets and seeds, evaluations while training included, over all
             sessions of a resumed run. Other work on the machine makes it longer.
         finished: date and time in UTC, ISO 8601.
+        weights: SHA-256 of each file of trained weights that lies beside the run, by the part's name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,6 +104,12 @@ class RecordedRun(BaseModel):
     precision: str
     wall_seconds: float
     finished: str
+    weights: dict[str, str] = {}
+
+    @property
+    def stem(self) -> str:
+        """The standard name: experiment, scale and device."""
+        return f"{self.experiment}-{self.scale}-{self.device}"
 
     @property
     def seeds(self) -> list[int]:
@@ -120,11 +129,22 @@ class RecordedRun(BaseModel):
         """One curve over the seeds, shape (seeds, points)."""
         return np.array([result.curves[name] for result in self.results])
 
-    def save(self, folder: Path) -> Path:
-        """Write the run to ``folder`` under its standard name, and return the path."""
-        path = folder / f"{self.experiment}-{self.scale}-{self.device}.json"
+    def save(self, folder: Path, weights: Sequence[Path] = ()) -> Path:
+        """Write the run to ``folder`` under its standard name, after the files of ``weights``.
+
+        Returns:
+            The path of the JSON file.
+        """
+        digests = {}
+        for source in weights:
+            content = source.read_bytes()
+            digests[source.stem] = hashlib.sha256(content).hexdigest()
+            with atomic_path(folder / f"{self.stem}.{source.name}") as part:
+                part.write_bytes(content)
+        path = folder / f"{self.stem}.json"
         with atomic_path(path) as part:
-            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf8")
+            complete = self.model_copy(update={"weights": digests})
+            part.write_text(complete.model_dump_json(indent=1) + "\n", encoding="utf8")
         return path
 
 
@@ -146,6 +166,20 @@ def load_run(name: str | Path) -> RecordedRun:
         raise RunError(f"there is no run {path}; in that folder: {', '.join(have) or 'none'}") from error
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise RunError(f"{path} is not a recorded run that this version can read: {error}") from error
+
+
+def weights_path(run: RecordedRun, part: str, folder: Path = RECORDED) -> Path:
+    """The file with the trained weights of a run's ``part``, checked against the run's digest.
+
+    Raises:
+        RunError: if the run kept no such weights, or the file is missing or another.
+    """
+    if part not in run.weights:
+        raise RunError(f"{run.stem} kept no weights of {part!r}; it has: {', '.join(run.weights) or 'none'}")
+    path = folder / f"{run.stem}.{part}.safetensors"
+    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != run.weights[part]:
+        raise RunError(f"{path} is missing or not the file that the run wrote; take both from one commit")
+    return path
 
 
 def recorded_runs() -> list[RecordedRun]:

@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 
 from companion import figures
 from companion.chapter import glue, mean_and_spread, provenance, show_source, table
-from companion.models.cifar_resnet import CifarBlock
+from companion.models.blocks import BasicResidualBlock
 from companion.runs import load_run
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -72,9 +72,9 @@ def test_it_has_the_parts_of_a_chapter(path):
 
 
 def test_the_source_that_is_shown_is_the_source_that_runs():
-    shown = show_source(CifarBlock).data
-    assert "class CifarBlock(nn.Module):" in shown
-    assert shown.startswith("```python\n# companion.models.cifar_resnet")
+    shown = show_source(BasicResidualBlock).data
+    assert "class BasicResidualBlock(nn.Module):" in shown
+    assert shown.startswith("```python\n# companion.models.blocks")
 
 
 def test_glue_writes_what_myst_nb_writes():

@@ -6,14 +6,9 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from companion.compute import seed_everything
-from companion.models.cifar_resnet import (
-    CifarBlock,
-    CifarResNet,
-    ZeroPadShortcut,
-    count_parameters,
-    deepen,
-    make_identity,
-)
+from companion.models.blocks import BasicResidualBlock, PreActResidualBlock, ZeroPadShortcut
+from companion.models.cifar_resnet import CifarResNet, deepen, make_identity
+from companion.models.resnet import count_parameters
 
 # He et al. 2016, table 6, in millions
 PUBLISHED = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}
@@ -49,7 +44,7 @@ def test_the_plain_twin_starts_from_the_same_weights():
 
 def test_the_addition_is_all_that_the_plain_twin_lacks():
     x = torch.randn(2, 16, 8, 8)
-    residual, plain = CifarBlock(16, 16), CifarBlock(16, 16, residual=False)
+    residual, plain = BasicResidualBlock(16, 16), BasicResidualBlock(16, 16, shortcut=None)
     plain.load_state_dict(residual.state_dict())
     hidden = residual.norm2(residual.conv2(torch.relu(residual.norm1(residual.conv1(x)))))
     torch.testing.assert_close(plain(x), torch.relu(hidden))
@@ -60,7 +55,7 @@ def test_the_addition_is_all_that_the_plain_twin_lacks():
 def test_a_block_equals_torchvisions(in_channels, stride):
     shortcut = ZeroPadShortcut(in_channels, 16, stride) if stride == 2 else None
     oracle = BasicBlock(in_channels, 16, stride, downsample=shortcut)
-    block = CifarBlock(in_channels, 16, stride)
+    block = BasicResidualBlock(in_channels, 16, stride, shortcut="A")
     names = {"bn1": "norm1", "bn2": "norm2"}
     state = {}
     for name, tensor in oracle.state_dict().items():
@@ -125,6 +120,11 @@ def test_a_shallower_net_cannot_hold_a_deeper_one():
         deepen(CifarResNet(14), 8)
 
 
+def test_only_nets_of_basic_blocks_are_deepened():
+    with pytest.raises(ValueError, match="PreActResidualBlock"):
+        deepen(CifarResNet(8, block=PreActResidualBlock), 14)
+
+
 def test_a_block_that_changes_the_shape_cannot_be_the_identity():
     with pytest.raises(ValueError, match="changes the shape"):
-        make_identity(CifarBlock(8, 16, 2))
+        make_identity(BasicResidualBlock(8, 16, 2))

@@ -15,7 +15,7 @@ import torch
 
 from companion import runs
 from companion.compute import Compute, pick_compute
-from companion.experiments import NAMES, degradation, get_experiment
+from companion.experiments import NAMES, classifier, degradation, get_experiment
 from companion.experiments.base import Context, check_scale, current_scale, window_means
 from companion.experiments.degradation import DegradationConfig, build, shrink
 from companion.experiments.runner import execute, work_folder
@@ -36,6 +36,7 @@ def own_cache(tmp_path, monkeypatch):
 def small(monkeypatch):
     """Few images in the place of CIFAR-10."""
     monkeypatch.setattr(degradation, "load_cifar10", load_small)
+    monkeypatch.setattr(classifier, "load_cifar10", load_small)
     degradation._splits.cache_clear()
     yield
     degradation._splits.cache_clear()

@@ -7,7 +7,7 @@ from typing import Any
 
 from companion.experiments.base import Experiment
 
-NAMES = ("degradation", "gradients", "identity", "learning_rates")
+NAMES = ("classifier", "degradation", "gradients", "identity", "learning_rates")
 
 
 def get_experiment(name: str) -> Experiment[Any]:

@@ -10,8 +10,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
 from companion.compute import Compute, pick_compute
+from companion.learning.checkpoint import save_weights
 from companion.runs import DataInfo, SeedResult
 
 SCALE_VARIABLE = "COMPANION_SCALE"
@@ -36,15 +38,22 @@ class Context:
         compute: device and precision.
         checkpoints: a folder for checkpoints, or ``None`` to keep none.
         progress: whether to show progress bars.
+        weights: a folder for trained weights that are worth keeping, or ``None`` to keep none.
     """
 
     compute: Compute
     checkpoints: Path | None = None
     progress: bool = True
+    weights: Path | None = None
 
     def checkpoint(self, name: str) -> Path | None:
         """The checkpoint file of the part ``name``."""
         return None if self.checkpoints is None else self.checkpoints / f"{name}.safetensors"
+
+    def keep_weights(self, name: str, model: nn.Module) -> None:
+        """Write the weights of the part ``name`` in half precision, if they are to be kept."""
+        if self.weights is not None:
+            save_weights(self.weights / f"{name}.safetensors", model, half=True)
 
 
 @dataclass(frozen=True)

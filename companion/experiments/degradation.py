@@ -16,7 +16,8 @@ from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.learning.config import FitConfig
 from companion.learning.loop import evaluate, fit
 from companion.learning.objectives import Batch, ImageClassification
-from companion.models.cifar_resnet import CifarResNet, count_parameters
+from companion.models.cifar_resnet import CifarResNet
+from companion.models.resnet import count_parameters
 from companion.runs import DataInfo, SeedResult
 
 REPLAY_STEPS = 3

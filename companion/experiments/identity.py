@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -11,7 +13,7 @@ from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.learning.config import FitConfig
 from companion.learning.loop import fit
 from companion.learning.objectives import Batch
-from companion.models.cifar_resnet import CifarBlock
+from companion.models.blocks import BasicResidualBlock, zero_residual
 from companion.runs import DataInfo, SeedResult
 
 WIDTH, SIZE = 16, 8
@@ -42,10 +44,11 @@ def build(kind: str, num_blocks: int) -> nn.Sequential:
 
     The zero start sets the scale of each block's last norm to zero, so that F(x) = 0.
     """
-    blocks = [CifarBlock(WIDTH, WIDTH, residual=kind != "plain") for _ in range(num_blocks)]
+    shortcut: Literal["A"] | None = None if kind == "plain" else "A"
+    blocks = [BasicResidualBlock(WIDTH, WIDTH, shortcut=shortcut) for _ in range(num_blocks)]
     if kind == "residual, zero start":
         for block in blocks:
-            nn.init.zeros_(block.norm2.weight)  # type: ignore[arg-type]  # a BatchNorm2d
+            zero_residual(block)
     return nn.Sequential(*blocks)
 
 

@@ -32,7 +32,7 @@ def execute(
     resume: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Run ``experiment`` once per seed and write the recorded run.
+    """Run ``experiment`` once per seed and write the recorded run, and the first seed's weights if kept.
 
     Args:
         experiment: what to run.
@@ -63,12 +63,13 @@ def execute(
         finished = work / f"seed-{seed}.json"
         if not finished.exists():
             folder = work / f"seed-{seed}"
-            result = experiment.run(config, seed, Context(compute, folder, progress))
+            kept = work if seed == seeds[0] else None
+            result = experiment.run(config, seed, Context(compute, folder, progress, kept))
             with atomic_path(finished) as part:
                 part.write_text(result.model_dump_json(), encoding="utf8")
             shutil.rmtree(folder, ignore_errors=True)
         results.append(SeedResult.model_validate_json(finished.read_text("utf8")))
-    return RecordedRun(
+    recorded = RecordedRun(
         experiment=experiment.name,
         scale=scale,
         config=config.model_dump(mode="json"),
@@ -82,4 +83,5 @@ def execute(
         precision="bfloat16" if compute.autocast_dtype else "float32",
         wall_seconds=round(sum(sum(result.seconds.values()) for result in results), 1),
         finished=now(),
-    ).save(out)
+    )
+    return recorded.save(out, weights=sorted(work.glob("*.safetensors")))

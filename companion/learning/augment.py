@@ -47,6 +47,31 @@ def random_shift_flip(
     return crops[source, :, top, left]  # (N, C, H, W)
 
 
+def random_cutout(images: Tensor, *, size: int, generator: Generator | None = None) -> Tensor:
+    """Set a square of every image to zero, at a random place (DeVries and Taylor 2017).
+
+    The centre of the square may lie anywhere in the image, so that the square may stick out. After
+    :func:`normalise`, zero is the mean colour.
+
+    Args:
+        images: (N, C, H, W) of a floating-point type.
+        size: side of the square in pixels; 0 for none.
+        generator: a CPU generator that the draws come from; the global one if ``None``.
+
+    Returns:
+        A new tensor of the same shape.
+    """
+    batch, _, height, width = images.shape
+
+    def outside(length: int) -> Tensor:  # (N, length): True where the square does not reach
+        start = torch.randint(0, length, (batch, 1), generator=generator) - size // 2
+        place = torch.arange(length)
+        return ((place < start) | (place >= start + size)).to(images.device)
+
+    keep = outside(height)[:, None, :, None] | outside(width)[:, None, None, :]  # (N, 1, H, W)
+    return images * keep
+
+
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """``(images / 255 - mean) / std`` per channel, in float32.
 

@@ -116,10 +116,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def save_weights(path: Path, model: nn.Module, **metadata: str) -> None:
-    """Write the weights and buffers of ``model`` as safetensors, with strings as metadata."""
+def save_weights(path: Path, model: nn.Module, *, half: bool = False, **metadata: str) -> None:
+    """Write the weights and buffers of ``model`` as safetensors, with strings as metadata.
+
+    With ``half``, floating-point numbers are rounded to float16, which halves the file.
+    """
+    state = model.state_dict()
+    if half:
+        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
     with atomic_path(path) as part:
-        save_file(_storable(model.state_dict()), part, metadata=metadata)
+        save_file(_storable(state), part, metadata=metadata)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -47,12 +47,14 @@ class History:
     Attributes:
         train: each of the objective's scalars, one value a step.
         eval_steps: how many steps were done at each evaluation.
+        eval_seconds: the time spent until each evaluation had ended.
         evaluations: each of the evaluation's numbers, one value for each of ``eval_steps``.
         seconds: time spent training, over all sessions of a resumed run, evaluations included.
     """
 
     train: dict[str, list[float]] = field(default_factory=dict)
     eval_steps: list[int] = field(default_factory=list)
+    eval_seconds: list[float] = field(default_factory=list)
     evaluations: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -166,9 +168,10 @@ class _Run:
                     "more warmup_steps, and look for NaN in the data"
                 )
 
-    def record_evaluation(self, numbers: dict[str, float]) -> bool:
+    def record_evaluation(self, numbers: dict[str, float], seconds: float) -> bool:
         """Keep the numbers of an evaluation; ``True`` if training should stop early."""
         self.history.eval_steps.append(self.step)
+        self.history.eval_seconds.append(seconds)
         for name, value in numbers.items():
             self.history.evaluations.setdefault(name, []).append(value)
         if self.config.patience is None:
@@ -192,6 +195,7 @@ class _Run:
         }
         numbers = {
             "eval_steps": self.history.eval_steps,
+            "eval_seconds": self.history.eval_seconds,
             "seconds": self.history.seconds,
             "best_value": self.best_value,
             "stale": self.stale,
@@ -209,6 +213,7 @@ class _Run:
         self.history = History(
             {name: values.tolist() for name, values in saved.part("history.train.").items()},
             saved.numbers["eval_steps"],
+            saved.numbers["eval_seconds"],
             {name: values.tolist() for name, values in saved.part("history.eval.").items()},
             saved.numbers["seconds"],
         )
@@ -274,10 +279,13 @@ def fit(
                 run.flush()
                 bar.set_postfix(loss=f"{run.history.train['loss'][-1]:.3f}", refresh=False)
             if evaluating and evaluation is not None:
-                stopped = run.record_evaluation(evaluation(model))
+                numbers = evaluation(model)
+                seconds = run.history.seconds + time.perf_counter() - clock
+                stopped = run.record_evaluation(numbers, seconds)
                 model.train()
-            run.history.seconds += time.perf_counter() - clock
-            clock = time.perf_counter()
+            now = time.perf_counter()
+            run.history.seconds += now - clock
+            clock = now
             if checkpoint is not None and (saving or stopped):
                 run.save(checkpoint, identity, stopped)
             bar.update()

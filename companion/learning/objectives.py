@@ -12,7 +12,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from companion.learning.augment import normalise, random_shift_flip
+from companion.learning.augment import normalise, random_cutout, random_shift_flip
 
 Batch = tuple[Tensor, ...]
 
@@ -34,6 +34,8 @@ class ImageClassification:
         std: (C,), likewise.
         max_shift: see :func:`companion.learning.augment.random_shift_flip`.
         flip: likewise.
+        cutout: side of a square that is taken out of each image while training; 0 for none.
+        mirrored_views: whether an evaluation averages the logits of each image and its mirror image.
         label_smoothing: the share of the target spread evenly over all classes, while training only.
     """
 
@@ -41,6 +43,8 @@ class ImageClassification:
     std: Tensor
     max_shift: int = 0
     flip: bool = False
+    cutout: int = 0
+    mirrored_views: bool = False
     label_smoothing: float = 0.0
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
@@ -53,7 +57,12 @@ class ImageClassification:
                 images = random_shift_flip(
                     images, max_shift=self.max_shift, flip=self.flip, generator=generator
                 )
-        logits = model(normalise(images, self.mean, self.std)).float()  # (N, num_classes)
+        pixels = normalise(images, self.mean, self.std)  # (N, C, H, W)
+        if generator is not None and self.cutout:
+            pixels = random_cutout(pixels, size=self.cutout, generator=generator)
+        logits = model(pixels).float()  # (N, num_classes)
+        if generator is None and self.mirrored_views:
+            logits = (logits + model(pixels.flip(3)).float()) / 2
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         error = (logits.detach().argmax(dim=1) != labels).float().mean()
         return {"loss": loss, "error": error}

@@ -8,85 +8,13 @@ initial weights, and only the addition is left out.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-STAGE_WIDTHS = (16, 32, 64)
-
-
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size (or divides it by ``stride``); no bias, a norm follows."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+from companion.models.blocks import BasicResidualBlock, ChannelBias, PreActResidualBlock, zero_residual
+from companion.models.resnet import ResNet
 
 
-class ZeroPadShortcut(nn.Module):
-    """The parameter-free shortcut "A" of section 3.3: subsample, and pad new channels with zeros.
-
-    Shapes: (N, ``in_channels``, H, W) to (N, ``out_channels``, ceil(H/``stride``), ceil(W/``stride``)).
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.new_channels = out_channels - in_channels
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x[:, :, :: self.stride, :: self.stride]  # (N, C, H/s, W/s)
-        # the padding is (left, right) of the last axis first: W, H, then C, zeros behind the channels
-        return F.pad(x, (0, 0, 0, 0, 0, self.new_channels))  # (N, C', H/s, W/s)
-
-
-class ChannelBias(nn.Module):
-    """One learned number added to each channel: what is left of a norm layer without the norm.
-
-    Shapes: (N, ``channels``, H, W) to the same.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias.view(-1, 1, 1)
-
-
-class CifarBlock(nn.Module):
-    """Two 3x3 convolutions, with or without a shortcut around them (figure 2 of the paper).
-
-    ``relu(F(x) + shortcut(x))`` if ``residual``, else ``relu(F(x))``, where
-    ``F = norm(conv(relu(norm(conv(x)))))``.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        stride: of the first convolution; 2 halves the height and the width.
-        residual: whether the input is added.
-        norm: whether batch normalisation follows each convolution. The paper always has it; without
-            it the convolutions get a bias.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int = 1, residual: bool = True, norm: bool = True
-    ) -> None:
-        super().__init__()
-        self.conv1 = conv3x3(in_channels, out_channels, stride)
-        self.norm1 = nn.BatchNorm2d(out_channels) if norm else ChannelBias(out_channels)
-        self.conv2 = conv3x3(out_channels, out_channels)
-        self.norm2 = nn.BatchNorm2d(out_channels) if norm else ChannelBias(out_channels)
-        self.shortcut: nn.Module | None = None
-        if residual:
-            same = in_channels == out_channels and stride == 1
-            self.shortcut = nn.Identity() if same else ZeroPadShortcut(in_channels, out_channels, stride)
-
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
-        out = F.relu(self.norm1(self.conv1(x)))  # (N, C', H/s, W/s)
-        out = self.norm2(self.conv2(out))  # (N, C', H/s, W/s)
-        if self.shortcut is not None:
-            out = out + self.shortcut(x)
-        return F.relu(out)
-
-
-class CifarResNet(nn.Module):
+class CifarResNet(ResNet):
     """A CIFAR ResNet of 6n + 2 weighted layers, or its plain twin (section 4.2).
 
     One 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels, the mean over the
@@ -96,6 +24,7 @@ class CifarResNet(nn.Module):
 
     Args:
         depth: number of weighted layers, 6n + 2 with n >= 1.
+        block: the paper's, or the pre-activated one.
         residual: ``False`` for the plain twin.
         norm: ``False`` leaves batch normalisation out (for the study of gradients only).
         num_classes: number of outputs.
@@ -104,8 +33,8 @@ class CifarResNet(nn.Module):
     Raises:
         ValueError: if the depth is not 6n + 2.
 
-    Differences from the paper: none known in the architecture. Weights of convolutions are drawn from
-    He's normal distribution over the fan-out, as torchvision does; the paper does not name the fan.
+    Differences from the paper: none known, but for the initial weights, see
+    :class:`companion.models.resnet.ResNet`.
 
     Example:
         >>> net = CifarResNet(20)
@@ -119,54 +48,30 @@ class CifarResNet(nn.Module):
         self,
         depth: int,
         *,
+        block: type[BasicResidualBlock] | type[PreActResidualBlock] = BasicResidualBlock,
         residual: bool = True,
         norm: bool = True,
         num_classes: int = 10,
         in_channels: int = 3,
     ) -> None:
-        super().__init__()
         num_blocks, remainder = divmod(depth - 2, 6)
         if remainder or num_blocks < 1:
             raise ValueError(f"depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, 110), not {depth}")
-        self.depth, self.residual = depth, residual
-        width = STAGE_WIDTHS[0]
-        self.conv = conv3x3(in_channels, width)
-        self.norm = nn.BatchNorm2d(width) if norm else ChannelBias(width)
-        stages = []
-        for out_width in STAGE_WIDTHS:
-            blocks = []
-            for _ in range(num_blocks):
-                stride = 1 if out_width == width else 2
-                blocks.append(CifarBlock(width, out_width, stride, residual, norm))
-                width = out_width
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(width, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def blocks(self) -> list[list[CifarBlock]]:
-        """The blocks of each of the three stages."""
-        return [
-            [block for block in stage.modules() if isinstance(block, CifarBlock)] for stage in self.stages
-        ]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, ``num_classes``) of images (N, ``in_channels``, H, W), any H and W of 4 or more."""
-        x = F.relu(self.norm(self.conv(images)))  # (N, 16, H, W)
-        x = self.stages(x)  # (N, 64, H/4, W/4)
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))  # (N, num_classes)
-        return logits
-
-
-def count_parameters(model: nn.Module) -> int:
-    """The number of trainable scalars of ``model``."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        super().__init__(
+            block,
+            (num_blocks,) * 3,
+            num_classes,
+            stem="cifar",
+            width=16,
+            in_channels=in_channels,
+            shortcut="A" if residual else None,
+            norm=nn.BatchNorm2d if norm else ChannelBias,
+        )
+        self.residual = residual
 
 
 @torch.no_grad()
-def make_identity(block: CifarBlock) -> None:
+def make_identity(block: BasicResidualBlock) -> None:
     """Set the weights of ``block`` so that, in evaluation mode, it returns its input unchanged.
 
     The input must be non-negative, as what leaves a ReLU is. A residual block gets F = 0, by a last
@@ -186,8 +91,7 @@ def make_identity(block: CifarBlock) -> None:
         if block.shortcut is None:
             nn.init.dirac_(conv.weight)
     if block.shortcut is not None:
-        last = block.norm2 if isinstance(block.norm2, nn.BatchNorm2d) else block.conv2
-        nn.init.zeros_(last.weight)
+        zero_residual(block)
 
 
 def deepen(model: CifarResNet, depth: int) -> CifarResNet:
@@ -200,8 +104,11 @@ def deepen(model: CifarResNet, depth: int) -> CifarResNet:
         depth: of the new net, 6m + 2 with m > n.
 
     Raises:
-        ValueError: if ``depth`` is not greater than the net's or not 6m + 2.
+        ValueError: if ``depth`` is not greater than the net's or not 6m + 2, or if the blocks are
+            pre-activated.
     """
+    if model.block is not BasicResidualBlock:
+        raise ValueError(f"only nets of BasicResidualBlock can be deepened, not of {model.block.__name__}")
     if depth <= model.depth:
         raise ValueError(f"the new depth must be greater than {model.depth}, not {depth}")
     deeper = CifarResNet(
@@ -214,5 +121,5 @@ def deepen(model: CifarResNet, depth: int) -> CifarResNet:
     deeper.load_state_dict(model.state_dict(), strict=False)  # the old blocks keep their names
     for old, new in zip(model.blocks(), deeper.blocks(), strict=True):
         for block in new[len(old) :]:
-            make_identity(block)
+            make_identity(block)  # type: ignore[arg-type]  # a BasicResidualBlock, as checked
     return deeper.train(model.training)

@@ -1,0 +1,205 @@
+"""Chapter 4's experiment: how well does a residual net classify CIFAR-10 in a given time?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from companion.compute import seed_everything
+from companion.data import load_cifar10
+from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments.degradation import data_info
+from companion.learning.config import FitConfig
+from companion.learning.loop import evaluate, fit
+from companion.learning.objectives import Batch, ImageClassification
+from companion.models.cifar_resnet import CifarResNet
+from companion.models.resnet import count_parameters, resnet18
+from companion.models.resnet9 import ResNet9
+from companion.runs import SeedResult
+
+REPLAY_STEPS = 2
+TRAIN_SIZE = 45_000
+
+
+class ClassifierConfig(Config):
+    """What is trained and how.
+
+    Attributes:
+        net: see :func:`build`.
+        train_size: how many training images are used; ``None`` for all.
+        eval_size: how many images of each split are evaluated; ``None`` for all.
+        max_shift: see :class:`companion.learning.objectives.ImageClassification`.
+        flip: likewise.
+        cutout: likewise.
+        label_smoothing: likewise.
+        fit: the recipe.
+        points: how many points a training curve is averaged down to.
+    """
+
+    net: str
+    train_size: int | None = None
+    eval_size: int | None = None
+    max_shift: int = 4
+    flip: bool = True
+    cutout: int = 0
+    label_smoothing: float = 0.1
+    fit: FitConfig
+    points: int = 100
+
+
+def recipe(num_epochs: int, batch_size: int, lr: float, warmup_epochs: int, eval_epochs: int) -> FitConfig:
+    """Nesterov SGD whose learning rate climbs in a straight line and falls in another, down to zero."""
+    steps = TRAIN_SIZE // batch_size
+    return FitConfig(
+        num_steps=num_epochs * steps,
+        batch_size=batch_size,
+        lr=lr,
+        nesterov=True,
+        weight_decay=5e-4,
+        warmup_steps=warmup_epochs * steps,
+        schedule="linear",
+        eval_every=eval_epochs * steps,
+        checkpoint_every=steps,
+    )
+
+
+SCALES = {
+    "smoke": ClassifierConfig(
+        net="resnet9-4",
+        train_size=256,
+        eval_size=128,
+        cutout=8,
+        fit=FitConfig(num_steps=4, batch_size=32, lr=0.05, warmup_steps=1, schedule="linear", eval_every=2),
+        points=4,
+    ),
+    "live": ClassifierConfig(net="resnet9-16", eval_size=2000, fit=recipe(4, 256, 0.3, 1, 1)),
+    "full": ClassifierConfig(net="resnet9-48", cutout=8, fit=recipe(36, 256, 0.3, 8, 2)),
+    "live-cuda": ClassifierConfig(net="resnet18", fit=recipe(5, 256, 0.2, 1, 1)),
+    "full-cuda": ClassifierConfig(net="resnet18", cutout=8, fit=recipe(100, 128, 0.1, 5, 5)),
+}
+
+
+def build(net: str) -> nn.Module:
+    """The net called ``"resnet9-<width>"``, ``"resnet18"`` or ``"resnet-<depth>"`` (chapter 1's).
+
+    Raises:
+        ValueError: for another name.
+
+    Example:
+        >>> count_parameters(build("resnet18"))
+        11173962
+    """
+    kind, _, number = net.partition("-")
+    if net == "resnet18":
+        return resnet18(10, "cifar")
+    if kind in ("resnet9", "resnet") and number.isdecimal():
+        return ResNet9(int(number)) if kind == "resnet9" else CifarResNet(int(number))
+    raise ValueError(f"a net is called 'resnet9-48', 'resnet18' or 'resnet-20', for example, not {net!r}")
+
+
+def prepare(config: ClassifierConfig) -> tuple[dict[str, Batch], ImageClassification]:
+    """The three splits as (images, labels), and the objective on them."""
+    cifar = load_cifar10()
+    splits: dict[str, Batch] = {
+        "train": (cifar.train.images[: config.train_size], cifar.train.labels[: config.train_size]),
+        "validation": (cifar.validation.images, cifar.validation.labels),
+        "test": (cifar.test.images, cifar.test.labels),
+    }
+    objective = ImageClassification(
+        cifar.mean,
+        cifar.std,
+        max_shift=config.max_shift,
+        flip=config.flip,
+        cutout=config.cutout,
+        label_smoothing=config.label_smoothing,
+    )
+    return splits, objective
+
+
+def train(
+    config: ClassifierConfig, seed: int, context: Context, name: str = "net"
+) -> tuple[nn.Module, SeedResult]:
+    """Train one net, and measure it on the validation split.
+
+    Returns:
+        The net, and of it: the curves ``loss`` and ``error`` of training (window means),
+        ``validation_error`` and ``validation_loss`` at each evaluation with its ``seconds``; the metrics
+        ``train_error`` (mean of the last tenth of the steps, as seen while training), ``validation_error``,
+        ``validation_loss``, the same ``with_mirror_images``, and ``parameters``.
+    """
+    splits, objective = prepare(config)
+    validation: Batch = tuple(t[: config.eval_size] for t in splits["validation"])
+    seed_everything(seed)
+    model = build(config.net)
+    history = fit(
+        model,
+        splits["train"],
+        objective,
+        config.fit,
+        compute=context.compute,
+        seed=seed,
+        evaluation=lambda model: evaluate(model, validation, objective, context.compute),
+        checkpoint=context.checkpoint(name),
+        identity=config.model_dump_json(),
+        progress=config.net if context.progress else None,
+    )
+    curves = {metric: window_means(values, config.points) for metric, values in history.train.items()}
+    curves["first_loss"] = history.train["loss"][:REPLAY_STEPS]
+    curves |= {f"validation_{metric}": values for metric, values in history.evaluations.items()}
+    curves["seconds"] = [round(seconds, 2) for seconds in history.eval_seconds]
+    mirrored = evaluate(model, validation, replace(objective, mirrored_views=True), context.compute)
+    metrics = {
+        "train_error": window_means(history.train["error"], 10)[-1],
+        "validation_error": curves["validation_error"][-1],
+        "validation_loss": curves["validation_loss"][-1],
+        "validation_error_with_mirror_images": mirrored["error"],
+        "parameters": float(count_parameters(model)),
+    }
+    return model, SeedResult(
+        seed=seed, metrics=metrics, curves=curves, seconds={name: round(history.seconds, 2)}
+    )
+
+
+def run(config: ClassifierConfig, seed: int, context: Context) -> SeedResult:
+    """Train the net, keep its weights as ``"net"``, and look at the test set once.
+
+    Returns:
+        What :func:`train` returns, and the metrics ``test_error`` and ``test_error_with_mirror_images``
+        of the last weights.
+    """
+    model, result = train(config, seed, context)
+    context.keep_weights("net", model)
+    splits, objective = prepare(config)
+    test: Batch = tuple(t[: config.eval_size] for t in splits["test"])
+    once = evaluate(model, test, objective, context.compute)["error"]
+    mirrored = evaluate(model, test, replace(objective, mirrored_views=True), context.compute)["error"]
+    tested = {"test_error": once, "test_error_with_mirror_images": mirrored}
+    return result.model_copy(update={"metrics": result.metrics | tested})
+
+
+def replay(config: ClassifierConfig, seed: int, context: Context) -> dict[str, list[float]]:
+    """The training losses of the first steps."""
+    splits, objective = prepare(config)
+    seed_everything(seed)
+    history = fit(
+        build(config.net),
+        splits["train"],
+        objective,
+        config.fit,
+        compute=context.compute,
+        seed=seed,
+        stop_after=REPLAY_STEPS,
+    )
+    return {"first_loss": history.train["loss"]}
+
+
+CLASSIFIER = Experiment(
+    name="classifier",
+    question="How well does a residual net classify CIFAR-10 after an hour on two CPU cores?",
+    config_type=ClassifierConfig,
+    scales=SCALES,
+    run=run,
+    data=data_info,
+    replay=replay,
+)

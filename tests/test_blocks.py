@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from companion.models.blocks import (
+    BasicResidualBlock,
+    BottleneckBlock,
+    ChannelBias,
+    PreActResidualBlock,
+    ZeroPadShortcut,
+    make_shortcut,
+    zero_residual,
+)
+
+BLOCKS = (BasicResidualBlock, BottleneckBlock, PreActResidualBlock)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("option", ["A", "B", "C"])
+@pytest.mark.parametrize(("in_channels", "stride"), [(8, 1), (8, 2), (32, 1), (32, 2)])
+def test_every_block_gives_its_width_times_its_expansion(block, option, in_channels, stride):
+    width = 32 // block.expansion
+    made = block(in_channels, width, stride, option)
+    assert made(torch.randn(2, in_channels, 9, 9)).shape == (2, 32, -(-9 // stride), -(-9 // stride))
+    assert (
+        sum(isinstance(m, nn.Conv2d) for m in made.modules() if m is not made.shortcut)
+        >= made.num_convolutions
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "same", "changing"),
+    [
+        ("A", nn.Identity, ZeroPadShortcut),
+        ("B", nn.Identity, nn.Sequential),
+        ("C", nn.Sequential, nn.Sequential),
+    ],
+)
+def test_the_shortcut_options_are_the_papers(option, same, changing):
+    assert type(make_shortcut(option, 8, 8, 1, nn.BatchNorm2d)) is same
+    assert type(make_shortcut(option, 8, 16, 2, nn.BatchNorm2d)) is changing
+
+
+def test_an_unknown_shortcut_is_refused():
+    with pytest.raises(ValueError, match="'A', 'B', 'C' or None, not 'D'"):
+        BasicResidualBlock(8, 8, shortcut="D")
+
+
+def test_zeros_cannot_take_channels_away():
+    with pytest.raises(ValueError, match="16 to 8"):
+        ZeroPadShortcut(16, 8, 1)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("training", [True, False])
+def test_zeroed_blocks_start_as_the_identity(block, training):
+    made = block(32, 32 // block.expansion).train(training)
+    x = torch.randn(4, 32, 8, 8).relu()
+    assert not torch.allclose(made(x), x)
+    zero_residual(made)
+    assert torch.equal(made(x), x)
+
+
+def test_a_pre_activated_identity_passes_negative_numbers_on():
+    block = PreActResidualBlock(8, 8)
+    zero_residual(block)
+    x = torch.randn(2, 8, 4, 4)
+    assert torch.equal(block(x), x)
+
+
+def test_without_a_norm_the_last_convolution_is_zeroed():
+    block = BasicResidualBlock(8, 8, norm=ChannelBias)
+    zero_residual(block)
+    assert not block.conv2.weight.any()
+
+
+def test_pre_activation_is_the_formula():
+    block = PreActResidualBlock(8, 16, 2)
+    x = torch.randn(4, 8, 8, 8)
+    active = torch.relu(block.norm1(x))
+    expected = block.shortcut(active) + block.conv2(torch.relu(block.norm2(block.conv1(active))))
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_shortcut_a_of_a_pre_activated_block_takes_the_raw_input():
+    block = PreActResidualBlock(8, 16, 2, "A")
+    zero_residual(block)
+    x = torch.randn(2, 8, 8, 8)
+    assert torch.equal(block(x)[:, :8], x[:, :, ::2, ::2])
+
+
+def test_the_bottleneck_has_the_counted_weights():
+    # three convolutions over 256 channels: 69,632 weights, against 1,179,648 in a basic block
+    def weights(block: nn.Module) -> int:
+        return sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Conv2d))
+
+    assert weights(BottleneckBlock(256, 64)) == 69_632
+    assert weights(BasicResidualBlock(256, 256)) == 1_179_648
+
+
+def test_the_gradient_has_an_identity_term():
+    block = PreActResidualBlock(8, 8).eval()
+    x = torch.randn(2, 8, 4, 4, requires_grad=True)
+    upstream = torch.randn(2, 8, 4, 4)
+    (whole,) = torch.autograd.grad(block(x), x, upstream)
+    (branch,) = torch.autograd.grad(block(x) - x, x, upstream)
+    torch.testing.assert_close(whole, upstream + branch)
