@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart with any colour vision
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
-COLOURS = {"plain": VERMILLION, "resnet": BLUE}
+COLOURS = {"plain": VERMILLION, "resnet": BLUE, "preact": GREEN}
 LINES = {20: (0, (4, 1.5)), 32: (0, (1, 1)), 44: (0, (5, 1, 1, 1)), 56: "solid", 110: (0, (8, 2))}
 
 
@@ -58,10 +58,10 @@ def net_label(net: str) -> str:
     """How a net is written in figures and tables.
 
     Example:
-        >>> net_label("resnet-56"), net_label("plain-20")
-        ('ResNet-56', 'plain-20')
+        >>> net_label("resnet-56"), net_label("preact-20"), net_label("plain-20")
+        ('ResNet-56', 'pre-activation ResNet-20', 'plain-20')
     """
-    return net.replace("resnet", "ResNet")
+    return net.replace("resnet", "ResNet").replace("preact", "pre-activation ResNet")
 
 
 def plot_series(

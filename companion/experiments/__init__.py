@@ -7,7 +7,7 @@ from typing import Any
 
 from companion.experiments.base import Experiment
 
-NAMES = ("classifier", "degradation", "gradients", "identity", "learning_rates")
+NAMES = ("block_order", "classifier", "degradation", "gradients", "identity", "learning_rates", "lesion")
 
 
 def get_experiment(name: str) -> Experiment[Any]:

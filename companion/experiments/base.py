@@ -50,10 +50,10 @@ class Context:
         """The checkpoint file of the part ``name``."""
         return None if self.checkpoints is None else self.checkpoints / f"{name}.safetensors"
 
-    def keep_weights(self, name: str, model: nn.Module) -> None:
+    def keep_weights(self, name: str, model: nn.Module, **metadata: str) -> None:
         """Write the weights of the part ``name`` in half precision, if they are to be kept."""
         if self.weights is not None:
-            save_weights(self.weights / f"{name}.safetensors", model, half=True)
+            save_weights(self.weights / f"{name}.safetensors", model, half=True, **metadata)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
-from companion.compute import seed_everything
+from companion.compute import Compute, seed_everything
 from companion.data import load_cifar10
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.degradation import data_info
+from companion.learning.checkpoint import load_weights, weights_metadata
 from companion.learning.config import FitConfig
 from companion.learning.loop import evaluate, fit
 from companion.learning.objectives import Batch, ImageClassification
 from companion.models.cifar_resnet import CifarResNet
 from companion.models.resnet import count_parameters, resnet18
 from companion.models.resnet9 import ResNet9
-from companion.runs import SeedResult
+from companion.runs import SeedResult, load_run, weights_path
 
 REPLAY_STEPS = 2
 TRAIN_SIZE = 45_000
@@ -169,13 +172,51 @@ def run(config: ClassifierConfig, seed: int, context: Context) -> SeedResult:
         of the last weights.
     """
     model, result = train(config, seed, context)
-    context.keep_weights("net", model)
     splits, objective = prepare(config)
+    context.keep_weights(
+        "net",
+        model,
+        net=config.net,
+        mean=json.dumps(objective.mean.tolist()),
+        std=json.dumps(objective.std.tolist()),
+        classes=json.dumps(load_cifar10().class_names),
+    )
     test: Batch = tuple(t[: config.eval_size] for t in splits["test"])
     once = evaluate(model, test, objective, context.compute)["error"]
     mirrored = evaluate(model, test, replace(objective, mirrored_views=True), context.compute)["error"]
     tested = {"test_error": once, "test_error_with_mirror_images": mirrored}
     return result.model_copy(update={"metrics": result.metrics | tested})
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A trained net with what it needs to answer.
+
+    Attributes:
+        model: the net, in evaluation mode.
+        objective: normalises images as in training.
+        class_names: of the net's outputs, in their order.
+    """
+
+    model: nn.Module
+    objective: ImageClassification
+    class_names: tuple[str, ...]
+
+
+def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> TrainedClassifier:
+    """The net whose weights a recorded run kept, on the device of ``compute``.
+
+    Raises:
+        RunError: if the run or its weights are missing.
+        CheckpointError: if the file cannot be read.
+    """
+    path = weights_path(load_run(run), "net")
+    about = weights_metadata(path)
+    model = build(about["net"])
+    load_weights(path, model)
+    mean, std = (torch.tensor(json.loads(about[name])) for name in ("mean", "std"))
+    names = tuple(json.loads(about["classes"]))
+    return TrainedClassifier(compute.model(model).eval(), ImageClassification(mean, std), names)
 
 
 def replay(config: ClassifierConfig, seed: int, context: Context) -> dict[str, list[float]]:

@@ -16,6 +16,7 @@ from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.learning.config import FitConfig
 from companion.learning.loop import evaluate, fit
 from companion.learning.objectives import Batch, ImageClassification
+from companion.models.blocks import BasicResidualBlock, PreActResidualBlock
 from companion.models.cifar_resnet import CifarResNet
 from companion.models.resnet import count_parameters
 from companion.runs import DataInfo, SeedResult
@@ -27,8 +28,7 @@ class DegradationConfig(Config):
     """What is trained and how.
 
     Attributes:
-        nets: ``"plain-<depth>"`` and ``"resnet-<depth>"``, see
-            :class:`companion.models.cifar_resnet.CifarResNet`.
+        nets: see :func:`build`.
         image_size: pixels a side; below 32, images are averaged down to it.
         train_size: how many training images are used; ``None`` for all.
         eval_size: how many images of each split are evaluated; ``None`` for all.
@@ -79,16 +79,17 @@ SCALES = {
 
 
 def build(net: str) -> CifarResNet:
-    """The net called ``"plain-<depth>"`` or ``"resnet-<depth>"``.
+    """The net called ``"plain-<depth>"``, ``"resnet-<depth>"`` or ``"preact-<depth>"`` (pre-activated).
 
     Example:
         >>> build("plain-20").stages[0][0].shortcut is None
         True
     """
     kind, _, depth = net.partition("-")
-    if kind not in ("plain", "resnet") or not depth.isdecimal():
+    if kind not in ("plain", "resnet", "preact") or not depth.isdecimal():
         raise ValueError(f"a net is called 'plain-20' or 'resnet-56', for example, not {net!r}")
-    return CifarResNet(int(depth), residual=kind == "resnet")
+    block = PreActResidualBlock if kind == "preact" else BasicResidualBlock
+    return CifarResNet(int(depth), block=block, residual=kind != "plain")
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
@@ -185,9 +186,9 @@ def run(config: DegradationConfig, seed: int, context: Context) -> SeedResult:
 
 
 def replay(config: DegradationConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The training losses of the first steps of the first plain and the first residual net."""
+    """The training losses of the first steps of the first net of each kind."""
     splits, objective = prepare(config)
-    chosen = [next(n for n in config.nets if n.startswith(kind)) for kind in ("plain", "resnet")]
+    chosen = {net.partition("-")[0]: net for net in reversed(config.nets)}.values()
     losses = {}
     for net in chosen:
         seed_everything(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from companion.compute import seed_everything
 from companion.experiments.base import Config, Context, Experiment
@@ -65,6 +65,38 @@ def gradient_norms(
     norms = [float(m.weight.grad.cpu().double().norm()) for m in convolutions if m.weight.grad is not None]
     model.zero_grad(set_to_none=True)
     return norms
+
+
+def gradient_flow(
+    model: CifarResNet, batch: Batch, objective: ImageClassification, context: Context
+) -> dict[str, list[float]]:
+    """How the loss's gradient changes on its way back through each block that keeps the shape.
+
+    With ``before`` the gradient in a block's output and ``after`` that in its input, a residual block
+    without an activation behind the addition has ``after = before + (what comes through F)``.
+
+    Returns:
+        From the first block on: ``cosine``, of the angle between ``before`` and ``after``; and ``ratio``,
+        the norm of ``after - before`` as a share of the norm of ``before``.
+    """
+    model = context.compute.model(model).train()
+    cosine: list[float] = []
+    ratio: list[float] = []
+
+    def look(_: nn.Module, inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
+        after, before = inputs[0], outputs[0]
+        if after is not None and before is not None and after.shape == before.shape:
+            a, b = after.double().flatten(), before.double().flatten()
+            cosine.append(float(a @ b / (a.norm() * b.norm())))
+            ratio.append(float((a - b).norm() / b.norm()))
+
+    hooks = [block.register_full_backward_hook(look) for stage in model.blocks() for block in stage]
+    loss = objective(model, tuple(t.to(context.compute.device) for t in batch), None)["loss"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    for hook in hooks:
+        hook.remove()
+    model.zero_grad(set_to_none=True)
+    return {"cosine": cosine[::-1], "ratio": ratio[::-1]}  # the gradient meets the last block first
 
 
 def run(config: GradientsConfig, seed: int, context: Context) -> SeedResult:

@@ -128,6 +128,19 @@ def save_weights(path: Path, model: nn.Module, *, half: bool = False, **metadata
         save_file(_storable(state), part, metadata=metadata)
 
 
+def weights_metadata(path: Path) -> dict[str, str]:
+    """The strings that :func:`save_weights` wrote beside the weights.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable weight file ({error})") from error
+
+
 def load_weights(path: Path, model: nn.Module) -> None:
     """Read the weights of ``model`` from a file that :func:`save_weights` wrote.
 
