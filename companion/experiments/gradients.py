@@ -79,7 +79,7 @@ def gradient_flow(
         From the first block on: ``cosine``, of the angle between ``before`` and ``after``; and ``ratio``,
         the norm of ``after - before`` as a share of the norm of ``before``.
     """
-    model = context.compute.model(model).train()
+    context.compute.model(model).train()
     cosine: list[float] = []
     ratio: list[float] = []
 
