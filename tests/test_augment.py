@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as oracle
 
-from companion.learning.augment import normalise, random_shift_flip
+from companion.learning.augment import normalise, random_cutout, random_shift_flip
 
 
 def images_of(n: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -83,3 +83,20 @@ def test_normalise_equals_torchvisions():
 def test_images_that_are_already_scaled_are_refused():
     with pytest.raises(TypeError, match="uint8"):
         normalise(torch.rand(1, 3, 4, 4), torch.zeros(3), torch.ones(3))
+
+
+def test_cutout_zeroes_one_square_of_each_image():
+    generator = torch.Generator().manual_seed(0)
+    out = random_cutout(torch.ones(500, 3, 16, 16), size=6, generator=generator)
+    assert torch.equal(out, out[:, :1].expand_as(out))  # the same place in all channels
+    holes = (out[:, 0] == 0).sum(dim=(1, 2))
+    assert int(holes.max()) == 36
+    assert int(holes.min()) >= 9  # a corner's centre leaves a quarter inside
+    rows = (out[:, 0] == 0).any(dim=2)
+    assert rows.any(dim=0).all()  # every row is reached
+    assert (rows.sum(dim=1) * (out[:, 0] == 0).any(dim=1).sum(dim=1) == holes).all()  # it is a rectangle
+
+
+def test_cutout_of_nothing_changes_nothing():
+    images = torch.randn(4, 3, 8, 8)
+    assert torch.equal(random_cutout(images, size=0), images)

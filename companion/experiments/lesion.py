@@ -140,7 +140,7 @@ LESION = Experiment(
     config_type=LesionConfig,
     scales={
         "smoke": LesionConfig(
-            base=DEGRADATION_SCALES["smoke"].model_copy(update={"nets": ("plain-8", "resnet-14")}),
+            base=DEGRADATION_SCALES["smoke"].model_copy(update={"nets": ("plain-14", "resnet-14")}),
             counts=(1, 2),
             repeats=2,
         ),

@@ -1,0 +1,163 @@
+"""What the single experiments promise beyond running, see also test_runs.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from companion.compute import Compute, seed_everything
+from companion.experiments import classifier, degradation, get_experiment
+from companion.experiments.base import Context
+from companion.experiments.gradients import gradient_flow
+from companion.experiments.lesion import shuffled, unchanging, without
+from companion.experiments.runner import execute
+from companion.learning.checkpoint import CheckpointError, load_weights, weights_metadata
+from companion.learning.objectives import ImageClassification
+from companion.models.blocks import PreActResidualBlock
+from companion.models.cifar_resnet import CifarResNet
+from companion.runs import RunError, load_run, weights_path
+from tests.small_cifar10 import load_small
+
+CPU = Compute(torch.device("cpu"), None)
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Few images in the place of CIFAR-10, and checkpoints in a folder of the test's own."""
+    for module in (degradation, classifier):
+        monkeypatch.setattr(module, "load_cifar10", load_small)
+    monkeypatch.setattr("companion.experiments.runner.pooch.os_cache", lambda name: tmp_path / "work")
+
+
+# ---------------------------------------------------------------- lesions
+
+
+def test_a_block_that_is_taken_out_passes_its_input_on():
+    net = CifarResNet(14).eval()
+    assert unchanging(net) == [(0, 0), (0, 1), (1, 1), (2, 1)]
+    images = torch.randn(2, 3, 16, 16)
+    lesioned = without(net, [(1, 1)])
+    maps = []
+    lesioned.stages[1][0].register_forward_hook(lambda module, inputs, output: maps.append(output))
+    lesioned.stages[2][0].register_forward_hook(lambda module, inputs, output: maps.append(inputs[0]))
+    changed = lesioned(images)
+    assert maps[0] is maps[1]
+    assert not torch.allclose(net(images), changed)
+    assert all(isinstance(block, nn.Module) and not isinstance(block, nn.Identity) for block in net.stages[1])
+
+
+def test_shuffling_the_same_pair_twice_changes_nothing():
+    net = CifarResNet(20).eval()
+    images, pair = torch.randn(2, 3, 16, 16), ((2, 1), (2, 2))
+    assert not torch.allclose(shuffled(net, [pair])(images), net(images))
+    assert torch.equal(shuffled(net, [pair, pair])(images), net(images))
+
+
+# ---------------------------------------------------------------- gradients
+
+
+def test_the_gradient_flow_is_that_of_the_chain_rule():
+    seed_everything(0)
+    net = CifarResNet(14, block=PreActResidualBlock)
+    objective = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
+    batch = (torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8), torch.arange(8))
+    kept = {}
+    net.stages[1][1].register_forward_hook(
+        lambda module, inputs, output: kept.update(before=output, after=inputs[0])
+    )
+    loss = objective(net, batch, None)["loss"]
+    before, after = torch.autograd.grad(loss, [kept["before"], kept["after"]])
+    flow = gradient_flow(net, batch, objective, Context(CPU, progress=False))
+    assert len(flow["cosine"]) == len(flow["ratio"]) == 4  # the blocks that keep the shape
+    torch.testing.assert_close(
+        flow["ratio"][2], float((after - before).norm() / before.norm()), rtol=1e-4, atol=0
+    )
+    cosine = nn.functional.cosine_similarity(before.flatten(), after.flatten(), dim=0)
+    torch.testing.assert_close(flow["cosine"][2], float(cosine), rtol=1e-4, atol=0)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_blocks_that_are_the_identity_pass_the_gradient_on_unchanged():
+    net = CifarResNet(14, block=PreActResidualBlock)
+    for module in net.modules():
+        if isinstance(module, PreActResidualBlock):
+            nn.init.zeros_(module.conv2.weight)
+    objective = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
+    batch = (torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8), torch.arange(8))
+    flow = gradient_flow(net, batch, objective, Context(CPU, progress=False))
+    assert flow["cosine"] == pytest.approx([1] * 4)
+    assert flow["ratio"] == pytest.approx([0] * 4, abs=1e-6)
+
+
+# ---------------------------------------------------------------- the classifier and its weights
+
+
+def test_a_run_keeps_the_weights_of_its_first_seed(small, tmp_path, monkeypatch):
+    out = tmp_path / "runs"
+    path = execute(get_experiment("classifier"), "smoke", [0, 1], compute=CPU, out=out, progress=False)
+    run = load_run(path)
+    weights = weights_path(run, "net", out)
+    assert weights_metadata(weights)["net"] == "resnet9-4"
+    model = classifier.build("resnet9-4")
+    load_weights(weights, model)
+    config = get_experiment("classifier").config("smoke")
+    trained, result = classifier.train(config, 0, Context(CPU, progress=False))
+    assert result.metrics["validation_error"] == run.results[0].metrics["validation_error"]
+    for name, tensor in trained.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+
+    monkeypatch.setattr(classifier, "load_run", lambda name: run)
+    monkeypatch.setattr(classifier, "weights_path", lambda run, part: weights)
+    kept = classifier.trained_classifier(CPU)
+    assert kept.class_names == load_small().class_names
+    torch.testing.assert_close(kept.objective.mean, load_small().mean)
+    assert not kept.model.training
+
+
+def test_weights_that_are_missing_or_changed_are_refused(small, tmp_path):
+    path = execute(get_experiment("classifier"), "smoke", [0], compute=CPU, out=tmp_path, progress=False)
+    run = load_run(path)
+    with pytest.raises(RunError, match="no weights of 'other'; it has: net"):
+        weights_path(run, "other", tmp_path)
+    file = weights_path(run, "net", tmp_path)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RunError, match="not the file"):
+        weights_path(run, "net", tmp_path)
+    with pytest.raises(CheckpointError, match="readable"):
+        weights_metadata(file)
+    file.unlink()
+    with pytest.raises(RunError, match="missing"):
+        weights_path(run, "net", tmp_path)
+
+
+def test_an_evaluation_has_its_time(small):
+    result = get_experiment("classifier").run(
+        get_experiment("classifier").config("smoke"), 0, Context(CPU, progress=False)
+    )
+    assert len(result.curves["seconds"]) == len(result.curves["validation_error"]) == 2
+    assert 0 < result.curves["seconds"][0] < result.curves["seconds"][1] <= result.seconds["net"]
+
+
+@pytest.mark.parametrize("net", ["resnet9", "resnet9-x", "vgg-16", "resnet50"])
+def test_unknown_nets_are_refused(net):
+    with pytest.raises(ValueError, match="'resnet18'"):
+        classifier.build(net)
+
+
+def test_mirrored_views_average_the_logits():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
+    images = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8)
+    labels = torch.arange(6) % 5
+    plain = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
+    both = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25), mirrored_views=True)
+    pixels = (images.float() / 255 - 0.5) / 0.25
+    logits = (model(pixels) + model(pixels.flip(3))) / 2
+    torch.testing.assert_close(
+        both(model, (images, labels), None)["loss"], nn.functional.cross_entropy(logits, labels)
+    )
+    generator = torch.Generator().manual_seed(0)  # while training, one view
+    torch.testing.assert_close(
+        both(model, (images, labels), generator)["loss"], plain(model, (images, labels), None)["loss"]
+    )
