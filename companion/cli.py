@@ -108,6 +108,26 @@ def run(
         print(f"recorded in {path}")
 
 
+@app.command()
+def classify(
+    files: Annotated[list[Path], typer.Argument(help="Image files.")],
+    top: Annotated[int, typer.Option(min=1, max=10, help="How many classes to name.")] = 3,
+) -> None:
+    """Say which of CIFAR-10's ten classes an image shows, with the net of chapter 4."""
+    with _errors_as_messages():
+        from companion.compute import pick_compute
+        from companion.experiments.classifier import trained_classifier
+        from companion.inspection import load_image, predict
+
+        compute = pick_compute()
+        classifier = trained_classifier(compute)
+        for file in files:
+            logits = predict(classifier.model, load_image(file), classifier.objective, compute)
+            shares, classes = logits.softmax(dim=1)[0].topk(min(top, logits.shape[1]))
+            answers = zip(shares.tolist(), classes.tolist(), strict=True)
+            print(f"{file}: " + ", ".join(f"{classifier.class_names[c]} {100 * s:.1f} %" for s, c in answers))
+
+
 @runs_app.command("list")
 def list_runs(
     folder: Annotated[Path | None, typer.Argument(help="Instead of the package's own.")] = None,

@@ -15,7 +15,7 @@ FLOORS = {
     "files": 0, "compute": 0,
     "data": 1, "models": 1, "runs": 1,
     "learning": 2, "figures": 2, "chapter": 2,
-    "experiments": 3,
+    "inspection": 3, "experiments": 3,
     "cli": 4,
 }  # fmt: skip
 MAY_NOT = {"models": {"data", "learning"}, "data": {"models"}}

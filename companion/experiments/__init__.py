@@ -7,7 +7,16 @@ from typing import Any
 
 from companion.experiments.base import Experiment
 
-NAMES = ("block_order", "classifier", "degradation", "gradients", "identity", "learning_rates", "lesion")
+NAMES = (
+    "block_order",
+    "classifier",
+    "degradation",
+    "gradients",
+    "identity",
+    "learning_rates",
+    "lesion",
+    "recipe",
+)
 
 
 def get_experiment(name: str) -> Experiment[Any]:

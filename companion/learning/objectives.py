@@ -47,6 +47,12 @@ class ImageClassification:
     mirrored_views: bool = False
     label_smoothing: float = 0.0
 
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """float32 (N, num_classes) of uint8 images (N, C, H, W), without any augmentation."""
+        pixels = normalise(images, self.mean, self.std)  # (N, C, H, W)
+        logits: Tensor = model(pixels).float()
+        return (logits + model(pixels.flip(3)).float()) / 2 if self.mirrored_views else logits
+
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """``loss`` (nats) and ``error`` (share of wrong answers) of (images uint8 NCHW, labels int64 N)."""
         images, labels = batch
@@ -57,12 +63,13 @@ class ImageClassification:
                 images = random_shift_flip(
                     images, max_shift=self.max_shift, flip=self.flip, generator=generator
                 )
-        pixels = normalise(images, self.mean, self.std)  # (N, C, H, W)
-        if generator is not None and self.cutout:
-            pixels = random_cutout(pixels, size=self.cutout, generator=generator)
-        logits = model(pixels).float()  # (N, num_classes)
-        if generator is None and self.mirrored_views:
-            logits = (logits + model(pixels.flip(3)).float()) / 2
+        if generator is None:
+            logits = self.logits(model, images)  # (N, num_classes)
+        else:
+            pixels = normalise(images, self.mean, self.std)  # (N, C, H, W)
+            if self.cutout:
+                pixels = random_cutout(pixels, size=self.cutout, generator=generator)
+            logits = model(pixels).float()  # (N, num_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         error = (logits.detach().argmax(dim=1) != labels).float().mean()
         return {"loss": loss, "error": error}

@@ -1,0 +1,181 @@
+"""Looking at a trained classifier: its answers, how sure it is, where it looks, and what throws it off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Generator, Tensor, nn
+
+from companion.compute import Compute
+from companion.learning.objectives import ImageClassification
+
+
+class ImageError(ValueError):
+    """An image file that cannot be used; the message says why."""
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    images: Tensor,
+    objective: ImageClassification,
+    compute: Compute,
+    batch_size: int = 1000,
+) -> Tensor:
+    """The logits of ``model`` in evaluation mode.
+
+    Args:
+        model: on the device of ``compute``; left in the mode in which it came.
+        images: uint8 (N, C, H, W).
+        objective: normalises, and averages over mirror images if it says so.
+        compute: device and precision.
+        batch_size: images in one forward pass.
+
+    Returns:
+        float32 (N, num_classes), on the CPU.
+
+    Raises:
+        ValueError: if there are no images.
+    """
+    if len(images) == 0:
+        raise ValueError("there are no images to look at")
+    was_training = model.training
+    model.eval()
+    logits = []
+    for batch in torch.split(images, batch_size):
+        with compute.autocast():
+            logits.append(objective.logits(model, batch.to(compute.device)).cpu())
+    model.train(was_training)
+    return torch.cat(logits)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Answers grouped by how sure they were; groups without an answer are left out.
+
+    Attributes:
+        confidence: (groups,) mean probability of the answers.
+        accuracy: (groups,) share of right answers.
+        share: (groups,) share of all answers that the group holds.
+    """
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    share: np.ndarray
+
+
+def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Reliability:
+    """Confidence against accuracy in ``num_bins`` bins of equal width (Guo et al. 2017, section 2).
+
+    Args:
+        probabilities: (N, num_classes), rows of sum 1.
+        labels: int64 (N,).
+        num_bins: bins between 0 and 1.
+    """
+    confidence, answer = probabilities.max(dim=1)
+    right = (answer == labels).double().numpy()
+    sure = confidence.double().numpy()
+    index = np.clip(np.ceil(sure * num_bins).astype(int) - 1, 0, num_bins - 1)  # bins are (a, b]
+    counts = np.bincount(index, minlength=num_bins)
+    used = counts > 0
+    sums = [np.bincount(index, values, num_bins)[used] for values in (sure, right)]
+    return Reliability(sums[0] / counts[used], sums[1] / counts[used], counts[used] / len(labels))
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T for which ``softmax(logits / T)`` has the lowest cross-entropy (Guo et al. 2017, section 4.2).
+
+    One T for all answers changes no answer. Fit it on validation data, never on training data.
+
+    Args:
+        logits: (N, num_classes).
+        labels: int64 (N,).
+    """
+    log_t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(logits.double() / log_t.exp(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return float(log_t.detach().exp())
+
+
+def grad_cam(model: nn.Module, layer: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
+    """Where the evidence for a class lies (Selvaraju et al. 2017, section 3).
+
+    The maps of ``layer`` are averaged with weights, the mean gradients of the class's logit in each
+    map; what is negative is set to zero.
+
+    Args:
+        model: a classifier, in evaluation mode.
+        layer: one of its modules, which returns maps (N, C, h, w).
+        pixels: normalised images (N, 3, H, W) on the model's device.
+        classes: int64 (N,), the class to explain for each image.
+
+    Returns:
+        (N, H, W) in [0, 1], each map divided by its maximum; all zero where nothing speaks for the class.
+    """
+    kept: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    try:
+        logits = model(pixels)
+    finally:
+        hook.remove()
+    maps = kept[0]
+    score = logits.gather(1, classes.to(logits.device)[:, None]).sum()
+    (gradient,) = torch.autograd.grad(score, maps)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
+    heat = F.relu((weights * maps).sum(dim=1, keepdim=True)).detach()  # (N, 1, h, w)
+    heat = F.interpolate(heat.float(), pixels.shape[2:], mode="bilinear")[:, 0]
+    return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+
+
+def shift(images: Tensor, right: int, down: int) -> Tensor:
+    """Images (N, C, H, W) moved by whole pixels; black moves in."""
+    height, width = images.shape[2:]
+    padding = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))
+    padded = F.pad(images, padding)
+    top, left = max(-down, 0), max(-right, 0)
+    return padded[:, :, top : top + height, left : left + width]
+
+
+def add_noise(images: Tensor, std: float, generator: Generator | None = None) -> Tensor:
+    """uint8 images with Gaussian noise of ``std`` grey levels, rounded and kept within 0 to 255."""
+    noise = torch.randn(images.shape, generator=generator) * std
+    return (images.float() + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def load_image(path: str | Path, size: int = 32) -> Tensor:
+    """The middle square of an image file, in colour.
+
+    Args:
+        path: any format that Pillow reads; transparency becomes black, frames after the first are ignored.
+        size: side of the result; the square is scaled down with antialiasing, or up.
+
+    Returns:
+        uint8 (1, 3, ``size``, ``size``).
+
+    Raises:
+        ImageError: if the file is missing, no image, truncated, or absurdly large.
+    """
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no file {path}") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
+        raise ImageError(f"{path} is not an image that can be read: {error}") from error
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    square = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].contiguous()

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from companion.compute import Compute
+from companion.experiments.recipe import BASE, VARIANTS, vary
+from companion.inspection import (
+    ImageError,
+    add_noise,
+    fit_temperature,
+    grad_cam,
+    load_image,
+    predict,
+    reliability,
+    shift,
+)
+from companion.learning.objectives import ImageClassification
+from companion.models.resnet9 import ResNet9
+
+CPU = Compute(torch.device("cpu"), None)
+OBJECTIVE = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
+
+
+# ---------------------------------------------------------------- answers
+
+
+def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode():
+    net = ResNet9(4).train()
+    images = torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8)
+    whole, parts = (predict(net, images, OBJECTIVE, CPU, size) for size in (7, 3))
+    torch.testing.assert_close(whole, parts)
+    assert whole.shape == (7, 10)
+    assert net.training
+    with pytest.raises(ValueError, match="no images"):
+        predict(net, images[:0], OBJECTIVE, CPU)
+
+
+# ---------------------------------------------------------------- calibration
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 200), st.integers(2, 10))
+def test_the_reliability_gives_torchmetrics_calibration_error(seed, number, classes):
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = (3 * torch.randn(number, classes, generator=generator)).softmax(dim=1)
+    labels = torch.randint(classes, (number,), generator=generator)
+    groups = reliability(probabilities, labels, num_bins=15)
+    ours = float((groups.share * np.abs(groups.confidence - groups.accuracy)).sum())
+    theirs = multiclass_calibration_error(probabilities, labels, classes, n_bins=15)
+    assert ours == pytest.approx(float(theirs), abs=1e-5)
+    assert groups.share.sum() == pytest.approx(1)
+
+
+def test_certainty_falls_into_the_last_bin():
+    groups = reliability(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+    assert groups.confidence.tolist() == [1.0]
+    assert groups.accuracy.tolist() == [0.5]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_was_put_in_is_found(temperature):
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(20_000, 5, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+    assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.05)
+
+
+# ---------------------------------------------------------------- Grad-CAM
+
+
+def test_grad_cam_of_one_linear_readout_is_that_map():
+    # two maps and two classes: class c reads map c, so the evidence for c is map c where it is positive
+    model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(2, 3).view(2, 3, 1, 1))
+    pixels = torch.randn(4, 3, 6, 6)
+    for c in (0, 1):
+        heat = grad_cam(model, model[0], pixels, torch.full((4,), c))
+        expected = pixels[:, c].relu()
+        torch.testing.assert_close(heat, expected / expected.amax(dim=(1, 2), keepdim=True))
+
+
+def test_no_evidence_is_all_zero_and_the_hook_is_gone():
+    model = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.zeros_(model[0].weight)
+    assert not grad_cam(model, model[0], torch.randn(2, 3, 4, 4), torch.zeros(2, dtype=torch.long)).any()
+    assert not model[0]._forward_hooks
+
+
+# ---------------------------------------------------------------- disturbances
+
+
+@pytest.mark.parametrize(("right", "down"), [(0, 0), (2, 0), (-3, 1), (0, -2), (5, 5)])
+def test_shifts_move_pixels(right, down):
+    images = torch.randint(1, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    out = shift(images, right, down)
+    assert out.shape == images.shape
+    for y in range(8):
+        for x in range(8):
+            inside = 0 <= y - down < 8 and 0 <= x - right < 8
+            expected = images[:, :, y - down, x - right] if inside else torch.zeros(2, 3, dtype=torch.uint8)
+            assert torch.equal(out[:, :, y, x], expected)
+
+
+def test_noise_has_its_strength_and_stays_in_range():
+    grey = torch.full((4, 3, 32, 32), 128, dtype=torch.uint8)
+    noisy = add_noise(grey, 10, torch.Generator().manual_seed(0))
+    assert noisy.dtype == torch.uint8
+    assert float(noisy.float().std()) == pytest.approx(10, rel=0.05)
+    assert torch.equal(add_noise(grey, 0), grey)
+
+
+# ---------------------------------------------------------------- the reader's own image
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "CMYK"])
+def test_an_image_file_of_any_mode_becomes_a_square_in_colour(tmp_path, mode):
+    path = tmp_path / ("image.tiff" if mode == "CMYK" else "image.png")
+    Image.new(mode, (60, 40)).save(path)
+    image = load_image(path)
+    assert image.shape == (1, 3, 32, 32)
+    assert image.dtype == torch.uint8
+
+
+def test_the_middle_square_is_taken(tmp_path):
+    picture = np.zeros((32, 96, 3), dtype=np.uint8)
+    picture[:, 32:64] = 200
+    Image.fromarray(picture).save(tmp_path / "wide.png")
+    assert (load_image(tmp_path / "wide.png") == 200).all()
+
+
+def test_files_that_are_no_images_are_named(tmp_path):
+    text, cut, missing = tmp_path / "text.png", tmp_path / "cut.png", tmp_path / "missing.png"
+    text.write_text("not a picture")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    for path, message in (
+        (text, "not an image"),
+        (cut, "not an image"),
+        (missing, "no file"),
+        (tmp_path, "not"),
+    ):
+        with pytest.raises(ImageError, match=message):
+            load_image(path)
+
+
+# ---------------------------------------------------------------- the recipe's variants
+
+
+def test_every_variant_changes_one_thing_and_sees_as_many_images():
+    configs = {variant: vary(BASE, variant) for variant in VARIANTS}
+    assert configs.pop("as it is") == BASE
+    for variant, config in configs.items():
+        assert config != BASE, variant
+        assert config.fit.num_steps * config.fit.batch_size == BASE.fit.num_steps * BASE.fit.batch_size
+    with pytest.raises(ValueError, match="'no luck'"):
+        vary(BASE, "no luck")
