@@ -75,6 +75,54 @@ def plot_series(
         )
 
 
+def show_images(
+    pictures: Sequence[np.ndarray], titles: Sequence[str] = (), columns: int = 4, size: float = 1.4
+) -> Figure:
+    """Pictures in rows, with short titles.
+
+    Args:
+        pictures: each (H, W, 3) uint8 in colour, or (H, W) drawn in grey from its own minimum to its maximum.
+        titles: one for each picture, or none.
+        columns: pictures in a row.
+        size: width of a picture in inches.
+
+    Returns:
+        The figure, not shown yet.
+    """
+    rows = -(-len(pictures) // columns)
+    height = size * (1.22 if titles else 1.05)
+    fig, axes = plt.subplots(rows, columns, figsize=(size * columns, height * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for index, (ax, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
+        ax.imshow(picture, cmap="gray", interpolation="nearest")
+        if titles:
+            ax.set_title(titles[index], fontsize=9)
+    return fig
+
+
+def draw_windows(ax: Axes, size: int, kernel: int, stride: int, padding: int) -> int:
+    """Draw a square input, its padding, and where the kernel's window stands first and next.
+
+    Returns:
+        The number of positions in each direction: ``(size + 2 padding - kernel) // stride + 1``.
+    """
+    for y in range(-padding, size + padding):
+        for x in range(-padding, size + padding):
+            inside = 0 <= x < size and 0 <= y < size
+            face = "#cfe3f1" if inside else "#f4f4f4"
+            ax.add_patch(plt.Rectangle((x, y), 1, 1, facecolor=face, edgecolor="#999999", linewidth=0.6))
+    for step, (colour, line) in enumerate(((VERMILLION, "solid"), (GREEN, (0, (3, 1.5))))):
+        corner = (-padding + step * stride + 0.06 * step, -padding + 0.06 * step)
+        window = plt.Rectangle(corner, kernel, kernel, fill=False, edgecolor=colour, linewidth=2.2)
+        window.set_linestyle(line)
+        ax.add_patch(window)
+    ax.set(xlim=(-padding - 0.3, size + padding + 0.3), ylim=(size + padding + 0.3, -padding - 0.3))
+    ax.set_aspect("equal")
+    ax.axis("off")
+    return (size + 2 * padding - kernel) // stride + 1
+
+
 def mark_synthetic(ax: Axes, synthetic: bool) -> None:
     """Say inside the figure that the data were generated, where they were."""
     if synthetic:
