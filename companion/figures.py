@@ -15,6 +15,7 @@ from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 # Okabe and Ito's palette, told apart with any colour vision
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
@@ -111,11 +112,11 @@ def draw_windows(ax: Axes, size: int, kernel: int, stride: int, padding: int) ->
         for x in range(-padding, size + padding):
             inside = 0 <= x < size and 0 <= y < size
             face = "#cfe3f1" if inside else "#f4f4f4"
-            ax.add_patch(plt.Rectangle((x, y), 1, 1, facecolor=face, edgecolor="#999999", linewidth=0.6))
-    for step, (colour, line) in enumerate(((VERMILLION, "solid"), (GREEN, (0, (3, 1.5))))):
+            ax.add_patch(Rectangle((x, y), 1, 1, facecolor=face, edgecolor="#999999", linewidth=0.6))
+    for step, colour in enumerate((VERMILLION, GREEN)):  # where the window stands first, and next
         corner = (-padding + step * stride + 0.06 * step, -padding + 0.06 * step)
-        window = plt.Rectangle(corner, kernel, kernel, fill=False, edgecolor=colour, linewidth=2.2)
-        window.set_linestyle(line)
+        window = Rectangle(corner, kernel, kernel, fill=False, edgecolor=colour, linewidth=2.2)
+        window.set_linestyle("dashed" if step else "solid")
         ax.add_patch(window)
     ax.set(xlim=(-padding - 0.3, size + padding + 0.3), ylim=(size + padding + 0.3, -padding - 0.3))
     ax.set_aspect("equal")
