@@ -3,6 +3,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from companion.cli import app
@@ -139,3 +141,30 @@ def test_info_says_what_would_be_used():
     assert result.exit_code == 0
     for word in ("device", "precision", "hardware", "torch"):
         assert word in result.output
+
+
+# ---------------------------------------------------------------- classify
+
+
+def test_images_are_classified(tmp_path, monkeypatch):
+    from companion.experiments import classifier
+    from companion.learning.objectives import ImageClassification
+
+    names = tuple("abcdefghij")
+    stand_in = classifier.TrainedClassifier(
+        classifier.build("resnet9-4").eval(),
+        ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25)),
+        names,
+    )
+    monkeypatch.setattr(classifier, "trained_classifier", lambda compute: stand_in)
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (50, 40), "green").save(photo)
+    result = call("classify", str(photo), str(photo), "--top", "2")
+    assert result.exit_code == 0
+    first, second = result.output.splitlines()
+    assert first == second
+    assert first.startswith(f"{photo}: ")
+    assert first.count("%") == 2
+    missing = call("classify", str(tmp_path / "nothing.jpg"))
+    assert missing.exit_code == 1
+    assert "no file" in missing.output

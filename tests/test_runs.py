@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from companion.experiments import NAMES, classifier, degradation, get_experiment
 from companion.experiments.base import Context, check_scale, current_scale, window_means
 from companion.experiments.degradation import DegradationConfig, build, shrink
 from companion.experiments.runner import execute, work_folder
-from companion.runs import RECORDED, RunError, load_run, recorded_runs
+from companion.inspection import predict
+from companion.runs import RECORDED, RunError, load_run, recorded_runs, weights_path
 from tests.small_cifar10 import load_small
 
 CPU = Compute(torch.device("cpu"), None)
@@ -80,6 +82,34 @@ def test_the_first_steps_of_a_recorded_run_can_be_repeated(path, cifar10):
         recorded = run.results[0].curves[name]
         # other processors round differently, and precision may differ; other data or code differ by far more
         np.testing.assert_allclose(losses, recorded, rtol=0.03)
+
+
+@pytest.mark.parametrize("path", RECORDED_PATHS, ids=lambda path: path.stem)
+def test_the_weights_of_a_recorded_run_are_there(path):
+    run = load_run(path)
+    for part in run.weights:
+        assert weights_path(run, part).stat().st_size < 10e6
+    kept = {f"{run.stem}.{part}.safetensors" for part in run.weights}
+    assert {p.name for p in RECORDED.glob(f"{run.stem}.*.safetensors")} == kept
+
+
+def test_the_recorded_classifier_errs_as_recorded(cifar10):
+    run = load_run("classifier-full-cpu")
+    if cifar10.digest != run.data.digest:
+        pytest.skip("the data of the recorded run are out of reach here")
+    trained = classifier.trained_classifier(CPU)
+    images, labels = cifar10.validation.images[:500], cifar10.validation.labels[:500]
+    answers = predict(trained.model, images, trained.objective, CPU).argmax(dim=1)
+    error = float((answers != labels).float().mean())
+    assert error == pytest.approx(run.results[0].metrics["validation_error"], abs=0.04)
+    assert trained.class_names == cifar10.class_names
+
+
+def test_the_package_carries_its_recorded_runs():
+    about = tomllib.loads((RECORDED.parents[1] / "pyproject.toml").read_text("utf8"))
+    patterns = about["tool"]["setuptools"]["package-data"]["companion"]
+    carried = {path for pattern in patterns for path in RECORDED.parent.glob(pattern)}
+    assert carried == {path for path in RECORDED.iterdir() if path.is_file()}
 
 
 # ---------------------------------------------------------------- experiments
