@@ -150,12 +150,9 @@ def test_images_are_classified(tmp_path, monkeypatch):
     from companion.experiments import classifier
     from companion.learning.objectives import ImageClassification
 
-    names = tuple("abcdefghij")
-    stand_in = classifier.TrainedClassifier(
-        classifier.build("resnet9-4").eval(),
-        ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25)),
-        names,
-    )
+    objective = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
+    model = classifier.build("resnet9-4").eval()
+    stand_in = classifier.TrainedClassifier(model, objective, tuple("abcdefghij"))
     monkeypatch.setattr(classifier, "trained_classifier", lambda compute: stand_in)
     photo = tmp_path / "photo.png"
     Image.new("RGB", (50, 40), "green").save(photo)
