@@ -7,6 +7,7 @@ book's tool chain.
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ _HIDDEN = "application/papermill.record/"
 
 
 def show_source(*objects: type | Callable[..., Any]) -> Markdown:
-    """The source of classes or functions of the package, as highlighted text.
+    """The source of classes, functions or methods of the package, as highlighted text.
 
     Example:
         >>> "def show_source" in show_source(show_source).data
@@ -28,8 +29,9 @@ def show_source(*objects: type | Callable[..., Any]) -> Markdown:
     """
     parts = []
     for thing in objects:
-        source = inspect.getsource(thing).rstrip()
-        parts.append(f"```python\n# {thing.__module__}\n{source}\n```")
+        source = textwrap.dedent(inspect.getsource(thing)).rstrip()
+        place = thing.__module__ + ("" if thing.__qualname__ == thing.__name__ else f", {thing.__qualname__}")
+        parts.append(f"```python\n# {place}\n{source}\n```")
     return Markdown("\n\n".join(parts))  # type: ignore[no-untyped-call]
 
 

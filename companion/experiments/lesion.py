@@ -131,7 +131,9 @@ def run(config: LesionConfig, seed: int, context: Context) -> SeedResult:
     return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
 
 
-_LIVE = DEGRADATION_SCALES["live"].model_copy(update={"nets": ("plain-20", "resnet-56"), "eval_size": 1000})
+_LIVE = DEGRADATION_SCALES["live"].model_copy(
+    update={"nets": ("plain-20", "resnet-20", "resnet-56"), "eval_size": 1000}
+)
 _FULL_FIT = FitConfig(num_steps=3000, batch_size=128, lr=0.1, warmup_steps=100, schedule="linear")
 
 LESION = Experiment(
@@ -140,7 +142,9 @@ LESION = Experiment(
     config_type=LesionConfig,
     scales={
         "smoke": LesionConfig(
-            base=DEGRADATION_SCALES["smoke"].model_copy(update={"nets": ("plain-14", "resnet-14")}),
+            base=DEGRADATION_SCALES["smoke"].model_copy(
+                update={"nets": ("plain-14", "resnet-14", "resnet-20")}
+            ),
             counts=(1, 2),
             repeats=2,
         ),

@@ -32,7 +32,7 @@ class Residual(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """Eight 3x3 convolutions and one linear layer, two of the five stages residual.
+    """Eight 3x3 convolutions and one linear layer, two of the four stages residual.
 
     Args:
         width: channels of the first layer; the last has eight times as many.
