@@ -106,7 +106,7 @@ def draw_windows(ax: Axes, size: int, kernel: int, stride: int, padding: int) ->
     """Draw a square input, its padding, and where the kernel's window stands first and next.
 
     Returns:
-        The number of positions in each direction: ``(size + 2 padding - kernel) // stride + 1``.
+        The number of positions in each direction, ``(size + 2 padding - kernel) // stride + 1``.
     """
     for y in range(-padding, size + padding):
         for x in range(-padding, size + padding):

@@ -108,7 +108,7 @@ class RecordedRun(BaseModel):
 
     @property
     def stem(self) -> str:
-        """The standard name: experiment, scale and device."""
+        """The standard name, made of experiment, scale and device."""
         return f"{self.experiment}-{self.scale}-{self.device}"
 
     @property

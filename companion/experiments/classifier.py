@@ -126,8 +126,8 @@ def train(
     """Train one net, and measure it on the validation split.
 
     Returns:
-        The net, and of it: the curves ``loss`` and ``error`` of training (window means),
-        ``validation_error`` and ``validation_loss`` at each evaluation with its ``seconds``; the metrics
+        The net, and what was measured. Its curves are ``loss`` and ``error`` of training (window means),
+        ``validation_error`` and ``validation_loss`` at each evaluation with its ``seconds``. Its metrics are
         ``train_error`` (mean of the last tenth of the steps, as seen while training), ``validation_error``,
         ``validation_loss``, the same ``with_mirror_images``, and ``parameters``.
     """

@@ -76,8 +76,8 @@ def gradient_flow(
     without an activation behind the addition has ``after = before + (what comes through F)``.
 
     Returns:
-        From the first block on: ``cosine``, of the angle between ``before`` and ``after``; and ``ratio``,
-        the norm of ``after - before`` as a share of the norm of ``before``.
+        ``cosine``, of the angle between ``before`` and ``after``, and ``ratio``, the norm of
+        ``after - before`` as a share of the norm of ``before``; one number a block, from the first on.
     """
     context.compute.model(model).train()
     cosine: list[float] = []

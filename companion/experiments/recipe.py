@@ -15,6 +15,7 @@ VARIANTS = (
     "as it is", "no mirroring", "no shifts", "cutout", "no label smoothing", "no weight decay",
     "no Nesterov", "no momentum", "constant lr", "lr / 3", "lr x 3", "batch of 64",
 )  # fmt: skip
+"""The recipe, and the recipe with one choice changed."""
 
 
 class RecipeConfig(Config):
