@@ -40,6 +40,20 @@ def medians(ours: Callable[[], None], theirs: Callable[[], None], rounds: int) -
     return float(np.median(times[0])), float(np.median(times[1]))
 
 
+def matrix_product(size: int = 2048) -> tuple[float, float]:
+    """Seconds for a matrix product in the policy's precision, and in float32: the most that precision can give."""
+    compute = pick_compute()
+    a, b = (torch.randn(size, size, device=compute.device) for _ in range(2))
+    low = [t.to(compute.autocast_dtype or torch.float32) for t in (a, b)]
+
+    def product(x: torch.Tensor, y: torch.Tensor) -> None:
+        x @ y
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return medians(lambda: product(*low), lambda: product(a, b), rounds=9)
+
+
 def training_step(steps: int = 5) -> tuple[float, float]:
     """Seconds for a step of ResNet-20 through ``companion``, and the ordinary way: float32 and NCHW."""
     images = torch.randint(0, 256, (1024, 3, 32, 32), dtype=torch.uint8)
@@ -125,6 +139,7 @@ def main() -> None:
     console.print(describe_hardware())
     table = Table("what", "companion", "the ordinary way", "ratio")
     for name, measure in (
+        ("matrix product, 2048 x 2048", matrix_product),
         ("training step, ResNet-20, batch of 128", training_step),
         ("augmenting 5,000 images, DataLoader with 2 workers", lambda: input_pipeline(2)),
         ("augmenting 5,000 images, DataLoader's default", lambda: input_pipeline(0)),
