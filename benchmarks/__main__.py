@@ -41,7 +41,7 @@ def medians(ours: Callable[[], None], theirs: Callable[[], None], rounds: int) -
 
 
 def matrix_product(size: int = 2048) -> tuple[float, float]:
-    """Seconds for a matrix product in the policy's precision, and in float32: the most that precision can give."""
+    """Seconds for a matrix product in the policy's precision and in float32, a bound for what it can give."""
     compute = pick_compute()
     a, b = (torch.randn(size, size, device=compute.device) for _ in range(2))
     low = [t.to(compute.autocast_dtype or torch.float32) for t in (a, b)]
