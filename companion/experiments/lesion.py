@@ -21,8 +21,7 @@ from companion.learning.loop import evaluate, fit
 from companion.models.cifar_resnet import CifarResNet
 from companion.runs import SeedResult
 
-Place = tuple[int, int]
-"""A block's stage and its index in the stage."""
+Place = tuple[int, int]  # a block's stage and its index in the stage
 
 
 class LesionConfig(Config):
