@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import ast
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from companion.compute import Compute
+from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
+from companion.models.cost import (
+    activation_bytes,
+    multiply_adds,
+    numbers_moved,
+    receptive_field,
+    stage_costs,
+    time_forward,
+)
+from companion.models.resnet import FAMILY, ResNet, count_parameters
+
+BLOCKS = (BasicResidualBlock, BottleneckBlock, PreActResidualBlock)
+IMAGE = (1, 3, 224, 224)
+CPU = Compute(torch.device("cpu"), None)
+
+
+@pytest.fixture(scope="module")
+def family():
+    with torch.device("meta"):
+        return {depth: make() for depth, make in FAMILY.items()}
+
+
+# ---------------------------------------------------------------- multiply-adds
+
+
+def test_the_blocks_have_the_multiply_adds_that_are_counted_by_hand():
+    # every weight of a convolution is used once at every position
+    assert multiply_adds(BasicResidualBlock(256, 256), (2, 256, 5, 7)) == 2 * 5 * 7 * 1_179_648
+    assert multiply_adds(BottleneckBlock(256, 64), (2, 256, 5, 7)) == 2 * 5 * 7 * 69_632
+    assert multiply_adds(nn.Linear(10, 20), (5, 10)) == 5 * 10 * 20
+
+
+@pytest.mark.parametrize("depth", FAMILY)
+def test_the_family_has_torchvisions_multiply_adds(family, depth):
+    weights = torchvision.models.get_model_weights(f"resnet{depth}").IMAGENET1K_V1
+    assert multiply_adds(family[depth], IMAGE) / 1e9 == pytest.approx(weights.meta["_ops"], abs=5.1e-4)
+
+
+def test_the_chapters_published_errors_are_torchvisions():
+    chapter = Path(__file__).parents[1] / "book" / "bottleneck.md"
+    published = ast.literal_eval(re.search(r"published = (\{.+?\})", chapter.read_text("utf8"))[1])
+    assert published.keys() == FAMILY.keys()
+    for depth, error in published.items():
+        meta = torchvision.models.get_model_weights(f"resnet{depth}").IMAGENET1K_V1.meta
+        assert error == pytest.approx(100 - meta["_metrics"]["ImageNet-1K"]["acc@1"])
+
+
+# ---------------------------------------------------------------- activation memory
+
+
+def test_a_tensor_that_two_layers_keep_counts_once():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    # the input, and the ReLU's output, which the ReLU and the second layer keep
+    assert activation_bytes(net, (5, 3)) == 4 * (5 * 3 + 5 * 4)
+
+
+@pytest.mark.parametrize(
+    ("block", "channels"),
+    # maps: the input; then each convolution's output, for its norm; and each ReLU's output
+    [(BasicResidualBlock(256, 256), 5 * 256), (BottleneckBlock(256, 64), 3 * 256 + 4 * 64)],
+)
+def test_a_block_keeps_the_maps_that_are_counted_by_hand(block, channels):
+    statistics = 2 * sum(m.num_features for m in block.modules() if isinstance(m, nn.BatchNorm2d))
+    assert activation_bytes(block, (3, 256, 5, 7)) == 4 * (3 * 5 * 7 * channels + statistics)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_counted_bytes_are_those_of_a_real_forward_pass(block):
+    net = ResNet(block, (1, 2), 5, width=8)
+    expected = activation_bytes(net, (2, 3, 32, 32))
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        net(torch.randn(2, 3, 32, 32))
+    own = {t.untyped_storage().data_ptr() for t in [*net.parameters(), *net.buffers()]}
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
+    assert sum(size for address, size in storages.items() if address not in own) == expected
+
+
+@torch.no_grad()
+def test_activations_count_where_gradients_are_off_too():
+    assert activation_bytes(nn.Linear(3, 4), (5, 3)) == 4 * 5 * 3
+
+
+# ---------------------------------------------------------------- traffic
+
+
+def test_every_operation_reads_and_writes_its_tensors_once_and_views_move_nothing():
+    conv, maps = nn.Conv2d(4, 8, 1, bias=False), (2, 4, 5, 5)
+    once = 2 * 4 * 25 + 4 * 8 + 2 * 8 * 25
+    assert numbers_moved(conv, maps) == once
+    assert numbers_moved(nn.Sequential(conv, nn.ReLU(), nn.Flatten()), maps) == once + 2 * (2 * 8 * 25)
+
+
+# ---------------------------------------------------------------- receptive field and stages
+
+
+@pytest.mark.parametrize(("depth", "side"), [(18, 435), (34, 899), (50, 427)])
+def test_the_receptive_fields_of_the_family(family, depth, side):
+    assert stage_costs(family[depth], IMAGE)[-2].receptive_field == side
+
+
+def test_the_stride_in_the_first_convolution_gives_the_papers_bottleneck(family):
+    with torch.device("meta"):
+        net = FAMILY[50]()
+    for stage in net.blocks()[1:]:
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    assert stage_costs(net, IMAGE)[-2].receptive_field == 483  # Araujo et al. 2019
+    assert multiply_adds(net, IMAGE) / 1e9 == pytest.approx(3.8, abs=0.1)  # He et al. 2016, table 1
+
+
+def test_a_chain_is_computed_from_its_start():
+    assert receptive_field([(7, 2), (3, 2)]) == (11, 4)
+    assert receptive_field([(3, 2)], start=receptive_field([(7, 2)])) == (11, 4)
+    assert receptive_field([]) == (1, 1)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_the_receptive_field_is_where_the_gradient_is_not_zero(block, stem):
+    net = ResNet(block, (1, 2), 5, stem=stem, width=4, norm=lambda channels: nn.Identity()).double().eval()
+    if stem == "imagenet":
+        net.pool = nn.AvgPool2d(3, stride=2, padding=1)  # a max passes the gradient to one pixel only
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, 1 / parameter[0].numel())
+    images = torch.ones(1, 3, 128, 128, dtype=torch.float64, requires_grad=True)
+    maps = net.features(images)
+    middle = maps.shape[-1] // 2
+    (grad,) = torch.autograd.grad(maps[0, :, middle, middle].sum(), images)
+    sides = [(grad.sum(dim=(0, 1)).sum(dim=axis) > 0).sum().item() for axis in (0, 1)]
+    assert sides == [stage_costs(net, (1, 3, 128, 128))[-2].receptive_field] * 2
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_the_parts_of_a_net_add_up_to_the_net(block, stem):
+    net = ResNet(block, (1, 2), 5, stem=stem, width=8)
+    parts = stage_costs(net, (2, 3, 32, 32))
+    assert [part.name for part in parts] == ["stem", "stage 1", "stage 2", "head"]
+    assert sum(part.parameters for part in parts) == count_parameters(net)
+    assert sum(part.multiply_adds for part in parts) == multiply_adds(net, (2, 3, 32, 32))
+    assert parts[-2].output_shape == tuple(net.features(torch.zeros(2, 3, 32, 32)).shape)
+    assert parts[-1].output_shape == (2, 5)
+    assert parts[-1].receptive_field is None
+
+
+def test_counting_leaves_the_net_as_it_was():
+    net = ResNet(BasicResidualBlock, (1, 1), 5, width=8).train()
+    net.norm.eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for count in (multiply_adds, activation_bytes, numbers_moved, stage_costs):
+        count(net, (2, 3, 32, 32))
+    assert net.training
+    assert not net.norm.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+# ---------------------------------------------------------------- time
+
+
+class Sleeper(nn.Module):
+    """Takes a known time, and notes when it is called with what."""
+
+    def __init__(self, name: str, seconds: float, log: list) -> None:
+        super().__init__()
+        self.name, self.seconds, self.log = name, seconds, log
+
+    def forward(self, images):
+        self.log.append((self.name, images.dtype, self.training, torch.is_inference_mode_enabled()))
+        time.sleep(self.seconds)
+        return images
+
+
+def test_the_time_is_per_image_and_models_take_turns():
+    log = []
+    jobs = {name: (Sleeper(name, s, log), (4, 3, 2, 2)) for name, s in (("a", 0.02), ("b", 0.04))}
+    times = time_forward(jobs, CPU, rounds=3, min_seconds=0.01)
+    assert [name for name, *_ in log] == list("ab" + "ababab")
+    assert {call[1:] for call in log} == {(torch.float32, False, True)}
+    for name, seconds in (("a", 0.005), ("b", 0.01)):
+        assert seconds <= times[name].fastest <= times[name].median <= times[name].slowest
+        assert times[name].fastest < 3 * seconds
+
+
+def test_a_quick_model_runs_several_times_in_a_round():
+    log = []
+    time_forward({"a": (Sleeper("a", 0.01, log), (1, 2))}, CPU, rounds=1, min_seconds=0.05)
+    assert len(log) in range(4, 11)  # five in the warm-up and five in the round, fewer on a busy machine
+
+
+def test_inputs_have_the_precision_of_the_computation():
+    log = []
+    compute = Compute(torch.device("cpu"), torch.bfloat16)
+    time_forward({"a": (Sleeper("a", 0, log), (1, 3, 2, 2))}, compute, rounds=1, min_seconds=0)
+    assert {dtype for _, dtype, *_ in log} == {torch.bfloat16}
+
+
+def test_no_round_is_refused():
+    with pytest.raises(ValueError, match="not 0"):
+        time_forward({}, CPU, rounds=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_time_is_that_of_the_work_and_not_of_its_start():
+    size = 8192
+    job = {"product": (nn.Linear(size, size), (size, size))}
+    seconds = time_forward(job, Compute(torch.device("cuda"), None, torch.contiguous_format), rounds=3)
+    assert seconds["product"].median * size > 2 * size**3 / 2e15  # no such device does 2 PFLOP/s in float32
