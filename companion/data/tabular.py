@@ -174,7 +174,7 @@ def load_california(*, split_seed: int = 0) -> Table:
 def synthetic_table(
     name: str, num_rows: int, *, num_categorical: int, num_classes: int | None, split_seed: int = 0
 ) -> Table:
-    """A generated table with six numbers and some categories whose target depends on both, and on noise.
+    """A generated table of six numbers and some categories, with a target that depends on both and on noise.
 
     A few entries are missing. It stands in for a real table of the same kind of columns, and for nothing else.
     """
