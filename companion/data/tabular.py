@@ -176,7 +176,7 @@ def synthetic_table(
 ) -> Table:
     """A generated table of six numbers and some categories, with a target that depends on both and on noise.
 
-    A few entries are missing. It stands in for a real table of the same kind of columns, and for nothing else.
+    A few entries are missing. It stands in for a real table of the same kind, and for nothing else.
     """
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(num_rows, 6))

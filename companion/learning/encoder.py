@@ -1,7 +1,7 @@
 """From the rows of a table to tensors: fitted on training rows only, kept with the model.
 
-What a net cannot take is dealt with here: other units, missing values, text, times of day, values that training
-never saw.
+What a net cannot take is dealt with here: other units, missing values, text, times of day, and values
+that training never saw.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ def stable_hash(value: str, buckets: int) -> int:
 class TableEncoder:
     """Numbers scaled, categories indexed, times as circles.
 
-    Numerical columns are mapped to a normal distribution by their training quantiles, or shifted and scaled to mean
-    0 and standard deviation 1. A missing number becomes 0, and a column that had missing numbers in training
-    gets a second feature, 1 where it is missing. Categorical columns become indices: 0 for missing, 1 for values that training
-    saw fewer than ``min_count`` times or never, then the others in alphabetical order. Hashed columns become one of so many
-    buckets behind these two. Time columns become hour of day and day of week, each as sine and cosine.
+    Numerical columns are mapped to a normal distribution by their training quantiles, or shifted and
+    scaled to mean 0 and standard deviation 1. A missing number becomes 0, and a column that had missing
+    numbers in training gets a second feature, 1 where it is missing. Categorical columns become indices:
+    0 for missing, 1 for values that training saw fewer than ``min_count`` times or never, then the others
+    in alphabetical order. Hashed columns become one of so many buckets after these two. Time columns
+    become hour of day and day of week, each as sine and cosine.
 
     Args:
         numerical: names of the numerical columns.
