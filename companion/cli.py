@@ -76,11 +76,12 @@ def fetch_data(names: Names = None) -> None:
 
 @data_app.command("verify")
 def verify_data(names: Names = None) -> None:
-    """Check the files in the cache against the registry's digests."""
+    """Check the files in the cache (all that are there, or the named ones) against the registry's digests."""
     from companion.data import cifar10, plain
 
     with _errors_as_messages():
-        for dataset in _chosen(names):
+        cached = [d.name for d in REGISTRY.values() if (cache_folder() / d.cached).exists()]
+        for dataset in _chosen(names or cached or None):
             if dataset.name == "cifar10":
                 cifar10.verify()
             else:
