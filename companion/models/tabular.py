@@ -108,7 +108,7 @@ class PreNormTabularBlock(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:  # (N, d_model)
-        out = self.dropout(F.relu(self.linear1(self.norm(x))))  # (N, d_hidden)
+        out: Tensor = self.dropout(F.relu(self.linear1(self.norm(x))))  # (N, d_hidden)
         out = self.linear2(out)  # (N, d_model)
         return out + x if self.residual else out
 
