@@ -69,9 +69,15 @@ def fetch_data(names: Names = None) -> None:
     from companion.data import cifar10, plain
 
     with _errors_as_messages():
+        failures = []
         for dataset in _chosen(names):
-            source = cifar10.fetch() if dataset.name == "cifar10" else plain.fetch(dataset)
-            print(f"{dataset.name}: here, from {source}")
+            try:
+                source = cifar10.fetch() if dataset.name == "cifar10" else plain.fetch(dataset)
+                print(f"{dataset.name}: here, from {source}")
+            except DataError as error:  # the others may still be had
+                failures.append(str(error))
+        if failures:
+            raise DataError("\n".join(failures))
 
 
 @data_app.command("verify")
