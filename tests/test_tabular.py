@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rtdl_revisiting_models import ResNet as PublishedResNet
+from torch import nn
+
+from companion.compute import seed_everything
+from companion.models.resnet import count_parameters
+from companion.models.tabular import BatchNorm, TabularResNet
+
+
+def copied(published: PublishedResNet, net: TabularResNet) -> TabularResNet:
+    """``net`` with the weights of the authors' net."""
+    rules = {
+        "input_projection.": "projection.",
+        "normalization.": "norm.",
+        "output.norm.": "norm.",
+        "output.linear.": "head.",
+    }
+    state = {}
+    for name, tensor in published.state_dict().items():
+        for old, new in rules.items():
+            name = name.replace(old, new)
+        state[name] = tensor
+    net.load_state_dict(state)
+    return net
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_it_equals_the_authors_net(training):
+    seed_everything(0)
+    published = PublishedResNet(
+        d_in=5, d_out=3, n_blocks=4, d_block=16, d_hidden_multiplier=2.0, dropout1=0.0, dropout2=0.0
+    )
+    net = TabularResNet(5, [], 16, 4, dropout=0.0, num_classes=3, norm="batch")
+    copied(published, net)
+    assert count_parameters(net) == count_parameters(published)
+    x = torch.randn(32, 5)
+    for _ in range(3):  # training mode moves the running statistics, too
+        ours, theirs = net.train(training)(x, None), published.train(training)(x)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    torch.testing.assert_close(
+        net.projection.weight.grad, published.input_projection.weight.grad, rtol=1e-4, atol=1e-5
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 4),
+    st.lists(st.integers(1, 9), max_size=3),
+    st.integers(1, 5),
+    st.sampled_from(["classic", "prenorm"]),
+    st.sampled_from(["layer", "batch"]),
+    st.booleans(),
+)
+def test_any_mix_of_columns_and_any_number_of_rows_goes_through(
+    numbers, cardinalities, rows, block, norm, residual
+):
+    if numbers + len(cardinalities) == 0:
+        with pytest.raises(ValueError, match="at least one"):
+            TabularResNet(numbers, cardinalities)
+        return
+    net = TabularResNet(
+        numbers, cardinalities, 8, 2, num_classes=4, block=block, norm=norm, residual=residual
+    )
+    numerical = torch.randn(rows, numbers)
+    categorical = (
+        torch.stack([torch.randint(c, (rows,)) for c in cardinalities], dim=1) if cardinalities else None
+    )
+    for training in (True, False):
+        net.train(training)
+        logits = net(numerical if numbers else None, categorical)
+        assert logits.shape == (rows, 4)
+        assert torch.isfinite(logits).all()
+        assert net(numerical, categorical, return_embedding=True).shape == (rows, 8)
+    logits.sum().backward()
+
+
+def test_a_row_does_not_depend_on_the_others_in_evaluation_mode():
+    net = TabularResNet(3, [5], 8, 2, num_classes=2, norm="batch")
+    numerical, categorical = torch.randn(6, 3), torch.randint(5, (6, 1))
+    net(numerical, categorical)
+    net.eval()
+    whole = net(numerical, categorical)
+    alone = torch.cat([net(numerical[i : i + 1], categorical[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(whole, alone)
+
+
+def test_a_batch_of_one_leaves_the_running_statistics_alone():
+    norm = BatchNorm(4).train()
+    norm(torch.randn(16, 4))
+    before = norm.running_mean.clone()
+    norm(torch.randn(1, 4) + 5)
+    assert torch.equal(norm.running_mean, before)
+
+
+def test_a_plain_twin_has_the_same_weights_and_another_function():
+    nets = []
+    for residual in (True, False):
+        seed_everything(0)
+        nets.append(TabularResNet(3, [], 8, 2, num_classes=1, residual=residual).eval())
+    assert count_parameters(nets[0]) == count_parameters(nets[1])
+    x = torch.randn(4, 3)
+    assert not torch.allclose(nets[0](x, None), nets[1](x, None))
+    nets[1].load_state_dict(nets[0].state_dict())
+
+
+def test_without_a_head_the_embedding_comes_out():
+    net = TabularResNet(2, [3], 8, 1)
+    assert net.head is None
+    assert net(torch.randn(5, 2), torch.zeros(5, 1, dtype=torch.long)).shape == (5, 8)
+
+
+@pytest.mark.parametrize(
+    ("numerical", "categorical", "message"),
+    [
+        (torch.zeros(4, 3), torch.zeros(4, 1, dtype=torch.long), r"\(rows, 2\), not \(4, 3\)"),
+        (None, torch.zeros(4, 1, dtype=torch.long), "not none"),
+        (torch.zeros(4, 2), None, "categorical"),
+        (torch.zeros(2), torch.zeros(4, 1, dtype=torch.long), r"not \(2,\)"),
+        (torch.zeros(4, 2), torch.full((4, 1), 3), "outside"),
+        (torch.zeros(4, 2), torch.full((4, 1), -1), "outside"),
+    ],
+)
+def test_wrong_rows_are_refused(numerical, categorical, message):
+    with pytest.raises(ValueError, match=message):
+        TabularResNet(2, [3], 8, 1)(numerical, categorical)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"block": "dense"}, {"norm": "group"}, {"d_model": 0}, {"num_blocks": -1}]
+)
+def test_impossible_nets_are_refused(arguments):
+    with pytest.raises(ValueError, match=r"block|norm|at least"):
+        TabularResNet(**{"num_numerical_features": 2, "categorical_cardinalities": [3]} | arguments)
+
+
+def test_no_blocks_leave_a_linear_model_with_a_norm():
+    net = TabularResNet(2, [], 8, 0, num_classes=1)
+    assert sum(isinstance(m, nn.Linear) for m in net.modules()) == 2
