@@ -15,8 +15,9 @@ import copy
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,8 @@ def _kernels(module: nn.Module) -> list[tuple[int, int]]:
     return layers
 
 
-class StageCost(NamedTuple):
+@dataclass(frozen=True)
+class StageCost:
     """What one part of a ResNet costs.
 
     Attributes:
@@ -196,7 +198,8 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
     return costs
 
 
-class Timing(NamedTuple):
+@dataclass(frozen=True)
+class Timing:
     """Seconds per image: the median over the rounds, and the fastest and the slowest round."""
 
     median: float
