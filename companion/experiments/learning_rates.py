@@ -15,7 +15,7 @@ class LearningRatesConfig(Config):
         base: everything else.
     """
 
-    lrs: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+    lrs: tuple[float, ...] = (0.01, 0.03, 0.1)
     base: degradation.DegradationConfig = degradation.SCALES["live"]
 
 

@@ -10,7 +10,7 @@ from companion.experiments.classifier import ClassifierConfig
 from companion.experiments.degradation import data_info
 from companion.runs import SeedResult
 
-BASE = ClassifierConfig(net="resnet9-16", fit=classifier.recipe(4, 256, 0.3, 1, 4))
+BASE = ClassifierConfig(net="resnet9-16", fit=classifier.recipe(3, 256, 0.3, 1, 3))
 VARIANTS = (
     "as it is", "no mirroring", "no shifts", "cutout", "no label smoothing", "no weight decay",
     "no Nesterov", "no momentum", "constant lr", "lr / 3", "lr x 3", "batch of 64",
