@@ -172,7 +172,7 @@ class TableEncoder:
         except (ValueError, TypeError) as error:
             raise EncoderError(f"column {name!r} holds something that is no time: {error}") from error
         hours = moments.dt.hour + moments.dt.minute / 60 + moments.dt.second / 3600
-        angles = (2 * np.pi * hours / 24, 2 * np.pi * moments.dt.dayofweek / 7)
+        angles = (2 * np.pi * hours / 24, 2 * np.pi * moments.dt.day_of_week / 7)
         circles = [f(angle.to_numpy(dtype=float)) for angle in angles for f in (np.sin, np.cos)]
         return [np.nan_to_num(circle) for circle in circles]  # a missing time is the circle's centre
 
