@@ -98,7 +98,7 @@ def _with_lists(node: Any) -> Any:
 
 
 def kind_of(values: Sequence[Any]) -> Kind:
-    """The one kind that holds all of these scalars; whole numbers among others are numbers, a mixture is text.
+    """The one kind that holds all of these scalars; whole numbers among others are numbers, a mix is text.
 
     Example:
         >>> kind_of([1, 2]), kind_of([1, 2.5]), kind_of([True]), kind_of([1, "a"])

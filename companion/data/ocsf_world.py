@@ -1,0 +1,286 @@
+"""The people, machines, places and names of the synthetic events, and their habits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+ROLES = ("developer", "analyst", "sales", "helpdesk", "admin", "service")
+ROLE_SHARES = (0.28, 0.22, 0.26, 0.09, 0.07, 0.08)
+SERVICE = ROLES.index("service")
+
+# code, city, minutes from UTC; the first ones have offices
+COUNTRIES = (
+    ("DE", "Munich", 60), ("US", "Austin", -360), ("GB", "London", 0), ("IN", "Pune", 330),
+    ("PL", "Krakow", 60), ("FR", "Lyon", 60), ("NL", "Utrecht", 60), ("CA", "Toronto", -300),
+    ("ES", "Valencia", 60), ("IT", "Turin", 60), ("BR", "Recife", -180), ("JP", "Osaka", 540),
+    ("SE", "Malmo", 60), ("CH", "Basel", 60), ("SG", "Singapore", 480), ("AU", "Perth", 480),
+    ("MX", "Puebla", -360), ("TR", "Izmir", 180), ("RO", "Cluj", 120), ("ZA", "Durban", 120),
+    ("VN", "Hanoi", 420), ("UA", "Lviv", 120), ("NG", "Lagos", 60), ("KR", "Busan", 540),
+)  # fmt: skip
+OFFICES = 5
+
+PROGRAMS = (
+    "chrome", "outlook", "teams", "excel", "winword", "code", "git", "python",
+    "explorer", "powershell", "cmd", "node", "docker", "notepad", "acrobat",
+    "zoom", "slack", "msedge", "firefox", "java", "ssh", "psql", "tableau",
+    "powerpnt", "onedrive", "svchost", "rundll32", "msbuild", "curl", "putty",
+    "robocopy", "snippingtool", "calc", "mstsc", "regsvr32", "certutil",
+    "wscript", "tasklist", "whoami", "ipconfig", "7z", "gpg", "systemctl",
+)  # fmt: skip
+PROGRAM = {name: i for i, name in enumerate(PROGRAMS)}
+SHELLS = tuple(PROGRAM[name] for name in ("powershell", "cmd", "wscript", "rundll32"))
+OFFICE_PROGRAMS = tuple(PROGRAM[name] for name in ("winword", "excel", "outlook", "acrobat"))
+# who usually starts whom; everything else is started by the desktop
+PARENTS = {
+    "git": "code", "node": "code", "python": "powershell", "msbuild": "code", "docker": "powershell",
+    "psql": "cmd", "curl": "powershell", "acrobat": "outlook", "ssh": "powershell", "whoami": "cmd",
+    "ipconfig": "cmd", "tasklist": "cmd", "certutil": "cmd", "robocopy": "cmd", "rundll32": "svchost",
+    "regsvr32": "svchost", "wscript": "svchost", "systemctl": "cmd",
+}  # fmt: skip
+EXTENSIONS = (
+    "docx",
+    "xlsx",
+    "pdf",
+    "txt",
+    "py",
+    "csv",
+    "pptx",
+    "json",
+    "png",
+    "zip",
+    "log",
+    "md",
+    "bak",
+    "gpg",
+)
+
+_FIRST = """
+    anna ben carla david elif farid grace hugo iris jonas karim lena marco nadia omar petra quinn rosa samir
+    tara ugo vera wanda xenia yusuf zoe amir bianca carl dora emil fiona george hana ivan julia kofi lucia
+"""
+_LAST = """
+    adler baker costa dietrich evans fischer garcia haas ito jansen kumar lopez meyer novak olsen patel
+    quist rossi schmidt tanaka ueda vogel weber xu young zimmer abbas brown chen duarte ekman ferrari gupta
+"""
+_SYLLABLES = "ba co da fi go ha in jo ka lu me no or pa qui ro sa ti un vo wa xe yo za net web app data"
+_AGENTS = """
+    Chrome/141 Edge/141 Firefox/144 Chrome/140 Safari/19 Chrome/139
+    aws-cli/2.31 python-requests/2.32 Terraform/1.13 curl/8.16
+"""
+_ROLE_PROGRAMS = {
+    "developer": "code git chrome powershell node python docker slack ssh outlook teams msbuild cmd curl "
+    "psql",
+    "analyst": "excel tableau chrome python outlook teams psql powerpnt winword cmd powershell acrobat",
+    "sales": "outlook chrome teams winword excel powerpnt zoom acrobat msedge onedrive",
+    "helpdesk": "msedge outlook teams mstsc powershell cmd excel ipconfig tasklist whoami notepad",
+    "admin": "powershell ssh putty cmd chrome mstsc outlook notepad whoami ipconfig certutil tasklist curl "
+    "robocopy",
+    "service": "python java robocopy curl psql svchost",
+}
+
+
+def _weights(size: int, exponent: float) -> np.ndarray:
+    weights = np.arange(1, size + 1, dtype=float) ** -exponent
+    return weights / weights.sum()
+
+
+@lru_cache
+def _zipf_edges(size: int, exponent: float) -> np.ndarray:
+    return np.cumsum(_weights(size, exponent))
+
+
+def zipf(uniform: np.ndarray, size: int, exponent: float = 1.1) -> np.ndarray:
+    """Heavy-tailed ranks: rank r has a probability proportional to (r + 1) to the power of -``exponent``.
+
+    Args:
+        uniform: numbers in [0, 1), of any shape.
+        size: how many ranks there are.
+        exponent: the larger, the more the first ranks have.
+
+    Returns:
+        int64 of the same shape, 0 to ``size`` - 1.
+    """
+    found = np.searchsorted(_zipf_edges(size, exponent), uniform, side="right")
+    return np.minimum(found, size - 1)
+
+
+def _texts(values: list[str]) -> np.ndarray:
+    return np.array(values, dtype=object)
+
+
+@dataclass(frozen=True)
+class World:
+    """Entities as parallel arrays; users come first, one row each (U), hosts are laptops then servers (H).
+
+    Attributes:
+        role: (U,) index of :data:`ROLES`.
+        user_name: (U,) text.
+        user_uid: (U,) text.
+        country: (U,) home, index of :data:`COUNTRIES`.
+        second_country: (U,) where the user travels to at times.
+        start_minute: (U,) of the working day, local time.
+        work_minutes: (U,) length of the working day.
+        weekend: (U,) activity at weekends, relative to a weekday.
+        activity: (U,) relative number of sessions; heavy-tailed.
+        has_mfa: (U,) bool.
+        browser: (U,) index of :attr:`agents`.
+        home_address: (U,) index among the addresses of the home country.
+        programs: (U, P) indices of :data:`PROGRAMS`, the most used first.
+        servers: (U, 6) hosts that the user's traffic goes to, the most used first.
+        domains: (U, 60) indices of :attr:`domain_names`, the most used first.
+        folders: (U, 8) indices of :attr:`folder_names`.
+        hostname: (H,) text.
+        host_ip: (H,) text.
+        host_kind: (H,) 1 server, 3 laptop (``device.type_id``).
+        host_os: (H,) 0 Windows, 1 Linux, 2 macOS.
+        host_release: (H,) index of the version of its operating system.
+        old_sensor: (H,) bool; an old sensor leaves fields out.
+        domain_names: (1500,) text, the most popular first.
+        domain_country: (1500,) where it is served from.
+        folder_names: (300,) text.
+        file_stems: (3000,) text.
+        addresses: (countries, 120) public addresses.
+        agents: browsers and libraries.
+    """
+
+    role: np.ndarray
+    user_name: np.ndarray
+    user_uid: np.ndarray
+    country: np.ndarray
+    second_country: np.ndarray
+    start_minute: np.ndarray
+    work_minutes: np.ndarray
+    weekend: np.ndarray
+    activity: np.ndarray
+    has_mfa: np.ndarray
+    browser: np.ndarray
+    home_address: np.ndarray
+    programs: np.ndarray
+    servers: np.ndarray
+    domains: np.ndarray
+    folders: np.ndarray
+    hostname: np.ndarray
+    host_ip: np.ndarray
+    host_kind: np.ndarray
+    host_os: np.ndarray
+    host_release: np.ndarray
+    old_sensor: np.ndarray
+    domain_names: np.ndarray
+    domain_country: np.ndarray
+    folder_names: np.ndarray
+    file_stems: np.ndarray
+    addresses: np.ndarray
+    agents: np.ndarray
+
+    @property
+    def num_users(self) -> int:
+        """U, service accounts included."""
+        return len(self.role)
+
+    @property
+    def is_service(self) -> np.ndarray:
+        """Which users are service accounts, (U,) bool."""
+        return self.role == SERVICE
+
+
+def make_world(num_users: int, rng: np.random.Generator) -> World:
+    """Draw a world.
+
+    Args:
+        num_users: people and service accounts together; at least 30, so that every role is filled.
+        rng: source of all randomness.
+    """
+    role = rng.permutation(
+        np.concatenate(
+            [np.repeat(np.arange(len(ROLES)), 3), rng.choice(len(ROLES), num_users - 18, p=ROLE_SHARES)]
+        )
+    )
+    service = role == SERVICE
+    first, last = _FIRST.split(), _LAST.split()
+    pairs = rng.choice(len(first) * len(last), num_users, replace=num_users > len(first) * len(last))
+    names = [f"{first[p // len(last)]}.{last[p % len(last)]}" for p in pairs]
+    serial = np.cumsum(service)
+    names = [f"svc-{serial[i]:03d}" if service[i] else name for i, name in enumerate(names)]
+    if len(set(names)) < num_users:
+        names = [name if service[i] else f"{name}{i}" for i, name in enumerate(names)]
+    programs = np.stack([_usual_programs(ROLES[r], rng) for r in role])
+    num_servers = max(12, num_users // 6)
+    servers = num_users + zipf(rng.random((num_users, 6)), num_servers, 0.8)
+    num_hosts = num_users + num_servers
+    laptop = np.arange(num_hosts) < num_users
+    host_os = np.where(
+        laptop, rng.choice([0, 2], num_hosts, p=[0.8, 0.2]), rng.choice([0, 1], num_hosts, p=[0.3, 0.7])
+    )
+    hostname = [
+        f"lt-{i:04d}"
+        if laptop[i]
+        else f"srv-{('web', 'db', 'app', 'file', 'build')[i % 5]}-{i - num_users:02d}"
+        for i in range(num_hosts)
+    ]
+    host_ip = [f"10.{1 + i // 65000}.{(i // 250) % 250}.{1 + i % 250}" for i in range(num_hosts)]
+    return World(
+        role=role,
+        user_name=_texts(names),
+        user_uid=_texts([f"u-{uid:06d}" for uid in rng.choice(10**6, num_users, replace=False)]),
+        country=np.where(service, 0, zipf(rng.random(num_users), OFFICES, 0.9)),
+        second_country=zipf(rng.random(num_users), len(COUNTRIES), 0.6),
+        start_minute=rng.normal(8.5 * 60, 50, num_users),
+        work_minutes=rng.normal(9 * 60, 40, num_users),
+        weekend=np.where(service, 1.0, rng.beta(1, 9, num_users)),
+        activity=rng.lognormal(0, 0.7, num_users) * np.where(service, 2.5, 1.0),
+        has_mfa=~service & (rng.random(num_users) < 0.85),
+        browser=zipf(rng.random(num_users), 6, 1.0),
+        home_address=rng.integers(0, 120, num_users),
+        programs=programs,
+        servers=servers,
+        domains=zipf(rng.random((num_users, 60)), 1500, 0.9),
+        folders=rng.integers(0, 300, (num_users, 8)),
+        hostname=_texts(hostname),
+        host_ip=_texts(host_ip),
+        host_kind=np.where(laptop, 3, 1),
+        host_os=host_os,
+        host_release=zipf(rng.random(num_hosts), 4, 1.0),
+        old_sensor=rng.random(num_hosts) < 0.2,
+        domain_names=_texts(_domain_names(1500, rng)),
+        domain_country=zipf(rng.random(1500), len(COUNTRIES), 0.9),
+        folder_names=_texts(
+            [f"/{a}/{b}" for a in ("home", "share", "srv", "projects", "var") for b in _words(60, rng)]
+        ),
+        file_stems=_texts([f"{word}-{i}" for i, word in enumerate(_words(3000, rng))]),
+        addresses=_addresses(rng),
+        agents=_texts(_AGENTS.split()),
+    )
+
+
+def _usual_programs(role: str, rng: np.random.Generator) -> np.ndarray:
+    """The role's programs, the user's favourites first, then all others."""
+    usual = [PROGRAM[name] for name in _ROLE_PROGRAMS[role].split()]
+    others = rng.permutation([i for i in range(len(PROGRAMS)) if i not in usual])
+    order = np.argsort(np.arange(len(usual)) + rng.normal(0, 2, len(usual)))
+    return np.concatenate([np.array(usual)[order], others])
+
+
+def _words(count: int, rng: np.random.Generator) -> list[str]:
+    syllables = _SYLLABLES.split()
+    picked = rng.integers(0, len(syllables), (count, 3))
+    return ["".join(syllables[i] for i in row) for row in picked]
+
+
+def _domain_names(count: int, rng: np.random.Generator) -> list[str]:
+    endings = np.array(["com", "net", "io", "org", "de", "cloud"])[zipf(rng.random(count), 6)]
+    return [
+        f"{word}{i if i > 200 else ''}.{ending}"
+        for i, (word, ending) in enumerate(zip(_words(count, rng), endings, strict=True))
+    ]
+
+
+def _addresses(rng: np.random.Generator) -> np.ndarray:
+    """Public addresses by country, each country with its own blocks."""
+    rows = []
+    for country in range(len(COUNTRIES)):
+        ends = rng.choice(250 * 250, 120, replace=False)
+        rows.append([f"{31 + 2 * country}.{64 + end % 3}.{end // 250}.{1 + end % 250}" for end in ends])
+    return np.array(rows, dtype=object)
