@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import numpy as np
 import pandas as pd
 
-from companion.data.ocsf_flat import DTYPES, LIST_ITEMS, Kind, flatten, make_column, merge_kinds
+from companion.data.ocsf_flat import DTYPES, LIST_ITEMS, Kind, flatten, make_column, merge_kinds, text_array
 from companion.data.ocsf_parquet import read_batches
 from companion.data.sources import DataError
 
@@ -347,7 +347,7 @@ def _from_arrow(array: Any) -> Any:
         content = array.fill_null(0 if kind == "int64" else False).to_numpy(zero_copy_only=False)
         make = pd.arrays.IntegerArray if kind == "int64" else pd.arrays.BooleanArray
         return make(content.copy(), missing)
-    return pd.array(array.to_numpy(zero_copy_only=False), dtype="str")
+    return text_array(array)
 
 
 def _as_kind(array: Any, kind: Kind, name: str, report: ReadReport) -> Any:

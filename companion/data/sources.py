@@ -151,7 +151,27 @@ CALIFORNIA = Dataset(
     sha256=_CALIFORNIA_SHA256,
 )
 
-REGISTRY = {dataset.name: dataset for dataset in (CIFAR10, ADULT_TRAIN, ADULT_TEST, CALIFORNIA)}
+_OCSF_LOGS_SHA256 = "c2daf7666885d337c248f6a19a2b67488b8a381e7c405a87da6d0ab29bbb7104"
+_OCSF_LOGS_REPOSITORY = "https://raw.githubusercontent.com/snowch/observability-anomaly-detection"
+OCSF_LOGS = Dataset(
+    name="ocsf-logs",
+    title="OCSF logs: 27,084 API events of a web service under load, with four kinds of injected faults",
+    licence="CC BY 4.0",
+    citation="snow2026observability",
+    sources=tuple(
+        Source(
+            f"{_OCSF_LOGS_REPOSITORY}/{version}/data/ocsf_logs.parquet",
+            "ocsf_logs.parquet",
+            _OCSF_LOGS_SHA256,
+            2_625_098,
+        )
+        for version in ("34bc509", "main")
+    ),
+    cached="ocsf_logs.parquet",
+    sha256=_OCSF_LOGS_SHA256,
+)
+
+REGISTRY = {dataset.name: dataset for dataset in (CIFAR10, ADULT_TRAIN, ADULT_TEST, CALIFORNIA, OCSF_LOGS)}
 
 
 def registry_digest() -> str:

@@ -1,0 +1,346 @@
+"""The columns of the synthetic events, and what all classes of them have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion.data.ocsf_actions import (
+    ACCOUNT,
+    ACTIONS,
+    API,
+    ATTACK_INDEX,
+    AUTH,
+    CATEGORIES,
+    CLASSES,
+    DNS,
+    FILE,
+    HTTP,
+    INDEX,
+    NAMES,
+    NETWORK,
+    PROCESS,
+)
+from companion.data.ocsf_flat import Kind, text_array
+from companion.data.ocsf_plan import Plan
+from companion.data.ocsf_world import COUNTRIES, ROLES, World
+
+VERSION = "1.8.0"
+
+_INTEGERS = """
+    activity_id category_uid class_uid severity_id status_id time timezone_offset type_uid
+    metadata.logged_time metadata.profiles.#
+    account_switch_type_id action_id actor.process.pid actor.user.type_id
+    answers.# answers.0.ttl answers.1.ttl api.response.code auth_protocol_id
+    connection_info.boundary_id connection_info.direction_id connection_info.protocol_num
+    device.os.type_id device.type_id disposition_id dst_endpoint.port duration exit_code
+    file.modified_time file.size file.type_id file_result.type_id
+    http_request.length http_request.url.port http_response.code http_response.latency http_response.length
+    launch_type_id logon_type_id policies.# process.file.size process.file.type_id process.integrity_id
+    process.parent_process.pid process.pid query.opcode_id query_time rcode_id resources.# response_time
+    src_endpoint.network_scope_id src_endpoint.port traffic.bytes traffic.bytes_in traffic.bytes_out
+    traffic.packets user.type_id
+"""
+_FLAGS = """
+    actor.session.is_remote device.is_managed is_mfa is_remote session.is_mfa session.is_remote user.has_mfa
+"""
+_TEXTS = """
+    activity_name category_name class_name severity status status_code status_detail
+    metadata.log_name metadata.product.name metadata.product.vendor_name metadata.product.version
+    metadata.profiles.0 metadata.profiles.1 metadata.uid metadata.version
+    account_switch_type actor.process.name actor.session.uid actor.user.name actor.user.uid
+    answers.0.rdata answers.0.type answers.1.rdata answers.1.type
+    api.operation api.request.uid api.response.error api.service.name api.version app_name auth_protocol
+    cloud.account.uid cloud.provider cloud.region connection_info.protocol_name connection_info.uid
+    device.hostname device.ip device.os.name device.os.version device.type device.uid
+    dst_endpoint.hostname dst_endpoint.ip dst_endpoint.location.country dst_endpoint.svc_name
+    file.ext file.name file.owner.name file.parent_folder file.path file_result.name file_result.path
+    http_request.http_method http_request.url.hostname http_request.url.path http_request.url.scheme
+    http_request.user_agent http_request.version http_response.content_type logon_type policies.0.name
+    process.cmd_line process.file.name process.file.path process.integrity process.name
+    process.parent_process.name process.user.name query.class query.hostname query.type rcode
+    resources.0.name resources.0.type service.name session.issuer session.uid
+    src_endpoint.hostname src_endpoint.ip src_endpoint.location.city src_endpoint.location.country
+    tls.version user.domain user.email_addr user.name user.uid
+"""
+
+
+def _fields() -> dict[str, Kind]:
+    kinds: dict[str, Kind] = dict.fromkeys(_INTEGERS.split(), "integer")
+    kinds |= dict.fromkeys(_FLAGS.split(), "flag")
+    kinds |= dict.fromkeys(_TEXTS.split(), "text")
+    return {name: kinds[name] for name in sorted(kinds)}
+
+
+FIELDS = _fields()
+"""What each column of the synthetic events holds; give it to :func:`companion.data.ocsf.read_events`."""
+
+_FORGOTTEN = {
+    "device.os.version": 0.05, "device.uid": 0.02, "device.is_managed": 0.1, "src_endpoint.port": 0.05,
+    "src_endpoint.hostname": 0.1, "http_request.user_agent": 0.04, "http_response.latency": 0.05,
+    "http_response.content_type": 0.08, "traffic.packets": 0.06, "traffic.bytes": 0.03, "file.size": 0.07,
+    "file.owner.name": 0.15, "file.modified_time": 0.1, "process.cmd_line": 0.03, "process.file.size": 0.2,
+    "query_time": 0.1, "severity": 0.02, "status_code": 0.05, "duration": 0.06, "timezone_offset": 0.1,
+    "user.email_addr": 0.2, "user.has_mfa": 0.1, "cloud.region": 0.03, "tls.version": 0.1,
+    "resources.0.type": 0.05, "metadata.logged_time": 0.02, "actor.user.type_id": 0.05, "app_name": 0.15,
+    "dst_endpoint.location.country": 0.06, "session.issuer": 0.1, "connection_info.uid": 0.1,
+}  # fmt: skip
+"""How often a field is left out for no reason; never one that its class or object requires."""
+_OLD_SENSORS_LACK = ("device.os.version", "process.integrity_id", "process.integrity", "file.modified_time",
+                     "actor.process.pid", "process.file.size", "device.is_managed")  # fmt: skip
+_PRODUCTS = {
+    FILE: ("Endpoint Sensor", "Fieldstone", "file"), PROCESS: ("Endpoint Sensor", "Fieldstone", "process"),
+    ACCOUNT: ("Directory", "Northgate", "audit"), AUTH: ("Directory", "Northgate", "signin"),
+    NETWORK: ("Flow Collector", "Weir", "flow"), HTTP: ("Web Proxy", "Weir", "access"),
+    DNS: ("Resolver", "Weir", "queries"), API: ("Cloud Trail", "Cumulus", "management"),
+}  # fmt: skip
+_PROFILES = {
+    API: ("cloud", "host"),
+    HTTP: ("host", "security_control"),
+    NETWORK: ("host", "security_control"),
+}
+_FAILURES = {
+    FILE: 0.01,
+    PROCESS: 0.003,
+    ACCOUNT: 0.02,
+    AUTH: 0.0,
+    NETWORK: 0.0,
+    HTTP: 0.05,
+    DNS: 0.04,
+    API: 0.02,
+}
+_SEVERITIES = np.array(["Unknown", "Informational", "Low", "Medium"], dtype=object)
+_SYSTEMS = (("Windows", 100), ("Linux", 200), ("macOS", 300))
+_RELEASES = (("11 24H2", "11 23H2", "10 22H2", "11 25H2"), ("6.8.0", "5.15.0", "6.12.1", "6.1.0"),
+             ("15.6", "26.1", "14.7", "15.7"))  # fmt: skip
+
+
+def texts(values: Any) -> np.ndarray:
+    """Texts as an object array."""
+    return np.array(values, dtype=object)
+
+
+class Block:
+    """Events of a plan on their way to a frame.
+
+    Args:
+        plan: the whole plan.
+        world: whose names the events use.
+        rows: the events' numbers in the plan (n).
+        rng: source of all randomness.
+
+    Attributes:
+        action, time, topic, attack: of each event, as in the plan; (n).
+        user, host, country, remote, address: of its session; (n).
+        class_uid: OCSF class; (n).
+        failed: bool; (n).
+    """
+
+    def __init__(self, plan: Plan, world: World, rows: np.ndarray, rng: np.random.Generator) -> None:
+        self.plan, self.world, self.rng, self.size = plan, world, rng, len(rows)
+        self.session, self.action = plan.session[rows], plan.action[rows]
+        self.time, self.topic, self.attack = plan.time[rows], plan.topic[rows], plan.attack[rows]
+        sessions = plan.sessions
+        self.user, self.host = sessions.user[self.session], sessions.host[self.session]
+        self.country, self.remote = sessions.country[self.session], sessions.remote[self.session]
+        self.address = sessions.address[self.session]
+        self.class_uid = _CLASS_OF[self.action]
+        rate = _by_class(_FAILURES)[self.class_uid]
+        self.failed = _FAILS[self.action] | (rng.random(self.size) < rate)
+        self._columns: dict[str, np.ndarray] = {}
+
+    def rows(self, *classes: int) -> np.ndarray:
+        """The events of these classes."""
+        return np.flatnonzero(np.isin(self.class_uid, classes))
+
+    def does(self, rows: np.ndarray, *actions: str) -> np.ndarray:
+        """Which of these events are one of these actions; bool."""
+        return np.isin(self.action[rows], [INDEX[action] for action in actions])
+
+    def is_attack(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Which of these events were put in by that attack; bool."""
+        found: np.ndarray = self.attack[rows] == ATTACK_INDEX[name]
+        return found
+
+    def draw(self, rows: np.ndarray) -> np.ndarray:
+        """A number in [0, 1) for each of these events."""
+        return self.rng.random(len(rows))
+
+    def put(self, name: str, rows: np.ndarray, values: Any) -> None:
+        """Set a field of these events; texts, or numbers of any kind."""
+        column = self._columns.get(name)
+        if column is None:
+            column = np.full(self.size, None if FIELDS[name] == "text" else np.nan)
+            self._columns[name] = column
+        column[rows] = values
+
+    def put_all(self, rows: np.ndarray, **values: Any) -> None:
+        """Set several fields; ``__`` in a name stands for a dot."""
+        for name, value in values.items():
+            self.put(name.replace("__", "."), rows, value)
+
+    def identifiers(self, rows: np.ndarray, num_bytes: int = 8) -> np.ndarray:
+        """A random hexadecimal text for each of these events."""
+        digits, width = self.rng.bytes(num_bytes * len(rows)).hex(), 2 * num_bytes
+        return texts([digits[i : i + width] for i in range(0, len(digits), width)])
+
+    def frame(self, first: int) -> pd.DataFrame:
+        """All fields, those that nothing has set missing; the index begins with ``first``."""
+        self._forget()
+        arrays: dict[str, Any] = {}
+        for name, kind in FIELDS.items():
+            column = self._columns.get(name)
+            if kind == "text":
+                arrays[name] = text_array(texts([None]).repeat(self.size) if column is None else column)
+                continue
+            column = np.full(self.size, np.nan) if column is None else column
+            missing = np.isnan(column)
+            content = np.where(missing, 0, column).astype(np.int64 if kind == "integer" else bool)
+            array = pd.arrays.IntegerArray if kind == "integer" else pd.arrays.BooleanArray
+            arrays[name] = array(content, missing)
+        return pd.DataFrame(arrays, index=pd.RangeIndex(first, first + self.size))
+
+    def _forget(self) -> None:
+        for name, rate in _FORGOTTEN.items():
+            if name in self._columns:
+                rows = np.flatnonzero(self.rng.random(self.size) < rate)
+                self.put(name, rows, None if FIELDS[name] == "text" else np.nan)
+        old = np.flatnonzero((self.host >= 0) & self.world.old_sensor[self.host])
+        for name in _OLD_SENSORS_LACK:
+            if name in self._columns:
+                self.put(name, old, None if FIELDS[name] == "text" else np.nan)
+
+
+_CLASS_OF = np.array([ACTIONS[name].class_uid for name in NAMES])
+_ACTIVITY_OF = np.array([ACTIONS[name].activity_id for name in NAMES])
+_ACTIVITY_NAME = texts([ACTIONS[name].activity for name in NAMES])
+_FAILS = np.array([ACTIONS[name].fails for name in NAMES])
+
+
+def _by_class(values: dict[int, Any]) -> np.ndarray:
+    """A table to look values up by ``class_uid``."""
+    table = np.full(max(CLASSES) + 1, None if isinstance(next(iter(values.values())), str) else 0.0)
+    for class_uid, value in values.items():
+        table[class_uid] = value
+    return table
+
+
+def put_base(block: Block) -> None:
+    """The attributes of every class: what, when, how grave, by whom recorded (OCSF base event)."""
+    rows, classes = np.arange(block.size), block.class_uid
+    activity = _ACTIVITY_OF[block.action]
+    block.put_all(
+        rows,
+        activity_id=activity,
+        activity_name=_ACTIVITY_NAME[block.action],
+        category_uid=classes // 1000,
+        category_name=_by_class({c: CATEGORIES[c // 1000] for c in CLASSES})[classes],
+        class_uid=classes,
+        class_name=_by_class(CLASSES)[classes],
+        type_uid=classes * 100 + activity,
+        time=block.time,
+        status_id=np.where(block.failed, 2, 1),
+        status=np.where(block.failed, "Failure", "Success").astype(object),
+        timezone_offset=np.array([minutes for _, _, minutes in COUNTRIES])[block.world.country[block.user]],
+        metadata__version=VERSION,
+        metadata__uid=block.identifiers(rows),
+        metadata__logged_time=block.time
+        + (1000 * block.rng.lognormal(0.5, 0.8, block.size)).astype(np.int64),
+        metadata__product__name=_by_class({c: p[0] for c, p in _PRODUCTS.items()})[classes],
+        metadata__product__vendor_name=_by_class({c: p[1] for c, p in _PRODUCTS.items()})[classes],
+        metadata__log_name=_by_class({c: p[2] for c, p in _PRODUCTS.items()})[classes],
+        metadata__product__version=texts(["5.2.0", "5.3.1", "4.9.8"])[
+            np.where(block.world.old_sensor[block.host] & (block.host >= 0), 2, (classes % 2))
+        ],
+    )
+    profiles = {c: _PROFILES.get(c, ("host",)) for c in CLASSES}
+    block.put(
+        "metadata.profiles.#", rows, _by_class({c: float(len(p)) for c, p in profiles.items()})[classes]
+    )
+    block.put("metadata.profiles.0", rows, _by_class({c: p[0] for c, p in profiles.items()})[classes])
+    two = block.rows(API, HTTP, NETWORK)
+    block.put("metadata.profiles.1", two, _by_class({c: p[-1] for c, p in profiles.items()})[classes[two]])
+    grave = np.where(block.failed & (block.rng.random(block.size) < 0.7), 2, 1)
+    grave = np.where((classes == ACCOUNT) & (block.rng.random(block.size) < 0.2), 2, grave)
+    grave = np.where(block.rng.random(block.size) < 0.01, 3, grave)
+    block.put_all(rows, severity_id=grave, severity=_SEVERITIES[grave])
+
+
+def session_names(block: Block, rows: np.ndarray) -> np.ndarray:
+    """The name of each event's session."""
+    sessions, place = np.unique(block.session[rows], return_inverse=True)
+    return texts([f"s-{uid:016x}" for uid in block.plan.sessions.uid[sessions].tolist()])[place]
+
+
+def user_types(world: World) -> np.ndarray:
+    """``user.type_id`` of each user: 1 User, 2 Admin, 4 Service."""
+    kinds = np.array([{"admin": 2, "service": 4}.get(role, 1) for role in ROLES])[world.role]
+    return np.asarray(kinds)
+
+
+def put_actor(block: Block) -> None:
+    """Who does it; flows, names and pages are not always traced to a user."""
+    world = block.world
+    rows = block.rows(FILE, PROCESS, ACCOUNT, API, NETWORK, HTTP, DNS)
+    traced = np.isin(block.class_uid[rows], (FILE, PROCESS, ACCOUNT, API)) | (block.draw(rows) < 0.8)
+    rows = rows[traced]
+    user = block.user[rows]
+    block.put_all(
+        rows,
+        actor__user__name=world.user_name[user],
+        actor__user__uid=world.user_uid[user],
+        actor__user__type_id=user_types(world)[user],
+        actor__session__uid=session_names(block, rows),
+        actor__session__is_remote=block.remote[rows],
+    )
+
+
+def put_device(block: Block) -> None:
+    """The machine, where one is known; network sensors know it not always."""
+    world = block.world
+    network = np.isin(block.class_uid, (NETWORK, HTTP, DNS))
+    rows = np.flatnonzero((block.host >= 0) & (~network | (block.rng.random(block.size) < 0.7)))
+    host = block.host[rows]
+    system = world.host_os[host]
+    block.put_all(
+        rows,
+        device__hostname=world.hostname[host],
+        device__ip=world.host_ip[host],
+        device__uid=texts([f"d-{i * 7919 % 1_000_003:06d}" for i in range(len(world.hostname))])[host],
+        device__type_id=world.host_kind[host],
+        device__type=np.where(world.host_kind[host] == 1, "Server", "Laptop").astype(object),
+        device__is_managed=(host % 11) > 0,
+        device__os__name=texts([name for name, _ in _SYSTEMS])[system],
+        device__os__type_id=np.array([uid for _, uid in _SYSTEMS])[system],
+        device__os__version=texts(_RELEASES)[system, world.host_release[host]],
+    )
+
+
+def put_source(block: Block) -> None:
+    """Where a request comes from: inside by the machine's address, outside by the country's."""
+    world = block.world
+    rows = block.rows(AUTH, ACCOUNT, API, NETWORK, HTTP, DNS)
+    user, host, country = block.user[rows], block.host[rows], block.country[rows]
+    inner = np.isin(
+        block.class_uid[rows], (NETWORK, HTTP, DNS)
+    )  # also those who are away use the company's net
+    outside = (block.remote[rows] | (host < 0)) & ~(inner & (host >= 0))
+    gate = np.where(block.remote[rows], block.address[rows], 0)  # the office's own address is its first
+    public = world.addresses[country, gate]
+    block.put_all(
+        rows,
+        src_endpoint__ip=np.where(outside, public, world.host_ip[np.maximum(host, 0)]),
+        src_endpoint__port=1024 + np.floor(block.draw(rows) * 64_000),
+        src_endpoint__network_scope_id=np.where(outside, 2, 1),
+    )
+    named = rows[~outside]
+    block.put("src_endpoint.hostname", named, world.hostname[block.host[named]])
+    located = np.flatnonzero(~inner & (block.draw(rows) > 0.06))  # the look-up of places fails at times
+    place = np.where(outside, country, world.country[user])[located]
+    block.put_all(
+        rows[located],
+        src_endpoint__location__country=texts([code for code, _, _ in COUNTRIES])[place],
+        src_endpoint__location__city=texts([city for _, city, _ in COUNTRIES])[place],
+    )

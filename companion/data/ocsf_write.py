@@ -1,0 +1,106 @@
+"""Flat frames of events into files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from companion.data.ocsf_flat import unflatten
+from companion.files import atomic_path
+
+ENDINGS = (".parquet", ".jsonl", ".jsonl.gz")
+
+
+class EventWriter:
+    """Writes frames of flat columns, one after another, as one file.
+
+    Parquet keeps the columns flat, under their dotted names; JSON Lines nests them. The file appears when
+    the block ends without an error.
+
+    Args:
+        path: ends in ``.parquet``, ``.jsonl`` or ``.jsonl.gz``.
+
+    Raises:
+        ValueError: if it ends in something else.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "events.jsonl"
+        >>> with EventWriter(target) as writer:
+        ...     writer.write(pd.DataFrame({"name": ["a", None], "tags.#": [1, 0], "tags.0": ["a", None]}))
+        >>> target.read_text().splitlines()
+        ['{"name":"a","tags":["a"]}', '{"tags":[]}']
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.name.endswith(ENDINGS):
+            raise ValueError(f"{path} should end in one of {', '.join(ENDINGS)}")
+        self.path = path
+        self._stack = ExitStack()
+        self._parquet: Any = None
+        self._lines: IO[str] | None = None
+
+    def __enter__(self) -> EventWriter:
+        part = self._stack.enter_context(atomic_path(self.path))
+        if self.path.suffix == ".parquet":
+            self._part = part
+        elif self.path.suffix == ".gz":
+            # without name and time, so that the same events give the same file
+            raw = self._stack.enter_context(part.open("wb"))
+            packed = self._stack.enter_context(gzip.GzipFile("", "wb", 6, raw, 0))
+            self._lines = self._stack.enter_context(io.TextIOWrapper(packed, encoding="utf8", newline="\n"))
+        else:
+            self._lines = self._stack.enter_context(part.open("w", encoding="utf8", newline="\n"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Append the rows of a frame; in Parquet all frames must have the columns of the first.
+
+        Raises:
+            ValueError: if they have not, or if columns contradict each other.
+        """
+        if self._lines is not None:
+            self._lines.writelines(json_lines(frame))
+            return
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        if self._parquet is None:
+            self._parquet = self._stack.enter_context(
+                pq.ParquetWriter(self._part, table.schema, compression="zstd")
+            )
+        self._parquet.write_table(table)
+
+
+def json_lines(frame: pd.DataFrame) -> list[str]:
+    """The rows as nested JSON, one a line, ended; what is missing is left out.
+
+    Raises:
+        ValueError: if a column is both a value and the beginning of another one's name.
+    """
+    names = [str(name) for name in frame.columns]
+    columns = [_plain(frame[name]) for name in frame.columns]
+    lines = []
+    for values in zip(*columns, strict=True):
+        flat = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        lines.append(json.dumps(unflatten(flat), ensure_ascii=False, separators=(",", ":")) + "\n")
+    return lines
+
+
+def _plain(column: pd.Series) -> list[Any]:
+    """Python's own str, int, float, bool and None."""
+    values = column.astype(object).to_numpy(dtype=object, na_value=None)
+    return [value.item() if isinstance(value, np.generic) else value for value in values.tolist()]
