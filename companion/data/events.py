@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from companion.data import plain
-from companion.data.ocsf import read_events, scan_events
+from companion.data.ocsf import read_events
 from companion.data.sources import MIRROR_VARIABLE, OCSF_LOGS, DataError
 
 ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
@@ -80,8 +80,7 @@ def load_web_events(*, leaks: bool = False) -> Events:
     with TemporaryDirectory() as folder:
         path = Path(folder) / OCSF_LOGS.cached
         path.write_bytes(content)
-        kinds = scan_events(path, json_columns=WEB_JSON)
-        frame = pd.concat(read_events(path, kinds=kinds, json_columns=WEB_JSON))
+        frame = next(read_events(path, json_columns=WEB_JSON, chunk_rows=100_000))  # it is one small chunk
     frame = frame.sort_values("time", kind="stable", ignore_index=True)
     labels = pd.DataFrame({"attack": frame["anomaly.type"]})
     copies = tuple(f"{name.removesuffix('s')}_" for name in WEB_JSON)

@@ -167,9 +167,7 @@ def _read_as(
     values: Sequence[Any], rows: Sequence[int] | np.ndarray, kind: Kind
 ) -> tuple[Sequence[Any], Sequence[int] | np.ndarray, int]:
     """The values as a kind, the rows of those that can be read so, and the number of those that cannot."""
-    if all(_KIND_OF.get(type(value)) == kind for value in values) and (
-        kind != "integer" or not len(values) or kind_of(values) == kind
-    ):
+    if not len(values) or ({_KIND_OF.get(t) for t in set(map(type, values))} == {kind_of(values)} == {kind}):
         return values, rows, 0
     read = [_as_kind(value, kind) for value in values]
     fits = [i for i, value in enumerate(read) if value is not None]

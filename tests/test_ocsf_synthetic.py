@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+
+from companion.data.ocsf import read_events, scan_events
+from companion.data.ocsf_actions import ACTIONS, CLASSES, KINDS, MIX, NAMES
+from companion.data.ocsf_plan import make_plan
+from companion.data.ocsf_synthetic import (
+    ATTACKS,
+    BLOCK_ROWS,
+    FIELDS,
+    EventConfig,
+    generate_events,
+    iter_events,
+    write_synthetic,
+)
+from companion.data.ocsf_world import ROLES, make_world, zipf
+from companion.data.ocsf_write import json_lines
+
+SCHEMA = Path(os.environ.get("COMPANION_MIRROR", "")) / "ocsf_schema_1.8.0.json"
+ORDER = tuple(name for name, attack in ATTACKS.items() if attack.shape == "order")
+TYPES = {
+    "integer_t": int,
+    "long_t": int,
+    "timestamp_t": int,
+    "port_t": int,
+    "boolean_t": bool,
+    "float_t": float,
+}
+
+
+@pytest.fixture(scope="module")
+def normal():
+    return generate_events(EventConfig(num_events=30_000, attack_share=0))
+
+
+@pytest.fixture(scope="module")
+def attacked():
+    return generate_events(EventConfig(num_events=20_000, attack_share=0.25, seed=1))
+
+
+# ---------------------------------------------------------------- the schema
+
+
+def faults(name: str, schema: dict, attributes: dict, event: dict, profiles: list[str]):
+    """What the schema says against an event, as texts."""
+    for key, attribute in attributes.items():
+        applies = attribute.get("profile") is None or attribute["profile"] in profiles
+        if attribute["requirement"] == "required" and applies and key not in event:
+            yield f"{name}.{key} is required"
+    for key, value in event.items():
+        attribute = attributes.get(key)
+        if attribute is None:
+            yield f"{name}.{key} is unknown"
+            continue
+        if attribute.get("deprecated") or attribute.get("profile", profiles[0]) not in profiles:
+            yield f"{name}.{key} is deprecated or of a profile that is not applied"
+        if attribute.get("is_array", False) != isinstance(value, list):
+            yield f"{name}.{key} is {'no' if attribute.get('is_array') else 'a'} list"
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            kind = attribute["type"]
+            if kind in schema["objects"]:
+                if not isinstance(item, dict) or not item:
+                    yield f"{name}.{key} is no object"
+                else:
+                    yield from faults(
+                        f"{name}.{key}", schema, schema["objects"][kind]["attributes"], item, profiles
+                    )
+            elif type(item) is not TYPES.get(kind, str):
+                yield f"{name}.{key} is {item!r}, not of type {kind}"
+            elif "enum" in attribute and str(item) not in attribute["enum"]:
+                yield f"{name}.{key} is {item!r}, which is not in its enumeration"
+
+
+@pytest.mark.skipif(
+    not SCHEMA.is_file(), reason="COMPANION_MIRROR names no folder with ocsf_schema_1.8.0.json"
+)
+def test_every_event_of_every_class_is_valid(attacked, normal):
+    schema = json.loads(SCHEMA.read_text("utf8"))
+    classes = {content["uid"]: content for content in schema["classes"].values()}
+    found, seen = set(), set()
+    for line in json_lines(pd.concat([attacked.frame.iloc[::3], normal.frame.iloc[::10]])):
+        event = json.loads(line)
+        attributes = classes[event["class_uid"]]["attributes"]
+        found |= set(
+            faults(str(event["class_uid"]), schema, attributes, event, event["metadata"]["profiles"])
+        )
+        assert event["class_name"] == attributes["class_uid"]["enum"][str(event["class_uid"])]
+        assert event["category_name"] == attributes["category_uid"]["enum"][str(event["category_uid"])]
+        assert event["activity_name"] == attributes["activity_id"]["enum"][str(event["activity_id"])]
+        seen.add(event["class_uid"])
+    assert found == set()
+    assert seen == set(CLASSES) == set(classes)
+
+
+def test_what_the_class_requires_is_never_missing(attacked):
+    frame = attacked.frame
+    assert (frame["type_uid"] == frame["class_uid"] * 100 + frame["activity_id"]).all()
+    assert (frame["category_uid"] == frame["class_uid"] // 1000).all()
+    for class_uid, names in {
+        1001: ["file.name", "file.type_id", "actor.user.uid", "device.type_id"],
+        1007: ["process.name", "actor.user.uid", "device.type_id"],
+        3001: ["user.uid"],
+        3002: ["user.uid"],
+        4002: ["http_response.code"],
+        4003: ["query.hostname"],
+        6003: ["api.operation", "actor.user.uid", "src_endpoint.ip", "cloud.provider"],
+    }.items():
+        assert frame.loc[frame["class_uid"] == class_uid, names].notna().all(axis=None)
+
+
+def test_the_tables_fit_together():
+    assert len(FIELDS) >= 60
+    assert set(MIX) == set(ROLES)
+    assert all(kind in KINDS for mix in MIX.values() for kind in mix)
+    assert {ACTIONS[name].class_uid for name in NAMES} == set(CLASSES)
+    assert sum(attack.shape == "order" for attack in ATTACKS.values()) >= 4
+    assert len(ATTACKS) >= 12
+
+
+# ---------------------------------------------------------------- the same again
+
+
+def test_the_same_seed_gives_the_same_events(attacked):
+    again = generate_events(EventConfig(num_events=20_000, attack_share=0.25, seed=1))
+    pd.testing.assert_frame_equal(again.frame, attacked.frame)
+    pd.testing.assert_frame_equal(again.labels, attacked.labels)
+    assert again.digest == attacked.digest
+    other = generate_events(EventConfig(num_events=2_000, attack_share=0.25, seed=2))
+    assert other.digest != attacked.digest
+    assert not other.frame["metadata.uid"].equals(attacked.frame["metadata.uid"].iloc[:2000])
+
+
+def test_pieces_are_the_whole_and_alike():
+    config = EventConfig(num_events=BLOCK_ROWS + 1_000)
+    pieces = list(iter_events(config))
+    assert [len(piece.frame) for piece in pieces] == [BLOCK_ROWS, 1_000]
+    assert list(pieces[0].frame.dtypes) == list(pieces[1].frame.dtypes)
+    assert list(pieces[0].frame.columns) == list(FIELDS)
+    whole = pd.concat([piece.frame for piece in pieces])
+    assert whole.index.equals(pd.RangeIndex(config.num_events))
+    assert whole["time"].is_monotonic_increasing
+    assert whole["metadata.uid"].is_unique
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl.gz"])
+def test_written_events_are_read_as_they_were(tmp_path, ending):
+    config = EventConfig(num_events=2_000)
+    write_synthetic(tmp_path / f"e.{ending}", tmp_path / "labels.parquet", config)
+    expected = generate_events(config)
+    frame = pd.concat(read_events(tmp_path / f"e.{ending}", kinds=FIELDS, chunk_rows=700))
+    pd.testing.assert_frame_equal(frame, expected.frame)
+    assert {
+        name: kind for name, kind in scan_events(tmp_path / f"e.{ending}").items() if FIELDS[name] != kind
+    } == {}
+    labels = pd.read_parquet(tmp_path / "labels.parquet")
+    assert labels["attack"].equals(expected.labels["attack"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_events": 0}, {"num_users": 5}, {"days": 0}, {"attack_share": 0.9}, {"attacks": ("none",)}],
+)
+def test_impossible_configs_are_refused(change):
+    with pytest.raises(ValueError, match=r"got|unknown"):
+        replace(EventConfig(), **change)
+
+
+# ---------------------------------------------------------------- habits
+
+
+def test_people_work_by_day_and_week_and_services_do_not_care(normal):
+    who = normal.frame["actor.user.type_id"].astype("float64")
+    moments = pd.to_datetime(normal.frame["time"].astype("int64"), unit="ms")
+    people, services = moments[who == 1], moments[who == 4]
+    weekend = (people.dt.day_of_week >= 5).mean()
+    assert weekend < 0.12
+    assert 0.18 < (services.dt.day_of_week >= 5).mean() < 0.4
+    hours = np.bincount(people.dt.hour, minlength=24)
+    assert hours[7:17].sum() > 2 * hours[[*range(5), *range(20, 24)]].sum()
+
+
+def test_users_have_their_own_places_programs_and_sites(normal):
+    frame = normal.frame
+    for name in ("process.name", "dst_endpoint.hostname", "src_endpoint.location.country"):
+        pairs = frame[["actor.user.uid", name]].dropna()
+        everyone = pairs[name].value_counts(normalize=True).iloc[0]
+        own = pairs.groupby("actor.user.uid")[name].agg(
+            lambda names: names.value_counts(normalize=True).iloc[0]
+        )
+        assert own.mean() > everyone + 0.05
+
+
+def test_categories_have_heavy_tails_and_fields_have_gaps(normal):
+    frame = normal.frame
+    domains = frame["query.hostname"].dropna().value_counts()
+    assert len(domains) > 1_000
+    assert domains.iloc[:20].sum() > 5 * domains.iloc[-200:].sum()
+    traffic = frame["traffic.bytes_out"].dropna().astype(float)
+    assert traffic.quantile(0.999) > 100 * traffic.median()
+    flows = frame[frame["class_uid"] == 4001]
+    assert 0.02 < flows["traffic.packets"].isna().mean() < 0.15
+    ranks = zipf(np.random.default_rng(0).random(100_000), 50, 1.0)
+    assert 1.7 < (ranks == 0).sum() / (ranks == 1).sum() < 2.3
+
+
+# ---------------------------------------------------------------- labels
+
+
+def test_the_share_is_kept_and_every_attack_happens(attacked, normal):
+    labels = attacked.labels
+    assert labels["attack"].notna().mean() == pytest.approx(0.25, rel=0.25)
+    assert set(labels["attack"].dropna()) == set(ATTACKS)
+    assert (labels["attack"].isna() == labels["attack_id"].isna()).all()
+    incidents = labels.dropna().groupby("attack_id")
+    assert (incidents["attack"].nunique() == 1).all()
+    assert (incidents["session"].nunique() == 1).all()
+    assert incidents["attack"].first().value_counts().nunique() == 1  # each as often
+    assert normal.labels["attack"].isna().all()
+    assert not {"attack", "shape", "attack_id", "session", "kind"} & set(attacked.frame.columns)
+
+
+def test_attacks_are_what_they_say(attacked):
+    frame, labels = attacked.frame, attacked.labels
+
+    def of(name):
+        return frame[(labels["attack"] == name).to_numpy()]
+
+    assert set(of("odd_parent")["process.parent_process.name"].str.removesuffix(".exe")) <= {
+        "winword", "excel", "outlook", "acrobat",
+    }  # fmt: skip
+    assert of("large_upload")["traffic.bytes_out"].dropna().min() > 10**7
+    assert (of("service_privilege")["actor.user.type_id"].dropna() == 4).all()
+    assert of("port_scan").groupby(labels["attack_id"])["dst_endpoint.port"].nunique().min() >= 8
+    assert of("dns_tunnel")["query.hostname"].str.len().min() > 28
+    homes = frame[labels["attack"].isna().to_numpy()]
+    usual = homes.groupby("actor.user.uid")["src_endpoint.location.country"].agg(lambda c: set(c.dropna()))
+    for name in ("impossible_travel", "odd_hour_new_country"):
+        there = of(name)[["actor.user.uid", "src_endpoint.location.country"]].dropna()
+        assert not [row for row in there.itertuples(index=False) if row[1] in usual.get(row[0], set())]
+
+
+# ---------------------------------------------------------------- no give-aways
+
+
+def test_attacks_use_no_word_that_nobody_else_uses(normal, attacked):
+    """Neither new categories nor other gaps than the events of the same activity have."""
+    inside = attacked.labels["attack"].notna().to_numpy()
+    ordinary = pd.concat([normal.frame, attacked.frame[~inside]])
+    ordinary, strange = ordinary, attacked.frame[inside]
+    for name, kind in FIELDS.items():
+        known = set(ordinary[name].dropna())
+        if kind == "text" and len(known) < 200:
+            assert set(strange[name].dropna()) <= known, name
+    types = strange["type_uid"].astype("int64")
+    for type_uid, rows in strange.groupby(types):
+        same = ordinary[(ordinary["type_uid"] == type_uid).to_numpy()]
+        gaps, usual = rows.isna().mean(), same.isna().mean()
+        assert len(same) > 0
+        assert not [name for name in FIELDS if usual[name] == 0 and gaps[name] > 0], type_uid
+        assert not [name for name in FIELDS if usual[name] == 1 and gaps[name] < 1], type_uid
+
+
+def test_an_order_attack_has_the_actions_and_times_of_a_normal_session():
+    """The same draws with and without the attack differ in the order of the work and in nothing else."""
+    kinds = {}
+    for rank in ("rank", "attack_rank"):
+        for name, kind in KINDS.items():
+            steps = sorted(kind.steps, key=lambda step: getattr(step, rank))
+            kinds.setdefault(name, []).append(
+                [(step.action, step.least, step.most, step.chance) for step in steps]
+            )
+    for name in ORDER:
+        normal_order, attack_order = kinds[ATTACKS[name].kind]
+        assert sorted(normal_order) == sorted(attack_order)
+        assert normal_order != attack_order
+    for name, (first, second) in kinds.items():
+        assert name in {ATTACKS[attack].kind for attack in ORDER} or first == second
+
+
+def test_the_order_alone_is_changed():
+    rng = np.random.default_rng(0)
+    world = make_world(60, rng)
+    plan = make_plan(world, rng, num_events=20_000, start=0, days=7, attack_share=0.2, attacks=ORDER)
+    names = np.array(NAMES)
+    for code, attack in enumerate(ATTACKS, start=1):
+        if attack not in ORDER:
+            continue
+        steps = [
+            step.action for step in sorted(KINDS[ATTACKS[attack].kind].steps, key=lambda s: s.attack_rank)
+        ]
+        rows = np.flatnonzero(plan.attack == code)
+        for session in np.unique(plan.session[rows]):
+            done = names[plan.action[rows[plan.session[rows] == session]]].tolist()
+            assert list(dict.fromkeys(done)) == [action for action in steps if action in done]
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_no_single_record_betrays_an_order_attack(name):
+    """Trees that see every field of one record cannot tell attacked sessions from others of their kind."""
+    events = generate_events(EventConfig(num_events=9_000, attack_share=0.12, attacks=(name,), seed=3))
+    labels = events.labels
+    attacked = labels.groupby("session")["attack"].transform("first").notna()
+    kind = (labels["kind"] == ATTACKS[name].kind).to_numpy()
+    columns = {}
+    for column, of in FIELDS.items():
+        values = events.frame.loc[kind, column]
+        codes = (
+            values.astype("float64") if of != "text" else pd.Series(pd.factorize(values)[0]).astype("float64")
+        )
+        if column not in (
+            "time",
+            "metadata.logged_time",
+            "query_time",
+            "response_time",
+            "file.modified_time",
+        ):
+            columns[column] = codes.to_numpy()
+    sessions = labels.loc[kind, "session"].to_numpy()
+    target = attacked[kind].to_numpy().astype(int)
+    assert 0.05 < target.mean() < 0.98
+    model = HistGradientBoostingClassifier(max_iter=20, min_samples_leaf=40)
+    scores = cross_val_predict(
+        model, pd.DataFrame(columns), target, groups=sessions, cv=GroupKFold(3), method="predict_proba"
+    )
+    assert roc_auc_score(target, scores[:, 1]) < 0.62
