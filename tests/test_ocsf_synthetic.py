@@ -29,6 +29,10 @@ from companion.data.ocsf_write import json_lines
 
 SCHEMA = Path(os.environ.get("COMPANION_MIRROR", "")) / "ocsf_schema_1.8.0.json"
 ORDER = tuple(name for name, attack in ATTACKS.items() if attack.shape == "order")
+IDENTIFIERS = (
+    ".uid", ".ip", "hostname", ".rdata", "file.name", "file.path", "file_result.name", "file_result.path",
+    "resources.0.name",
+)  # fmt: skip
 TYPES = {
     "integer_t": int,
     "long_t": int,
@@ -206,7 +210,7 @@ def test_categories_have_heavy_tails_and_fields_have_gaps(normal):
     frame = normal.frame
     domains = frame["query.hostname"].dropna().value_counts()
     assert len(domains) > 1_000
-    assert domains.iloc[:20].sum() > 5 * domains.iloc[-200:].sum()
+    assert domains.iloc[:20].sum() > 2 * domains.iloc[-200:].sum()
     traffic = frame["traffic.bytes_out"].dropna().astype(float)
     assert traffic.quantile(0.999) > 100 * traffic.median()
     flows = frame[frame["class_uid"] == 4001]
@@ -258,11 +262,10 @@ def test_attacks_use_no_word_that_nobody_else_uses(normal, attacked):
     """Neither new categories nor other gaps than the events of the same activity have."""
     inside = attacked.labels["attack"].notna().to_numpy()
     ordinary = pd.concat([normal.frame, attacked.frame[~inside]])
-    ordinary, strange = ordinary, attacked.frame[inside]
+    strange = attacked.frame[inside]
     for name, kind in FIELDS.items():
-        known = set(ordinary[name].dropna())
-        if kind == "text" and len(known) < 200:
-            assert set(strange[name].dropna()) <= known, name
+        if kind == "text" and not name.endswith(IDENTIFIERS):
+            assert set(strange[name].dropna()) <= set(ordinary[name].dropna()), name
     types = strange["type_uid"].astype("int64")
     for type_uid, rows in strange.groupby(types):
         same = ordinary[(ordinary["type_uid"] == type_uid).to_numpy()]
@@ -272,27 +275,35 @@ def test_attacks_use_no_word_that_nobody_else_uses(normal, attacked):
         assert not [name for name in FIELDS if usual[name] == 1 and gaps[name] < 1], type_uid
 
 
-def test_an_order_attack_has_the_actions_and_times_of_a_normal_session():
-    """The same draws with and without the attack differ in the order of the work and in nothing else."""
-    kinds = {}
-    for rank in ("rank", "attack_rank"):
-        for name, kind in KINDS.items():
-            steps = sorted(kind.steps, key=lambda step: getattr(step, rank))
-            kinds.setdefault(name, []).append(
-                [(step.action, step.least, step.most, step.chance) for step in steps]
-            )
-    for name in ORDER:
-        normal_order, attack_order = kinds[ATTACKS[name].kind]
-        assert sorted(normal_order) == sorted(attack_order)
-        assert normal_order != attack_order
-    for name, (first, second) in kinds.items():
-        assert name in {ATTACKS[attack].kind for attack in ORDER} or first == second
-
-
-def test_the_order_alone_is_changed():
+def plan_of_order_attacks():
     rng = np.random.default_rng(0)
-    world = make_world(60, rng)
-    plan = make_plan(world, rng, num_events=20_000, start=0, days=7, attack_share=0.2, attacks=ORDER)
+    return make_plan(
+        make_world(60, rng), rng, num_events=20_000, start=0, days=7, attack_share=0.2, attacks=ORDER
+    )
+
+
+def test_an_order_attack_has_the_actions_and_times_of_a_normal_session(monkeypatch):
+    """Had the same sessions kept the normal order, the same would have been done at the same times."""
+    attacked = plan_of_order_attacks()
+    for name, kind in KINDS.items():
+        steps = tuple(replace(step, attack_rank=step.rank) for step in kind.steps)
+        monkeypatch.setitem(KINDS, name, replace(kind, steps=steps))
+    kept = plan_of_order_attacks()
+
+    def bag(*columns):
+        return sorted(zip(*(column.tolist() for column in columns), strict=True))
+
+    assert bag(attacked.session, attacked.action, attacked.attack, attacked.topic) == bag(
+        kept.session, kept.action, kept.attack, kept.topic
+    )
+    assert bag(attacked.session, attacked.time) == bag(kept.session, kept.time)
+    moved = np.flatnonzero(attacked.action != kept.action)
+    assert set(attacked.session[moved]) <= set(attacked.session[attacked.attack > 0])
+    assert len(moved) > 500
+
+
+def test_an_order_attack_has_the_order_that_its_table_says():
+    plan = plan_of_order_attacks()
     names = np.array(NAMES)
     for code, attack in enumerate(ATTACKS, start=1):
         if attack not in ORDER:
@@ -306,32 +317,27 @@ def test_the_order_alone_is_changed():
             assert list(dict.fromkeys(done)) == [action for action in steps if action in done]
 
 
+@pytest.fixture(scope="module")
+def disordered():
+    return generate_events(EventConfig(num_events=60_000, attack_share=0.06, attacks=ORDER, seed=4))
+
+
 @pytest.mark.parametrize("name", ORDER)
-def test_no_single_record_betrays_an_order_attack(name):
+def test_no_single_record_betrays_an_order_attack(disordered, name):
     """Trees that see every field of one record cannot tell attacked sessions from others of their kind."""
-    events = generate_events(EventConfig(num_events=9_000, attack_share=0.12, attacks=(name,), seed=3))
-    labels = events.labels
-    attacked = labels.groupby("session")["attack"].transform("first").notna()
-    kind = (labels["kind"] == ATTACKS[name].kind).to_numpy()
-    columns = {}
-    for column, of in FIELDS.items():
-        values = events.frame.loc[kind, column]
-        codes = (
-            values.astype("float64") if of != "text" else pd.Series(pd.factorize(values)[0]).astype("float64")
-        )
-        if column not in (
-            "time",
-            "metadata.logged_time",
-            "query_time",
-            "response_time",
-            "file.modified_time",
-        ):
-            columns[column] = codes.to_numpy()
-    sessions = labels.loc[kind, "session"].to_numpy()
-    target = attacked[kind].to_numpy().astype(int)
-    assert 0.05 < target.mean() < 0.98
-    model = HistGradientBoostingClassifier(max_iter=20, min_samples_leaf=40)
+    labels = disordered.labels
+    rows = np.flatnonzero(labels["kind"] == ATTACKS[name].kind)
+    sessions = labels["session"].to_numpy()[rows]
+    target = (labels["attack"] == name).groupby(labels["session"]).transform("any").to_numpy()[rows]
+    assert 0.2 < target.mean() < 0.8
+    features = {}
+    for column, kind in FIELDS.items():
+        if not column.endswith(("time", ".uid")):
+            values = disordered.frame[column].iloc[rows]
+            codes = pd.factorize(values)[0] if kind == "text" else values.astype("float64").fillna(-1)
+            features[column] = np.asarray(codes, dtype=float)
+    model = HistGradientBoostingClassifier(max_iter=15, min_samples_leaf=100)
     scores = cross_val_predict(
-        model, pd.DataFrame(columns), target, groups=sessions, cv=GroupKFold(3), method="predict_proba"
+        model, pd.DataFrame(features), target, groups=sessions, cv=GroupKFold(3), method="predict_proba"
     )
-    assert roc_auc_score(target, scores[:, 1]) < 0.62
+    assert roc_auc_score(target, scores[:, 1]) < 0.6

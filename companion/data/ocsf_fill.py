@@ -239,7 +239,8 @@ def _file(block: Block) -> None:
         actor__process__pid=1000 + (block.topic[rows] * 60_000).astype(np.int64),
     )
     renamed = block.does(rows, "file_rename")
-    new = name[renamed] + np.where(taken[renamed], ".gpg", ".bak").astype(object)
+    suffix = np.where(taken[renamed], 1, zipf(block.draw(rows[renamed]), 3, 2.0))
+    new = name[renamed] + texts([".bak", ".gpg", ".old"])[suffix]
     block.put_all(
         rows[renamed],
         file_result__name=new,
