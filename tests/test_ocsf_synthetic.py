@@ -31,7 +31,7 @@ SCHEMA = Path(os.environ.get("COMPANION_MIRROR", "")) / "ocsf_schema_1.8.0.json"
 ORDER = tuple(name for name, attack in ATTACKS.items() if attack.shape == "order")
 IDENTIFIERS = (
     ".uid", ".ip", "hostname", ".rdata", "file.name", "file.path", "file_result.name", "file_result.path",
-    "resources.0.name",
+    "resources.0.name", "user.name", "owner.name", "email_addr",
 )  # fmt: skip
 TYPES = {
     "integer_t": int,

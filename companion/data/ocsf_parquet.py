@@ -40,7 +40,7 @@ def read_batches(
             names = file.schema_arrow.names
             wanted = [name for name in names if fields is None or _leads_to(name, fields)]
             for batch in file.iter_batches(chunk_rows, columns=wanted):
-                columns = {}
+                columns: dict[str, Any] = {}
                 for name, array in zip(batch.schema.names, batch.columns, strict=True):
                     columns |= _flatten(name, array, list_items)
                 if fields is not None:

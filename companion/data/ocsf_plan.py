@@ -286,7 +286,7 @@ class _Drawer:
         offset = np.array([minutes for _, _, minutes in COUNTRIES])[self.world.country[user]]
         minute = day * 1440 + local_minute - offset
         minute = np.mod(minute, self.days * 1440)  # what falls outside comes in again at the other end
-        return (self.start + minute * 60_000).astype(np.int64)
+        return np.asarray(self.start + minute * 60_000, dtype=np.int64)
 
 
 # ---------------------------------------------------------------- what happens in a session
@@ -384,4 +384,4 @@ def _times(steps: _Steps, sessions: Sessions, rng: np.random.Generator) -> np.nd
     passed = np.cumsum(gaps)
     begins = np.flatnonzero(np.diff(steps.session, prepend=-1))
     base = np.repeat(passed[begins], np.diff(begins, append=len(gaps)))
-    return (sessions.start[steps.session] + passed - base).astype(np.int64)
+    return np.asarray(sessions.start[steps.session] + passed - base, dtype=np.int64)

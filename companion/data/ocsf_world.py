@@ -84,7 +84,7 @@ _ROLE_PROGRAMS = {
 
 def _weights(size: int, exponent: float) -> np.ndarray:
     weights = np.arange(1, size + 1, dtype=float) ** -exponent
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 @lru_cache
@@ -183,7 +183,7 @@ class World:
     @property
     def is_service(self) -> np.ndarray:
         """Which users are service accounts, (U,) bool."""
-        return self.role == SERVICE
+        return np.asarray(self.role == SERVICE)
 
 
 def make_world(num_users: int, rng: np.random.Generator) -> World:

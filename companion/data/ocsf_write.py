@@ -102,5 +102,7 @@ def json_lines(frame: pd.DataFrame) -> list[str]:
 
 def _plain(column: pd.Series) -> list[Any]:
     """Python's own str, int, float, bool and None."""
-    values = column.astype(object).to_numpy(dtype=object, na_value=None)
-    return [value.item() if isinstance(value, np.generic) else value for value in values.tolist()]
+    missing = column.isna().to_numpy()
+    values = column.astype(object).tolist()
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    return [None if gone else value for value, gone in zip(plain, missing, strict=True)]
