@@ -43,7 +43,17 @@ _POLICIES = texts(
     ["read-only", "developer", "billing-view", "support", "storage-write", "power-user", "administrator"]
 )
 _ARGUMENTS = texts(
-    ["", "--quiet", "-c run", "/k", "--config default", "-m server", "-File task.ps1", "--update", "/all"]
+    [
+        "",
+        " --quiet",
+        " -c run",
+        " /k",
+        " --config default",
+        " -m server",
+        " -File task.ps1",
+        " --update",
+        " /all",
+    ]
 )
 _RESOURCES = texts(["Bucket", "Table", "Instance", "Role", "Key", "Release"])
 
@@ -175,13 +185,15 @@ def _process(block: Block) -> None:
     program = np.where(block.does(rows, "restart"), PROGRAM["systemctl"], program)
     usual = np.array([PROGRAM[PARENTS.get(name, "explorer")] for name in PROGRAMS])
     parent = np.where(world.is_service[user], PROGRAM["svchost"], usual[program])
+    # links in documents open programs, but no shells
+    opened = (block.draw(rows) < 0.1) & ~np.isin(program, SHELLS) & ~world.is_service[user]
+    office = np.array(OFFICE_PROGRAMS)[zipf(block.draw(rows), len(OFFICE_PROGRAMS), 0.8)]
+    parent = np.where(opened, office, parent)
     strange = block.draw(rows) < 0.006  # what people do at times
     parent = np.where(strange, zipf(block.draw(rows), len(PROGRAMS), 0.7), parent)
     odd = block.is_attack("odd_parent", rows)
     program = np.where(odd, np.array(SHELLS)[zipf(block.draw(rows), len(SHELLS), 0.8)], program)
-    parent = np.where(
-        odd, np.array(OFFICE_PROGRAMS)[zipf(block.draw(rows), len(OFFICE_PROGRAMS), 0.8)], parent
-    )
+    parent = np.where(odd, office, parent)
     windows = world.host_os[host] == 0
     name, parent_name = _program_name(program, windows), _program_name(parent, windows)
     integrity = np.where(np.isin(program, SHELLS) & (block.draw(rows) < 0.2), 4, 3)
@@ -189,7 +201,7 @@ def _process(block: Block) -> None:
         rows,
         process__name=name,
         process__pid=1000 + (block.topic[rows] * 60_000).astype(np.int64),
-        process__cmd_line=name + " " + _ARGUMENTS[zipf(block.draw(rows), len(_ARGUMENTS), 1.0)],
+        process__cmd_line=name + _ARGUMENTS[zipf(block.draw(rows), len(_ARGUMENTS), 1.0)],
         process__user__name=world.user_name[user],
         process__file__name=name,
         process__file__path=np.where(windows, "C:\\Programs\\", "/usr/bin/").astype(object) + name,

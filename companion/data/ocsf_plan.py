@@ -170,7 +170,7 @@ class _Drawer:
         self._count = 0
         shares = np.array([[MIX[role].get(kind, 0.0) for kind in KIND_NAMES] for role in ROLES])
         self._joint = world.activity[:, None] * shares[world.role]  # (U, kinds)
-        self._away = rng.random((world.num_users, int(days // 7) + 2)) < 0.06  # by user and week
+        self._away = rng.random((world.num_users, int(np.ceil(days / 7)))) < 0.1  # by user and week
 
     def normal(self, count: int) -> int:
         """Draw sessions as the habits have it; return the number of the first one."""
@@ -209,11 +209,7 @@ class _Drawer:
     def _from_abroad(self, sessions: Sessions, name: str) -> None:
         world, rng, user = self.world, self.rng, sessions.user
         count = len(user)
-        known = np.stack([world.country[user], world.second_country[user]], axis=1)
-        abroad = rng.integers(0, len(COUNTRIES) - 2, count)
-        for place in np.sort(known, axis=1).T:  # all countries but the two that the user knows
-            abroad += abroad >= place
-        sessions.country[:] = abroad
+        sessions.country[:] = self._strange_country(user)
         sessions.remote[:] = True
         sessions.address[:] = rng.integers(0, 120, count)
         if name == "impossible_travel":
@@ -225,6 +221,17 @@ class _Drawer:
             day = rng.integers(0, max(1, int(self.days)), count)
             local = world.start_minute[user] - rng.uniform(200, 480, count)
             sessions.start[:] = self._moment(day, local, user)
+
+    def _strange_country(self, user: np.ndarray) -> np.ndarray:
+        """For each user a country that colleagues live in or travel to, but never this user."""
+        world, rng = self.world, self.rng
+        weight = (world.activity * ~world.is_service)[:, None] * np.stack(
+            [np.full(world.num_users, 0.3), self._away.sum(axis=1)], axis=1
+        )
+        places = np.stack([world.country, world.second_country], axis=1).ravel()
+        drawn = rng.choice(places, (len(user), 64), p=weight.ravel() / weight.sum())
+        strange = (drawn != world.country[user][:, None]) & (drawn != world.second_country[user][:, None])
+        return np.asarray(drawn[np.arange(len(user)), strange.argmax(axis=1)])
 
     def _keep(self, sessions: Sessions) -> int:
         first = self._count

@@ -44,6 +44,8 @@ class EventConfig:
             incidents, and at least one if the share is above 0.
         attacks: which of :data:`ATTACKS` are committed.
         start: first day, as pandas reads dates.
+        world_seed: decides who the users are and what their habits are; other seeds with the same world give
+            other days of the same company.
     """
 
     num_events: int = 100_000
@@ -53,6 +55,7 @@ class EventConfig:
     attack_share: float = 0.01
     attacks: tuple[str, ...] = ATTACK_NAMES
     start: str = "2026-01-05"
+    world_seed: int = 0
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.attacks) - set(ATTACKS))
@@ -101,11 +104,10 @@ def iter_events(config: EventConfig | None = None) -> Iterator[Events]:
         Events whose frames all have the columns of :data:`FIELDS`.
     """
     config = config or EventConfig()
-    rng = np.random.default_rng([config.seed, 0])
-    world = make_world(config.num_users, rng)
+    world = make_world(config.num_users, np.random.default_rng([config.world_seed, 2]))
     plan = make_plan(
         world,
-        rng,
+        np.random.default_rng([config.seed, 0]),
         num_events=config.num_events,
         start=pd.Timestamp(config.start, tz="UTC").value // 10**6,
         days=config.days,
