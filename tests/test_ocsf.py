@@ -166,6 +166,18 @@ def test_the_list_of_bad_lines_is_bounded(tmp_path):
     assert len(report.bad_lines) == ocsf.MAX_LISTED
 
 
+def test_a_report_may_serve_for_several_files(tmp_path):
+    report = ReadReport()
+    bad, good = tmp_path / "bad.jsonl", write(tmp_path / "good.jsonl")
+    bad.write_text("x\n" * 2_000)
+    with pytest.raises(DataError, match="holds no event"):
+        list(read_events(bad, report=report))
+    assert report.bad == ocsf.PATIENCE_LINES  # and no further
+    bad.write_text("x\n" + json.dumps(EVENTS[0]))
+    assert [len(frame) for path in (bad, good) for frame in read_events(path, report=report)] == [1, 4]
+    assert (report.events, report.bad) == (5, ocsf.PATIENCE_LINES + 1)
+
+
 def test_a_line_without_end_is_a_bad_line(tmp_path, monkeypatch):
     monkeypatch.setattr(ocsf, "MAX_LINE_BYTES", 64)
     path = tmp_path / "events.jsonl"
@@ -281,6 +293,18 @@ def test_text_that_is_json_is_taken_apart_where_asked(tmp_path):
     assert wanted["actor.user.uid"].tolist()[0] == "5"
 
 
+def test_text_nested_without_end_is_left_out(tmp_path):
+    pd.DataFrame({"a": ["[" * 10**5 + "]" * 10**5, '{"b": 1}']}).to_parquet(tmp_path / "e.parquet")
+    (frame,) = read_events(tmp_path / "e.parquet", json_columns=["a"])
+    assert frame["a.b"].tolist() == [pd.NA, 1]
+
+
+def test_columns_that_no_event_has_are_missing(tmp_path):
+    pd.DataFrame({"a": [1, 2, 3]}).to_parquet(tmp_path / "e.parquet")
+    frame = pd.concat(read_events(tmp_path / "e.parquet", kinds={"b": "integer"}, chunk_rows=2))
+    assert frame["b"].isna().tolist() == [True, True, True]
+
+
 def test_a_table_without_rows_is_refused(tmp_path):
     pd.DataFrame({"a": pd.array([], dtype="Int64")}).to_parquet(tmp_path / "e.parquet")
     with pytest.raises(DataError, match="no rows"):
@@ -357,6 +381,9 @@ def test_impossible_splits_are_refused():
         split_by_time(frame, (0.5, 0.6))
     with pytest.raises(ValueError, match="no time"):
         split_by_time(pd.DataFrame({"time": pd.array([1, None], dtype="Int64")}))
+    for split in (split_by_time, split_by_entity):
+        with pytest.raises(ValueError, match="no events"):
+            split(pd.DataFrame({"time": [], "user.uid": []}))
     with pytest.raises(DataError, match="none of the columns"):
         split_by_entity(frame)
 

@@ -127,14 +127,15 @@ def split_by_time(
         groups: of each event (N), such as its session; a group belongs where its first event does.
 
     Returns:
-        Row numbers, int64 and rising, one array for each share.
+        Row numbers, int64 and rising, one array for each share; empty ones if many events have one time.
 
     Raises:
-        ValueError: if the shares are not positive or do not sum to 1, or a time is missing.
+        ValueError: if the shares are not positive or do not sum to 1, a time is missing, or there are no
+            events.
     """
     _check_shares(shares)
-    if frame["time"].isna().any():
-        raise ValueError("some events have no time; leave them out or give them one")
+    if len(frame) == 0 or frame["time"].isna().any():
+        raise ValueError("there are no events, or some have no time; leave those out or give them one")
     time = pd.Series(frame["time"].to_numpy(dtype=np.int64))
     if groups is not None:
         keys = pd.Series(groups.to_numpy(dtype=object))
@@ -164,10 +165,12 @@ def split_by_entity(
         Row numbers, int64 and rising, one array for each share.
 
     Raises:
-        ValueError: if the shares are not positive or do not sum to 1.
+        ValueError: if the shares are not positive or do not sum to 1, or there are no events.
         DataError: if the frame has none of the columns.
     """
     _check_shares(shares)
+    if len(frame) == 0:
+        raise ValueError("there are no events to split")
     codes, names = pd.factorize(entities(frame, columns).fillna(""), sort=True)
     place = np.random.default_rng(seed).permutation(len(names))[codes]
     part = np.searchsorted(_cuts(shares, len(names)), place, side="right")

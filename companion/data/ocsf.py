@@ -11,6 +11,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -230,15 +231,15 @@ def _read_json_lines(
     json_columns: Sequence[str],
     report: ReadReport,
 ) -> Iterator[pd.DataFrame]:
-    rows, first = _Rows(kinds, report), 0
+    rows, first, reasons = _Rows(kinds, report), 0, ReadReport()
     for number, line in _lines(path):
         try:
-            event = _parse(line)
-            _expand(event, json_columns)
-            flat = flatten(event, list_items=list_items)
+            flat = _flat(_parse(line), json_columns, list_items)
         except (ValueError, RecursionError) as error:
-            report.add_bad(number, str(error) if isinstance(error, ValueError) else "nested too deeply")
-            if report.bad >= PATIENCE_LINES and first + rows.count == 0:
+            reason = str(error) if isinstance(error, ValueError) else "nested too deeply"
+            report.add_bad(number, reason)
+            reasons.add_bad(number, reason)
+            if reasons.bad == PATIENCE_LINES and first + rows.count == 0:
                 break
             continue
         rows.add(flat)
@@ -251,8 +252,8 @@ def _read_json_lines(
         report.events += rows.count
         yield rows.frame(first)
     elif first == 0:
-        reason = f" Line {report.bad_lines[0].number}: {report.bad_lines[0].reason}" if report.bad else ""
-        raise DataError(f"{path} holds no event; one JSON object a line is expected.{reason}")
+        why = "".join(f" Line {line.number}: {line.reason}" for line in reasons.bad_lines[:1])
+        raise DataError(f"{path} holds no event; one JSON object a line is expected.{why}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -290,15 +291,14 @@ def _parse(line: bytes) -> dict[str, Any]:
     return event
 
 
-def _expand(event: dict[str, Any], json_columns: Sequence[str]) -> None:
-    """Take the text of some fields apart; text that is no JSON stays as it is."""
+def _flat(event: dict[str, Any], json_columns: Sequence[str], list_items: int) -> dict[str, Any]:
+    """The event flat, the text of some fields taken apart; text that is no JSON stays as it is."""
     for name in json_columns:
         text = event.get(name)
         if isinstance(text, str):
-            try:
+            with suppress(ValueError):
                 event[name] = json.loads(text, parse_constant=lambda _: None)
-            except ValueError:
-                continue
+    return flatten(event, list_items=list_items)
 
 
 # ---------------------------------------------------------------- Parquet
@@ -322,9 +322,10 @@ def _read_parquet(
         if texts:
             rows = _Rows(kinds, report)
             for values in zip(*texts.values(), strict=True):
-                event = dict(zip(texts, values, strict=True))
-                _expand(event, json_columns)
-                rows.add(flatten(event, list_items=list_items))
+                try:
+                    rows.add(_flat(dict(zip(texts, values, strict=True)), json_columns, list_items))
+                except RecursionError:  # nobody nests so deeply in earnest
+                    rows.add({})
             columns = rows.arrays() | columns if kinds is not None else columns | rows.arrays()
         if kinds is not None:
             for name in kinds.keys() - columns.keys():

@@ -95,7 +95,7 @@ def generate_events(config: EventConfig | None = None) -> Events:
 def iter_events(config: EventConfig | None = None) -> Iterator[Events]:
     """Generate events in pieces of at most 65,536, in the order of their times.
 
-    Only the plan of all events is held, about 100 bytes for each; their fields come piece by piece.
+    Only the plan of all events is held, a few hundred bytes for each; their fields come piece by piece.
 
     Args:
         config: what to generate; the defaults if not given.
