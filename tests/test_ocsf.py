@@ -4,6 +4,7 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -331,6 +332,18 @@ def test_nothing_half_written_stays(tmp_path):
     with pytest.raises(ValueError, match="goes through"), EventWriter(tmp_path / "e.jsonl") as writer:
         writer.write(pd.DataFrame({"a": [1], "a.b": [2]}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_are_nested_as_events_are():
+    frame = pd.concat([next(read_events_of(EVENTS)), next(read_events_of(EVENTS[::-1]))], ignore_index=True)
+    slow = frame.assign(**{"time.more": pd.array([None] * 8, dtype="str")})  # "time" begins another name
+    assert json_lines(frame) == json_lines(slow)
+    assert [json.loads(line) for line in json_lines(frame)][2]["resources"] == [{"name": "x"}, {"uid": 9}]
+
+
+def read_events_of(events):
+    with TemporaryDirectory() as folder:
+        yield from list(read_events(write(Path(folder) / "e.jsonl", events)))
 
 
 def test_lines_are_nested_and_leave_out_what_is_missing():

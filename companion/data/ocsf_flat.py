@@ -84,15 +84,16 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(node.get(name), dict):
             raise ValueError(f"{path!r} has a value and is also the beginning of another path")
         node[name] = value
-    return {name: _with_lists(node) for name, node in tree.items()}
+    return {name: with_lists_of(node) for name, node in tree.items()}
 
 
-def _with_lists(node: Any) -> Any:
+def with_lists_of(node: Any) -> Any:
+    """A tree of objects with lists in the place of objects that hold a length and numbered items."""
     if not isinstance(node, dict):
         return node
     if LENGTH in node:
-        return [_with_lists(node.get(str(i))) for i in range(int(node[LENGTH]))]
-    return {name: _with_lists(child) for name, child in node.items()}
+        return [with_lists_of(node.get(str(i))) for i in range(int(node[LENGTH]))]
+    return {name: with_lists_of(child) for name, child in node.items()}
 
 
 # ---------------------------------------------------------------- columns

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from companion.data.ocsf_flat import unflatten
+from companion.data.ocsf_flat import LENGTH, unflatten, with_lists_of
 from companion.files import atomic_path
 
 ENDINGS = (".parquet", ".jsonl", ".jsonl.gz")
@@ -92,16 +92,41 @@ def json_lines(frame: pd.DataFrame) -> list[str]:
         ValueError: if a column is both a value and the beginning of another one's name.
     """
     names = [str(name) for name in frame.columns]
-    columns = [_plain(frame[name]) for name in frame.columns]
-    lines = []
-    for values in zip(*columns, strict=True):
-        flat = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        lines.append(json.dumps(unflatten(flat), ensure_ascii=False, separators=(",", ":")) + "\n")
-    return lines
+    beginnings = {name[:i] for name in names for i, letter in enumerate(name) if letter == "."}
+    if beginnings & set(names):  # a field that is a value in some events and an object in others
+        columns = [_plain(frame[name], np.arange(len(frame))) for name in frame.columns]
+        rows = [
+            {name: value for name, value in zip(names, values, strict=True) if value is not None}
+            for values in zip(*columns, strict=True)
+        ]
+        events = [unflatten(row) for row in rows]
+    else:
+        events = _nest(frame, names)
+    return [json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n" for event in events]
 
 
-def _plain(column: pd.Series) -> list[Any]:
-    """Python's own str, int, float, bool and None."""
+def _nest(frame: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
+    """What :func:`unflatten` makes of each row, column by column, which is several times as fast."""
+    events: list[dict[str, Any]] = [{} for _ in range(len(frame))]
+    with_lists = {name.partition(".")[0] for name in names if name.endswith(f".{LENGTH}")}
+    for name in names:
+        *parents, last = name.split(".")
+        there = np.flatnonzero(frame[name].notna().to_numpy())
+        for row, value in zip(there.tolist(), _plain(frame[name], there), strict=True):
+            node = events[row]
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = value
+    for name in with_lists:
+        for event in events:
+            if name in event:
+                event[name] = with_lists_of(event[name])
+    return events
+
+
+def _plain(column: pd.Series, rows: np.ndarray) -> list[Any]:
+    """Python's own str, int, float, bool and None of some rows."""
+    column = column.iloc[rows]
     missing = column.isna().to_numpy()
     values = column.astype(object).tolist()
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
