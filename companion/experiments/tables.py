@@ -201,7 +201,11 @@ def _nets(epochs: dict[str, tuple[int, int]]) -> dict[str, dict[str, NetConfig]]
         },
         "ft_transformer": {"options": {"d_block": 128}, "lr": 5e-4},
         "tab_transformer": {"lr": 5e-4},
-        "tabm": {"options": {"k": 16, "d_block": 256, "n_blocks": 3}, "lr": 2e-3, "weight_decay": 3e-4},
+        "tabm": {
+            "options": {"k": 16, "d_block": 256, "n_blocks": 2, "dropout": 0.2},
+            "lr": 2e-3,
+            "weight_decay": 1e-3,
+        },
     }
     california: dict[str, dict[str, Any]] = {
         "mlp": {"options": {"d_model": 256, "num_layers": 3}},
@@ -211,7 +215,7 @@ def _nets(epochs: dict[str, tuple[int, int]]) -> dict[str, dict[str, NetConfig]]
             "weight_decay": 0.1,
         },
         "ft_transformer": {"options": {"d_block": 128}, "lr": 7e-4},
-        "tabm": {"options": {"k": 16, "d_block": 256, "n_blocks": 3}, "lr": 2e-3, "weight_decay": 3e-4},
+        "tabm": {"options": {"k": 16, "d_block": 256, "n_blocks": 3}, "lr": 3e-3, "weight_decay": 3e-4},
     }
     chosen: dict[str, dict[str, NetConfig]] = {}
     for place, (dataset, nets) in enumerate({"adult": adult, "california": california}.items()):
@@ -227,8 +231,8 @@ def _nets(epochs: dict[str, tuple[int, int]]) -> dict[str, dict[str, NetConfig]]
 
 
 _FULL = {
-    "mlp": (12, 60), "resnet": (10, 60), "resnet-2": (10, 60), "ft_transformer": (8, 60),
-    "tab_transformer": (8, 0), "tabm": (8, 50),
+    "mlp": (12, 60), "resnet": (10, 60), "resnet-2": (10, 60), "ft_transformer": (8, 50),
+    "tab_transformer": (8, 0), "tabm": (12, 60),
 }  # fmt: skip
 _SMALL: dict[str, dict[str, bool | int | float | str]] = {
     "mlp": {"d_model": 8},
