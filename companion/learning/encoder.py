@@ -45,14 +45,14 @@ def stable_hash(value: str, buckets: int) -> int:
 class TableEncoder:
     """Numbers scaled, categories indexed, times as circles.
 
-    Numerical columns are mapped to a normal distribution by their training quantiles, or shifted and
-    scaled to mean 0 and standard deviation 1. The quantiles are taken with a little noise on the values.
-    Without it, a lowest value that many rows share (no capital gain, say) would be mapped to the far end of
-    the normal distribution; with it, to the middle of the ranks that it takes up. A missing number becomes 0, and a column that had missing
-    numbers in training gets a second feature, 1 where it is missing. Categorical columns become indices:
-    0 for missing, 1 for values that training saw fewer than ``min_count`` times or never, then the others
-    in alphabetical order. Hashed columns become one of so many buckets after these two. Time columns
-    become hour of day and day of week, each as sine and cosine.
+    Numerical columns are mapped to a normal distribution by their training quantiles, or shifted and scaled
+    to mean 0 and standard deviation 1. The quantiles are taken with a little noise on the values. Without
+    it, a lowest value that many rows share (no capital gain, say) would be mapped to the far end of the
+    normal distribution; with it, to the middle of the ranks that it takes up. A missing number becomes 0,
+    and a column that had missing numbers in training gets a second feature, 1 where it is missing.
+    Categorical columns become indices: 0 for missing, 1 for values that training saw fewer than
+    ``min_count`` times or never, then the others in alphabetical order. Hashed columns become one of so
+    many buckets after these two. Time columns become hour of day and day of week, each as sine and cosine.
 
     Args:
         numerical: names of the numerical columns.
