@@ -12,6 +12,7 @@ from companion.experiments.base import Context
 from companion.experiments.tables import NetConfig
 from companion.learning.loop import evaluate
 from companion.learning.tables import TableObjective, boosting, predict, prepare, score
+from tests.small_tables import SMALL_TABLES
 
 CPU = Compute(torch.device("cpu"), None)
 
@@ -113,11 +114,7 @@ def test_nets_learn_and_keep_their_best_epoch(table, kind):
 @pytest.fixture
 def stand_ins(monkeypatch):
     """Small synthetic tables in the place of the real ones."""
-    loaders = {
-        "adult": lambda: synthetic_table("adult", 400, num_categorical=2, num_classes=2),
-        "california": lambda: synthetic_table("california", 400, num_categorical=0, num_classes=None),
-    }
-    monkeypatch.setattr(tables, "LOADERS", loaders)
+    monkeypatch.setattr(tables, "LOADERS", SMALL_TABLES)
     tables.prepared.cache_clear()
     yield
     tables.prepared.cache_clear()
