@@ -18,7 +18,7 @@ class TableDepthConfig(Config):
     """What is trained on what.
 
     Attributes:
-        datasets: see :data:`companion.experiments.tables.LOADERS`.
+        datasets: ``"adult"``, ``"california"``, or both.
         norms: see :class:`companion.models.tabular.TabularResNet`.
         depths: how many blocks.
         base: the net and its recipe; norm, number of blocks and shortcut are set from outside.

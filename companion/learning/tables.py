@@ -78,7 +78,7 @@ class PreparedTable:
 
     @property
     def num_outputs(self) -> int:
-        """What a net must give for each row: a logit for each class, or one number."""
+        """How many numbers a net must give for each row, namely a logit for each class, or one number."""
         return self.objective.num_classes or 1
 
     def rows(self, split: str) -> np.ndarray:
