@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the training step and the input pipeline, each beside the ordinary way.
+"""`python -m benchmarks`: training steps, the input pipeline, embeddings, each beside the ordinary way.
 
 Each pair is measured in turns in one run, so that a change in the machine's speed meets both.
 """
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rtdl_revisiting_models import ResNet
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -22,9 +23,12 @@ from companion.learning.augment import normalise, random_shift_flip
 from companion.learning.config import FitConfig
 from companion.learning.loop import fit
 from companion.learning.objectives import ImageClassification
+from companion.learning.tables import TableObjective
 from companion.models.cifar_resnet import CifarResNet
+from companion.models.tabular import TabularResNet
 
 BATCH = 128
+ROWS = ("training step, net for tables", "embedding")
 MEAN, STD = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
 
 
@@ -133,8 +137,62 @@ def input_pipeline(num_workers: int, num_images: int = 5000, repeats: int = 10) 
     return first / repeats, second
 
 
+def table_nets(rows: int, features: int = 50) -> tuple[TabularResNet, ResNet, torch.Tensor]:
+    """The residual net for tables, the authors' with the same sizes, and random rows."""
+    net = TabularResNet(features, [], 256, 6, num_classes=2, norm="batch")
+    authors = ResNet(
+        d_in=features, d_out=2, n_blocks=6, d_block=256, d_hidden_multiplier=2.0, dropout1=0.1, dropout2=0.0
+    )
+    return net, authors, torch.randn(rows, features)
+
+
+def table_training(steps: int = 20, batch_size: int = 512) -> tuple[float, float]:
+    """Seconds for a training step of the residual net for tables, and of the authors' in an ordinary loop."""
+    net, authors, x = table_nets(steps * batch_size)
+    compute, labels = pick_compute(), torch.randint(0, 2, (len(x),))
+    data = (x, torch.zeros(len(x), 0, dtype=torch.long), labels)
+    config = FitConfig(num_steps=steps, batch_size=batch_size, lr=1e-3, optimizer="adamw")
+    authors.to(compute.device)
+    optimizer = torch.optim.AdamW(authors.parameters(), lr=1e-3)
+
+    def ordinary() -> None:
+        for chosen in torch.randperm(len(x)).split(batch_size):
+            optimizer.zero_grad()
+            logits = authors(x[chosen].to(compute.device))
+            F.cross_entropy(logits, labels[chosen].to(compute.device)).backward()
+            optimizer.step()
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    first, second = medians(
+        lambda: void(fit(net, data, TableObjective(2), config, compute=compute)), ordinary, rounds=5
+    )
+    return first / steps, second / steps
+
+
+@torch.inference_mode()
+def table_embedding(num_rows: int = 10_000, batch_size: int = 2000) -> tuple[float, float]:
+    """Seconds to embed rows, and to do so with the authors' net."""
+    net, authors, x = table_nets(num_rows)
+    compute = pick_compute()
+    net.to(compute.device).eval()
+    authors.to(compute.device).eval()
+    authors.output = authors.output[:-1]  # without its head
+
+    def ours() -> None:
+        with compute.autocast():
+            for batch in x.split(batch_size):
+                net(batch.to(compute.device), None, return_embedding=True).cpu()
+
+    def theirs() -> None:
+        for batch in x.split(batch_size):
+            authors(batch.to(compute.device)).cpu()
+
+    return medians(ours, theirs, rounds=7)
+
+
 def main() -> None:
-    """Measure both pairs and print the ratios."""
+    """Measure the pairs and print the ratios."""
     console = Console()
     console.print(describe_hardware())
     table = Table("what", "companion", "the ordinary way", "ratio")
@@ -143,9 +201,14 @@ def main() -> None:
         ("training step, ResNet-20, batch of 128", training_step),
         ("augmenting 5,000 images, DataLoader with 2 workers", lambda: input_pipeline(2)),
         ("augmenting 5,000 images, DataLoader's default", lambda: input_pipeline(0)),
+        ("training step, net for tables, batch of 512", table_training),
+        ("embedding 10,000 rows", table_embedding),
     ):
         ours, theirs = measure()
         table.add_row(name, f"{1000 * ours:.1f} ms", f"{1000 * theirs:.1f} ms", f"{theirs / ours:.1f}")
+        if name.startswith(ROWS):
+            rows = 512 if "512" in name else 10_000
+            table.add_row("  rows a second", f"{rows / ours:,.0f}", f"{rows / theirs:,.0f}", "")
     console.print(table)
 
 

@@ -18,7 +18,7 @@ from companion.models.cost import (
     numbers_moved,
     receptive_field,
     stage_costs,
-    time_forward,
+    time_in_turns,
 )
 from companion.models.resnet import FAMILY, ResNet, count_parameters
 
@@ -192,7 +192,7 @@ class Sleeper(nn.Module):
 def test_the_time_is_per_image_and_models_take_turns():
     log = []
     jobs = {name: (Sleeper(name, s, log), (4, 3, 2, 2)) for name, s in (("a", 0.02), ("b", 0.04))}
-    times = time_forward(jobs, CPU, rounds=3, min_seconds=0.01)
+    times = time_in_turns(jobs, CPU, rounds=3, min_seconds=0.01)
     assert [name for name, *_ in log] == list("ab" + "ababab")
     assert {call[1:] for call in log} == {(torch.float32, False, True)}
     for name, seconds in (("a", 0.005), ("b", 0.01)):
@@ -202,25 +202,25 @@ def test_the_time_is_per_image_and_models_take_turns():
 
 def test_a_quick_model_runs_several_times_in_a_round():
     log = []
-    time_forward({"a": (Sleeper("a", 0.01, log), (1, 2))}, CPU, rounds=1, min_seconds=0.05)
+    time_in_turns({"a": (Sleeper("a", 0.01, log), (1, 2))}, CPU, rounds=1, min_seconds=0.05)
     assert len(log) in range(4, 11)  # five in the warm-up and five in the round, fewer on a busy machine
 
 
 def test_inputs_have_the_precision_of_the_computation():
     log = []
     compute = Compute(torch.device("cpu"), torch.bfloat16)
-    time_forward({"a": (Sleeper("a", 0, log), (1, 3, 2, 2))}, compute, rounds=1, min_seconds=0)
+    time_in_turns({"a": (Sleeper("a", 0, log), (1, 3, 2, 2))}, compute, rounds=1, min_seconds=0)
     assert {dtype for _, dtype, *_ in log} == {torch.bfloat16}
 
 
 def test_no_round_is_refused():
     with pytest.raises(ValueError, match="not 0"):
-        time_forward({}, CPU, rounds=0)
+        time_in_turns({}, CPU, rounds=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_time_is_that_of_the_work_and_not_of_its_start():
     size = 8192
     job = {"product": (nn.Linear(size, size), (size, size))}
-    seconds = time_forward(job, Compute(torch.device("cuda"), None, torch.contiguous_format), rounds=3)
+    seconds = time_in_turns(job, Compute(torch.device("cuda"), None, torch.contiguous_format), rounds=3)
     assert seconds["product"].median * size > 2 * size**3 / 2e15  # no such device does 2 PFLOP/s in float32

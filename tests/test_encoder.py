@@ -50,7 +50,25 @@ def test_quantiles_are_scikit_learns():
     ours = TableEncoder(["age"]).fit(frame).transform(new)[0][:, 0].numpy()
     oracle = QuantileTransformer(n_quantiles=66, output_distribution="normal", subsample=None)
     oracle.fit(frame[["age"]].to_numpy())
-    np.testing.assert_allclose(ours, oracle.transform(new[["age"]].to_numpy())[:, 0], atol=1e-5)
+    np.testing.assert_allclose(ours, oracle.transform(new[["age"]].to_numpy())[:, 0], atol=0.05)  # the noise
+
+
+def test_a_value_that_most_rows_share_is_not_mapped_to_the_far_end():
+    gains = np.where(np.arange(1000) % 10 == 0, np.arange(1000) + 500.0, 0.0)  # nine of ten are 0, the lowest
+    values = (
+        TableEncoder(["gain"]).fit(pd.DataFrame({"gain": gains})).transform(pd.DataFrame({"gain": gains}))
+    )
+    assert abs(float(values[0][gains == 0].mean())) < 0.3  # the middle of the lower nine tenths
+    assert float(values[0][gains > 0].min()) > 1.2  # the ninth tenth of a normal distribution is at 1.28
+
+
+def test_categories_are_listed_as_they_are_indexed():
+    fitted = TableEncoder([], ["job", "host"], hashed={"host": 3})
+    frame = pd.DataFrame({"job": ["nurse", "cook", None], "host": ["a", "b", "c"]})
+    assert fitted.fit(frame).categories("job") == ["cook", "nurse"]
+    assert fitted.transform(frame)[1][:, 0].tolist() == [3, 2, 0]
+    with pytest.raises(EncoderError, match="host"):
+        fitted.categories("host")
 
 
 def test_standard_scaling_gives_mean_0_and_spread_1():

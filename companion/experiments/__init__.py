@@ -16,6 +16,9 @@ NAMES = (
     "learning_rates",
     "lesion",
     "recipe",
+    "table_cost",
+    "table_depth",
+    "tables",
 )
 
 

@@ -24,6 +24,7 @@ MISSING, UNSEEN = 0, 1
 """The first two indices of every categorical column."""
 
 Scaling = Literal["quantile", "standard"]
+_JITTER = 1e-3  # standard deviations; spreads values that occur often, see TableEncoder
 _VERSION = 1
 
 
@@ -44,12 +45,14 @@ def stable_hash(value: str, buckets: int) -> int:
 class TableEncoder:
     """Numbers scaled, categories indexed, times as circles.
 
-    Numerical columns are mapped to a normal distribution by their training quantiles, or shifted and
-    scaled to mean 0 and standard deviation 1. A missing number becomes 0, and a column that had missing
-    numbers in training gets a second feature, 1 where it is missing. Categorical columns become indices:
-    0 for missing, 1 for values that training saw fewer than ``min_count`` times or never, then the others
-    in alphabetical order. Hashed columns become one of so many buckets after these two. Time columns
-    become hour of day and day of week, each as sine and cosine.
+    Numerical columns are mapped to a normal distribution by their training quantiles, or shifted and scaled
+    to mean 0 and standard deviation 1. The quantiles are taken with a little noise on the values. Without
+    it, a lowest value that many rows share (no capital gain, say) would be mapped to the far end of the
+    normal distribution; with it, to the middle of the ranks that it takes up. A missing number becomes 0,
+    and a column that had missing numbers in training gets a second feature, 1 where it is missing.
+    Categorical columns become indices: 0 for missing, 1 for values that training saw fewer than
+    ``min_count`` times or never, then the others in alphabetical order. Hashed columns become one of so
+    many buckets after these two. Time columns become hour of day and day of week, each as sine and cosine.
 
     Args:
         numerical: names of the numerical columns.
@@ -119,7 +122,8 @@ class TableEncoder:
             return fitted | {"mean": [float(known.mean())], "std": [float(known.std()) or 1.0]}
         count = min(len(known), max(min(len(known) // 30, 1000), 10))
         transformer = QuantileTransformer(n_quantiles=count, subsample=None, output_distribution="normal")
-        transformer.fit(known[:, None])
+        noise = np.random.default_rng(0).normal(scale=_JITTER * known.std(), size=len(known))
+        transformer.fit((known + noise)[:, None])
         return fitted | {"quantiles": transformer.quantiles_[:, 0].tolist()}
 
     # ------------------------------------------------------------ transforming
@@ -218,6 +222,16 @@ class TableEncoder:
             names += [name] + [f"{name} is missing"] * bool(self._fitted[name]["missing"][0])
         circles = ("hour, sine", "hour, cosine", "weekday, sine", "weekday, cosine")
         return names + [f"{name}: {circle}" for name in self.times for circle in circles]
+
+    def categories(self, name: str) -> list[str]:
+        """The values of a categorical column that have an index of their own, from index 2 on.
+
+        Raises:
+            EncoderError: if the column is not listed, or hashed, or nothing was fitted.
+        """
+        if name not in self._categories:
+            raise EncoderError(f"{name!r} is not a fitted categorical column whose values are listed")
+        return list(self._categories[name])
 
     @property
     def num_numerical_features(self) -> int:

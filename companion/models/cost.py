@@ -15,10 +15,12 @@ import copy
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -51,7 +53,7 @@ def multiply_adds(model: nn.Module, input_shape: Sequence[int]) -> int:
         True
     """
     with FlopCounterMode(display=False) as counter:
-        _outline(model).eval()(torch.empty(*input_shape, device="meta"))
+        _outline(model).eval().requires_grad_(False)(torch.empty(*input_shape, device="meta"))
     return int(counter.get_total_flops()) // 2
 
 
@@ -200,33 +202,50 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per image: the median over the rounds, and the fastest and the slowest round."""
+    """Seconds per example: the median over the rounds, and the fastest and the slowest round."""
 
     median: float
     fastest: float
     slowest: float
 
 
-def time_forward(
+def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """The slope of ``log(values)`` over ``log(sizes)`` by least squares: 1 for a line, 2 for a square.
+
+    Raises:
+        ValueError: with fewer than two different sizes, or a number that is not positive.
+
+    Example:
+        >>> round(growth_exponent([1, 2, 4], [3, 12, 48]), 6)
+        2.0
+    """
+    if len(set(sizes)) < 2 or len(sizes) != len(values) or min(*sizes, *values) <= 0:
+        raise ValueError("need positive values for at least two different sizes")
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def time_in_turns(
     jobs: Mapping[str, tuple[nn.Module, Sequence[int]]],
     compute: Compute,
     *,
+    backward: bool = False,
     rounds: int = 7,
     min_seconds: float = 0.05,
 ) -> dict[str, Timing]:
-    """Time forward passes of several models in turns, without gradients.
+    """Time several models in turns.
 
     Each round times every model once, so that a change of the machine's speed meets all of them alike.
 
     Args:
-        jobs: by name, a model and the shape of its input batch. The models are moved to the device and
-            put in evaluation mode.
-        compute: device and precision; inputs are random numbers of that precision.
+        jobs: by name, a model and the shape of its input batch. The models are moved to the device.
+        compute: device and precision; inputs are random numbers.
+        backward: whether a forward pass in training mode is followed by a backward pass; without it the
+            models are in evaluation mode and keep nothing.
         rounds: how many times each model is timed, after it has been warmed up.
         min_seconds: how long one timing takes, at least; a quick model runs several times in it.
 
     Returns:
-        Seconds per image, by name.
+        Seconds per example, by name.
 
     Raises:
         ValueError: without a round.
@@ -234,10 +253,19 @@ def time_forward(
     if rounds < 1:
         raise ValueError(f"at least one round is needed, not {rounds}")
 
+    def work(model: nn.Module, inputs: Tensor) -> None:
+        if not backward:
+            model(inputs)
+            return
+        with compute.autocast():
+            output = model(inputs)
+        output.float().square().mean().backward()
+        model.zero_grad(set_to_none=True)
+
     def seconds(model: nn.Module, inputs: Tensor) -> float:
         start, runs, elapsed = time.perf_counter(), 0, 0.0
         while not runs or elapsed < min_seconds:
-            model(inputs)
+            work(model, inputs)
             if compute.device.type != "cpu":
                 torch.accelerator.synchronize(compute.device)
             runs, elapsed = runs + 1, time.perf_counter() - start
@@ -245,10 +273,16 @@ def time_forward(
 
     ready = {}
     samples: dict[str, list[float]] = {name: [] for name in jobs}
-    with torch.inference_mode(), compute.autocast():  # one context: it converts the weights once
+    mode = nullcontext() if backward else torch.inference_mode()
+    around = nullcontext() if backward else compute.autocast()  # one context: it converts the weights once
+    with mode, around:
         for name, (model, shape) in jobs.items():
-            inputs = torch.rand(*shape, device=compute.device).to(compute.autocast_dtype or torch.float32)
-            ready[name] = compute.model(model).eval(), compute.images(inputs) if inputs.ndim == 4 else inputs
+            inputs = torch.rand(*shape, device=compute.device)
+            if not backward:
+                inputs = inputs.to(compute.autocast_dtype or torch.float32)
+            if inputs.ndim == 4:
+                inputs = compute.images(inputs)
+            ready[name] = compute.model(model).train(backward), inputs
             seconds(*ready[name])  # warms up
         for _ in range(rounds):
             for name, job in ready.items():

@@ -54,6 +54,7 @@ class ClassicTabularBlock(nn.Module):
         dropout: share of the hidden features that are dropped while training.
         norm: the kind of norm.
         residual: whether the input is added.
+        residual_dropout: share of ``F(x)`` that is dropped while training, before it is added.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ClassicTabularBlock(nn.Module):
         dropout: float = 0.1,
         norm: NormKind = "layer",
         residual: bool = True,
+        residual_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.linear1 = nn.Linear(d_model, d_hidden)
@@ -70,11 +72,12 @@ class ClassicTabularBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(d_hidden, d_model)
         self.norm2 = make_norm(norm, d_model)
+        self.residual_dropout = nn.Dropout(residual_dropout)
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:  # (N, d_model)
         out = self.dropout(F.relu(self.norm1(self.linear1(x))))  # (N, d_hidden)
-        out = self.norm2(self.linear2(out))  # (N, d_model)
+        out = self.residual_dropout(self.norm2(self.linear2(out)))  # (N, d_model)
         return F.relu(out + x if self.residual else out)
 
 
@@ -87,9 +90,7 @@ class PreNormTabularBlock(nn.Module):
         dropout: share of the hidden features that are dropped while training.
         norm: the kind of norm; the paper's is ``"batch"``.
         residual: whether the input is added.
-
-    Differences from the paper: its second dropout, behind the second linear layer, is left out; the
-    authors' own default for it is zero.
+        residual_dropout: share of the output that is dropped while training, before it is added.
     """
 
     def __init__(
@@ -99,18 +100,93 @@ class PreNormTabularBlock(nn.Module):
         dropout: float = 0.1,
         norm: NormKind = "layer",
         residual: bool = True,
+        residual_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm = make_norm(norm, d_model)
         self.linear1 = nn.Linear(d_model, d_hidden)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(d_hidden, d_model)
+        self.residual_dropout = nn.Dropout(residual_dropout)
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:  # (N, d_model)
         out: Tensor = self.dropout(F.relu(self.linear1(self.norm(x))))  # (N, d_hidden)
-        out = self.linear2(out)  # (N, d_model)
+        out = self.residual_dropout(self.linear2(out))  # (N, d_model)
         return out + x if self.residual else out
+
+
+def make_embedding(cardinality: int, features: int) -> nn.Embedding:
+    """An embedding whose weights start uniform within ``features ** -0.5`` of 0, as the paper's code has it.
+
+    PyTorch's own start, a normal distribution of width 1, makes categories many times as loud as numbers.
+    """
+    embedding = nn.Embedding(cardinality, features)
+    nn.init.uniform_(embedding.weight, -(features**-0.5), features**-0.5)
+    return embedding
+
+
+class TableInput(nn.Module):
+    """Each category looked up in its own embedding, and the numbers put before them.
+
+    Args:
+        num_numerical_features: numbers in a row; may be 0.
+        categorical_cardinalities: how many indices each categorical column has; may be empty.
+        d_embedding: features of each embedding; by default half the cardinality, but 2 to 32.
+
+    Attributes:
+        width: features that come out.
+
+    Raises:
+        ValueError: if there is no input at all, or a cardinality is not positive.
+    """
+
+    def __init__(
+        self,
+        num_numerical_features: int,
+        categorical_cardinalities: Sequence[int],
+        d_embedding: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_numerical_features < 0 or num_numerical_features + len(categorical_cardinalities) == 0:
+            raise ValueError("a row needs at least one numerical or categorical feature")
+        if min(categorical_cardinalities, default=1) < 1:
+            raise ValueError("every cardinality must be at least 1")
+        self.num_numerical_features = num_numerical_features
+        self.categorical_cardinalities = tuple(categorical_cardinalities)
+        sizes = [d_embedding or min(32, max(2, (c + 1) // 2)) for c in categorical_cardinalities]
+        self.embeddings = nn.ModuleList(
+            make_embedding(c, size) for c, size in zip(categorical_cardinalities, sizes, strict=True)
+        )
+        self.width = num_numerical_features + sum(sizes)
+
+    def _check(self, numerical: Tensor | None, categorical: Tensor | None) -> None:
+        for name, given, columns in (
+            ("numerical", numerical, self.num_numerical_features),
+            ("categorical", categorical, len(self.categorical_cardinalities)),
+        ):
+            found = 0 if given is None else given.shape[-1]
+            if found != columns or (given is not None and given.ndim != 2):
+                shape = "none" if given is None else str(tuple(given.shape))
+                raise ValueError(f"{name} features must have the shape (rows, {columns}), not {shape}")
+        if categorical is not None and categorical.device.type == "cpu" and categorical.numel():
+            limits = torch.tensor(self.categorical_cardinalities)
+            if bool((categorical < 0).any()) or bool((categorical >= limits).any()):
+                raise ValueError(
+                    f"a category's index is outside 0 to {(limits - 1).tolist()} (one limit for each column)"
+                )
+
+    def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
+        """(N, ``width``) of float (N, numbers) and int64 (N, columns); either may be ``None`` if empty.
+
+        Raises:
+            ValueError: if a shape is wrong or, on the CPU, an index out of range.
+        """
+        self._check(numerical, categorical)
+        parts = [] if numerical is None else [numerical]
+        if categorical is not None:
+            parts += [each(categorical[:, i]) for i, each in enumerate(self.embeddings)]  # (N, d_embedding)
+        return torch.cat(parts, dim=1)
 
 
 BLOCKS = {"classic": ClassicTabularBlock, "prenorm": PreNormTabularBlock}
@@ -135,6 +211,7 @@ class TabularResNet(nn.Module):
         residual: ``False`` for the plain twin.
         d_embedding: features of each embedding; by default half the cardinality, but 2 to 32.
         hidden_multiplier: features inside a block, as a multiple of ``d_model``.
+        residual_dropout: at the end of the blocks.
 
     Raises:
         ValueError: if there is no input at all, or a size is not positive.
@@ -163,47 +240,28 @@ class TabularResNet(nn.Module):
         residual: bool = True,
         d_embedding: int | None = None,
         hidden_multiplier: float = 2.0,
+        residual_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_numerical_features < 0 or num_numerical_features + len(categorical_cardinalities) == 0:
-            raise ValueError("a row needs at least one numerical or categorical feature")
-        if min([d_model, *categorical_cardinalities]) < 1 or num_blocks < 0:
-            raise ValueError("d_model and every cardinality must be at least 1, num_blocks at least 0")
+        if d_model < 1 or num_blocks < 0:
+            raise ValueError("d_model must be at least 1 and num_blocks at least 0")
         if block not in BLOCKS:
             raise ValueError(f"the block is one of {', '.join(BLOCKS)}, not {block!r}")
-        self.num_numerical_features = num_numerical_features
-        self.categorical_cardinalities = tuple(categorical_cardinalities)
-        sizes = [d_embedding or min(32, max(2, (c + 1) // 2)) for c in categorical_cardinalities]
-        self.embeddings = nn.ModuleList(
-            nn.Embedding(c, size) for c, size in zip(categorical_cardinalities, sizes, strict=True)
-        )
-        self.projection = nn.Linear(num_numerical_features + sum(sizes), d_model)
+        self.input = TableInput(num_numerical_features, categorical_cardinalities, d_embedding)
+        self.projection = nn.Linear(self.input.width, d_model)
         d_hidden = int(d_model * hidden_multiplier)
         self.blocks = nn.Sequential(
-            *(BLOCKS[block](d_model, d_hidden, dropout, norm, residual) for _ in range(num_blocks))
+            *(
+                BLOCKS[block](d_model, d_hidden, dropout, norm, residual, residual_dropout)
+                for _ in range(num_blocks)
+            )
         )
         self.prenorm = block == "prenorm"
         self.norm = make_norm(norm, d_model)
         self.head = None if num_classes is None else nn.Linear(d_model, num_classes)
 
-    def _check(self, numerical: Tensor | None, categorical: Tensor | None) -> None:
-        for name, given, columns in (
-            ("numerical", numerical, self.num_numerical_features),
-            ("categorical", categorical, len(self.categorical_cardinalities)),
-        ):
-            found = 0 if given is None else given.shape[-1]
-            if found != columns or (given is not None and given.ndim != 2):
-                shape = "none" if given is None else str(tuple(given.shape))
-                raise ValueError(f"{name} features must have the shape (rows, {columns}), not {shape}")
-        if categorical is not None and categorical.device.type == "cpu" and categorical.numel():
-            limits = torch.tensor(self.categorical_cardinalities)
-            if bool((categorical < 0).any()) or bool((categorical >= limits).any()):
-                raise ValueError(
-                    f"a category's index is outside 0 to {(limits - 1).tolist()} (one limit for each column)"
-                )
-
     def forward(
-        self, numerical: Tensor | None, categorical: Tensor | None, return_embedding: bool = False
+        self, numerical: Tensor | None, categorical: Tensor | None = None, return_embedding: bool = False
     ) -> Tensor:
         """Logits (N, ``num_classes``), or the rows' embeddings (N, ``d_model``).
 
@@ -215,11 +273,7 @@ class TabularResNet(nn.Module):
         Raises:
             ValueError: if a shape is wrong or, on the CPU, an index out of range.
         """
-        self._check(numerical, categorical)
-        parts = [] if numerical is None else [numerical]
-        if categorical is not None:
-            parts += [each(categorical[:, i]) for i, each in enumerate(self.embeddings)]  # (N, d_embedding)
-        x = self.projection(torch.cat(parts, dim=1))  # (N, d_model)
+        x = self.projection(self.input(numerical, categorical))  # (N, d_model)
         embedding: Tensor = self.norm(self.blocks(x))  # (N, d_model)
         if self.prenorm:
             embedding = F.relu(embedding)

@@ -1,0 +1,274 @@
+"""Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from companion.compute import seed_everything
+from companion.data.tabular import load_adult, load_california
+from companion.experiments.base import Config, Context, Experiment
+from companion.learning.config import FitConfig
+from companion.learning.loop import Evaluation, evaluate, fit
+from companion.learning.objectives import Batch
+from companion.learning.tables import PreparedTable, boosting, predict, prepare, score
+from companion.models.resnet import count_parameters
+from companion.models.rivals import make_table_net
+from companion.runs import DataInfo, SeedResult
+
+REPLAY_STEPS = 3
+LOADERS = {"adult": load_adult, "california": load_california}
+BOOSTING = "boosting"
+EVAL_BATCH = 2048
+
+
+class NetConfig(Config):
+    """One net and how it is trained: AdamW with a warm-up and a cosine, the best epoch on validation kept.
+
+    Attributes:
+        kind: see :func:`companion.models.rivals.make_table_net`.
+        options: of the net, where they are not the defaults.
+        num_epochs: passes over the training rows.
+        lr: the highest learning rate.
+        weight_decay: of AdamW.
+        batch_size: rows in a step.
+        seed_offset: added to the seed, for a second net of the same kind.
+    """
+
+    kind: str
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    num_epochs: int
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    batch_size: int = 256
+    seed_offset: int = 0
+
+    def fit(self, num_rows: int) -> FitConfig:
+        """The recipe for a table with so many training rows."""
+        epoch = max(1, num_rows // self.batch_size)
+        num_steps = self.num_epochs * epoch
+        return FitConfig(
+            num_steps=num_steps, batch_size=self.batch_size, lr=self.lr, optimizer="adamw",
+            weight_decay=self.weight_decay, warmup_steps=min(100, num_steps // 10), schedule="cosine",
+            eval_every=epoch, checkpoint_every=5 * epoch, patience=self.num_epochs, monitor="error",
+        )  # fmt: skip
+
+
+class TablesConfig(Config):
+    """What is trained on what.
+
+    Attributes:
+        nets: the nets of each data set, by name.
+        train_size: how many training rows are used; ``None`` for all.
+        boosting: whether gradient boosting is fitted, too.
+        ensembles: names of models whose predictions are averaged.
+    """
+
+    nets: dict[str, dict[str, NetConfig]]
+    train_size: int | None = None
+    boosting: bool = True
+    ensembles: tuple[tuple[str, ...], ...] = ()
+
+
+@cache
+def prepared(dataset: str, train_size: int | None = None) -> PreparedTable:
+    """The data set as tensors; with ``train_size``, only so many training rows are kept to learn from."""
+    whole = prepare(LOADERS[dataset]())
+    train = tuple(tensor[:train_size] for tensor in whole.splits["train"])
+    return PreparedTable(
+        whole.table, whole.encoder, whole.splits | {"train": train}, whole.target_mean, whole.target_std,
+        whole.objective,
+    )  # fmt: skip
+
+
+def data_info() -> DataInfo:
+    """Both tables at once; synthetic if one of them is."""
+    tables = [prepared(name).table for name in LOADERS]
+    return DataInfo(
+        name=" and ".join(table.name for table in tables),
+        source=" and ".join(table.source for table in tables),
+        digest=" ".join(table.digest for table in tables),
+        synthetic=any(table.synthetic for table in tables),
+    )
+
+
+def build(table: PreparedTable, net: NetConfig, seed: int) -> nn.Module:
+    """The net of ``net`` for a table, with the weights of ``seed``."""
+    seed_everything(seed + net.seed_offset)
+    numerical = table.splits["train"][0].shape[1]
+    cardinalities = table.encoder.categorical_cardinalities
+    return make_table_net(net.kind, numerical, cardinalities, table.num_outputs, **net.options)
+
+
+def train(
+    table: PreparedTable, net: NetConfig, seed: int, context: Context, name: str
+) -> tuple[nn.Module, SeedResult]:
+    """Train one net and keep its best epoch; the test split is not touched.
+
+    Returns:
+        The net, and a result with the metrics ``validation`` (accuracy, or root mean squared error in the
+        target's unit), ``best_epoch`` (counted from 1) and ``parameters``, the curve ``validation`` (one
+        value an epoch) and ``first_loss``.
+    """
+    model = build(table, net, seed)
+    validation: Batch = table.splits["validation"]
+    evaluation: Evaluation = lambda m: evaluate(m, validation, table.objective, context.compute, EVAL_BATCH)  # noqa: E731
+    rows: Batch = table.splits["train"]
+    config = net.fit(len(rows[0]))
+    history = fit(
+        model, rows, table.objective, config, compute=context.compute, seed=seed + net.seed_offset,
+        evaluation=evaluation, checkpoint=context.checkpoint(name),
+        identity=f"{net.kind} {net.options} {table.table.digest}",
+        progress=name if context.progress else None,
+    )  # fmt: skip
+    errors = np.array(history.evaluations["error"])
+    classify = table.objective.num_classes is not None
+    curve = 1 - errors if classify else np.sqrt(errors) * table.target_std
+    metrics = {
+        "validation": score(table, "validation", predict(model, table, "validation", context.compute)),
+        "best_epoch": float(errors.argmin() + 1),
+        "parameters": float(count_parameters(model)),
+    }
+    curves = {
+        "validation": [round(float(value), 5) for value in curve],
+        "first_loss": history.train["loss"][:REPLAY_STEPS],
+    }
+    seconds = {name: round(history.seconds, 2)}
+    return model, SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+
+
+def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
+    """Train every net on its data set, fit the boosting, and average the ensembles.
+
+    Returns:
+        For ``"<data set>-<net>"`` the metrics and curves of :func:`train`, and ``test``, looked at once;
+        for boosting and the ensembles ``validation`` and ``test``, and for boosting ``trees``.
+    """
+    metrics: dict[str, float] = {}
+    curves: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    for dataset, nets in config.nets.items():
+        table = prepared(dataset, config.train_size)
+        predictions: dict[str, dict[str, np.ndarray]] = {}
+        if config.boosting:
+            predictions[BOOSTING], trees = boosting(table, seed)
+            metrics[f"{dataset}-{BOOSTING}.trees"] = float(trees)
+        for name, net in nets.items():
+            model, result = train(table, net, seed, context, f"{dataset}-{name}")
+            predictions[name] = {
+                split: predict(model, table, split, context.compute) for split in ("validation", "test")
+            }
+            metrics |= {f"{dataset}-{name}.{metric}": value for metric, value in result.metrics.items()}
+            curves |= {f"{dataset}-{name}.{curve}": values for curve, values in result.curves.items()}
+            seconds |= result.seconds
+        for members in config.ensembles:
+            if all(name in predictions for name in members):
+                predictions["+".join(members)] = {
+                    split: np.mean([predictions[name][split] for name in members], axis=0)
+                    for split in ("validation", "test")
+                }
+        for name, each in predictions.items():
+            for split in ("validation", "test"):
+                metrics[f"{dataset}-{name}.{split}"] = score(table, split, each[split])
+    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+
+
+def replay(config: TablesConfig, seed: int, context: Context) -> dict[str, list[float]]:
+    """The training losses of the first steps of each data set's residual net."""
+    losses = {}
+    for dataset, nets in config.nets.items():
+        table, net = prepared(dataset, config.train_size), nets["resnet"]
+        rows: Batch = table.splits["train"]
+        history = fit(
+            build(table, net, seed), rows, table.objective, net.fit(len(rows[0])),
+            compute=context.compute, seed=seed + net.seed_offset, stop_after=REPLAY_STEPS,
+        )  # fmt: skip
+        losses[f"{dataset}-resnet.first_loss"] = history.train["loss"]
+    return losses
+
+
+def _nets(epochs: dict[str, tuple[int, int]]) -> dict[str, dict[str, NetConfig]]:
+    """The nets of both data sets, each with its epochs on Adult and on California; 0 leaves a net out."""
+    adult: dict[str, dict[str, Any]] = {
+        "mlp": {"options": {"d_model": 256, "num_layers": 3, "dropout": 0.3}},
+        "resnet": {
+            "options": {"d_model": 128, "num_blocks": 4, "dropout": 0.3, "residual_dropout": 0.1},
+            "weight_decay": 1e-2,
+        },
+        "ft_transformer": {"options": {"d_block": 128}, "lr": 5e-4},
+        "tab_transformer": {"lr": 5e-4},
+        "tabm": {
+            "options": {"k": 16, "d_block": 256, "n_blocks": 2, "dropout": 0.2},
+            "lr": 2e-3,
+            "weight_decay": 1e-3,
+        },
+    }
+    california: dict[str, dict[str, Any]] = {
+        "mlp": {"options": {"d_model": 256, "num_layers": 3}},
+        "resnet": {
+            "options": {"d_model": 256, "num_blocks": 4, "dropout": 0.1, "norm": "batch"},
+            "lr": 2e-3,
+            "weight_decay": 0.1,
+        },
+        "ft_transformer": {"options": {"d_block": 128}, "lr": 7e-4},
+        "tabm": {"options": {"k": 16, "d_block": 256, "n_blocks": 3}, "lr": 3e-3, "weight_decay": 3e-4},
+    }
+    chosen: dict[str, dict[str, NetConfig]] = {}
+    for place, (dataset, nets) in enumerate({"adult": adult, "california": california}.items()):
+        chosen[dataset] = {
+            name: NetConfig(kind=name, num_epochs=epochs[name][place], **net)
+            for name, net in nets.items()
+            if epochs.get(name, (0, 0))[place]
+        }
+        if "resnet-2" in epochs:
+            again = {"num_epochs": epochs["resnet-2"][place], "seed_offset": 1000}
+            chosen[dataset]["resnet-2"] = chosen[dataset]["resnet"].model_copy(update=again)
+    return chosen
+
+
+_FULL = {
+    "mlp": (12, 60), "resnet": (10, 60), "resnet-2": (10, 60), "ft_transformer": (8, 50),
+    "tab_transformer": (8, 0), "tabm": (12, 60),
+}  # fmt: skip
+_SMALL: dict[str, dict[str, bool | int | float | str]] = {
+    "mlp": {"d_model": 8},
+    "resnet": {"d_model": 8, "num_blocks": 1},
+    "ft_transformer": {"d_block": 8, "n_blocks": 1},
+    "tab_transformer": {"d_token": 8, "num_layers": 1},
+    "tabm": {"k": 2, "d_block": 8, "n_blocks": 1},
+}
+_SMOKE = {
+    dataset: {
+        name: net.model_copy(update={"options": _SMALL[net.kind], "batch_size": 64})
+        for name, net in nets.items()
+    }
+    for dataset, nets in _nets(dict.fromkeys(_FULL, (1, 1))).items()
+}
+_ENSEMBLES = (("resnet", "ft_transformer"), ("resnet", "resnet-2"), ("resnet", BOOSTING))
+
+SCALES = {
+    "smoke": TablesConfig(nets=_SMOKE, train_size=256, ensembles=_ENSEMBLES),
+    "live": TablesConfig(
+        nets=_nets(
+            {
+                "mlp": (4, 15), "resnet": (4, 15), "ft_transformer": (1, 3), "tab_transformer": (1, 0),
+                "tabm": (1, 4),
+            }
+        )
+    ),
+    "full": TablesConfig(nets=_nets(_FULL), ensembles=_ENSEMBLES),
+}  # fmt: skip
+
+TABLES = Experiment(
+    name="tables",
+    question="How good are a residual net and its rivals on two real tables?",
+    config_type=TablesConfig,
+    scales=SCALES,
+    run=run,
+    data=data_info,
+    replay=replay,
+)

@@ -1,0 +1,173 @@
+"""Learning from a table: one way to prepare it, to train any net on it, and to judge predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from torch import Generator, Tensor, nn
+
+from companion.compute import Compute
+from companion.data.tabular import Table
+from companion.learning.encoder import TableEncoder
+from companion.learning.objectives import Batch
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class TableObjective:
+    """Cross-entropy for classes, mean squared error for a standardised number.
+
+    A net that predicts k times for each row, (N, k, outputs), learns by the mean of its k losses, so that
+    each of its members learns by itself, and is judged by the mean of its members' predictions.
+
+    Attributes:
+        num_classes: ``None`` for regression.
+    """
+
+    num_classes: int | None
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Probabilities (N, classes), or standardised numbers (N,), from a net's output."""
+        output = output.float()
+        if self.num_classes is None:
+            output = output.squeeze(-1)  # (N,) or (N, k)
+            return output if output.ndim == 1 else output.mean(dim=1)
+        probabilities = output.softmax(dim=-1)
+        return probabilities if output.ndim == 2 else probabilities.mean(dim=1)
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        """``loss``, and for classes ``error`` (share of wrong answers), of (numbers, categories, target)."""
+        numerical, categorical, target = batch
+        output = model(numerical, categorical).float()  # (N, outputs) or (N, k, outputs)
+        prediction = self.predict(output.detach())
+        members = output.flatten(0, -2)  # (N * k, outputs)
+        targets = target if output.ndim == 2 else target.repeat_interleave(output.shape[1])
+        if self.num_classes is None:
+            loss = F.mse_loss(members.squeeze(-1), targets)
+            return {"loss": loss, "error": F.mse_loss(prediction, target)}
+        loss = F.cross_entropy(members, targets)
+        return {"loss": loss, "error": (prediction.argmax(dim=1) != target).float().mean()}
+
+
+@dataclass(frozen=True)
+class PreparedTable:
+    """A table as tensors.
+
+    Attributes:
+        table: what it was made of.
+        encoder: fitted on the training rows.
+        splits: for each of ``SPLITS`` float32 numbers (N, features), int64 categories (N, columns), and the
+            target: int64 classes (N,), or float32 numbers (N,), standardised.
+        target_mean: of the training rows; 0 for classes.
+        target_std: likewise; 1 for classes.
+        objective: what a net minimises on it.
+    """
+
+    table: Table
+    encoder: TableEncoder
+    splits: dict[str, Batch]
+    target_mean: float
+    target_std: float
+    objective: TableObjective
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers a net must give for each row, namely a logit for each class, or one number."""
+        return self.objective.num_classes or 1
+
+    def rows(self, split: str) -> np.ndarray:
+        """The numbers of the rows of a split."""
+        rows: np.ndarray = getattr(self.table, split)
+        return rows
+
+
+def prepare(table: Table) -> PreparedTable:
+    """Fit the encoder on the training rows and encode all three splits.
+
+    Raises:
+        EncoderError: if the table cannot be encoded.
+    """
+    encoder = TableEncoder(table.numerical, table.categorical).fit(table.frame.iloc[table.train])
+    num_classes = None if table.class_names is None else len(table.class_names)
+    known = table.target[table.train]
+    mean, std = (float(known.mean()), float(known.std())) if num_classes is None else (0.0, 1.0)
+    splits: dict[str, Batch] = {}
+    for name in SPLITS:
+        rows = getattr(table, name)
+        numerical, categorical = encoder.transform(table.frame.iloc[rows])
+        target = torch.from_numpy(table.target[rows])
+        splits[name] = (numerical, categorical, (target - mean) / std if num_classes is None else target)
+    return PreparedTable(table, encoder, splits, mean, std, TableObjective(num_classes))
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, prepared: PreparedTable, split: str, compute: Compute, batch_size: int = 2048
+) -> np.ndarray:
+    """A net's predictions for a split: probabilities (N, classes), or numbers (N,) in the target's unit."""
+    was_training = model.training
+    model.eval()
+    numerical, categorical, _ = prepared.splits[split]
+    parts = []
+    for start in range(0, len(numerical), batch_size):
+        rows = slice(start, start + batch_size)
+        with compute.autocast():
+            output = model(numerical[rows].to(compute.device), categorical[rows].to(compute.device))
+        parts.append(prepared.objective.predict(output).cpu())
+    model.train(was_training)
+    prediction: np.ndarray = torch.cat(parts).numpy()
+    if prepared.objective.num_classes is None:
+        prediction = prediction * prepared.target_std + prepared.target_mean
+    return prediction
+
+
+def score(prepared: PreparedTable, split: str, prediction: np.ndarray) -> float:
+    """Accuracy (share of right answers) of probabilities, or the root of the mean squared error of numbers.
+
+    Args:
+        prepared: the table.
+        split: one of ``SPLITS``.
+        prediction: as :func:`predict` gives it.
+    """
+    target = prepared.table.target[prepared.rows(split)]
+    if prepared.objective.num_classes is None:
+        return float(np.sqrt(np.mean((prediction.astype(np.float64) - target) ** 2)))
+    return float(np.mean(prediction.argmax(axis=1) == target))
+
+
+def boosting(prepared: PreparedTable, seed: int = 0) -> tuple[dict[str, np.ndarray], int]:
+    """Gradient boosting of decision trees on the raw table, as scikit-learn has it.
+
+    The learning rate is half the default, and trees are added until the validation loss has not fallen for 20
+    of them. Categories and missing values are the trees' own business.
+
+    Args:
+        prepared: the table; its encoding is not used.
+        seed: decides ties and subsamples.
+
+    Returns:
+        Predictions by split, and how many trees there are.
+    """
+    table = prepared.table
+    frame = table.frame.astype(dict.fromkeys(table.categorical, pd.CategoricalDtype()))
+    classify = prepared.objective.num_classes is not None
+    kind = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
+    trees = kind(
+        learning_rate=0.05, max_iter=2000, early_stopping=True, n_iter_no_change=20,
+        categorical_features="from_dtype", random_state=seed,
+    )  # fmt: skip
+    train, held_out = table.train, table.validation
+    trees.fit(
+        frame.iloc[train],
+        table.target[train],
+        X_val=frame.iloc[held_out],
+        y_val=table.target[held_out],
+    )
+    ask = trees.predict_proba if classify else trees.predict
+    return {name: ask(frame.iloc[prepared.rows(name)]) for name in SPLITS}, trees.n_iter_

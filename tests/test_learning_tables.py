@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from companion.compute import Compute, seed_everything
+from companion.data.tabular import synthetic_table
+from companion.experiments import get_experiment, tables
+from companion.experiments.base import Context
+from companion.experiments.tables import NetConfig
+from companion.learning.loop import evaluate
+from companion.learning.tables import TableObjective, boosting, predict, prepare, score
+from tests.small_tables import SMALL_TABLES
+
+CPU = Compute(torch.device("cpu"), None)
+
+
+@pytest.fixture(scope="module", params=[None, 3], ids=["regression", "classes"])
+def table(request):
+    return prepare(synthetic_table("t", 600, num_categorical=2, num_classes=request.param))
+
+
+class Fixed(nn.Module):
+    """Gives the rows of a tensor, whatever is asked."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, numerical, categorical):
+        return self.output[: len(numerical)]
+
+
+def test_only_training_rows_decide_the_encoding(table):
+    raw = table.table
+    changed = raw.frame.copy()
+    changed.loc[np.concatenate([raw.validation, raw.test]), list(raw.numerical)] = 1e6
+    other = prepare(type(raw)(**(raw.__dict__ | {"frame": changed})))
+    for ours, theirs in zip(table.splits["train"], other.splits["train"], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_numbers_are_standardised_by_the_training_rows():
+    table = prepare(synthetic_table("t", 600, num_categorical=0, num_classes=None))
+    target = table.splits["train"][2]
+    assert target.mean().item() == pytest.approx(0, abs=1e-5)
+    assert target.std(unbiased=False).item() == pytest.approx(1, abs=1e-5)
+    back = table.splits["test"][2].numpy() * table.target_std + table.target_mean
+    np.testing.assert_allclose(back, table.table.target[table.table.test], rtol=1e-5)
+
+
+def test_members_of_an_ensemble_learn_by_themselves_and_are_judged_together():
+    objective = TableObjective(2)
+    logits = torch.tensor([[[4.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])  # three members, one row
+    rows = (torch.zeros(1, 1), torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]))
+    scalars = objective(Fixed(logits), rows, None)
+    by_hand = np.mean([-np.log(1 / (1 + np.exp(-4))), *[-np.log(1 / (1 + np.exp(1)))] * 2])
+    assert scalars["loss"].item() == pytest.approx(by_hand, rel=1e-5)
+    assert scalars["error"].item() == 0  # the mean of the probabilities is on the right side
+    numbers = TableObjective(None)
+    scalars = numbers(Fixed(torch.tensor([[[1.0], [3.0]]])), (*rows[:2], torch.tensor([2.0])), None)
+    assert scalars["loss"].item() == pytest.approx(1)
+    assert scalars["error"].item() == 0
+
+
+def test_scores_are_accuracy_and_root_mean_squared_error(table):
+    target = table.table.target[table.table.validation]
+    if table.objective.num_classes is None:
+        assert score(table, "validation", target + 2) == pytest.approx(2, rel=1e-5)
+    else:
+        right = np.eye(3)[target]
+        assert score(table, "validation", right) == 1
+        wrong = right.copy()
+        wrong[:5] = np.roll(right[:5], 1, axis=1)
+        assert score(table, "validation", wrong) == pytest.approx(1 - 5 / len(target))
+
+
+def test_predictions_agree_with_the_evaluation_and_do_not_depend_on_the_batch(table):
+    seed_everything(0)
+    net = tables.build(table, NetConfig(kind="resnet", options={"d_model": 8}, num_epochs=1), seed=0)
+    whole = predict(net, table, "test", CPU)
+    np.testing.assert_allclose(whole, predict(net, table, "test", CPU, batch_size=7), rtol=1e-4, atol=1e-5)
+    error = evaluate(net, table.splits["test"], table.objective, CPU)["error"]
+    if table.objective.num_classes is None:
+        error = np.sqrt(error) * table.target_std
+        assert score(table, "test", whole) == pytest.approx(error, rel=1e-4)
+    else:
+        assert 1 - score(table, "test", whole) == pytest.approx(error)
+
+
+def test_boosting_beats_guessing(table):
+    predictions, trees = boosting(table)
+    target = table.table.target
+    if table.objective.num_classes is None:
+        assert score(table, "test", predictions["test"]) < 0.8 * target[table.table.test].std()
+    else:
+        assert score(table, "test", predictions["test"]) > 0.45
+    assert trees > 1
+
+
+@pytest.mark.parametrize("kind", ["resnet", "mlp", "tabm"])
+def test_nets_learn_and_keep_their_best_epoch(table, kind):
+    options = {"tabm": {"k": 4, "d_block": 32, "n_blocks": 2}}.get(kind, {"d_model": 32})
+    net = NetConfig(kind=kind, options=options, num_epochs=8, lr=3e-3, batch_size=32)
+    _, result = tables.train(table, net, 0, Context(CPU, progress=False), "net")
+    curve = result.curves["validation"]
+    best = max if table.objective.num_classes else min
+    assert result.metrics["validation"] == pytest.approx(best(curve), abs=1e-4)
+    assert curve[int(result.metrics["best_epoch"]) - 1] == best(curve) != curve[0]
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Small synthetic tables in the place of the real ones."""
+    monkeypatch.setattr(tables, "LOADERS", SMALL_TABLES)
+    tables.prepared.cache_clear()
+    yield
+    tables.prepared.cache_clear()
+
+
+def test_an_ensemble_is_the_mean_of_its_members(stand_ins):
+    config = get_experiment("tables").config("smoke").model_copy(update={"ensembles": (("mlp", "mlp"),)})
+    result = tables.run(config, 0, Context(CPU, progress=False))
+    for dataset in tables.LOADERS:
+        for split in ("validation", "test"):
+            alone = result.metrics[f"{dataset}-mlp.{split}"]
+            assert result.metrics[f"{dataset}-mlp+mlp.{split}"] == pytest.approx(alone)
+
+
+def test_another_offset_is_another_net(stand_ins):
+    table = tables.prepared("california")
+    net = NetConfig(kind="resnet", options={"d_model": 8}, num_epochs=1)
+    first, second = (
+        tables.build(table, net.model_copy(update={"seed_offset": offset}), 0) for offset in (0, 7)
+    )
+    assert not torch.equal(first.head.weight, second.head.weight)

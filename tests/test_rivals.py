@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rtdl_revisiting_models import FTTransformer
+from torch import nn
+
+from companion.compute import seed_everything
+from companion.models.resnet import count_parameters
+from companion.models.rivals import NETS, TabTransformer, make_table_net
+
+SMALL = {
+    "resnet": {"d_model": 8, "num_blocks": 1},
+    "mlp": {"d_model": 8, "num_layers": 2},
+    "ft_transformer": {"d_block": 8, "n_blocks": 1, "attention_n_heads": 2},
+    "tab_transformer": {"d_token": 8, "num_layers": 1, "num_heads": 2},
+    "tabm": {"k": 3, "d_block": 8, "n_blocks": 1},
+}
+
+
+def small(kind, numbers, cardinalities, outputs=2):
+    return make_table_net(kind, numbers, cardinalities, outputs, **SMALL[kind])
+
+
+@pytest.mark.parametrize("kind", NETS)
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 3), st.lists(st.integers(1, 5), max_size=3), st.integers(1, 4))
+def test_every_net_takes_any_mix_of_columns(kind, numbers, cardinalities, rows):
+    if numbers + len(cardinalities) == 0:
+        with pytest.raises(ValueError, match="at least one"):
+            small(kind, numbers, cardinalities)
+        return
+    net = small(kind, numbers, cardinalities).eval()
+    numerical = torch.randn(rows, numbers)
+    categorical = torch.zeros(rows, len(cardinalities), dtype=torch.long)
+    output = net(numerical, categorical)
+    assert output.shape == ((rows, 3, 2) if kind == "tabm" else (rows, 2))
+    torch.testing.assert_close(output[:1], net(numerical[:1], categorical[:1]), rtol=1e-4, atol=1e-5)
+    net.train()(numerical, categorical).sum().backward()
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_every_feature_reaches_the_output(kind):
+    seed_everything(0)
+    net = small(kind, 2, [3, 4]).eval()
+    numerical = torch.randn(1, 2)
+    categorical = torch.tensor([[1, 2]])
+    before = net(numerical, categorical)
+    for column in range(2):
+        moved, other = numerical.clone(), categorical.clone()
+        moved[0, column] += 1
+        other[0, column] = 0
+        assert not torch.allclose(before, net(moved, categorical))
+        assert not torch.allclose(before, net(numerical, other))
+
+
+def test_the_ft_transformer_is_the_authors():
+    seed_everything(0)
+    ours = make_table_net("ft_transformer", 3, [4], 2)
+    seed_everything(0)
+    theirs = FTTransformer(
+        n_cont_features=3, cat_cardinalities=[4], d_out=2, **FTTransformer.get_default_kwargs()
+    )
+    x, c = torch.randn(5, 3), torch.tensor([[0], [1], [2], [3], [3]])
+    assert torch.equal(ours.eval()(x, c), theirs.eval()(x, c))
+    assert count_parameters(ours) == count_parameters(theirs)
+
+
+def test_the_tab_transformer_lets_categories_look_at_each_other():
+    net = TabTransformer(1, [5, 5], 2, d_token=8, num_layers=1, num_heads=2).eval()
+    kept: list[torch.Tensor] = []
+    net.transformer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    net(torch.zeros(2, 1), torch.tensor([[1, 2], [1, 3]]))
+    first, second = kept[0]
+    assert not torch.allclose(first[0], second[0])  # the same category beside another one
+
+
+def test_without_categories_the_tab_transformer_is_an_mlp():
+    net = TabTransformer(4, [], 2)
+    assert not any(isinstance(module, nn.MultiheadAttention) for module in net.modules())
+
+
+def test_unknown_nets_are_refused():
+    with pytest.raises(ValueError, match="resnet"):
+        make_table_net("forest", 1, [], 1)
