@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -246,20 +246,39 @@ class TableEncoder:
 
     # ------------------------------------------------------------ keeping
 
-    def save(self, path: Path) -> None:
-        """Write the encoder as JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """Everything that the encoder knows, as values that JSON can hold."""
         settings = {
             "numerical": self.numerical, "categorical": self.categorical, "times": self.times,
             "hashed": self.hashed, "scaling": self.scaling, "min_count": self.min_count,
         }  # fmt: skip
-        content = {
+        return {
             "version": _VERSION,
             "settings": settings,
             "fitted": self._fitted,
             "categories": self._categories,
         }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> TableEncoder:
+        """The encoder that :meth:`to_json` described.
+
+        Raises:
+            EncoderError: if the content is incomplete or of another version.
+        """
+        try:
+            if content["version"] != _VERSION:
+                raise EncoderError(f"the encoder has version {content['version']}, not {_VERSION}")
+            encoder = cls(**content["settings"])
+            encoder._fitted, encoder._categories = content["fitted"], content["categories"]
+        except (KeyError, TypeError) as error:
+            raise EncoderError(f"this describes no encoder: {error}") from error
+        return encoder
+
+    def save(self, path: Path) -> None:
+        """Write the encoder as JSON."""
         with atomic_path(path) as part:
-            part.write_text(json.dumps(content), encoding="utf8")
+            part.write_text(json.dumps(self.to_json()), encoding="utf8")
 
     @classmethod
     def load(cls, path: Path) -> TableEncoder:
@@ -269,11 +288,6 @@ class TableEncoder:
             EncoderError: if the file is missing, damaged, or of another version.
         """
         try:
-            content = json.loads(path.read_text("utf8"))
-            if content["version"] != _VERSION:
-                raise EncoderError(f"{path} has version {content['version']}, this program reads {_VERSION}")
-            encoder = cls(**content["settings"])
-            encoder._fitted, encoder._categories = content["fitted"], content["categories"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls.from_json(json.loads(path.read_text("utf8")))
+        except (OSError, ValueError) as error:
             raise EncoderError(f"{path} is not an encoder that can be read: {error}") from error
-        return encoder

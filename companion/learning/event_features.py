@@ -1,0 +1,209 @@
+"""From OCSF events to tensors: which field is a quantity, a category or an identifier, and what came before.
+
+Everything is fitted on events of the past that count as normal; later events only pass through.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from companion.data.events import ENTITY_COLUMNS, entities
+from companion.files import atomic_path
+from companion.learning.encoder import EncoderError, TableEncoder
+
+GAP = "seconds since the entity's last event"
+_CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
+"""Endings of whole-number fields that name something and count nothing (OCSF's naming of enumerations)."""
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FieldRules:
+    """How a field becomes features.
+
+    Attributes:
+        max_listed: categories of a field that get indices of their own; with more, the field is hashed.
+        buckets: of a hashed field.
+        max_distinct: a text field whose values are nearly all different, more than this share of those that
+            are there, tells nothing but noise and is left out.
+        min_count: events that must have a value for it to be listed; rarer ones share the index for unseen.
+    """
+
+    max_listed: int = 256
+    buckets: int = 256
+    max_distinct: float = 0.5
+    min_count: int = 5
+
+
+class GapTracker:
+    """The time since an entity's last event, over chunks of events in the order of their times.
+
+    Args:
+        columns: what names an entity, see :func:`companion.data.events.entities`.
+    """
+
+    def __init__(self, columns: Sequence[str] = ENTITY_COLUMNS) -> None:
+        self.columns = tuple(columns)
+        self._last: dict[str, int] = {}
+
+    def __call__(self, frame: pd.DataFrame) -> np.ndarray:
+        """Seconds since the last event of the same entity: float64 (N,), NaN for its first.
+
+        Args:
+            frame: events with ``time`` in milliseconds, not earlier than those of former calls.
+
+        Raises:
+            EncoderError: if there is no time, or the events are not in the order of their times.
+            DataError: if no column names an entity.
+        """
+        if "time" not in frame.columns or frame["time"].isna().any():
+            raise EncoderError("every event needs a time")
+        time = frame["time"].to_numpy(dtype=np.int64)
+        if (np.diff(time) < 0).any():
+            raise EncoderError("the events are not in the order of their times; sort them by 'time'")
+        who = entities(frame, self.columns).fillna("").to_numpy(dtype=object)
+        group = pd.Series(time).groupby(who)
+        before = group.shift().to_numpy(dtype=np.float64, copy=True)
+        first = np.flatnonzero(np.isnan(before))
+        before[first] = [self._last.get(who[row], np.nan) for row in first]
+        self._last |= {str(name): int(value) for name, value in group.last().items()}
+        gaps: np.ndarray = (time - before) / 1000
+        return gaps
+
+
+class EventFeatures:
+    """Fields of events as numbers and categories, fitted on normal events of the past.
+
+    Text and truth values are categories, and so are whole numbers that name something (OCSF's ``*_id``,
+    codes, ports). Other numbers are quantities. Fields with too many values are hashed; fields that never
+    vary, or whose values are nearly all different, are left out. Times other than ``time`` are left out.
+    Added are hour and weekday as points on circles, and the time since the entity's last event.
+
+    Args:
+        rules: see :class:`FieldRules`.
+        columns: what names an entity.
+        leave_out: fields that must not be used, such as those that tell the label.
+
+    Example:
+        >>> from companion.data.ocsf_synthetic import EventConfig, generate_events
+        >>> events = generate_events(EventConfig(num_events=500)).frame
+        >>> numerical, categorical = EventFeatures().fit(events).transform(events)
+        >>> len(numerical) == len(categorical) == 500
+        True
+    """
+
+    def __init__(
+        self,
+        rules: FieldRules | None = None,
+        columns: Sequence[str] = ENTITY_COLUMNS,
+        leave_out: Sequence[str] = (),
+    ) -> None:
+        self.rules, self.columns, self.leave_out = rules or FieldRules(), tuple(columns), tuple(leave_out)
+        self.encoder: TableEncoder | None = None
+
+    def fit(self, frame: pd.DataFrame) -> EventFeatures:
+        """Choose fields and learn scales and categories from normal events in the order of their times.
+
+        Raises:
+            EncoderError: if there are no events, no time, or no field that varies.
+            DataError: if no column names an entity.
+        """
+        if len(frame) == 0:
+            raise EncoderError("there are no events to fit on")
+        numerical, categorical, hashed = [GAP], [], {}
+        for name in frame.columns:
+            kind = self._kind(str(name), frame[name])
+            if kind == "number":
+                numerical.append(name)
+            elif kind != "nothing":
+                categorical.append(name)
+                if kind == "hashed":
+                    hashed[name] = self.rules.buckets
+        self.encoder = TableEncoder(
+            numerical, categorical, times=["time"], hashed=hashed, min_count=self.rules.min_count
+        )
+        self.encoder.fit(self._prepared(frame, GapTracker(self.columns)))
+        return self
+
+    def _kind(self, name: str, column: pd.Series) -> str:
+        known = column.dropna()
+        distinct = known.nunique()
+        if name in self.leave_out or name == "time" or name.endswith("_time") or distinct == 0:
+            return "nothing"
+        if distinct == 1 and len(known) == len(column):
+            return "nothing"
+        is_text = not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
+        if not is_text and not name.endswith(_CODES):
+            return "number"
+        if distinct > self.rules.max_listed and distinct > self.rules.max_distinct * len(known):
+            return "nothing"
+        return "hashed" if distinct > self.rules.max_listed else "listed"
+
+    def _prepared(self, frame: pd.DataFrame, gaps: GapTracker) -> pd.DataFrame:
+        """The fields that the encoder takes; those that the frame lacks are missing in every event."""
+        assert self.encoder is not None
+        columns: dict[str, pd.Index | np.ndarray] = {GAP: gaps(frame)}
+        for name in self.encoder.numerical[1:]:
+            there = frame[name] if name in frame.columns else pd.Series(np.nan, frame.index)
+            columns[name] = pd.to_numeric(there, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        for name in self.encoder.categorical:
+            there = frame[name] if name in frame.columns else pd.Series(None, frame.index, dtype=object)
+            columns[name] = there.astype(object).where(there.notna(), None).to_numpy()
+        columns["time"] = pd.to_datetime(frame["time"].to_numpy(dtype=np.int64), unit="ms", utc=True)
+        return pd.DataFrame(columns)
+
+    def transform(self, frame: pd.DataFrame, gaps: GapTracker | None = None) -> tuple[Tensor, Tensor]:
+        """Events as tensors.
+
+        Args:
+            frame: events in the order of their times; unknown fields are ignored, lacking ones are missing.
+            gaps: carries the entities' last times from chunk to chunk; a new one if not given.
+
+        Returns:
+            float32 (N, numerical features) without NaN, and int64 (N, categorical fields).
+
+        Raises:
+            EncoderError: if nothing was fitted, or the events have no time or the wrong order.
+            DataError: if no column names an entity.
+        """
+        if self.encoder is None:
+            raise EncoderError("fit the features first, on normal events of the past")
+        return self.encoder.transform(self._prepared(frame, gaps or GapTracker(self.columns)))
+
+    def save(self, path: Path) -> None:
+        """Write everything as JSON.
+
+        Raises:
+            EncoderError: if nothing was fitted.
+        """
+        if self.encoder is None:
+            raise EncoderError("fit the features first")
+        settings = {"rules": vars(self.rules), "columns": self.columns, "leave_out": self.leave_out}
+        content = {"version": _VERSION, "settings": settings, "encoder": self.encoder.to_json()}
+        with atomic_path(path) as part:
+            part.write_text(json.dumps(content), encoding="utf8")
+
+    @classmethod
+    def load(cls, path: Path) -> EventFeatures:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            EncoderError: if the file is missing, damaged, or of another version.
+        """
+        try:
+            content = json.loads(path.read_text("utf8"))
+            if content["version"] != _VERSION:
+                raise EncoderError(f"{path} has version {content['version']}, this program reads {_VERSION}")
+            settings = content["settings"]
+            features = cls(FieldRules(**settings["rules"]), settings["columns"], settings["leave_out"])
+            features.encoder = TableEncoder.from_json(content["encoder"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EncoderError(f"{path} holds no features that can be read: {error}") from error
+        return features

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from companion.data.ocsf_synthetic import EventConfig, generate_events
+from companion.learning.encoder import MISSING, UNSEEN, EncoderError
+from companion.learning.event_features import GAP, EventFeatures, FieldRules, GapTracker
+
+
+@pytest.fixture(scope="module")
+def events():
+    return generate_events(EventConfig(num_events=3000)).frame
+
+
+def made(times, who, **columns):
+    return pd.DataFrame({"time": times, "user.uid": who, **columns})
+
+
+def test_gaps_are_those_of_a_loop_and_chunks_do_not_matter():
+    rng = np.random.default_rng(0)
+    frame = made(np.sort(rng.integers(0, 10**6, 300)), rng.choice(["a", "b", "c", None], 300))
+    last, expected = {}, []
+    for time, who in zip(frame["time"], frame["user.uid"].fillna(""), strict=True):
+        expected.append((time - last[who]) / 1000 if who in last else np.nan)
+        last[who] = time
+    np.testing.assert_allclose(GapTracker()(frame), expected)
+    tracker = GapTracker()
+    parts = [tracker(frame.iloc[start : start + 37]) for start in range(0, 300, 37)]
+    np.testing.assert_allclose(np.concatenate(parts), expected)
+
+
+def test_a_tracker_wants_times_in_order():
+    with pytest.raises(EncoderError, match="order"):
+        GapTracker()(made([2, 1], ["a", "a"]))
+    with pytest.raises(EncoderError, match="time"):
+        GapTracker()(pd.DataFrame({"user.uid": ["a"]}))
+
+
+def test_fields_become_what_they_are(events):
+    features = EventFeatures(FieldRules(max_listed=50)).fit(events)
+    numerical, categorical = features.encoder.numerical, features.encoder.categorical
+    assert {GAP, "traffic.bytes_out", "file.size"} <= set(numerical)
+    assert {"class_uid", "activity_id", "device.is_managed", "http_response.code"} <= set(categorical)
+    assert {"actor.user.uid", "dst_endpoint.hostname"} <= set(features.encoder.hashed)
+    used = {*numerical, *categorical}
+    for left_out in (
+        "metadata.uid",
+        "metadata.version",
+        "metadata.logged_time",
+        "time",
+        "file.modified_time",
+    ):
+        assert left_out not in used
+    assert not any(name.endswith("_id") for name in numerical)
+
+
+def test_events_become_tensors_without_holes(events):
+    features = EventFeatures().fit(events.iloc[:2000])
+    numerical, categorical = features.transform(events.iloc[2000:])
+    assert torch.isfinite(numerical).all()
+    assert numerical.shape == (1000, features.encoder.num_numerical_features)
+    assert (categorical < torch.tensor(features.encoder.categorical_cardinalities)).all()
+
+
+def test_later_events_may_lack_fields_have_new_ones_and_new_values(events):
+    features = EventFeatures().fit(events.iloc[:2000])
+    later = events.iloc[2000:].drop(columns=["severity_id", "traffic.bytes_out"]).assign(**{"new.field": 1})
+    later["activity_name"] = "Levitate"
+    later["file.size"] = later["file.size"].astype(object)
+    later.iloc[0, later.columns.get_loc("file.size")] = "many"  # no number
+    _, categorical = features.transform(later)
+    names = list(features.encoder.categorical)
+    assert (categorical[:, names.index("severity_id")] == MISSING).all()
+    assert (categorical[:, names.index("activity_name")] == UNSEEN).all()
+
+
+def test_what_must_not_be_used_is_not(events):
+    features = EventFeatures(leave_out=["activity_id"]).fit(events)
+    assert "activity_id" not in features.encoder.categorical
+
+
+def test_features_that_were_saved_give_the_same(events, tmp_path):
+    features = EventFeatures(FieldRules(buckets=64)).fit(events.iloc[:2000])
+    features.save(tmp_path / "features.json")
+    again = EventFeatures.load(tmp_path / "features.json")
+    assert again.rules == features.rules
+    for ours, theirs in zip(features.transform(events), again.transform(events), strict=True):
+        assert torch.equal(ours, theirs)
+    (tmp_path / "broken.json").write_text("{")
+    for name in ("broken.json", "missing.json"):
+        with pytest.raises(EncoderError, match=name.partition(".")[0]):
+            EventFeatures.load(tmp_path / name)
+
+
+def test_nothing_can_be_done_before_fitting(events, tmp_path):
+    with pytest.raises(EncoderError, match="fit"):
+        EventFeatures().transform(events)
+    with pytest.raises(EncoderError, match="fit"):
+        EventFeatures().save(tmp_path / "x")
+    with pytest.raises(EncoderError, match="no events"):
+        EventFeatures().fit(events.iloc[:0])
