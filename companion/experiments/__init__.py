@@ -16,6 +16,7 @@ NAMES = (
     "learning_rates",
     "lesion",
     "recipe",
+    "tab_transformer",
     "table_cost",
     "table_depth",
     "tables",

@@ -178,16 +178,16 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
 
 
 def replay(config: TablesConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The training losses of the first steps of each data set's residual net."""
+    """The training losses of the first steps of each data set's first net."""
     losses = {}
     for dataset, nets in config.nets.items():
-        table, net = prepared(dataset, config.train_size), nets["resnet"]
+        table, (name, net) = prepared(dataset, config.train_size), next(iter(nets.items()))
         rows: Batch = table.splits["train"]
         history = fit(
             build(table, net, seed), rows, table.objective, net.fit(len(rows[0])),
             compute=context.compute, seed=seed + net.seed_offset, stop_after=REPLAY_STEPS,
         )  # fmt: skip
-        losses[f"{dataset}-resnet.first_loss"] = history.train["loss"]
+        losses[f"{dataset}-{name}.first_loss"] = history.train["loss"]
     return losses
 
 
