@@ -90,7 +90,7 @@ class SelfSupervisedResNet(nn.Module):
         mask_index: int64 (columns,), the index of a hidden category in each column.
         ignorance: float32 (numbers + columns,), nats of surprise for one who knows nothing: for a number
             the expected surprise of the standard normal distribution, for a category the logarithm of the
-            cardinality, as each were equally likely.
+            cardinality, as if each index were equally likely.
 
     Raises:
         ValueError: if there is no input at all, or a size is out of range.
