@@ -199,9 +199,10 @@ def test_the_loss_is_the_mean_over_hidden_features_alone():
 def test_who_knows_nothing_pays_one_for_every_column():
     net = make_net(2, [3, 50])
     with torch.no_grad():
-        net.heads.weight.zero_()
-        net.heads.bias.zero_()
-        net.heads.bias[2:4] = math.log(math.expm1(1 - net.resolution))  # standard deviation 1
+        for head in (net.numerical_head, *net.categorical_heads):
+            head.weight.zero_()
+            head.bias.zero_()
+        net.numerical_head.bias[2:] = math.log(math.expm1(1 - net.resolution))  # standard deviation 1
     numerical, categorical = rows(2, [3, 50], 20000)
     shares = net(numerical, categorical).surprise(numerical, categorical).mean(dim=0) / net.ignorance
     assert shares.tolist() == pytest.approx([1] * 4, abs=0.02)
@@ -302,6 +303,27 @@ def test_contrastive_training_finds_rows_again():
     assert after["lost"] < 0.65 * before["lost"]
 
 
+def test_a_run_resumes_where_heads_go_unused(tmp_path):
+    data, config = rows(2, [3], 40), FitConfig(num_steps=6, batch_size=8, lr=1e-2, optimizer="adamw")
+    whole = make_net(2, [3])  # its projection gets no gradient
+    fit(whole, data, MaskedFeatures(), config, compute=CPU)
+    for stop in (3, None):
+        net = make_net(2, [3])
+        fit(net, data, MaskedFeatures(), config, compute=CPU, checkpoint=tmp_path / "c", stop_after=stop)
+    for name, ours in net.state_dict().items():
+        assert torch.equal(ours, whole.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("numbers", "cardinalities"), COLUMNS)
+def test_mixed_precision_costs_little(numbers, cardinalities):
+    net, batch = make_net(numbers, cardinalities).eval(), rows(numbers, cardinalities, 30)
+    mixed = Compute(torch.device("cpu"), torch.bfloat16)
+    for objective in every_objective(batch):
+        losses = [evaluate(net, batch, objective, compute)["loss"] for compute in (CPU, mixed)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert surprise(net, *batch, compute=mixed).dtype == torch.float32
+
+
 # ---------------------------------------------------------------- what is learned
 
 
@@ -319,7 +341,7 @@ def trained():
     data = dependent_rows(2000, 0)
     net = make_net(2, [4, 4, 3], d_model=32)
     config = FitConfig(
-        num_steps=500, batch_size=128, lr=5e-3, optimizer="adamw", schedule="cosine", weight_decay=0
+        num_steps=350, batch_size=128, lr=5e-3, optimizer="adamw", schedule="cosine", weight_decay=0
     )
     history = fit(net, data, MaskedFeatures(0.2), config, compute=CPU)
     assert history.train["loss"][-1] < history.train["loss"][0]

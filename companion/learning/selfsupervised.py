@@ -355,11 +355,14 @@ def surprise(
             rows = slice(start, start + batch_size)
             numbers, categories = numerical[rows].to(compute.device), categorical[rows].to(compute.device)
             for group in range(int(index.max()) + 1):
-                hidden = (index == group).to(compute.device)  # (features,)
+                hidden = index == group  # (features,)
+                columns = hidden[net.num_numerical_features :].nonzero().flatten().tolist()
                 with compute.autocast():
-                    guess = net(numbers, categories, hidden.expand(len(numbers), -1))
-                found = guess.surprise(numbers, categories)  # (N, features)
-                surprises[rows, index == group] = found[:, hidden].cpu()
+                    mask = hidden.to(compute.device).expand(len(numbers), -1)
+                    guess = net(numbers, categories, mask, columns)
+                found = guess.surprise(numbers, categories[:, columns]).cpu()  # all numbers, these columns
+                asked = torch.cat([hidden[: net.num_numerical_features], hidden.new_ones(len(columns))])
+                surprises[rows, hidden] = found[:, asked]
     finally:
         net.train(was_training)
     return surprises

@@ -27,7 +27,7 @@ class Reconstruction:
     Attributes:
         mean: float32 (N, numbers); each number is thought to be normally distributed.
         scale: float32 (N, numbers), their standard deviations, above ``resolution``.
-        logits: for each categorical column float32 (N, cardinality).
+        logits: for each categorical column that was asked for, float32 (N, cardinality).
         resolution: the least that ``scale`` can be.
     """
 
@@ -46,7 +46,7 @@ class Reconstruction:
 
         Args:
             numerical: float (N, numbers).
-            categorical: int64 (N, columns).
+            categorical: int64 (N, columns), those that were asked for.
 
         Returns:
             float32 (N, numbers + columns), numbers first.
@@ -134,8 +134,10 @@ class SelfSupervisedResNet(nn.Module):
         self.net = TabularResNet(
             2 * num_numerical_features, with_mask, d_model, num_blocks, dropout, num_classes=None, **options
         )
-        self.head_sizes = [num_numerical_features] * 2 + list(categorical_cardinalities)
-        self.heads = nn.Linear(d_model, sum(self.head_sizes))  # one below the other, all in one matrix
+        self.numerical_head = (
+            nn.Linear(d_model, 2 * num_numerical_features) if num_numerical_features else None
+        )
+        self.categorical_heads = nn.ModuleList(nn.Linear(d_model, c) for c in categorical_cardinalities)
         self.projector = (
             None
             if d_projection is None
@@ -189,11 +191,32 @@ class SelfSupervisedResNet(nn.Module):
         embedding: Tensor = self.net(numbers, categorical)
         return embedding
 
-    def forward(self, numerical: Tensor, categorical: Tensor, mask: Tensor | None = None) -> Reconstruction:
-        """What the rows' features are taken to be, from those that are not hidden; as :meth:`embed`."""
-        output: Tensor = self.heads(self.embed(numerical, categorical, mask))  # (N, sum of the sizes)
-        mean, raw, *logits = torch.split(output.float(), self.head_sizes, dim=1)
-        return Reconstruction(mean, self.resolution + F.softplus(raw), tuple(logits), self.resolution)
+    def forward(
+        self,
+        numerical: Tensor,
+        categorical: Tensor,
+        mask: Tensor | None = None,
+        columns: Sequence[int] | None = None,
+    ) -> Reconstruction:
+        """What the rows' features are taken to be, from those that are not hidden.
+
+        Args:
+            numerical: see :meth:`embed`.
+            categorical: likewise.
+            mask: likewise.
+            columns: the categorical columns that are asked for; ``None`` for all. With many categories the
+                heads cost as much as the net.
+
+        Raises:
+            ValueError: as :meth:`embed`.
+        """
+        embedding = self.embed(numerical, categorical, mask)  # (N, d_model)
+        mean = raw = embedding.new_empty(len(embedding), 0, dtype=torch.float32)
+        if self.numerical_head is not None:
+            mean, raw = self.numerical_head(embedding).float().chunk(2, dim=1)  # (N, numbers) each
+        columns = range(len(self.categorical_heads)) if columns is None else columns
+        logits = tuple(self.categorical_heads[i](embedding).float() for i in columns)
+        return Reconstruction(mean, self.resolution + F.softplus(raw), logits, self.resolution)
 
     def project(self, embedding: Tensor) -> Tensor:
         """Projections (N, ``d_projection``) of embeddings (N, ``d_model``), for contrastive learning only.
