@@ -141,6 +141,18 @@ def test_the_index_of_a_hidden_category_is_no_real_one():
         net.embed(torch.zeros(1, 1), torch.tensor([[2, 0]]))
 
 
+def test_the_net_gets_the_index_of_the_mask_where_it_hides_and_nowhere_else():
+    net, seen = make_net(1, [2, 5]), []
+    net.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    numerical, categorical = rows(1, [2, 5], 20)
+    mask = draw_mask(20, torch.arange(3), 0.5, torch.Generator().manual_seed(0))
+    net.embed(numerical, categorical, mask)
+    numbers, categories = seen[0]
+    assert torch.equal(categories == torch.tensor([2, 5]), mask[:, 1:])
+    assert torch.equal(categories[~mask[:, 1:]], categorical[~mask[:, 1:]])
+    assert torch.equal(numbers, torch.cat([numerical * ~mask[:, :1], mask[:, :1].float()], dim=1))
+
+
 def test_a_hidden_number_differs_from_one_that_is_zero():
     net = make_net(2, []).eval()
     zeros, none = torch.zeros(1, 2), torch.zeros(1, 0, dtype=torch.long)

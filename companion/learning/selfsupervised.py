@@ -96,10 +96,11 @@ class MaskedFeatures:
     The loss is the mean over all hidden features of the surprise at their true values (see
     :meth:`companion.models.selfsupervised.Reconstruction.surprise`), each divided by what knowing nothing
     costs: the logarithm of the cardinality for a category, and the expected surprise of the standard normal
-    distribution for a number. So every column, of either kind and any cardinality, starts near 1 and ends at
-    0 where it is told by the others. The entropy of the column would be another divisor. But a column that
-    nearly always holds the same value has nearly none, and its few other values would outweigh all else; a
-    constant column would divide by 0.
+    distribution for a number. So columns of either kind and any cardinality cost about 1 before training,
+    and 0 once the others tell them. What no other column tells ends at 1 for a standardised number, and for
+    categories at their entropy over the logarithm. The entropy alone would be another divisor. But a column
+    that nearly always holds the same value has nearly none, and its few other values would outweigh all
+    else; a constant column would divide by 0.
 
     Attributes:
         mask_rate: the probability that a feature is hidden.
@@ -148,9 +149,9 @@ class MaskedFeatures:
 def corrupt(
     batch: Batch, training: Batch, rate: float, groups: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Replace features of every row by those of training rows drawn at random, for each feature another.
+    """Replace features of every row by those of training rows, drawn anew for each feature.
 
-    These are draws from the feature's own distribution in training, whatever the row's other features are
+    They are draws from the feature's own distribution in training, whatever the row's other features are
     (Bahri et al. 2022, section 3). Categories are replaced as indices, before they are embedded.
 
     Args:
@@ -326,7 +327,8 @@ def surprise(
     Each group of features is hidden in turn, and the model asked for it. That takes as many passes as there
     are groups. Without groups every feature is hidden alone; features that are hidden together are judged
     without one another, which costs less and sees less. The sum over a row is a score for the row; the
-    largest features explain it.
+    largest features explain it. A number costs the square of its distance, a category a logarithm, so one
+    number that is far off can outweigh all categories.
 
     Args:
         model: a trained ``SelfSupervisedResNet``; left in the mode in which it came.
@@ -337,8 +339,8 @@ def surprise(
         batch_size: rows in one pass; it bounds the memory beside the result.
 
     Returns:
-        float32 (N, numbers + columns) on the CPU, in nats, at least 0; see
-        :meth:`companion.models.selfsupervised.Reconstruction.surprise`.
+        float32 (N, numbers + columns) on the CPU, in nats, at least 0, as
+        :meth:`companion.models.selfsupervised.Reconstruction.surprise` defines it.
 
     Raises:
         TypeError: if the model is not a ``SelfSupervisedResNet``.

@@ -83,7 +83,7 @@ class SelfSupervisedResNet(nn.Module):
         d_projection: features of the projection for contrastive learning; ``None`` for none.
         resolution: the least standard deviation of a number, as a share of its column's. It bounds what can
             be won on a number that is easily told.
-        **options: more of the residual network's.
+        **options: other arguments of the residual network.
 
     Attributes:
         net: the residual network.
@@ -180,7 +180,7 @@ class SelfSupervisedResNet(nn.Module):
             mask: bool (N, numbers + columns), true where a feature is hidden; ``None`` for nowhere.
 
         Raises:
-            ValueError: if a shape is wrong or, on the CPU, an index out of range; that of the mask is.
+            ValueError: if a shape is wrong or, on the CPU, an index out of range, as the mask's own is.
         """
         self._check(numerical, categorical, mask)
         hidden = torch.zeros_like(numerical, dtype=torch.bool)  # (N, numbers)
