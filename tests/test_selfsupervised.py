@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from companion.compute import Compute, seed_everything
+from companion.learning.config import FitConfig
+from companion.learning.encoder import MISSING, UNSEEN
+from companion.learning.loop import evaluate, fit
+from companion.learning.selfsupervised import (
+    Combined,
+    Contrastive,
+    MaskedFeatures,
+    corrupt,
+    draw_mask,
+    group_numbers,
+    surprise,
+)
+from companion.models.selfsupervised import SelfSupervisedResNet
+
+CPU = Compute(torch.device("cpu"), None)
+COLUMNS = [(3, [4, 7]), (0, [4, 7]), (3, []), (1, []), (0, [2])]
+
+
+def rows(numbers, cardinalities, count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    numerical = torch.randn(count, numbers, generator=generator)
+    categorical = torch.empty(count, len(cardinalities), dtype=torch.long)
+    for i, cardinality in enumerate(cardinalities):
+        categorical[:, i] = torch.randint(cardinality, (count,), generator=generator)
+    return numerical, categorical
+
+
+def make_net(numbers, cardinalities, **options):
+    seed_everything(0)
+    options = {"d_model": 16, "num_blocks": 1, "dropout": 0.0, "d_projection": 8} | options
+    return SelfSupervisedResNet(numbers, cardinalities, **options)
+
+
+def every_objective(training):
+    masked, contrastive = MaskedFeatures(), Contrastive(*training)
+    return [masked, contrastive, Combined(masked, contrastive, 0.5)]
+
+
+# ---------------------------------------------------------------- masks
+
+
+def test_every_row_has_something_hidden_and_the_rate_is_kept():
+    generator = torch.Generator().manual_seed(0)
+    few = draw_mask(2000, torch.arange(5), 1e-6, generator)
+    assert (few.sum(dim=1) == 1).all()
+    assert few.float().mean(dim=0).tolist() == pytest.approx([0.2] * 5, abs=0.04)  # no column is favoured
+    many = draw_mask(2000, torch.arange(20), 0.3, generator)
+    assert many.float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert draw_mask(10, torch.arange(4), 1.0, generator).all()
+
+
+def test_a_group_is_hidden_as_one():
+    mask = draw_mask(500, group_numbers([5, 5, 1, 9], 4), 0.3, torch.Generator().manual_seed(0))
+    assert torch.equal(mask[:, 0], mask[:, 1])
+    assert (mask[:, 0] != mask[:, 2]).any()
+    assert (mask[:, 2] != mask[:, 3]).any()
+
+
+def test_the_index_of_a_hidden_category_is_no_real_one():
+    net = make_net(1, [2, 5])
+    assert net.mask_index.tolist() == [2, 5]
+    assert not {MISSING, UNSEEN} & set(net.mask_index.tolist())
+    assert [len(table.weight) for table in net.net.input.embeddings] == [3, 6]
+    assert [logits.shape[1] for logits in net(*rows(1, [2, 5], 4)).logits] == [2, 5]  # never guessed either
+    with pytest.raises(ValueError, match=r"outside 0 to \[1, 4\]"):
+        net.embed(torch.zeros(1, 1), torch.tensor([[2, 0]]))
+
+
+def test_the_net_gets_the_index_of_the_mask_where_it_hides_and_nowhere_else():
+    net, seen = make_net(1, [2, 5]), []
+    net.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    numerical, categorical = rows(1, [2, 5], 20)
+    mask = draw_mask(20, torch.arange(3), 0.5, torch.Generator().manual_seed(0))
+    net.embed(numerical, categorical, mask)
+    numbers, categories = seen[0]
+    assert torch.equal(categories == torch.tensor([2, 5]), mask[:, 1:])
+    assert torch.equal(categories[~mask[:, 1:]], categorical[~mask[:, 1:]])
+    assert torch.equal(numbers, torch.cat([numerical * ~mask[:, :1], mask[:, :1].float()], dim=1))
+
+
+def test_a_hidden_number_differs_from_one_that_is_zero():
+    net = make_net(2, []).eval()
+    zeros, none = torch.zeros(1, 2), torch.zeros(1, 0, dtype=torch.long)
+    hidden = net.embed(zeros, none, torch.tensor([[True, False]]))
+    assert not torch.allclose(hidden, net.embed(zeros, none))
+
+
+def masked_loss(net, inputs, targets, mask):
+    surprises = net(*inputs, mask).surprise(*targets)
+    return torch.where(mask, surprises / net.ignorance, 0).sum()
+
+
+def test_hidden_values_do_not_reach_the_net():
+    net = make_net(3, [4, 7]).eval()
+    numerical, categorical = rows(3, [4, 7], 50)
+    mask = draw_mask(50, torch.arange(5), 0.4, torch.Generator().manual_seed(0))
+    other = rows(3, [4, 7], 50, seed=1)
+    changed = (
+        torch.where(mask[:, :3], other[0] * 1e6, numerical).masked_fill(
+            mask[:, :3] & (other[0] > 0), float("nan")
+        ),
+        torch.where(mask[:, 3:], other[1], categorical),
+    )
+    assert torch.equal(net.embed(numerical, categorical, mask), net.embed(*changed, mask))
+    assert not torch.equal(net.embed(numerical, categorical), net.embed(*changed))
+
+
+class Spy(SelfSupervisedResNet):
+    """Keeps the mask that it is asked with, and may be told other targets afterwards."""
+
+    def forward(self, numerical, categorical, mask=None):
+        self.mask = mask
+        return super().forward(numerical, categorical, mask)
+
+
+def test_the_loss_is_the_mean_over_hidden_features_alone():
+    seed_everything(0)
+    net = Spy(3, [4, 7], d_model=16, num_blocks=1).eval()
+    batch = rows(3, [4, 7], 40)
+    scalars = MaskedFeatures(0.4)(net, batch, torch.Generator().manual_seed(3))
+    mask = net.mask
+    assert 0 < mask.float().mean() < 1
+    by_hand = masked_loss(net, batch, batch, mask)
+    assert scalars["loss"].item() == pytest.approx(by_hand.item() / mask.sum().item(), rel=1e-5)
+    numbers, columns = mask[:, :3].sum(), mask[:, 3:].sum()
+    parts = scalars["numerical"] * numbers + scalars["categorical"] * columns
+    assert parts.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+    other = rows(3, [4, 7], 40, seed=1)
+    elsewhere = [torch.where(m, t, o) for m, t, o in zip(mask.split([3, 2], 1), batch, other, strict=True)]
+    assert torch.equal(masked_loss(net, batch, elsewhere, mask), by_hand)  # targets that were not asked for
+    there = [torch.where(m, o, t) for m, t, o in zip(mask.split([3, 2], 1), batch, other, strict=True)]
+    assert not torch.allclose(masked_loss(net, batch, there, mask), by_hand)
+
+
+def test_who_knows_nothing_pays_one_for_every_column():
+    net = make_net(2, [3, 50])
+    with torch.no_grad():
+        for head in (net.numerical_head, *net.categorical_heads):
+            head.weight.zero_()
+            head.bias.zero_()
+        net.numerical_head.bias[2:] = math.log(math.expm1(1 - net.resolution))  # standard deviation 1
+    numerical, categorical = rows(2, [3, 50], 20000)
+    shares = net(numerical, categorical).surprise(numerical, categorical).mean(dim=0) / net.ignorance
+    assert shares.tolist() == pytest.approx([1] * 4, abs=0.02)
+
+
+# ---------------------------------------------------------------- corruption
+
+
+def test_replacements_come_from_the_columns_own_training_values():
+    count = 300
+    numerical = 10.0 * torch.arange(2) + torch.arange(4)[:, None]  # 0 to 3, and 10 to 13
+    categorical = torch.tensor([[0, 6], [1, 7], [2, 8], [0, 6]])
+    batch = (torch.full((count, 2), -1.0), torch.full((count, 2), 5))
+    kept = tuple(t.clone() for t in batch)
+    generator = torch.Generator().manual_seed(0)
+    views = corrupt(batch, (numerical, categorical), 0.5, torch.arange(4), generator)
+    assert all(torch.equal(t, k) for t, k in zip(batch, kept, strict=True))
+    replaced = torch.cat([view != own for view, own in zip(views, batch, strict=True)], dim=1)
+    assert (replaced.sum(dim=1) == 2).all()  # half of four, in every row
+    assert replaced.float().mean(dim=0).tolist() == pytest.approx([0.5] * 4, abs=0.1)
+    for view, own, source in zip(views, batch, (numerical, categorical), strict=True):
+        for i in range(2):
+            drawn = view[:, i][view[:, i] != own[:, i]]
+            values, counts = drawn.unique(return_counts=True)
+            assert set(values.tolist()) == set(source[:, i].tolist())
+            shares = [(source[:, i] == value).float().mean().item() for value in values]
+            assert (counts / len(drawn)).tolist() == pytest.approx(shares, abs=0.12)
+
+
+def test_replacements_are_drawn_apart_but_a_group_from_one_row():
+    training = (torch.arange(1000.0).expand(3, -1).T, torch.empty(1000, 0, dtype=torch.long))
+    batch = (torch.full((50, 3), -1.0), torch.empty(50, 0, dtype=torch.long))
+    view, _ = corrupt(batch, training, 1.0, torch.tensor([0, 0, 1]), torch.Generator().manual_seed(0))
+    assert torch.equal(view[:, 0], view[:, 1])
+    assert (view[:, 0] != view[:, 2]).sum() > 40
+
+
+def test_at_least_one_feature_is_replaced():
+    batch = (torch.full((9, 3), -1.0), torch.empty(9, 0, dtype=torch.long))
+    training = (torch.zeros(1, 3), batch[1][:1])
+    view, _ = corrupt(batch, training, 0.01, torch.arange(3), torch.Generator())
+    assert ((view != batch[0]).sum(dim=1) == 1).all()
+
+
+# ---------------------------------------------------------------- objectives
+
+
+@pytest.mark.parametrize(("numbers", "cardinalities"), COLUMNS)
+@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_any_columns_and_any_number_of_rows_train_and_evaluate(numbers, cardinalities, count, norm):
+    net = make_net(numbers, cardinalities, norm=norm)
+    batch = (*rows(numbers, cardinalities, count), torch.zeros(count))  # a target is not looked at
+    for objective in every_objective(rows(numbers, cardinalities, 20)):
+        net.zero_grad()
+        scalars = objective(net.train(), batch, torch.Generator().manual_seed(0))
+        scalars["loss"].backward()
+        gradients = [p.grad for p in net.parameters() if p.grad is not None]
+        assert gradients
+        assert all(torch.isfinite(g).all() for g in gradients)
+        assert all(math.isfinite(value) for value in evaluate(net, batch, objective, CPU).values())
+    kinds = {"numerical": numbers, "categorical": len(cardinalities)}
+    assert scalars.keys() == {"loss", "masked", "contrastive", "lost"} | {k for k, n in kinds.items() if n}
+    assert surprise(net, *batch[:2]).shape == (count, numbers + len(cardinalities))
+
+
+def test_the_generator_alone_decides_what_is_drawn():
+    net, batch = make_net(3, [4, 7]).eval(), rows(3, [4, 7], 30)
+    for objective in every_objective(rows(3, [4, 7], 20)):
+        losses = []
+        for seed, noise in ((0, 1), (0, 2), (1, 1)):
+            torch.manual_seed(noise)
+            losses.append(objective(net, batch, torch.Generator().manual_seed(seed))["loss"].item())
+        assert losses[0] == losses[1] != losses[2]
+        assert evaluate(net, batch, objective, CPU) == evaluate(net, batch, objective, CPU)
+
+
+def test_together_they_are_the_weighted_sum():
+    net, batch = make_net(3, [4]).eval(), rows(3, [4], 30)
+    masked, contrastive, both = every_objective(batch)
+    scalars = {name: objective(net, batch, None) for name, objective in (("m", masked), ("c", contrastive))}
+    total = both(net, batch, None)
+    by_hand = scalars["m"]["loss"] + 0.5 * scalars["c"]["loss"]
+    assert total["loss"].item() == pytest.approx(by_hand.item(), rel=1e-6)
+    assert total["contrastive"].item() == pytest.approx(scalars["c"]["loss"].item())
+    assert not total["masked"].requires_grad
+
+
+def test_contrastive_training_finds_rows_again():
+    data = rows(8, [9], 256)
+    net = make_net(8, [9], d_model=32)
+    objective = Contrastive(*data, corruption_rate=0.15, temperature=0.1)
+    before = evaluate(net, data, objective, CPU, batch_size=64)
+    config = FitConfig(num_steps=120, batch_size=64, lr=5e-3, optimizer="adamw")
+    fit(net, data, objective, config, compute=CPU)
+    after = evaluate(net, data, objective, CPU, batch_size=64)
+    assert after["loss"] < 0.5 * before["loss"]
+    assert after["lost"] < 0.65 * before["lost"]
+
+
+def test_a_run_resumes_where_heads_go_unused(tmp_path):
+    data, config = rows(2, [3], 40), FitConfig(num_steps=6, batch_size=8, lr=1e-2, optimizer="adamw")
+    whole = make_net(2, [3])  # its projection gets no gradient
+    fit(whole, data, MaskedFeatures(), config, compute=CPU)
+    for stop in (3, None):
+        net = make_net(2, [3])
+        fit(net, data, MaskedFeatures(), config, compute=CPU, checkpoint=tmp_path / "c", stop_after=stop)
+    for name, ours in net.state_dict().items():
+        assert torch.equal(ours, whole.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("numbers", "cardinalities"), COLUMNS)
+def test_mixed_precision_costs_little(numbers, cardinalities):
+    net, batch = make_net(numbers, cardinalities).eval(), rows(numbers, cardinalities, 30)
+    mixed = Compute(torch.device("cpu"), torch.bfloat16)
+    for objective in every_objective(batch):
+        losses = [evaluate(net, batch, objective, compute)["loss"] for compute in (CPU, mixed)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert surprise(net, *batch, compute=mixed).dtype == torch.float32
+
+
+# ---------------------------------------------------------------- what is learned
+
+
+def dependent_rows(count, seed):
+    """Columns 0 and 1 tell of each other, as do the two numbers; column 2 is uniform and alone."""
+    generator = torch.Generator().manual_seed(seed)
+    category = torch.randint(4, (count,), generator=generator)
+    alone = torch.randint(3, (count,), generator=generator)
+    number = torch.randn(count, generator=generator)
+    return torch.stack([number, -number], dim=1), torch.stack([category, (category + 1) % 4, alone], dim=1)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    data = dependent_rows(2000, 0)
+    net = make_net(2, [4, 4, 3], d_model=32)
+    config = FitConfig(
+        num_steps=350, batch_size=128, lr=5e-3, optimizer="adamw", schedule="cosine", weight_decay=0
+    )
+    history = fit(net, data, MaskedFeatures(0.2), config, compute=CPU)
+    assert history.train["loss"][-1] < history.train["loss"][0]
+    return net
+
+
+def test_what_is_told_by_others_is_learned_and_what_is_not_stays_at_its_entropy(trained):
+    mean = surprise(trained, *dependent_rows(500, 1)).mean(dim=0)
+    assert (mean[[2, 3]] < 0.05).all()
+    assert mean[4].item() == pytest.approx(math.log(3), abs=0.03)
+    assert (mean[:2] / trained.ignorance[:2] < 0.3).all()
+
+
+def test_a_row_that_breaks_the_dependence_surprises_where_it_does(trained):
+    numerical, categorical = dependent_rows(500, 1)
+    usual = surprise(trained, numerical, categorical)
+    numerical, categorical = numerical.clone(), categorical.clone()
+    categorical[0, 1] = (categorical[0, 1] + 2) % 4
+    numerical[1] = torch.tensor([1.5, 1.5])
+    found = surprise(trained, numerical, categorical)
+    assert torch.equal(found[2:], usual[2:])
+    assert (found[:2].sum(dim=1) > usual.sum(dim=1).max()).all()
+    assert set(found[0].topk(2).indices.tolist()) == {2, 3}
+    assert set(found[1].topk(2).indices.tolist()) == {0, 1}
+
+
+def test_surprise_does_not_depend_on_the_batch_and_leaves_the_mode(trained):
+    data = dependent_rows(50, 2)
+    trained.train()
+    whole = surprise(trained, *data)
+    assert trained.training
+    torch.testing.assert_close(surprise(trained, *data, batch_size=7), whole, atol=1e-4, rtol=1e-4)
+    assert (whole >= 0).all()
+    assert surprise(trained, *(t[:0] for t in data)).shape == (0, 5)
+
+
+def test_features_hidden_together_are_judged_without_one_another(trained):
+    found = surprise(trained, *dependent_rows(500, 1), groups=[0, 1, 2, 2, 3])
+    alone = surprise(trained, *dependent_rows(500, 1))
+    torch.testing.assert_close(found[:, [0, 1, 4]], alone[:, [0, 1, 4]])
+    assert (found[:, [2, 3]].mean(dim=0) > 1).all()  # near log 4
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_mistakes_are_told():
+    batch = rows(2, [3], 4)
+    for objective in every_objective(batch):
+        with pytest.raises(TypeError, match="not a Linear"):
+            objective(nn.Linear(2, 2), batch, None)
+    with pytest.raises(ValueError, match="no projection"):
+        Contrastive(*batch)(make_net(2, [3], d_projection=None), batch, None)
+    with pytest.raises(ValueError, match="same columns"):
+        Contrastive(*rows(3, [3], 4))(make_net(2, [3]), batch, None)
+    with pytest.raises(ValueError, match="3 features, not 2"):
+        surprise(make_net(2, [3]), *batch, groups=[0, 1])
+    with pytest.raises(ValueError, match="shapes"):
+        make_net(2, [3]).embed(batch[0], batch[1][:2])
+    with pytest.raises(ValueError, match="mask must be bool"):
+        make_net(2, [3]).embed(*batch, torch.ones(4, 3))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MaskedFeatures(0.0),
+        lambda: MaskedFeatures(1.1),
+        lambda: Contrastive(*rows(2, [3], 4), corruption_rate=0),
+        lambda: Contrastive(*rows(2, [3], 4), temperature=0),
+        lambda: Contrastive(*rows(2, [3], 0)),
+        lambda: Combined(MaskedFeatures(), Contrastive(*rows(2, [3], 4)), weight=-1),
+        lambda: SelfSupervisedResNet(0, []),
+        lambda: SelfSupervisedResNet(1, [0]),
+        lambda: SelfSupervisedResNet(1, [], resolution=0),
+        lambda: SelfSupervisedResNet(1, [], d_projection=0),
+    ],
+)
+def test_impossible_settings_are_refused(make):
+    with pytest.raises(ValueError, match=r"must be|at least"):
+        make()
