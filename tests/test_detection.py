@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -131,7 +133,7 @@ def test_equal_scores_of_normals_flag_none_of_them():
 @pytest.mark.parametrize("bad", [[], [np.nan, 1.0]])
 def test_no_scores_and_nan_are_refused(bad):
     for choose in (lambda s: fixed_fpr(s, 0.5), normal_quantile):
-        with pytest.raises(ThresholdError, match="at least one|NaN"):
+        with pytest.raises(ThresholdError, match=r"at least one|NaN"):
             choose(np.array(bad))
 
 
@@ -228,7 +230,7 @@ def test_alarms_hold_every_flag_and_lie_apart(flags, merge):
         assert flagged[end - 1]
         covered[start:end] = True
     assert (covered | ~flagged).all()
-    assert all(b - a > merge for (_, a), (b, _) in zip(spans, spans[1:], strict=False))
+    assert all(b - a > merge for (_, a), (b, _) in pairwise(spans))
     if merge == 0:
         assert (covered == flagged).all()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -274,7 +275,7 @@ def test_faults_stand_where_they_are_said_to_stand():
     assert data.values.shape == (4 * PER_DAY,)
     assert (data.train_end, data.validation_end) == (PER_DAY, 2 * PER_DAY)
     assert sorted(fault.kind for fault in data.faults) == sorted(KINDS)
-    assert all(a.end < b.start for a, b in zip(data.faults, data.faults[1:], strict=False))
+    assert all(a.end < b.start for a, b in pairwise(data.faults))
     assert data.faults[0].start >= data.validation_end
     assert data.faults[-1].end <= len(data.values)
     assert data.labels.sum() == sum(fault.end - fault.start for fault in data.faults)

@@ -171,9 +171,9 @@ class NeighbourDistance(_Simple):
 def matrix_profile_scores(series: np.ndarray, train_series: np.ndarray, span: int) -> np.ndarray:
     """For each window of ``series`` the distance to the most similar window of ``train_series``.
 
-    Windows are z-normalised: the matrix profile of an AB-join (Yeh et al. 2016, "Matrix Profile I", definition
-    7), by brute force over all pairs. Its libraries are faster on long series, but compile for half a minute
-    first; a series of 40,000 samples against 25,000 takes seconds here.
+    Windows are z-normalised: this is the matrix profile of an AB-join (Yeh et al. 2016, "Matrix Profile I",
+    section II), by brute force over all pairs. Its libraries are faster on very long series, but compile for
+    half a minute in each new process.
 
     Args:
         series: (T,), NaN in gaps.
