@@ -120,6 +120,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
         compute: Compute | None = None,
         checkpoint: Path | None = None,
         progress: str | None = None,
+        stop_after: int | None = None,
     ) -> ResNetAE:
         """Learn to reconstruct normal windows.
 
@@ -132,6 +133,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
             compute: device and precision; by default the best device, in float32.
             checkpoint: a file to write checkpoints to, and to continue from if it is there.
             progress: the label of a progress bar; ``None`` for no bar.
+            stop_after: leave after this many steps, to look at the start only.
 
         Returns:
             The model itself.
@@ -178,6 +180,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
             checkpoint=checkpoint,
             identity=f"{json.dumps(self.get_params())} {digest.hexdigest()}",
             progress=progress,
+            stop_after=stop_after,
         )
         self.net_.eval()
         return self

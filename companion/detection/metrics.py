@@ -5,7 +5,7 @@ Labels are 1 (or true) for anomalies and 0 for normals. A score is flagged if it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,6 +154,15 @@ def recall_at_fpr(labels: np.ndarray, scores: np.ndarray, fpr: float) -> float:
         raise ValueError(f"fpr is a share from 0 to 1, not {fpr}")
     rates, recalls, _ = roc_curve(*checked(labels, scores), drop_intermediate=False)
     return float(recalls[rates <= fpr + 1e-12].max())
+
+
+def roc_points(labels: np.ndarray, scores: np.ndarray, fprs: Sequence[float] | np.ndarray) -> list[float]:
+    """The highest recall at each of the false-positive rates: a short ROC curve, see :func:`recall_at_fpr`.
+
+    Raises:
+        ValueError: see :func:`recall_at_fpr`.
+    """
+    return [recall_at_fpr(labels, scores, float(fpr)) for fpr in fprs]
 
 
 def bootstrap(

@@ -16,6 +16,7 @@ NAMES = (
     "learning_rates",
     "lesion",
     "recipe",
+    "waveforms",
 )
 
 
