@@ -178,7 +178,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
             seed=self.seed,
             evaluation=None if kept is None else lambda net: evaluate(net, kept, objective, compute),
             checkpoint=checkpoint,
-            identity=f"{json.dumps(self.get_params())} {digest.hexdigest()}",
+            identity=f"{self._parameters()} {digest.hexdigest()}",
             progress=progress,
             stop_after=stop_after,
         )
@@ -216,6 +216,10 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
                 self.channels, self.length_, self.depth, self.bottleneck,
                 self.width, self.kernel_size, self.dropout, self.norm,
             )  # fmt: skip
+
+    def _parameters(self) -> str:
+        """The parameters as JSON; NumPy's numbers become Python's."""
+        return json.dumps(self.get_params(), default=lambda number: number.item())
 
     def _tensors(self, windows: np.ndarray) -> tuple[Tensor, Tensor]:
         """What the net is given: float32 (N, C, L) without NaN, and bool (N, C, L), where it was known."""
@@ -348,7 +352,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
             raise ValueError("fit the model first")
         about = {
             "version": _VERSION,
-            "parameters": self.get_params(),
+            "parameters": json.loads(self._parameters()),
             "length": self.length_,
             "standardiser": self.standardiser_.state(),
             "threshold": self.threshold_,
@@ -372,9 +376,9 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
             model = cls(**about["parameters"])
             model.length_, model.threshold_ = int(about["length"]), about["threshold"]
             model.standardiser_ = Standardiser.from_state(about["standardiser"])
+            model.net_ = model._build()
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a model that can be read: {error}") from error
-        model.net_ = model._build()
         load_weights(path, model.net_)
         (compute or pick_compute(precision="float32")).model(model.net_).eval()
         model.history_ = History()

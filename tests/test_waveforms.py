@@ -317,6 +317,7 @@ def test_a_threshold_keeps_its_rate(fitted):
 
 def test_its_parameters_can_be_looked_at_and_copied(fitted):
     assert fitted.get_params()["bottleneck"] == 3
+    assert ResNetAE(bottleneck=np.int64(3))._parameters() == ResNetAE(bottleneck=3)._parameters()
     twin = clone(fitted)
     assert twin.get_params() == fitted.get_params()
     assert not hasattr(twin, "net_")

@@ -92,6 +92,19 @@ def test_scores_return_to_their_samples(starts, span, reduce, by_sample):
         np.testing.assert_allclose(found[sample], expected)
 
 
+@quick
+@given(st.integers(5, 30), st.integers(1, 5), sizes)
+def test_a_monitor_knows_the_last_window_that_ended(total, span, stride):
+    cut = cut_windows(np.zeros(total), span, stride)
+    scores = np.arange(len(cut)) + 1.0
+    found = cut.at_end(scores)
+    for sample in range(total):
+        ended = scores[cut.ends <= sample + 1]
+        np.testing.assert_array_equal(found[sample], ended[-1] if len(ended) else np.nan)
+    with pytest.raises(ValueError, match="one score for each"):
+        cut.at_end(scores[:-1])
+
+
 def test_a_slow_scale_sees_the_series_at_a_lower_rate():
     series = np.arange(64.0)
     fast, slow = cut_scales(series, 8, [8, 32], overlap=0.75)

@@ -115,7 +115,7 @@ def faulty_series(
 
 
 def _wander(rng: np.random.Generator, length: int, smooth: int) -> np.ndarray:
-    """Slow random changes with a standard deviation of 1."""
+    """Slow random changes: normally distributed knots, ``smooth`` samples apart, joined by straight lines."""
     knots = rng.normal(size=length // smooth + 3)
     return np.interp(np.arange(length) / smooth, np.arange(len(knots)), knots)
 

@@ -44,6 +44,23 @@ class Windows:
         """Scores of windows as scores of samples, see :func:`scores_over_time`."""
         return scores_over_time(scores, self.starts, self.span, self.series_length, reduce)
 
+    def at_end(self, scores: np.ndarray) -> np.ndarray:
+        """What a monitor knows at each sample: the score of the last window that has ended by then.
+
+        Args:
+            scores: (N,), one for each window.
+
+        Returns:
+            float64 (series_length,); NaN before the end of the first window.
+
+        Raises:
+            ValueError: for another number of scores.
+        """
+        if np.shape(scores) != self.starts.shape:
+            raise ValueError(f"need one score for each of {len(self)} windows, not {np.shape(scores)}")
+        last = np.searchsorted(self.ends, np.arange(1, self.series_length + 1), side="right")
+        return np.concatenate([[np.nan], np.asarray(scores, dtype=np.float64)])[last]
+
 
 def window_starts(series_length: int, span: int, stride: int, *, tail: bool = True) -> np.ndarray:
     """Where the windows begin: 0, ``stride``, 2 ``stride`` ... as long as they fit.

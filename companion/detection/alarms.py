@@ -75,8 +75,8 @@ def judge_alarms(
     """Compare flagged samples with known faults.
 
     A fault is found if an alarm touches it or the ``tolerance`` samples behind it. An alarm is false if it
-    touches no fault, the tolerance included. Windows flag whole spans: carry scores back to the *last*
-    sample of a window if the delay must not profit from samples of the future.
+    touches no fault, the tolerance included. For an honest delay, flag what a monitor could know at each
+    sample (:meth:`companion.data.windows.Windows.at_end`), and give a tolerance of one window.
 
     Args:
         flagged: bool (T,).

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,8 @@ class WaveformsConfig(Config):
 
     Attributes:
         bottlenecks: latent widths; the validation set chooses among them.
+        members: autoencoders of each width whose scores are averaged; one alone depends much on its
+            initial weights.
         epochs: passes over the 292 training beats.
         width: of the net.
         loss: of the net, in training.
@@ -43,7 +46,8 @@ class WaveformsConfig(Config):
     """
 
     bottlenecks: tuple[int, ...] = (1, 2, 4, 8, 32, 128)
-    epochs: int = 40
+    members: int = 3
+    epochs: int = 25
     width: int = 8
     loss: Literal["l1", "l2"] = "l1"
     score_norm: Literal["l1", "l2"] = "l2"
@@ -84,6 +88,23 @@ def _rivals(config: WaveformsConfig) -> Iterable[tuple[str, int, Callable[[], Wi
         yield "knn", size, lambda size=size: NeighbourDistance(size)  # type: ignore[misc]
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A fitted detector, or several that are asked together.
+
+    Attributes:
+        family: ``"ae"``, ``"mean"``, ``"pca"`` or ``"knn"``.
+        size: latent width, components or neighbours; 0 where there is nothing to choose.
+        validation: float64 (N,), its scores of the validation beats.
+        score: scores windows (N, L).
+    """
+
+    family: str
+    size: int
+    validation: np.ndarray
+    score: Callable[[np.ndarray], np.ndarray]
+
+
 def judge(scores: dict[str, np.ndarray], beats: Beats, config: WaveformsConfig) -> dict[str, float]:
     """Metrics of one detector from its scores of ``"validation"`` and ``"test"``.
 
@@ -110,53 +131,76 @@ def judge(scores: dict[str, np.ndarray], beats: Beats, config: WaveformsConfig) 
     return metrics
 
 
-def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
-    """Fit every detector on the training beats, choose a size for each family on validation, then test.
-
-    Returns:
-        For each family (``ae``, ``mean``, ``pca``, ``knn``) the metrics of :func:`judge` for the size that
-        validation chose, that ``size`` itself, and the curve ``roc`` (test TPR at :data:`ROC_GRID`).
-        For each size ``"<family>-<size>.validation_roc_auc"``, for each autoencoder also the curve
-        ``loss`` and, on the mean of the validation beats, ``normal_score`` and ``anomaly_score``.
-        The test set is scored by the chosen detectors only.
-    """
-    beats = _beats(config.validation_normals)
-    labels = beats.validation_labels
-    metrics: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
-    seconds: dict[str, float] = {}
-    families: dict[str, list[tuple[float, int, WindowDetector, np.ndarray]]] = {}
-    for bottleneck in config.bottlenecks:
-        what = f"ae-{bottleneck}"
-        model = build(config, bottleneck, seed).fit(
-            beats.train,
+def fit_members(
+    config: WaveformsConfig, bottleneck: int, seed: int, context: Context, train: np.ndarray
+) -> list[ResNetAE]:
+    """Autoencoders of one latent width that differ in their seeds alone."""
+    members = []
+    for member in range(config.members):
+        what = f"ae-{bottleneck}-{member}"
+        model = build(config, bottleneck, seed * config.members + member).fit(
+            train,
             epochs=config.epochs,
             validation=0.0,
             compute=Compute(context.compute.device, None),
             checkpoint=context.checkpoint(what),
             progress=what if context.progress else None,
         )
-        scores = model.score(beats.validation)
-        families.setdefault("ae", []).append((roc_auc(labels, scores), bottleneck, model, scores))
-        losses = model.history_.train["loss"]
+        members.append(model)
+    return members
+
+
+def mean_score(members: list[ResNetAE], windows: np.ndarray) -> np.ndarray:
+    """The mean of the members' scores, which are in the same units: float64 (N,)."""
+    return np.asarray(np.mean([member.score(windows) for member in members], axis=0))
+
+
+def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
+    """Fit every detector on the training beats, choose a size for each family on validation, then test.
+
+    Returns:
+        For each family (``ae``, ``mean``, ``pca``, ``knn``) the metrics of :func:`judge` for the size that
+        validation chose, that ``size`` itself, and the curve ``roc`` (test TPR at :data:`ROC_GRID`).
+        For each size ``"<family>-<size>.validation_roc_auc"``, for each autoencoder also its members' mean
+        of that (``member_roc_auc``), their ``parameters``, the mean scores of validation beats
+        (``normal_score``, ``anomaly_score``), and the curve ``loss`` of the first member. The test set is
+        scored by the chosen detectors only.
+    """
+    beats = _beats(config.validation_normals)
+    labels = beats.validation_labels
+    metrics: dict[str, float] = {}
+    curves: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    tried: list[Tried] = []
+    for bottleneck in config.bottlenecks:
+        members = fit_members(config, bottleneck, seed, context, beats.train)
+        alone = [member.score(beats.validation) for member in members]
+        scores = np.mean(alone, axis=0)
+        what = f"ae-{bottleneck}"
+        tried.append(Tried("ae", bottleneck, scores, partial(mean_score, members)))
+        losses = members[0].history_.train["loss"]
         curves[f"{what}.loss"] = window_means(losses, config.points)
         curves[f"{what}.first_loss"] = losses[:REPLAY_STEPS]
+        metrics[f"{what}.member_roc_auc"] = float(np.mean([roc_auc(labels, each) for each in alone]))
         metrics[f"{what}.normal_score"] = float(scores[labels == 0].mean())
         metrics[f"{what}.anomaly_score"] = float(scores[labels == 1].mean())
-        metrics[f"{what}.parameters"] = float(count_parameters(model.net_))
-        seconds[what] = round(model.history_.seconds, 2)
+        metrics[f"{what}.parameters"] = float(sum(count_parameters(member.net_) for member in members))
+        seconds[what] = round(sum(member.history_.seconds for member in members), 2)
     for family, size, make in _rivals(config):
         clock = time.perf_counter()
         detector = make().fit(beats.train)
-        scores = detector.score(beats.validation)
-        families.setdefault(family, []).append((roc_auc(labels, scores), size, detector, scores))
+        tried.append(Tried(family, size, detector.score(beats.validation), detector.score))
         seconds[f"{family}-{size}"] = round(time.perf_counter() - clock, 4)
-    for family, tried in families.items():
-        metrics |= {f"{family}-{size}.validation_roc_auc": auc for auc, size, _, _ in tried}
-        _, size, detector, scores = max(tried, key=lambda entry: entry[0])  # the first, if several are best
-        test = detector.score(beats.test)
-        metrics[f"{family}.size"] = float(size)
-        judged = judge({"validation": scores, "test": test}, beats, config)
+    best: dict[str, tuple[float, Tried]] = {}
+    for each in tried:
+        auc = roc_auc(labels, each.validation)
+        metrics[f"{each.family}-{each.size}.validation_roc_auc"] = auc
+        if each.family not in best or auc > best[each.family][0]:  # the first, if several are best
+            best[each.family] = auc, each
+    for family, (_, chosen) in best.items():
+        test = chosen.score(beats.test)
+        metrics[f"{family}.size"] = float(chosen.size)
+        judged = judge({"validation": chosen.validation, "test": test}, beats, config)
         metrics |= {f"{family}.{name}": value for name, value in judged.items()}
         curves[f"{family}.roc"] = roc_points(beats.test_labels, test, ROC_GRID)
     return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
@@ -166,7 +210,7 @@ def replay(config: WaveformsConfig, seed: int, context: Context) -> dict[str, li
     """The training losses of the first steps of the first autoencoder."""
     beats = _beats(config.validation_normals)
     first = config.bottlenecks[0]
-    model = build(config, first, seed).fit(
+    model = build(config, first, seed * config.members).fit(
         beats.train,
         epochs=config.epochs,
         validation=0.0,
@@ -178,7 +222,14 @@ def replay(config: WaveformsConfig, seed: int, context: Context) -> dict[str, li
 
 SCALES = {
     "smoke": WaveformsConfig(
-        bottlenecks=(2, 8), epochs=1, width=2, components=(2,), neighbours=(1,), repeats=5, points=4
+        bottlenecks=(2, 8),
+        members=2,
+        epochs=1,
+        width=2,
+        components=(2,),
+        neighbours=(1,),
+        repeats=5,
+        points=4,
     ),
     "live": WaveformsConfig(bottlenecks=(2, 8, 128), repeats=200),
     "full": WaveformsConfig(),
