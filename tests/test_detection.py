@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, precision_recall_curve
 
 from companion.detection.alarms import alarm_spans, judge_alarms
-from companion.detection.metrics import bootstrap, confusion, pr_auc, recall_at_fpr, roc_auc, wilson
+from companion.detection.metrics import (
+    bootstrap,
+    bootstrap_difference,
+    confusion,
+    pr_auc,
+    recall_at_fpr,
+    roc_auc,
+    wilson,
+)
 from companion.detection.simple import (
     MeanDistance,
     NeighbourDistance,
@@ -196,6 +204,19 @@ def test_the_bootstrap_is_seeded_and_covers():
     assert (certain.low, certain.value, certain.high) == (1, 1, 1)
     with pytest.raises(ValueError, match="repeat"):
         bootstrap(roc_auc, labels, labels, repeats=0)
+
+
+def test_detectors_are_compared_on_the_same_samples():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 100)
+    shared = rng.normal(size=200) + labels
+    better, worse = shared + 0.3 * labels, shared
+    found = bootstrap_difference(roc_auc, labels, better, worse, repeats=200)
+    assert found.value == pytest.approx(roc_auc(labels, better) - roc_auc(labels, worse))
+    assert 0 < found.low < found.value < found.high
+    assert found.high - found.low < 0.06  # the single intervals are wider than 0.1
+    none = bootstrap_difference(pr_auc, labels, worse, worse, repeats=20)
+    assert (none.low, none.value, none.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ import numpy as np
 
 from companion.compute import Compute
 from companion.data.ecg import Beats, load_ecg5000
-from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
+from companion.detection.metrics import (
+    bootstrap,
+    bootstrap_difference,
+    confusion,
+    pr_auc,
+    roc_auc,
+    roc_points,
+)
 from companion.detection.simple import MeanDistance, NeighbourDistance, PcaReconstruction, WindowDetector
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.experiments.base import Config, Context, Experiment, window_means
@@ -163,8 +170,10 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
         validation chose, that ``size`` itself, and the curve ``roc`` (test TPR at :data:`ROC_GRID`).
         For each size ``"<family>-<size>.validation_roc_auc"``, for each autoencoder also its members' mean
         of that (``member_roc_auc``), their ``parameters``, the mean scores of validation beats
-        (``normal_score``, ``anomaly_score``), and the curve ``loss`` of the first member. The test set is
-        scored by the chosen detectors only.
+        (``normal_score``, ``anomaly_score``), and the curve ``loss`` of the first member. ``gain.roc_auc``
+        and ``gain.pr_auc``, with the ends of their intervals, compare the autoencoders on the test set
+        with the simple detector that validation likes best. The test set is scored by the chosen
+        detectors only.
     """
     beats = _beats(config.validation_normals)
     labels = beats.validation_labels
@@ -197,8 +206,16 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
         metrics[f"{each.family}-{each.size}.validation_roc_auc"] = auc
         if each.family not in best or auc > best[each.family][0]:  # the first, if several are best
             best[each.family] = auc, each
+    tests = {family: chosen.score(beats.test) for family, (_, chosen) in best.items()}
+    rival = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
+    for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
+        gain = bootstrap_difference(
+            metric, beats.test_labels, tests["ae"], tests[rival], repeats=config.repeats
+        )
+        values = {"": gain.value, "_low": gain.low, "_high": gain.high}
+        metrics |= {f"gain.{name}{end}": value for end, value in values.items()}
     for family, (_, chosen) in best.items():
-        test = chosen.score(beats.test)
+        test = tests[family]
         metrics[f"{family}.size"] = float(chosen.size)
         judged = judge({"validation": chosen.validation, "test": test}, beats, config)
         metrics |= {f"{family}.{name}": value for name, value in judged.items()}
