@@ -192,7 +192,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
         if empty.any():
             raise ValueError(f"{empty.sum()} training windows hold no number at all; leave them out")
         held_out: np.ndarray | None = None
-        if isinstance(validation, np.ndarray):
+        if not isinstance(validation, (int, float)):
             held_out = as_windows(validation, self.channels)
         elif not 0 <= validation < 1:
             raise ValueError(
@@ -210,7 +210,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
 
     def _build(self) -> WaveAutoencoder:
         """The net with its initial weights; the global generator is left as it was."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             return WaveAutoencoder(
                 self.channels, self.length_, self.depth, self.bottleneck,
