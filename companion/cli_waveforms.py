@@ -34,11 +34,20 @@ Columns = Annotated[
     str | None, typer.Option(help="Names of the columns to read, with commas between; all if not given.")
 ]
 
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether the first line of a CSV file names columns; guessed."),
+]
 
-def read_numbers(path: Path, columns: str | None = None) -> np.ndarray:
+
+def read_numbers(path: Path, columns: str | None = None, header: bool | None = None) -> np.ndarray:
     """The numbers of a file as float64: (rows, columns), or any shape from NPY.
 
-    A CSV file may have a header. Empty fields and "nan" are NaN.
+    Args:
+        path: of a CSV, NPY or Parquet file. In CSV, empty fields and "nan" are NaN.
+        columns: names with commas between, of the columns to read.
+        header: whether the first line of a CSV file names the columns; guessed if ``None``. If the first
+            name is empty, that column is the index and is left out.
 
     Raises:
         ValueError: if the file is of another kind or damaged, or holds something that is no number.
@@ -68,9 +77,10 @@ def read_numbers(path: Path, columns: str | None = None) -> np.ndarray:
         except ValueError as error:  # pyarrow's word for a damaged file
             raise ValueError(f"{path} is no Parquet file that can be read: {error}") from error
     else:
-        frame = _read_csv(path)
+        frame = _read_csv(path, header)
     if columns is not None:
         names = [name.strip() for name in columns.split(",")]
+        frame.columns = frame.columns.astype(str)
         missing = [name for name in names if name not in frame.columns]
         if missing:
             raise ValueError(
@@ -83,27 +93,44 @@ def read_numbers(path: Path, columns: str | None = None) -> np.ndarray:
     return frame.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """A CSV file, with a header if its first line holds anything but numbers and gaps."""
+def _read_csv(path: Path, header: bool | None) -> pd.DataFrame:
+    """A CSV file; where ``header`` is ``None``, :func:`_has_header` decides."""
     import pandas as pd
 
     try:
         with path.open(encoding="utf8") as file:
-            first = file.readline()
-        fields = pd.to_numeric(
-            pd.Series(first.strip().split(",")).str.strip().replace("", "nan"), errors="coerce"
-        )
-        words = [field.strip().lower() for field in first.split(",")]
-        header = any(
-            pd.isna(field) and word not in ("", "nan") for field, word in zip(fields, words, strict=True)
-        )
-        return pd.read_csv(path, header=0 if header else None, skipinitialspace=True)
+            words = [word.strip().strip('"') for word in file.readline().split(",")]
+        if header is None:
+            header = _has_header(words)
+        index = 0 if header and words[0] == "" and len(words) > 1 else None
+        return pd.read_csv(path, header=0 if header else None, index_col=index, skipinitialspace=True)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} is no CSV file that can be read: {error}") from error
 
 
+def _has_header(words: list[str]) -> bool:
+    """Whether a CSV file's first line names columns.
+
+    It does if a field is neither a number nor a gap, or if the fields are 0, 1, 2 ... in this order: names
+    that pandas gives. An empty field before them is the name of pandas' index.
+
+    Example:
+        >>> _has_header(["time", "1"]), _has_header(["0", "1", "2"]), _has_header(["0.5", "", "nan"])
+        (True, True, False)
+    """
+    names = words[1:] if words[0] == "" else words
+    if len(names) > 1 and names == [str(i) for i in range(len(names))]:
+        return True
+    for word in words:
+        try:
+            float(word or "nan")
+        except ValueError:
+            return True
+    return False
+
+
 def read_windows(
-    path: Path, length: int | None, stride: int | None, columns: str | None
+    path: Path, length: int | None, stride: int | None, columns: str | None, header: bool | None = None
 ) -> np.ndarray | Windows:
     """What a file holds: windows (N, C, L), or with ``length`` the :class:`Windows` of a series.
 
@@ -112,10 +139,10 @@ def read_windows(
     """
     from companion.data.windows import cut_windows
 
-    numbers = read_numbers(path, columns)
+    numbers = read_numbers(path, columns, header)
     if length is None:
         if stride is not None:
-            raise ValueError("--stride needs --length")
+            raise ValueError("--stride is for a series: --length to fit, --series to score")
         if numbers.ndim not in (2, 3):
             raise ValueError(
                 f"{path} holds {numbers.shape}; windows are (N, L) or (N, channels, L), or --length"
@@ -161,6 +188,7 @@ def fit_waveforms(
     length: Length = None,
     stride: Stride = None,
     columns: Columns = None,
+    header: Header = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the windows, at most.")] = 50,
     bottleneck: Annotated[int, typer.Option(min=1, help="Numbers in the latent vector.")] = 8,
     depth: Annotated[int, typer.Option(min=1, help="How often the length is halved.")] = 4,
@@ -182,7 +210,7 @@ def fit_waveforms(
             raise ValueError(f"--validation is a share between 0 and 1, not {validation}")
         if not 0 < fpr < 1:
             raise ValueError(f"--fpr is a share between 0 and 1, not {fpr}")
-        learn, held = hold_out(read_windows(file, length, stride, columns), validation, seed)
+        learn, held = hold_out(read_windows(file, length, stride, columns, header), validation, seed)
         model = ResNetAE(
             channels=learn.shape[1], depth=depth, bottleneck=bottleneck, seed=seed,
             standardise=standardise,  # type: ignore[arg-type]
@@ -210,6 +238,7 @@ def score_waveforms(
     ] = False,
     stride: Stride = None,
     columns: Columns = None,
+    header: Header = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")] = None,
 ) -> None:
     """Score windows: one line each, with a verdict if the model has a threshold.
@@ -225,7 +254,7 @@ def score_waveforms(
         from companion.waveforms import ResNetAE
 
         detector = ResNetAE.load(model, pick_compute(device, "float32"))
-        found = read_windows(file, detector.length_ if series else None, stride, columns)
+        found = read_windows(file, detector.length_ if series else None, stride, columns, header)
         windows = found.values if isinstance(found, Windows) else found
         scores = detector.score(windows)
         table = pd.DataFrame({"window": range(len(scores))})

@@ -88,6 +88,19 @@ def test_a_header_is_seen(tmp_path):
         np.testing.assert_array_equal(read_numbers(path), expected)
     path.write_text("a,b\n3,4\n")
     assert read_numbers(path, "b").tolist() == [[4]]
+    path.write_text("0,1\n3,4\n")
+    assert read_numbers(path, header=False).tolist() == [[0, 1], [3, 4]]
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("columns", [None, ["a", "b", "c"]])
+def test_what_pandas_writes_comes_back(tmp_path, index, columns):
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 3)), columns=columns)
+    table.iloc[0, 0] = np.nan
+    table.to_csv(tmp_path / "data.csv", index=index)
+    np.testing.assert_allclose(read_numbers(tmp_path / "data.csv"), table.to_numpy())
+    name = str(table.columns[1])
+    assert read_numbers(tmp_path / "data.csv", name).shape == (5, 1)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +113,7 @@ def test_a_header_is_seen(tmp_path):
         ("a.csv", b"a,b\n1,x\n", {"columns": "c"}, "no column 'c'; it has: a, b"),
         ("a.npy", b"nothing", {}, "no array"),
         ("a.npy", b"", {"columns": "a"}, "no names of columns"),
-        ("a.csv", b"1,2\n", {"stride": 2}, "--stride needs"),
+        ("a.csv", b"1,2\n", {"stride": 2}, "--stride is for a series"),
         ("a.csv", b"1\n2\n", {"length": 3}, "shorter windows"),
     ],
 )
