@@ -56,7 +56,7 @@ class WaveformsConfig(Config):
     members: int = 3
     epochs: int = 25
     width: int = 8
-    loss: Literal["l1", "l2"] = "l1"
+    loss: Literal["l1", "l2"] = "l2"
     score_norm: Literal["l1", "l2"] = "l2"
     jitter: float = 0.1
     components: tuple[int, ...] = (1, 2, 3, 4, 8, 16, 32)
