@@ -1,12 +1,10 @@
-"""The command line: ``companion data``, ``companion run``, ``companion runs``, ``companion info``.
+"""The command line: ``companion data``, ``run``, ``runs``, ``classify``, ``fit``, ``score``, ``info``.
 
 Modules that need PyTorch are imported inside the commands, so that help and lists come at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,27 +12,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from companion import cli_waveforms
+from companion.cli_common import errors_as_messages
 from companion.data.sources import MIRROR_VARIABLE, REGISTRY, DataError, Dataset, cache_folder
 
 app = typer.Typer(
     help="Residual Networks, Measured: data, experiments and recorded runs.", no_args_is_help=True
 )
 data_app = typer.Typer(help="Get, check and list the data sets.", no_args_is_help=True)
+fit_app = typer.Typer(help="Fit a detector to data of your own.", no_args_is_help=True)
+score_app = typer.Typer(help="Score data of your own with a fitted detector.", no_args_is_help=True)
 runs_app = typer.Typer(help="Look at recorded runs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
+app.add_typer(fit_app, name="fit")
+app.add_typer(score_app, name="score")
+cli_waveforms.register(fit_app, score_app)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
-
-
-@contextmanager
-def _errors_as_messages() -> Iterator[None]:
-    """Show an expected error as one message and exit with status 1, without a traceback."""
-    try:
-        yield
-    except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
 def _chosen(names: list[str] | None) -> list[Dataset]:
@@ -68,7 +63,7 @@ def fetch_data(names: Names = None) -> None:
     """Get data sets into the cache: from the mirror, or else from their public sources."""
     from companion.data import cifar10, plain
 
-    with _errors_as_messages():
+    with errors_as_messages():
         failures = []
         for dataset in _chosen(names):
             try:
@@ -85,7 +80,7 @@ def verify_data(names: Names = None) -> None:
     """Check the files in the cache (all that are there, or the named ones) against the registry's digests."""
     from companion.data import cifar10, plain
 
-    with _errors_as_messages():
+    with errors_as_messages():
         cached = [d.name for d in REGISTRY.values() if (cache_folder() / d.cached).exists()]
         for dataset in _chosen(names or cached or None):
             if dataset.name == "cifar10":
@@ -106,7 +101,7 @@ def run(
     allow_synthetic: Annotated[bool, typer.Option(help="Record even without real data.")] = False,
 ) -> None:
     """Run an experiment over several seeds and record the result as JSON."""
-    with _errors_as_messages():
+    with errors_as_messages():
         from companion.compute import pick_compute
         from companion.experiments import get_experiment
         from companion.experiments.base import check_scale
@@ -131,7 +126,7 @@ def classify(
     top: Annotated[int, typer.Option(min=1, max=10, help="How many classes to name.")] = 3,
 ) -> None:
     """Say which of CIFAR-10's ten classes an image shows, with the net of chapter 4."""
-    with _errors_as_messages():
+    with errors_as_messages():
         from companion.compute import pick_compute
         from companion.experiments.classifier import trained_classifier
         from companion.inspection import load_image, predict
@@ -152,7 +147,7 @@ def list_runs(
     """List recorded runs."""
     from companion.runs import RECORDED, load_run
 
-    with _errors_as_messages():
+    with errors_as_messages():
         table = Table("file", "experiment", "scale", "data", "seeds", "date", "minutes", "hardware")
         for path in sorted((folder or RECORDED).glob("*.json")):
             found = load_run(path)
@@ -168,7 +163,7 @@ def list_runs(
 @app.command()
 def info() -> None:
     """Say what the package would compute on, and with which versions."""
-    with _errors_as_messages():
+    with errors_as_messages():
         from companion.compute import describe_hardware, pick_compute
         from companion.runs import library_versions
 

@@ -171,7 +171,65 @@ OCSF_LOGS = Dataset(
     sha256=_OCSF_LOGS_SHA256,
 )
 
-REGISTRY = {dataset.name: dataset for dataset in (CIFAR10, ADULT_TRAIN, ADULT_TEST, CALIFORNIA, OCSF_LOGS)}
+_ECG5000_PLACES = {
+    # copies in people's repositories, each with its own line ends (SHA-256 and size of the copy as it is);
+    # read by companion.data.plain, they give the file that the archive published
+    "train": (
+        (
+            "https://raw.githubusercontent.com/nina-prog/sem-data-analysis-VAE/"
+            "9acc473ed68a899c2c58eca33b53d5f14f48eccc/ECG5000/ECG5000_TRAIN.txt",
+            "64a73c47d5c785c9e87f2e07c71a985f451bd28e1120bfbdb91400401a09ec87",
+            1_128_501,
+        ),
+        (
+            "https://raw.githubusercontent.com/sushantsk1/DL/"
+            "3d8551a8d8557874c10cfd676d596f5826d681b1/ECG5000_TRAIN.txt",
+            "11a8da6d20ba403df7d9e77ac5de852e50e9cae0b54269c9f9f11700996780d0",
+            1_129_000,
+        ),
+    ),
+    "test": (
+        (
+            "https://raw.githubusercontent.com/slowman26/Temporal-Convolutional-Network-acceleration-with-FINN/"
+            "4d8053fea114eaec71d4a67e1e141126b3a85d3b/datasets/ECG5000/ECG5000_TEST.txt",
+            "baf4ad57d28daa5e79050edd4185968181762bc83d45a757753015b4ba8ab295",
+            10_156_500,
+        ),
+    ),
+}
+ECG5000_TRAIN, ECG5000_TEST = (
+    Dataset(
+        name=f"ecg5000-{part}",
+        title=f"ECG5000, the {part} file: heartbeats of one patient, 140 samples each, five classes",
+        licence="none stated; cite the UCR archive and PhysioNet (BIDMC record chf07)",
+        citation="dau2019ucr",
+        sources=(
+            Source("", filename, sha256, size),
+            *(Source(url, filename, digest, length) for url, digest, length in _ECG5000_PLACES[part]),
+        ),
+        cached=filename,
+        sha256=sha256,
+    )
+    for part, filename, sha256, size in (
+        (
+            "train",
+            "ECG5000_TRAIN.txt",
+            "0d96aff193311a6dc6111bf0dbd2f7d2313987fbf7a1da4a383d92563876057b",
+            1_128_500,
+        ),
+        (
+            "test",
+            "ECG5000_TEST.txt",
+            "baf4ad57d28daa5e79050edd4185968181762bc83d45a757753015b4ba8ab295",
+            10_156_500,
+        ),
+    )
+)
+
+REGISTRY = {
+    dataset.name: dataset
+    for dataset in (CIFAR10, ADULT_TRAIN, ADULT_TEST, CALIFORNIA, OCSF_LOGS, ECG5000_TRAIN, ECG5000_TEST)
+}
 
 
 def registry_digest() -> str:

@@ -20,6 +20,7 @@ NAMES = (
     "table_cost",
     "table_depth",
     "tables",
+    "waveforms",
 )
 
 

@@ -16,10 +16,12 @@ class FitConfig(BaseModel):
         num_steps: optimizer steps.
         batch_size: examples in a step.
         lr: the highest learning rate.
-        optimizer: ``"sgd"`` with momentum, or ``"adamw"``.
+        optimizer: ``"sgd"`` with momentum, ``"adamw"``, or ``"adam"``.
         momentum: of SGD.
         nesterov: Nesterov's form of it.
-        weight_decay: L2 penalty with SGD, decoupled decay with AdamW; on every parameter.
+        weight_decay: on every parameter. With SGD and Adam an L2 penalty: the decay is added to the
+            gradient, and Adam then divides it by the gradient's size, so that weights with large
+            gradients hardly decay. With AdamW all weights shrink by the same share.
         warmup_steps: steps in which the learning rate climbs from 0 in a straight line.
         schedule: what follows: ``"constant"``, ``"step"`` (divided by 10 at each milestone),
             ``"linear"`` or ``"cosine"`` (down to 0 at the last step).
@@ -36,7 +38,7 @@ class FitConfig(BaseModel):
     num_steps: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=1)
     lr: float = Field(default=0.1, gt=0)
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(default=1e-4, ge=0)

@@ -86,6 +86,8 @@ def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer
     """The optimizer of ``config`` over all parameters of ``model``."""
     if config.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
         model.parameters(),
         lr=config.lr,

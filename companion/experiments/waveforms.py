@@ -1,0 +1,263 @@
+"""Chapter 10's experiment: a residual autoencoder for heartbeats against simple detectors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Literal
+
+import numpy as np
+
+from companion.compute import Compute
+from companion.data.ecg import Beats, load_ecg5000
+from companion.detection.metrics import (
+    bootstrap,
+    bootstrap_difference,
+    confusion,
+    pr_auc,
+    roc_auc,
+    roc_points,
+)
+from companion.detection.simple import MeanDistance, NeighbourDistance, PcaReconstruction, WindowDetector
+from companion.detection.thresholds import fixed_fpr, tnr_target
+from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.models.resnet import count_parameters
+from companion.runs import DataInfo, SeedResult
+from companion.waveforms import ResNetAE
+
+REPLAY_STEPS = 3
+ROC_GRID = np.linspace(0, 0.1, 51)
+"""The false-positive rates at which the curve ``roc`` is given."""
+
+
+class WaveformsConfig(Config):
+    """What is fitted and how it is judged.
+
+    Attributes:
+        bottlenecks: latent widths; the validation set chooses among them.
+        members: autoencoders of each width whose scores are averaged; one alone depends much on its
+            initial weights.
+        epochs: passes over the 292 training beats.
+        width: of the net.
+        loss: of the net, in training.
+        score_norm: of the net's score.
+        jitter: noise on the net's input.
+        components: numbers of principal components; the validation set chooses.
+        neighbours: numbers of neighbours; the validation set chooses.
+        validation_normals: see :func:`companion.data.ecg.load_ecg5000`.
+        fprs: false-positive rates that thresholds are set for on the validation normals.
+        repeats: samples of the bootstrap.
+        points: how many points a training curve is averaged down to.
+    """
+
+    bottlenecks: tuple[int, ...] = (1, 2, 4, 8, 32, 128)
+    members: int = 3
+    epochs: int = 25
+    width: int = 8
+    loss: Literal["l1", "l2"] = "l2"
+    score_norm: Literal["l1", "l2"] = "l2"
+    jitter: float = 0.1
+    components: tuple[int, ...] = (1, 2, 3, 4, 8, 16, 32)
+    neighbours: tuple[int, ...] = (1, 3, 5, 10)
+    validation_normals: int = 1000
+    fprs: tuple[float, ...] = (0.01, 0.001)
+    repeats: int = 1000
+    points: int = 50
+
+
+@cache
+def _beats(validation_normals: int) -> Beats:
+    return load_ecg5000(validation_normals=validation_normals)
+
+
+def data_info() -> DataInfo:
+    """What ECG5000 is here: the real one, or its stand-in."""
+    beats = _beats(WaveformsConfig().validation_normals)
+    return DataInfo(name=beats.name, source=beats.source, digest=beats.digest, synthetic=beats.synthetic)
+
+
+def build(config: WaveformsConfig, bottleneck: int, seed: int) -> ResNetAE:
+    """The autoencoder with one latent width; no early stopping, the learning rate ends at 0."""
+    return ResNetAE(
+        bottleneck=bottleneck, width=config.width, loss=config.loss, score_norm=config.score_norm,
+        schedule="cosine", patience=None, jitter=config.jitter, amplitude=0.0, seed=seed,
+    )  # fmt: skip
+
+
+def _rivals(config: WaveformsConfig) -> Iterable[tuple[str, int, Callable[[], WindowDetector]]]:
+    """Family, size and maker of each simple detector."""
+    yield "mean", 0, MeanDistance
+    for size in config.components:
+        yield "pca", size, lambda size=size: PcaReconstruction(size)  # type: ignore[misc]
+    for size in config.neighbours:
+        yield "knn", size, lambda size=size: NeighbourDistance(size)  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A fitted detector, or several that are asked together.
+
+    Attributes:
+        family: ``"ae"``, ``"mean"``, ``"pca"`` or ``"knn"``.
+        size: latent width, components or neighbours; 0 where there is nothing to choose.
+        validation: float64 (N,), its scores of the validation beats.
+        score: scores windows (N, L).
+    """
+
+    family: str
+    size: int
+    validation: np.ndarray
+    score: Callable[[np.ndarray], np.ndarray]
+
+
+def judge(scores: dict[str, np.ndarray], beats: Beats, config: WaveformsConfig) -> dict[str, float]:
+    """Metrics of one detector from its scores of ``"validation"`` and ``"test"``.
+
+    The thresholds come from validation alone.
+
+    Returns:
+        ``validation_roc_auc``; on the test set ``roc_auc`` and ``pr_auc`` with the ends of their intervals
+        (``_low``, ``_high``); and for each threshold (``fpr_0.01``, ... and ``tnr_target``) ``.threshold``,
+        ``.tpr`` and ``.tnr`` on the test set.
+    """
+    metrics = {"validation_roc_auc": roc_auc(beats.validation_labels, scores["validation"])}
+    labels = beats.test_labels
+    for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
+        estimate = bootstrap(metric, labels, scores["test"], repeats=config.repeats)
+        metrics |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    normal = scores["validation"][beats.validation_labels == 0]
+    anomalous = scores["validation"][beats.validation_labels == 1]
+    thresholds = {f"fpr_{fpr:g}": fixed_fpr(normal, fpr) for fpr in config.fprs}
+    thresholds["tnr_target"] = tnr_target(normal, anomalous)
+    for name, threshold in thresholds.items():
+        counts = confusion(labels, scores["test"], threshold)
+        metrics |= {f"{name}.threshold": threshold, f"{name}.tpr": counts.tpr.value}
+        metrics |= {f"{name}.tnr": counts.tnr.value}
+    return metrics
+
+
+def fit_members(
+    config: WaveformsConfig, bottleneck: int, seed: int, context: Context, train: np.ndarray
+) -> list[ResNetAE]:
+    """Autoencoders of one latent width that differ in their seeds alone."""
+    members = []
+    for member in range(config.members):
+        what = f"ae-{bottleneck}-{member}"
+        model = build(config, bottleneck, seed * config.members + member).fit(
+            train,
+            epochs=config.epochs,
+            validation=0.0,
+            compute=Compute(context.compute.device, None),
+            checkpoint=context.checkpoint(what),
+            progress=what if context.progress else None,
+        )
+        members.append(model)
+    return members
+
+
+def mean_score(members: list[ResNetAE], windows: np.ndarray) -> np.ndarray:
+    """The mean of the members' scores, which are in the same units: float64 (N,)."""
+    return np.asarray(np.mean([member.score(windows) for member in members], axis=0))
+
+
+def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
+    """Fit every detector on the training beats, choose a size for each family on validation, then test.
+
+    Returns:
+        For each family (``ae``, ``mean``, ``pca``, ``knn``) the metrics of :func:`judge` for the size that
+        validation chose, that ``size`` itself, and the curve ``roc`` (test TPR at :data:`ROC_GRID`).
+        For each size ``"<family>-<size>.validation_roc_auc"``, for each autoencoder also its members' mean
+        of that (``member_roc_auc``), their ``parameters``, the mean scores of validation beats
+        (``normal_score``, ``anomaly_score``), and the curve ``loss`` of the first member. ``gain.roc_auc``
+        and ``gain.pr_auc``, with the ends of their intervals, compare the autoencoders on the test set
+        with the simple detector that validation likes best. The test set is scored by the chosen
+        detectors only.
+    """
+    beats = _beats(config.validation_normals)
+    labels = beats.validation_labels
+    metrics: dict[str, float] = {}
+    curves: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    tried: list[Tried] = []
+    for bottleneck in config.bottlenecks:
+        members = fit_members(config, bottleneck, seed, context, beats.train)
+        alone = [member.score(beats.validation) for member in members]
+        scores = np.mean(alone, axis=0)
+        what = f"ae-{bottleneck}"
+        tried.append(Tried("ae", bottleneck, scores, partial(mean_score, members)))
+        losses = members[0].history_.train["loss"]
+        curves[f"{what}.loss"] = window_means(losses, config.points)
+        curves[f"{what}.first_loss"] = losses[:REPLAY_STEPS]
+        metrics[f"{what}.member_roc_auc"] = float(np.mean([roc_auc(labels, each) for each in alone]))
+        metrics[f"{what}.normal_score"] = float(scores[labels == 0].mean())
+        metrics[f"{what}.anomaly_score"] = float(scores[labels == 1].mean())
+        metrics[f"{what}.parameters"] = float(sum(count_parameters(member.net_) for member in members))
+        seconds[what] = round(sum(member.history_.seconds for member in members), 2)
+    for family, size, make in _rivals(config):
+        clock = time.perf_counter()
+        detector = make().fit(beats.train)
+        tried.append(Tried(family, size, detector.score(beats.validation), detector.score))
+        seconds[f"{family}-{size}"] = round(time.perf_counter() - clock, 4)
+    best: dict[str, tuple[float, Tried]] = {}
+    for each in tried:
+        auc = roc_auc(labels, each.validation)
+        metrics[f"{each.family}-{each.size}.validation_roc_auc"] = auc
+        if each.family not in best or auc > best[each.family][0]:  # the first, if several are best
+            best[each.family] = auc, each
+    tests = {family: chosen.score(beats.test) for family, (_, chosen) in best.items()}
+    rival = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
+    for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
+        gain = bootstrap_difference(
+            metric, beats.test_labels, tests["ae"], tests[rival], repeats=config.repeats
+        )
+        values = {"": gain.value, "_low": gain.low, "_high": gain.high}
+        metrics |= {f"gain.{name}{end}": value for end, value in values.items()}
+    for family, (_, chosen) in best.items():
+        test = tests[family]
+        metrics[f"{family}.size"] = float(chosen.size)
+        judged = judge({"validation": chosen.validation, "test": test}, beats, config)
+        metrics |= {f"{family}.{name}": value for name, value in judged.items()}
+        curves[f"{family}.roc"] = roc_points(beats.test_labels, test, ROC_GRID)
+    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+
+
+def replay(config: WaveformsConfig, seed: int, context: Context) -> dict[str, list[float]]:
+    """The training losses of the first steps of the first autoencoder."""
+    beats = _beats(config.validation_normals)
+    first = config.bottlenecks[0]
+    model = build(config, first, seed * config.members).fit(
+        beats.train,
+        epochs=config.epochs,
+        validation=0.0,
+        compute=Compute(context.compute.device, None),
+        stop_after=REPLAY_STEPS,
+    )
+    return {f"ae-{first}.first_loss": model.history_.train["loss"]}
+
+
+SCALES = {
+    "smoke": WaveformsConfig(
+        bottlenecks=(2, 8),
+        members=2,
+        epochs=1,
+        width=2,
+        components=(2,),
+        neighbours=(1,),
+        repeats=5,
+        points=4,
+    ),
+    "live": WaveformsConfig(bottlenecks=(2, 8, 128), repeats=200),
+    "full": WaveformsConfig(),
+}
+
+WAVEFORMS = Experiment(
+    name="waveforms",
+    question="Does a residual autoencoder find unusual heartbeats better than simple detectors?",
+    config_type=WaveformsConfig,
+    scales=SCALES,
+    run=run,
+    data=data_info,
+    replay=replay,
+)
