@@ -70,6 +70,7 @@ class Experiment(Generic[C]):
         data: loads the data (again, from memory or cache) and tells what they are.
         replay: repeats the first steps of one seed and returns curves that ``run`` returned too, to be
             compared with a recorded run.
+        float32: whether it computes in float32 whatever the device can do; recorded runs then say so.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Experiment(Generic[C]):
     run: Callable[[C, int, Context], SeedResult]
     data: Callable[[], DataInfo]
     replay: Callable[[C, int, Context], dict[str, list[float]]] | None = None
+    float32: bool = False
 
     def config(self, scale: str, device_type: str = "cpu") -> C:
         """The config of a scale on a kind of device."""

@@ -38,7 +38,7 @@ def execute(
         experiment: what to run.
         scale: one of :data:`companion.experiments.base.SCALES`.
         seeds: one run each, in this order.
-        compute: device and precision.
+        compute: device and precision; an experiment that wants float32 gets it.
         out: the folder for the JSON file.
         resume: continue a run that was stopped, and keep the seeds that it had finished. Without it,
             an older run's checkpoints are deleted first.
@@ -53,6 +53,7 @@ def execute(
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"need different seeds, at least one, not {seeds}")
+    compute = Compute(compute.device, None) if experiment.float32 else compute
     config = experiment.config(scale, compute.device.type)
     data = experiment.data()
     work = work_folder(experiment, scale, config, compute, data.digest)

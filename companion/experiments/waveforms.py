@@ -260,4 +260,5 @@ WAVEFORMS = Experiment(
     run=run,
     data=data_info,
     replay=replay,
+    float32=True,
 )
