@@ -1,4 +1,4 @@
-"""The command line: ``companion data``, ``run``, ``runs``, ``classify``, ``fit``, ``score``, ``info``.
+"""The command line: ``companion data``, ``run``, ``runs``, ``classify``, ``fit``, ``score``, ``card``, ``info``.
 
 Modules that need PyTorch are imported inside the commands, so that help and lists come at once.
 """
@@ -158,6 +158,26 @@ def list_runs(
                 found.date, minutes, found.hardware,
             )  # fmt: skip
         Console().print(table)
+
+
+@app.command()
+def card(
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="A recorded run: stem or path of its JSON.")],
+    out: Annotated[Path | None, typer.Option(help="Write Markdown there; printed if not given.")] = None,
+) -> None:
+    """Make the model card of a recorded run, in the format of the Hugging Face hub."""
+    with errors_as_messages():
+        from companion.card import model_card
+        from companion.files import atomic_path
+        from companion.runs import load_run
+
+        text = model_card(load_run(run_name))
+        if out is None:
+            print(text, end="")
+            return
+        with atomic_path(out) as part:
+            part.write_text(text, encoding="utf8")
+        print(f"written to {out}")
 
 
 @app.command()
