@@ -1,6 +1,6 @@
 """Model cards in the Hugging Face format, generated from recorded runs.
 
-A card is Mitchell et al. 2019 ("Model Cards for Model Reporting") as Markdown under a YAML front matter with a
+A card is Mitchell et al. 2019 ("Model Cards for Model Reporting") as Markdown under YAML front matter with a
 ``model-index``. Its numbers come from the run; what no run can know is a short text for each experiment in
 :data:`CARDS`.
 """
@@ -181,7 +181,8 @@ def _evaluation(run: RecordedRun, text: CardText) -> str:
             rates = (run.metric(f"{system}.{point}.{rate}") for rate in ("tpr", "tnr"))
             operating.append([f"{label}: {name}", *(mean_and_spread(rate, 2, 100) for rate in rates)])
     return (
-        f"On the test split, which no choice has seen, over {len(run.seeds)} seeds: mean ± standard deviation over "
+        f"On the test split, which no choice has seen, over {len(run.seeds)} seeds: mean ± standard "
+        "deviation over "
         "seeds, and in brackets a 95 % bootstrap interval over the test examples, its ends averaged over the "
         "seeds. A system that draws nothing at random has no spread.\n\n"
         + _table(["system", *text.metrics.values()], ranking)
@@ -197,7 +198,8 @@ def _provenance(run: RecordedRun) -> str:
         "experiment": f"`{run.experiment}`, scale `{run.scale}`, seeds {', '.join(map(str, run.seeds))}",
         "recorded": f"{run.finished}, commit `{run.commit or 'unknown'}`, companion {run.package}",
         "data": f"{run.data.name} from {run.data.source}, SHA-256 `{run.data.digest}`",
-        "hardware": f"{run.hardware}, {run.precision}, {run.wall_seconds / 60:.0f} minutes of training in all",
+        "hardware": f"{run.hardware}, {run.precision}, {run.wall_seconds / 60:.0f} minutes of training "
+        "in all",
         "versions": versions,
         "to repeat it": f"`companion run {run.experiment} --scale {run.scale} --seeds {len(run.seeds)}`",
         "this card": f"generated from the recorded run by `companion card {run.stem}`",
@@ -211,14 +213,19 @@ def _provenance(run: RecordedRun) -> str:
 def _waveforms_procedure(config: Mapping[str, Any]) -> str:
     widths = ", ".join(map(str, config["bottlenecks"]))
     return (
-        f"Each window gets mean 0 and standard deviation 1. The net has {config['width']} channels behind its first "
-        f"convolution and learns for {config['epochs']} epochs with Adam, a learning rate of 0.001 that falls to "
+        f"Each window gets mean 0 and standard deviation 1. The net has {config['width']} channels "
+        "behind its first "
+        f"convolution and learns for {config['epochs']} epochs with Adam, a learning rate of 0.001 that "
+        "falls to "
         f"0 as a cosine, and the {config['loss'].upper()} loss. Noise with a standard deviation of "
-        f"{config['jitter']:g} is added to the input, and the target is without it. Latent widths of {widths} "
-        f"were trained, {config['members']} nets of each with different seeds, whose scores are averaged. The "
+        f"{config['jitter']:g} is added to the input, and the target is without it. Latent widths of "
+        f"{widths} "
+        f"were trained, {config['members']} nets of each with different seeds, whose scores are "
+        "averaged. The "
         "width with the best ROC-AUC on validation was taken. The score is the mean "
         f"{'squared' if config['score_norm'] == 'l2' else 'absolute'} residual.\n\n"
-        f"Validation holds {config['validation_normals']} normal beats and the 208 beats of other classes of the "
+        f"Validation holds {config['validation_normals']} normal beats and the 208 beats of other "
+        "classes of the "
         "official training file. So known anomalies chose the width; where none are known, choose with "
         "something else, and expect less."
     )
@@ -241,21 +248,26 @@ CARDS: dict[str, CardText] = {
         metrics={"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"},
         points={"fpr_0.01": "1 % false positives", "fpr_0.001": "0.1 % false positives"},
         description=(
-            "A one-dimensional residual encoder, a latent vector and a mirrored decoder. It learns to reconstruct "
-            "normal windows; what it reconstructs badly is flagged. The code is `companion.waveforms.ResNetAE`."
+            "A one-dimensional residual encoder, a latent vector and a mirrored decoder. It learns to "
+            "reconstruct "
+            "normal windows; what it reconstructs badly is flagged. The code is "
+            "`companion.waveforms.ResNetAE`."
         ),
         intended=(
             "Teaching, and as a starting point for detectors of unusual windows in signals of one's own, "
             "fitted to one's own normal data, beside the simple detectors in the table below."
         ),
         out_of_scope=(
-            "Diagnosis or monitoring of people, or any medical use: the beats are those of one patient. Other "
+            "Diagnosis or monitoring of people, or any medical use: the beats are those of one patient. "
+            "Other "
             "patients, electrodes, sampling rates or machines without fitting and calibrating again. Telling "
             "kinds of anomalies apart."
         ),
         training_data=(
-            "ECG5000 (Dau et al. 2019): 5,000 heartbeats of one patient with severe congestive heart failure, each "
-            "resampled to 140 samples, in five classes that were assigned automatically. The 292 normal beats of the "
+            "ECG5000 (Dau et al. 2019): 5,000 heartbeats of one patient with severe congestive heart "
+            "failure, each "
+            "resampled to 140 samples, in five classes that were assigned automatically. The 292 normal "
+            "beats of the "
             "official training file are for training; the test split is the official test file without the "
             "normal beats that were moved to validation."
         ),

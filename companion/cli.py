@@ -1,4 +1,4 @@
-"""The command line: ``companion data``, ``run``, ``runs``, ``classify``, ``fit``, ``score``, ``card``, ``info``.
+"""The command line, see ``companion --help``.
 
 Modules that need PyTorch are imported inside the commands, so that help and lists come at once.
 """
