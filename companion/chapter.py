@@ -89,9 +89,10 @@ def provenance(run: RecordedRun) -> Markdown:
     seeds = "seed" if len(run.seeds) == 1 else "seeds"
     data = f"{run.data.name} (synthetic stand-in)" if run.data.synthetic else run.data.name
     commit = run.commit[:7] if run.commit else "unknown"
+    minutes = f"{run.wall_seconds / 60:.0f} minutes of training, " if run.wall_seconds else ""
     return Markdown(  # type: ignore[no-untyped-call]
         f"*Recorded on {run.date}: {data}, {len(run.seeds)} {seeds}, {run.hardware}, {run.precision}, "
-        f"{run.wall_seconds / 60:.0f} minutes of training, torch {run.libraries['torch']}, commit {commit}.*"
+        f"{minutes}torch {run.libraries['torch']}, commit {commit}.*"
     )
 
 

@@ -255,8 +255,8 @@ SCALES = {
     "live": TablesConfig(
         nets=_nets(
             {
-                "mlp": (4, 15), "resnet": (4, 15), "ft_transformer": (1, 3), "tab_transformer": (1, 0),
-                "tabm": (1, 4),
+                "mlp": (12, 30), "resnet": (10, 30), "ft_transformer": (1, 1), "tab_transformer": (1, 0),
+                "tabm": (1, 1),
             }
         )
     ),

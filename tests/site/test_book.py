@@ -57,6 +57,8 @@ PACKAGE = {
 }
 REAL_MODULES = ("chapter.py", "compute.py", "files.py", "runs.py", "data/sources.py")
 
+pytestmark = pytest.mark.xdist_group("book")  # one after the other: they share a book
+
 
 class Book:
     """A book in a temporary folder."""
