@@ -52,12 +52,12 @@ class Beats:
 
     @property
     def validation_labels(self) -> np.ndarray:
-        """int64 (N,): 0 for normal, 1 for every other class."""
+        """Labels, int64 (N,), 0 for normal, 1 for every other class."""
         return np.asarray(self.validation_classes != NORMAL, dtype=np.int64)
 
     @property
     def test_labels(self) -> np.ndarray:
-        """int64 (N,): 0 for normal, 1 for every other class."""
+        """Labels, int64 (N,), 0 for normal, 1 for every other class."""
         return np.asarray(self.test_classes != NORMAL, dtype=np.int64)
 
 

@@ -96,8 +96,8 @@ class Standardiser:
         """Windows (N, C, L) with filled gaps, standardised.
 
         Returns:
-            float32 (N, C, L), and centre and scale that broadcast to it: ``standard * scale + centre``
-            undoes the transformation.
+            Windows as float32 (N, C, L), with centre and scale that broadcast to them. ``standard * scale +
+            centre`` undoes the transformation.
         """
         if self.kind == "window":
             centre, scale = _statistics(windows, (2,))

@@ -36,7 +36,7 @@ class Windows:
 
     @property
     def ends(self) -> np.ndarray:
-        """int64 (N,): the sample behind the last one of each window."""
+        """The sample behind the last one of each window, int64 (N,)."""
         ends: np.ndarray = self.starts + self.span
         return ends
 
