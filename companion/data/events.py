@@ -25,7 +25,7 @@ WEB_JSON = (
 )  # fmt: skip
 """Columns of the real events that hold objects as JSON text; each also stands there in flat copies."""
 WEB_LEAKS = ("message", "error", "resources")
-"""Fields of the real events that give the label away: the message names the fault (``"Cache miss storm
+"""Fields of the real events that give the label away, since the message names the fault (``"Cache miss storm
 detected"``), an error object stands at one kind of fault only, and of all requests just the faulty ones have
 no resources."""
 
@@ -59,7 +59,7 @@ def load_web_events(*, leaks: bool = False) -> Events:
     not quite valid: ``api`` is missing, and events that the database wrote have no actor and no source.
 
     Args:
-        leaks: keep the fields of :data:`WEB_LEAKS`, which give the label away.
+        leaks: keep the fields of ``WEB_LEAKS``, which give the label away.
 
     Returns:
         The events in the order of their times. If ``synthetic`` is true, no source was in reach, a warning

@@ -51,7 +51,7 @@ class ReadReport:
     Attributes:
         events: how many were read.
         bad: how many lines hold no event.
-        bad_lines: the first of these, at most :data:`MAX_LISTED`.
+        bad_lines: the first of these, at most ``MAX_LISTED``.
         misfits: by column, how many values were not of the kind that was asked for and became missing.
     """
 

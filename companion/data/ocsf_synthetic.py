@@ -42,7 +42,7 @@ class EventConfig:
         num_users: people and service accounts together, at least 30.
         attack_share: share of the events that belong to attacks, about; each attack has the same number of
             incidents, and at least one if the share is above 0.
-        attacks: which of :data:`ATTACKS` are committed.
+        attacks: which of ``ATTACKS`` are committed.
         start: first day, as pandas reads dates.
         world_seed: decides who the users are and what their habits are; other seeds with the same world give
             other days of the same company.
@@ -101,7 +101,7 @@ def iter_events(config: EventConfig | None = None) -> Iterator[Events]:
         config: what to generate; the defaults if not given.
 
     Yields:
-        Events whose frames all have the columns of :data:`FIELDS`.
+        Events whose frames all have the columns of ``FIELDS``.
     """
     config = config or EventConfig()
     world = make_world(config.num_users, np.random.default_rng([config.world_seed, 2]))
