@@ -35,7 +35,7 @@ def read(dataset: Dataset) -> tuple[bytes, str]:
         with suppress(OSError):
             content = path.read_bytes()
             if _digest(content) == dataset.sha256:
-                return content, str(path)
+                return content, f"cache: {dataset.cached}"
         warnings.warn(f"{path} is damaged; getting it again", stacklevel=3)
     with ExitStack() as stack:
         with suppress(OSError):  # a cache that cannot be written; the data may still be had
@@ -44,7 +44,7 @@ def read(dataset: Dataset) -> tuple[bytes, str]:
         if path.is_file():  # which another process may have written while this one waited
             content = path.read_bytes()
             if _digest(content) == dataset.sha256:
-                return content, str(path)
+                return content, f"cache: {dataset.cached}"
         with open_dataset(dataset) as (file, source):
             content = file.read_bytes() if source.member is None else _member(file.read_bytes(), source)
         if _digest(content) != dataset.sha256:  # a copy of a text file with other line ends
