@@ -275,8 +275,8 @@ CARDS: dict[str, CardText] = {
             "One patient: the intervals say how sure the numbers are for this patient's beats, and nothing "
             "about other people.",
             "Simple detectors come close or are ahead: see the table before you choose a net.",
-            "While the recipe was made, test scores of an earlier one were seen, before its loss was changed. "
-            "The change was decided on validation, but the test split is not wholly untouched.",
+            "While the recipe was made, test scores of an earlier one were seen, before its loss was "
+            "changed. The change was decided on validation, but the test split is not wholly untouched.",
             "One net alone varies much over seeds, therefore the scores of several are averaged.",
             "With a wide latent vector the net may reconstruct anomalies, too, which then pass unseen.",
             "Each window is standardised by itself, so a change of offset or amplitude alone is invisible.",
