@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 from docutils import nodes
+from jupyter_cache import get_cache
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -63,6 +64,21 @@ def check_executed(docname: str, execution: dict[str, Any] | None) -> None:
         raise ExtensionError(f"{docname}: {reason}")
 
 
+def with_outputs(app: Sphinx, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with its outputs, from the cache if need be.
+
+    When only the prose of a page has changed, myst-nb takes the outputs from the cache for the page, but
+    leaves a notebook without them.
+    """
+    if any(cell.get("outputs") for cell in notebook.cells):
+        return notebook
+    try:
+        cache = get_cache(app.config["nb_execution_cache_path"])
+        return cache.merge_match_into_notebook(notebook)[1]
+    except KeyError:  # it was executed in another way
+        return notebook
+
+
 def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
@@ -74,7 +90,7 @@ def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
             or "kernelspec" not in app.env.metadata[docname]
         ):
             continue
-        notebook = nbformat.read(path, as_version=4)
+        notebook = with_outputs(app, nbformat.read(path, as_version=4))
         check_executed(docname, app.env.nb_metadata[docname].get("exec_data"))
         values = glued_values(path.with_suffix(".glue.json"))
         code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
