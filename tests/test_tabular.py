@@ -143,3 +143,10 @@ def test_impossible_nets_are_refused(arguments):
 def test_no_blocks_leave_a_linear_model_with_a_norm():
     net = TabularResNet(2, [], 8, 0, num_classes=1)
     assert sum(isinstance(m, nn.Linear) for m in net.modules()) == 2
+
+
+def test_embeddings_start_small():
+    net = TabularResNet(1, [50, 4], d_model=8, num_blocks=1)
+    for embedding in net.input.embeddings:
+        bound = embedding.embedding_dim**-0.5
+        assert bound / 2 < embedding.weight.abs().max() <= bound  # PyTorch's own start has a width of 1
