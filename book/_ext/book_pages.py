@@ -40,11 +40,16 @@ def fill_in(text: str, values: dict[str, str]) -> str:
     Example:
         >>> fill_in("an error of {glue:text}`e:.1f` %", {"e": "12.34"})
         'an error of 12.3 %'
+        >>> fill_in("{glue:text}`n:,` rows", {"n": "16281"})
+        '16,281 rows'
     """
 
     def value(match: re.Match[str]) -> str:
         found, form = values[match["key"]], match["format"]
-        return format(float(found), form) if form else found.strip("'\"")
+        if not form:
+            return found.strip("'\"")
+        whole = re.fullmatch(r"[+-]?\d+", found)  # 16281 is written 16,281 and not 16,281.0
+        return format(int(found) if whole else float(found), form)
 
     return GLUE_ROLE.sub(value, text)
 
