@@ -77,6 +77,24 @@ def test_later_events_may_lack_fields_have_new_ones_and_new_values(events):
     assert (categorical[:, names.index("activity_name")] == UNSEEN).all()
 
 
+def test_features_know_their_fields_and_fields_their_families(events):
+    features = EventFeatures().fit(events)
+    numerical, categorical = features.transform(events)
+    fields, groups = features.fields, features.groups()
+    assert len(fields) == len(groups) == numerical.shape[1] + categorical.shape[1]
+    assert fields.count("time") == 4 and GAP in fields
+    number = dict(zip(fields, groups, strict=True))
+    assert all(number[field] == group for field, group in zip(fields, groups, strict=True))
+    assert number["status"] == number["status_id"] != number["severity_id"]
+    assert number["process.name"] == number["process.file.path"] != number["process.parent_process.name"]
+    assert number["class_name"] == number["metadata.log_name"]
+    passes = features.groups(8)
+    assert set(passes) == set(range(8))
+    assert len(set(zip(groups, passes, strict=True))) == len(set(groups))  # families stay whole
+    with pytest.raises(ValueError, match="pass"):
+        features.groups(0)
+
+
 def test_what_must_not_be_used_is_not(events):
     features = EventFeatures(leave_out=["activity_id"]).fit(events)
     assert "activity_id" not in features.encoder.categorical
@@ -100,5 +118,7 @@ def test_nothing_can_be_done_before_fitting(events, tmp_path):
         EventFeatures().transform(events)
     with pytest.raises(EncoderError, match="fit"):
         EventFeatures().save(tmp_path / "x")
+    with pytest.raises(EncoderError, match="fit"):
+        EventFeatures().groups()
     with pytest.raises(EncoderError, match="no events"):
         EventFeatures().fit(events.iloc[:0])

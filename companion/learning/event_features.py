@@ -6,6 +6,7 @@ Everything is fitted on events of the past that count as normal; later events on
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,33 @@ from companion.learning.encoder import EncoderError, TableEncoder
 GAP = "seconds since the entity's last event"
 _CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
 """Endings of whole-number fields that name something and count nothing (OCSF's naming of enumerations)."""
+_OBJECTS = ("user", "process", "parent_process", "session")
+"""Objects that stand for someone or something of their own wherever they are found."""
+_TWIN = re.compile(r"_(id|uid|name|type|type_id|code|detail)$")
+_CLASS = ("class", "category", "activity", "type")
 _VERSION = 1
+
+
+def field_family(name: str) -> str:
+    """What a field belongs to: fields of one family tell of each other nearly by definition.
+
+    They are the fields of one object (the country of an address says much about the address), fields that
+    say one thing twice, as a name and a number, and the fields that together say what kind of event it is and
+    which product logged it.
+
+    Example:
+        >>> [field_family(name) for name in ("src_endpoint.location.country", "status_id", "class_name")]
+        ['src_endpoint', 'status', 'class']
+        >>> [field_family(name) for name in ("process.file.name", "process.parent_process.name")]
+        ['process', 'process.parent_process']
+    """
+    *parents, last = name.split(".")
+    if parents:
+        own = max((i for i, part in enumerate(parents) if part in _OBJECTS), default=0)
+        family = ".".join(parents[: own + 1])
+        return "class" if family == "metadata" else family
+    stem = _TWIN.sub("", last)
+    return "class" if stem in _CLASS else stem
 
 
 @dataclass(frozen=True)
@@ -173,9 +200,44 @@ class EventFeatures:
             EncoderError: if nothing was fitted, or the events have no time or the wrong order.
             DataError: if no column names an entity.
         """
+        encoder = self._fitted_encoder()
+        return encoder.transform(self._prepared(frame, gaps or GapTracker(self.columns)))
+
+    @property
+    def fields(self) -> list[str]:
+        """The field of each feature, numbers first: its OCSF name, ``GAP``, or ``"time"`` for the circles.
+
+        Raises:
+            EncoderError: if nothing was fitted.
+        """
+        encoder = self._fitted_encoder()
+        names = [name.removesuffix(" is missing") for name in encoder.feature_names]
+        return ["time" if name.startswith("time: ") else name for name in names] + list(encoder.categorical)
+
+    def groups(self, passes: int | None = None) -> tuple[int, ...]:
+        """Which features should be hidden as one, see :func:`field_family`.
+
+        Args:
+            passes: the most groups that there may be; families are then put together, neighbours in
+                different groups. ``None`` leaves every family alone.
+
+        Returns:
+            An integer for each feature, numbers first, equal for those of one group.
+
+        Raises:
+            EncoderError: if nothing was fitted.
+            ValueError: if ``passes`` is below 1.
+        """
+        if passes is not None and passes < 1:
+            raise ValueError(f"need at least one pass, not {passes}")
+        families = [field_family(name) for name in self.fields]
+        number = {family: i for i, family in enumerate(dict.fromkeys(sorted(families)))}
+        return tuple(number[family] % (passes or len(number)) for family in families)
+
+    def _fitted_encoder(self) -> TableEncoder:
         if self.encoder is None:
             raise EncoderError("fit the features first, on normal events of the past")
-        return self.encoder.transform(self._prepared(frame, gaps or GapTracker(self.columns)))
+        return self.encoder
 
     def save(self, path: Path) -> None:
         """Write everything as JSON.
@@ -183,10 +245,9 @@ class EventFeatures:
         Raises:
             EncoderError: if nothing was fitted.
         """
-        if self.encoder is None:
-            raise EncoderError("fit the features first")
+        encoder = self._fitted_encoder()
         settings = {"rules": vars(self.rules), "columns": self.columns, "leave_out": self.leave_out}
-        content = {"version": _VERSION, "settings": settings, "encoder": self.encoder.to_json()}
+        content = {"version": _VERSION, "settings": settings, "encoder": encoder.to_json()}
         with atomic_path(path) as part:
             part.write_text(json.dumps(content), encoding="utf8")
 
