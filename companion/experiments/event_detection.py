@@ -60,7 +60,7 @@ class EventDetectionConfig(Config):
     objectives: tuple[ObjectiveName, ...] = self_supervised.OBJECTIVES
     reference: int = 20_000
     factor_reference: int = 10_000
-    repeats: int = 100
+    repeats: int = 50
 
 
 def neighbour_scores(reference: np.ndarray, asked: np.ndarray) -> np.ndarray:

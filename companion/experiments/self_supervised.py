@@ -43,15 +43,15 @@ class PretrainConfig(Config):
 
     objective: ObjectiveName = "masked"
     mask_rate: float = 0.3
-    corruption_rate: float = 0.5
-    temperature: float = 0.5
+    corruption_rate: float = 0.3
+    temperature: float = 0.1
     weight: float = 0.5
     d_model: int = 128
     num_blocks: int = 3
     dropout: float = 0.1
-    num_steps: int = 800
+    num_steps: int = 1000
     batch_size: int = 512
-    lr: float = 2e-3
+    lr: float = 1e-2
 
     def fit(self) -> FitConfig:
         """The recipe."""

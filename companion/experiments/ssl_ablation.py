@@ -39,7 +39,7 @@ class SslAblationConfig(Config):
     data: EventDataConfig = EventDataConfig(num_events=100_000, days=28.0)
     net: PretrainConfig = PretrainConfig(num_steps=400)
     mask_rates: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
-    corruption_rates: tuple[float, ...] = (0.2, 0.5, 0.8)
+    corruption_rates: tuple[float, ...] = (0.1, 0.3, 0.6)
     temperatures: tuple[float, ...] = (0.05, 0.1, 0.5, 1.0)
     depths: tuple[int, ...] = (1, 3, 6)
     probe_rows: int = 6000
