@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,7 @@ from companion.runs import SeedResult
 
 Scores = dict[str, dict[str, np.ndarray]]
 """By detector, then by part (``"validation"``, ``"test"``), float64 scores of its rows."""
+PARTS = ("validation", "test")
 METRICS = ("roc_auc", "pr_auc", "recall_at_0.001", "recall_at_0.01")
 
 
@@ -146,9 +148,11 @@ def judge(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, flo
     return {key: value for key, value in found.items() if not np.isnan(value)}
 
 
-def raw_scores(events: PreparedEvents, config: EventDetectionConfig, seed: int) -> Scores:
+def raw_scores(
+    events: PreparedEvents, config: EventDetectionConfig, seed: int, parts_to_score: Sequence[str] = PARTS
+) -> Scores:
     """Detectors that know the fields only, and no net."""
-    parts = {"validation": events.validation, "test": events.test}
+    parts = {part: getattr(events, part) for part in parts_to_score}
     reference = events.sample(events.train, config.reference, seed)
     rarity = FieldRarity(events.cardinalities).fit(*events.arrays(events.train))
     personal = EntityRarity(events.cardinalities)
@@ -189,9 +193,10 @@ def net_scores(
     config: EventDetectionConfig,
     seed: int,
     context: Context,
+    parts_to_score: Sequence[str] = PARTS,
 ) -> Scores:
     """Detectors in the space of a trained net, and its surprise if it can guess fields."""
-    parts = {"validation": events.validation, "test": events.test}
+    parts = {part: getattr(events, part) for part in parts_to_score}
     reference = events.sample(events.train, config.reference, seed)
     spaces = {part: vectors(net, events, rows, context) for part, rows in parts.items()}
     scores = vector_scores(name, vectors(net, events, reference, context), spaces, config, seed)
@@ -236,7 +241,7 @@ def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult
         first = first or history.train["loss"][: self_supervised.REPLAY_STEPS]
     metrics = judge(events, scores, config.repeats)
     for shape in shapes_of(events):
-        for part in ("validation", "test"):
+        for part in PARTS:
             metrics[f"share.{part}_{shape}"] = float(
                 positives(events, getattr(events, part), "shape", shape)[1].mean()
             )
