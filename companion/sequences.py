@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
@@ -23,6 +22,8 @@ from companion.detection.sequences import (
     Aggregate,
     Layout,
     SequenceError,
+    Task,
+    check_aggregate,
     checked_tokens,
     lay_out,
     session_scores,
@@ -33,13 +34,12 @@ from companion.learning.checkpoint import CheckpointError, load_weights, save_we
 from companion.learning.config import FitConfig
 from companion.learning.loop import History, evaluate
 from companion.learning.loop import fit as train
-from companion.learning.sequences import NextEvent, pieces
+from companion.learning.sequences import STRETCH, NextEvent, pieces
 from companion.models.sequence import NextEventLSTM
 
 Inputs = Literal["tokens", "vectors", "both"]
 
 _KIND, _VERSION = "SequenceAnomalyDetector", 1
-_PIECE = 512  # events in one forward pass of a session that learns nothing; the state is carried on
 _BATCH_EVENTS = 2**15  # events in one such pass over several sessions, padding included
 
 
@@ -55,6 +55,9 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
 
     Args:
         inputs: what the net reads of past events: ``"tokens"`` (one-hot), ``"vectors"``, or ``"both"``.
+        task: ``"next"``: the surprise is at what comes next, of all that may come. ``"order"``: at what comes
+            next of all that the session has left; see :class:`companion.learning.sequences.NextEvent`.
+        memory: whether the net is told at every step what the session has had so far.
         hidden: features of the LSTM's state.
         layers: how many LSTMs stand on one another.
         dropout: see :class:`companion.models.sequence.NextEventLSTM`.
@@ -88,6 +91,8 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
         self,
         inputs: Inputs = "tokens",
         *,
+        task: Task = "next",
+        memory: bool = True,
         hidden: int = 128,
         layers: int = 1,
         dropout: float = 0.2,
@@ -102,7 +107,8 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
         num_tokens: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.inputs, self.hidden, self.layers = inputs, hidden, layers
+        self.inputs, self.task, self.memory = inputs, task, memory
+        self.hidden, self.layers = hidden, layers
         self.dropout, self.input_dropout = dropout, input_dropout
         self.aggregate, self.top = aggregate, top
         self.lr, self.weight_decay, self.batch_size = lr, weight_decay, batch_size
@@ -171,9 +177,9 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
             checkpoint_every=10 * steps,
             patience=None if len(kept) == 0 else self.patience,
         )
-        known, inputs = self._known(tokens), self._inputs(vectors, tokens)
-        objective = NextEvent(inputs, torch.from_numpy(known), self.input_dropout)
-        digest = hashlib.sha256(inputs.numpy().tobytes() + known.tobytes() + layout.order.tobytes())
+        objective = self._data(vectors, tokens)
+        seen = objective.tokens if objective.vectors is None else objective.vectors
+        digest = hashlib.sha256(tokens.tobytes() + layout.order.tobytes() + seen.numpy().tobytes())
         self.history_ = train(
             self.net_,
             (learn,),
@@ -200,7 +206,7 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
                 "need an epoch, a batch_size and max_length of at least 1 and validation from 0 to below 1, "
                 f"not {epochs}, {self.batch_size}, {self.max_length} and {validation}"
             )
-        session_scores(np.empty(0), np.empty(0), self.aggregate, self.top)  # raises
+        check_aggregate(self.aggregate, self.top)
 
     def _split(self, layout: Layout, validation: float) -> tuple[Tensor, Tensor]:
         """Pieces to learn from and pieces of sessions that are held out."""
@@ -211,19 +217,33 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
         drawn = np.random.default_rng(self.seed).permutation(count)
         parts = []
         for chosen in (np.sort(drawn[cut:]), np.sort(drawn[:cut])):
-            starts, lengths = torch.from_numpy(layout.starts[chosen]), torch.from_numpy(layout.lengths[chosen])
+            starts, lengths = (
+                torch.from_numpy(layout.starts[chosen]),
+                torch.from_numpy(layout.lengths[chosen]),
+            )
             parts.append(pieces(torch.from_numpy(layout.order), starts, lengths, self.max_length))
         return parts[0], parts[1]
 
     def _build(self) -> NextEventLSTM:
         """The net with its initial weights; the global generator is left as it was."""
-        width = self.width_ + (0 if self.inputs == "vectors" else self.size_)
+        vectors = torch.empty(0, self.width_) if self.width_ else None
+        width, context = self._objective(vectors, torch.empty(0, dtype=torch.long)).widths
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
-            return NextEventLSTM(width, self.size_, self.hidden, self.layers, self.dropout)
+            return NextEventLSTM(width, self.size_, self.hidden, self.layers, self.dropout, context)
 
-    def _known(self, tokens: np.ndarray) -> np.ndarray:
-        return np.where(tokens < self.size_, tokens, 0)
+    def _objective(self, vectors: Tensor | None, tokens: Tensor) -> NextEvent:
+        return NextEvent(
+            tokens, self.size_, vectors, self.inputs != "vectors", self.task, self.memory, self.input_dropout
+        )
+
+    def _data(self, vectors: np.ndarray | None, tokens: np.ndarray) -> NextEvent:
+        """What the net reads, float32 (N, d), standardised, and the tokens that it knows, int64 (N,)."""
+        known = torch.from_numpy(np.where(tokens < self.size_, tokens, 0))
+        if self.inputs == "tokens":
+            return self._objective(None, known)
+        standard = (self._vectors(vectors, len(tokens)) - self.mean_) / self.scale_
+        return self._objective(torch.from_numpy(standard), known)
 
     def _vectors(self, vectors: np.ndarray | None, count: int) -> np.ndarray:
         if vectors is None:
@@ -232,15 +252,6 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
         if len(checked) != count:
             raise SequenceError(f"{count} tokens need as many vectors, not {len(checked)}")
         return checked
-
-    def _inputs(self, vectors: np.ndarray | None, tokens: np.ndarray) -> Tensor:
-        """What the net reads of each event: float32 (N, d)."""
-        parts = []
-        if self.inputs != "tokens":
-            parts.append(torch.from_numpy((self._vectors(vectors, len(tokens)) - self.mean_) / self.scale_))
-        if self.inputs != "vectors":
-            parts.append(F.one_hot(torch.from_numpy(self._known(tokens)), self.size_).float())
-        return torch.cat(parts, dim=1)
 
     # ------------------------------------------------------------ using
 
@@ -266,33 +277,23 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
         out = np.empty(len(tokens))
         if len(tokens) == 0:
             return out
-        inputs, known = self._inputs(vectors, tokens), torch.from_numpy(self._known(tokens))
-        order = torch.from_numpy(layout.order)
+        data, order = self._data(vectors, tokens), torch.from_numpy(layout.order)
         self.net_.eval()
         by_length = np.argsort(layout.lengths, kind="stable")  # so that little is padded
         start = 0
         while start < len(by_length):
-            widths = np.minimum(layout.lengths[by_length[start:]], _PIECE)
+            widths = np.minimum(layout.lengths[by_length[start:]], STRETCH)
             fits = int((widths * (np.arange(len(widths)) + 1) <= _BATCH_EVENTS).sum())
-            rows = by_length[start : start + max(1, fits)]
-            starts, lengths = torch.from_numpy(layout.starts[rows]), torch.from_numpy(layout.lengths[rows])
-            events = pieces(order, starts, lengths, int(lengths.max()))[:, 1:]  # (B, T)
-            there = events >= 0
-            out[events[there].numpy()] = self._batch(inputs, known, events)[there].numpy()
-            start += len(rows)
+            chosen = by_length[start : start + max(1, fits)]
+            starts, lengths = (
+                torch.from_numpy(layout.starts[chosen]),
+                torch.from_numpy(layout.lengths[chosen]),
+            )
+            rows = pieces(order, starts, lengths, int(lengths.max()))  # (B, 1 + T)
+            there = rows[:, 1:] >= 0
+            out[rows[:, 1:][there].numpy()] = data.surprises(self.net_, rows)[there].numpy()
+            start += len(chosen)
         return out
-
-    def _batch(self, inputs: Tensor, known: Tensor, events: Tensor) -> Tensor:
-        """Surprises (B, T) of sessions (B, T), float64 on the CPU; long ones piece by piece."""
-        device = next(self.net_.parameters()).device
-        state, before, parts = None, None, []
-        for piece in events.split(_PIECE, dim=1):
-            vectors = inputs[piece.clamp(min=0)].to(device)  # (B, t, d)
-            logits, state = self.net_(vectors, before, state)  # (B, t, tokens)
-            targets = known[piece.clamp(min=0)].to(device)
-            parts.append(F.cross_entropy(logits.double().transpose(1, 2), targets, reduction="none").cpu())
-            before = vectors[:, -1]
-        return torch.cat(parts, dim=1)
 
     def score(self, vectors: np.ndarray | None, tokens: np.ndarray, sessions: np.ndarray) -> np.ndarray:
         """One number for each session: the higher, the more unusual.

@@ -96,10 +96,10 @@ def _keys(frame: pd.DataFrame, columns: Sequence[str], entity_columns: Sequence[
 class EventTokens:
     """One token for each event, from a few of its fields; fitted on normal events of the past.
 
-    A token is a combination of values that training had at least ``min_count`` times. Rarer ones are shortened
-    from their end, field by field, until together they are common enough; what is still rare without any
-    field, and what training did not know, is the token ``UNSEEN``. So the fields stand in the order of their
-    importance.
+    A token is a combination of values that training had at least ``min_count`` times. Rarer ones are
+    shortened from their end, field by field, until together they are common enough; what is still rare by its
+    first field alone, and what training did not know, is the token ``UNSEEN``. So the fields stand in the
+    order of their importance.
 
     The default fields say what kind of event it is, and nothing about who, where or how much: one token for
     all of those would be different for nearly every event.
@@ -123,7 +123,9 @@ class EventTokens:
 
     def __init__(self, fields: Sequence[str] = TOKEN_FIELDS, min_count: int = 20) -> None:
         if not fields or len(set(fields)) != len(fields) or min_count < 1:
-            raise ValueError(f"need different fields and a min_count of 1, not {list(fields)} and {min_count}")
+            raise ValueError(
+                f"need different fields and a min_count of 1, not {list(fields)} and {min_count}"
+            )
         self.fields, self.min_count = tuple(fields), int(min_count)
         self.names: list[tuple[str, ...]] = []
 
@@ -176,7 +178,8 @@ class EventTokens:
             next(number[row[:width]] for width in range(len(row), -1, -1) if row[:width] in number)
             for row in combined
         ]
-        return np.asarray(found, dtype=np.int64)[place]
+        numbers: np.ndarray = np.asarray(found, dtype=np.int64)[place]
+        return numbers
 
     def _values(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The fields as text, ``""`` where they are missing; whole numbers look the same in any dtype."""

@@ -7,7 +7,14 @@ from typing import Self
 
 import numpy as np
 
-from companion.detection.sequences import Aggregate, Layout, SequenceError, checked_tokens, session_scores
+from companion.detection.sequences import (
+    Aggregate,
+    Layout,
+    SequenceError,
+    check_aggregate,
+    checked_tokens,
+    session_scores,
+)
 
 _RELATIONS = 3  # wholly before, wholly after, neither
 _EVENTS = 100_000  # tokens of sessions, in one piece of the work
@@ -31,14 +38,13 @@ class Precedence:
         SequenceError: for an argument out of range.
 
     Example:
-        >>> model = Precedence("max").fit(np.array([1, 2] * 8), np.repeat(range(8), 2))
+        >>> model = Precedence().fit(np.array([1, 2] * 8), np.repeat(range(8), 2))
         >>> model.score(np.array([1, 2, 2, 1]), np.array([0, 0, 1, 1])).round(2).tolist()
         [0.2, 2.4]
     """
 
-    def __init__(self, aggregate: Aggregate = "top", top: int = 3) -> None:
-        if top < 1 or aggregate not in ("mean", "max", "top"):
-            raise SequenceError(f"aggregate 'mean', 'max' or 'top' of at least 1, not {aggregate!r}, {top}")
+    def __init__(self, aggregate: Aggregate = "max", top: int = 3) -> None:
+        check_aggregate(aggregate, top)
         self.aggregate, self.top = aggregate, top
 
     def fit(self, tokens: np.ndarray, sessions: np.ndarray) -> Self:

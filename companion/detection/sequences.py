@@ -16,6 +16,9 @@ from companion.detection.vectors import NeighbourIndex
 
 Aggregate = Literal["mean", "max", "top"]
 """How the surprises of a session's events become its score: see :func:`session_scores`."""
+Task = Literal["next", "order"]
+"""What has to be found: the next event among all kinds, or among those that the session has left."""
+_EVENTS = 4096  # whose whole distribution is held at once, or those of one session if it has more
 
 
 class SequenceError(ValueError):
@@ -40,7 +43,8 @@ class Layout:
 
     def places(self) -> np.ndarray:
         """int64 (N,), for each entry of ``order`` its place in its session, from 0."""
-        return np.arange(len(self.order)) - np.repeat(self.starts, self.lengths)
+        places: np.ndarray = np.arange(len(self.order)) - np.repeat(self.starts, self.lengths)
+        return places
 
 
 def lay_out(sessions: np.ndarray) -> Layout:
@@ -65,10 +69,11 @@ def lay_out(sessions: np.ndarray) -> Layout:
 def _integers(values: np.ndarray, what: str) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim == 1 and array.size == 0:
-        return np.empty(0, dtype=np.int64)
+        array = np.empty(0, dtype=np.int64)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise SequenceError(f"{what} are integers (N,), not {array.dtype} {array.shape}")
-    return array.astype(np.int64)
+    numbers: np.ndarray = array.astype(np.int64)
+    return numbers
 
 
 def checked_tokens(tokens: np.ndarray, sessions: np.ndarray, least: int = 0) -> tuple[np.ndarray, Layout]:
@@ -86,6 +91,16 @@ def checked_tokens(tokens: np.ndarray, sessions: np.ndarray, least: int = 0) -> 
     if len(array) and array.min() < 0:
         raise SequenceError(f"tokens count from 0; there is a {array.min()}")
     return array, layout
+
+
+def check_aggregate(aggregate: Aggregate, top: int) -> None:
+    """Refuse what :func:`session_scores` would.
+
+    Raises:
+        SequenceError: for another aggregate, or a top below 1.
+    """
+    if aggregate not in ("mean", "max", "top") or top < 1:
+        raise SequenceError(f"aggregate 'mean', 'max' or 'top' of at least 1, not {aggregate!r}, {top}")
 
 
 def session_scores(
@@ -110,8 +125,7 @@ def session_scores(
         >>> session_scores(np.array([1.0, 5.0, 3.0]), np.array([0, 1, 0]), "max").tolist()
         [3.0, 5.0]
     """
-    if aggregate not in ("mean", "max", "top") or top < 1:
-        raise SequenceError(f"aggregate 'mean', 'max' or 'top' of at least 1, not {aggregate!r}, {top}")
+    check_aggregate(aggregate, top)
     layout = sessions if isinstance(sessions, Layout) else lay_out(sessions)
     values = np.asarray(surprise, dtype=np.float64)
     if values.shape != layout.order.shape:
@@ -146,8 +160,13 @@ class NgramModel:
     token. A history that training never had gives way to h'. Below the empty history stands the uniform
     distribution, so every token has a probability above 0. Sessions begin with a start symbol.
 
+    With ``task="order"`` the same probabilities are shared out among the events that the session has left:
+    the surprise is at which of them comes now. So what is rare surprises only if it stands in the wrong
+    place, and a session can be judged when it is over. One of k events takes memory for k times the tokens.
+
     Args:
         order: events in an n-gram: 1 for no history, 2 for the event before, and so on.
+        task: see above; ``"next"`` for the plain probability.
         aggregate: see :func:`session_scores`.
         top: likewise.
         num_tokens: how many tokens there are; by default one more than the largest in training. Larger ones
@@ -163,11 +182,20 @@ class NgramModel:
     """
 
     def __init__(
-        self, order: int = 3, aggregate: Aggregate = "mean", top: int = 3, num_tokens: int | None = None
+        self,
+        order: int = 3,
+        task: Task = "next",
+        aggregate: Aggregate = "top",
+        top: int = 3,
+        num_tokens: int | None = None,
     ) -> None:
-        if order < 1 or top < 1 or aggregate not in ("mean", "max", "top"):
-            raise SequenceError(f"order and top must be at least 1, not {order} and {top}; or {aggregate!r}")
-        self.order, self.aggregate, self.top, self.num_tokens = order, aggregate, top, num_tokens
+        if order < 1 or task not in ("next", "order"):
+            raise SequenceError(
+                f"need an order of at least 1 and task 'next' or 'order', not {order}, {task!r}"
+            )
+        check_aggregate(aggregate, top)
+        self.order, self.task, self.aggregate, self.top = order, task, aggregate, top
+        self.num_tokens = num_tokens
 
     def fit(self, tokens: np.ndarray, sessions: np.ndarray) -> Self:
         """Count the n-grams of normal sessions.
@@ -211,7 +239,7 @@ class NgramModel:
         return np.where(places >= k, earlier, self.size_)
 
     def surprise(self, tokens: np.ndarray, sessions: np.ndarray) -> np.ndarray:
-        """The negative logarithm of each event's probability, in nats.
+        """The negative logarithm of each event's probability, in nats; with ``task="order"`` see above.
 
         Args:
             tokens: integers (N,), as in :meth:`fit`.
@@ -226,9 +254,33 @@ class NgramModel:
         tokens, layout = self._checked(tokens, sessions)
         stream, places = self._known(tokens)[layout.order], layout.places()
         history = [self._before(stream, places, k) for k in range(1, self.order)]
+        chance = self._probability(stream, history)
+        if self.task == "order":
+            chance = chance / self._left(stream, history, layout)
         surprise = np.empty(len(stream))
-        surprise[layout.order] = -np.log(self._probability(stream, history))
+        surprise[layout.order] = -np.log(chance)
         return surprise
+
+    def _left(self, stream: np.ndarray, history: list[np.ndarray], layout: Layout) -> np.ndarray:
+        """The probability of all events that the session has left, for each that is of this token (N,)."""
+        total = np.empty(len(stream))
+        ends = layout.starts + layout.lengths
+        first = 0
+        while first < len(ends):
+            fits = int(np.searchsorted(ends, layout.starts[first] + _EVENTS, side="right"))
+            last = max(first + 1, fits)  # sessions in this piece
+            rows = np.arange(layout.starts[first], ends[last - 1])
+            here = np.zeros((len(rows), self.size_))
+            here[np.arange(len(rows)), stream[rows]] = 1
+            done = here.cumsum(axis=0)
+            end = np.repeat(ends[first:last], layout.lengths[first:last]) - 1 - rows[0]
+            left = done[end] - done + here  # (n, tokens)
+            each = np.tile(np.arange(self.size_), len(rows))
+            before = [np.repeat(past[rows], self.size_) for past in history]
+            chance = self._probability(each, before).reshape(left.shape)
+            total[rows] = (left * chance).sum(axis=1) / left[np.arange(len(rows)), stream[rows]]
+            first = last
+        return total
 
     def _checked(self, tokens: np.ndarray, sessions: np.ndarray) -> tuple[np.ndarray, Layout]:
         if not hasattr(self, "size_"):
