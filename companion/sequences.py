@@ -50,8 +50,8 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
     by a :class:`companion.models.selfsupervised.SelfSupervisedResNet`. Vectors are standardised by the mean
     and standard deviation of each number in training.
 
-    A session may have any length. In training, long ones are cut into pieces of ``max_length`` events, and a
-    piece knows one event before it; when sessions are scored, nothing is cut.
+    A session may have any length. In training, long ones are cut into pieces of ``max_length`` events; a piece
+    knows one event before it, and nothing else of its session. When sessions are scored, nothing is cut.
 
     Args:
         inputs: what the net reads of past events: ``"tokens"`` (one-hot), ``"vectors"``, or ``"both"``.
@@ -93,14 +93,14 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
         *,
         task: Task = "next",
         memory: bool = True,
-        hidden: int = 128,
+        hidden: int = 64,
         layers: int = 1,
-        dropout: float = 0.2,
+        dropout: float = 0.3,
         input_dropout: float = 0.0,
         aggregate: Aggregate = "top",
         top: int = 3,
-        lr: float = 3e-3,
-        weight_decay: float = 0.01,
+        lr: float = 0.01,
+        weight_decay: float = 0.0,
         batch_size: int = 64,
         max_length: int = 64,
         patience: int | None = 5,

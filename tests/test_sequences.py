@@ -123,7 +123,8 @@ def test_surprises_are_those_computed_one_by_one(task, memory, monkeypatch):
                 past = torch.bincount(torch.tensor(session[:s], dtype=torch.long), minlength=4)
                 left = torch.bincount(torch.tensor(session[s:]), minlength=4)
                 contexts.append(torch.cat([past] * memory + [left] * (task == "order") + [past[:0]]))
-            logits = net(vectors, torch.stack(contexts)[None].float().log1p())[0][0, t]
+            told = torch.stack(contexts)[None].float()
+            logits = net(vectors, torch.where(told > 0, 1 + told.log(), 0.0))[0][0, t]
             chances = logits.softmax(dim=0)
             if task == "order":
                 left = torch.bincount(torch.tensor(session), minlength=4) - seen

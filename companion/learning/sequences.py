@@ -72,7 +72,7 @@ class NextEvent:
         vectors: float (N, d), likewise; ``None`` for none.
         one_hot: whether the net reads the tokens of past events too, one-hot, beside the vectors.
         task: see above.
-        memory: whether the net is told at every step what the session has had so far.
+        memory: whether the net is told at every step what the session has had so far, as counts of tokens.
         input_dropout: the share of the events whose vector the net is not shown while training; zeros stand
             in its place.
 
@@ -124,7 +124,7 @@ class NextEvent:
             past = seen[:, None] + hot.cumsum(dim=1) - hot  # (B, t, tokens)
             left = (whole[:, None] - past).clamp(min=0)
             context = [past] * self.memory + [left] * (self.task == "order")
-            told = torch.cat([torch.log1p(part) for part in context], dim=2) if context else None
+            told = torch.cat([_told(part) for part in context], dim=2) if context else None
             shown = vectors
             if generator is not None and self.input_dropout > 0:
                 kept = torch.rand(piece.shape, generator=generator) >= self.input_dropout
@@ -173,3 +173,8 @@ class NextEvent:
                 total = total + F.cross_entropy(logits[there], tokens[there], reduction="sum")
                 wrong = wrong + (logits.detach()[there].argmax(dim=1) != tokens[there]).sum()
         return {"loss": total / lengths.sum(), "error": wrong / lengths.sum()}
+
+
+def _told(counts: Tensor) -> Tensor:
+    """Counts as the net is told them: 0 for none, 1 for one, and from there their logarithm more."""
+    return torch.where(counts > 0, 1 + counts.clamp(min=1).log(), 0.0)
