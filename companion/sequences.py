@@ -50,8 +50,8 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
     by a :class:`companion.models.selfsupervised.SelfSupervisedResNet`. Vectors are standardised by the mean
     and standard deviation of each number in training.
 
-    A session may have any length. In training, long ones are cut into pieces of ``max_length`` events; a piece
-    knows one event before it, and nothing else of its session. When sessions are scored, nothing is cut.
+    A session may have any length. In training, long ones are cut into pieces of ``max_length`` events; a
+    piece knows one event before it, and nothing else of its session. When sessions are scored, nothing is cut.
 
     Args:
         inputs: what the net reads of past events: ``"tokens"`` (one-hot), ``"vectors"``, or ``"both"``.
