@@ -51,7 +51,9 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
     and standard deviation of each number in training.
 
     A session may have any length. In training, long ones are cut into pieces of ``max_length`` events; a
-    piece knows one event before it, and nothing else of its session. When sessions are scored, nothing is cut.
+    piece knows one event before it, and nothing else of its session. In scoring nothing is cut.
+
+    Every score is computed in float32, whatever precision the net was trained in.
 
     Args:
         inputs: what the net reads of past events: ``"tokens"`` (one-hot), ``"vectors"``, or ``"both"``.
