@@ -17,7 +17,7 @@ from companion.files import atomic_path
 SESSION_COLUMNS = ("actor.session.uid", "session.uid")
 """Which session an event belongs to, the first of these that it has."""
 TOKEN_FIELDS = ("type_uid", "status_id", "api.operation")
-"""What an event is to a sequence model: class and activity, whether it succeeded, and which operation."""
+"""What an event is to a sequence model, namely class and activity, its success, and which operation."""
 UNSEEN = 0
 """The token of events that training did not know."""
 _VERSION = 1

@@ -15,9 +15,9 @@ import numpy as np
 from companion.detection.vectors import NeighbourIndex
 
 Aggregate = Literal["mean", "max", "top"]
-"""How the surprises of a session's events become its score: see :func:`session_scores`."""
+"""How the surprises of a session's events become its score, see :func:`session_scores`."""
 Task = Literal["next", "order"]
-"""What has to be found: the next event among all kinds, or among those that the session has left."""
+"""What has to be found, the next event among all kinds or among those that the session has left."""
 _EVENTS = 4096  # whose whole distribution is held at once, or those of one session if it has more
 
 
