@@ -12,6 +12,7 @@ NAMES = (
     "classifier",
     "degradation",
     "event_detection",
+    "event_sequences",
     "gradients",
     "identity",
     "learning_rates",

@@ -1,0 +1,324 @@
+"""Chapter 7: sessions whose events are in an unusual order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from companion.data.events import entities
+from companion.data.ocsf_actions import ATTACKS
+from companion.data.ocsf_synthetic import EventConfig, generate_events
+from companion.data.sessions import EventTokens, sessions
+from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
+from companion.detection.precedence import Precedence
+from companion.detection.sequences import BagOfEvents, NgramModel
+from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments.event_data import LEAVE_OUT, PreparedEvents, generated_info
+from companion.experiments.self_supervised import PretrainConfig, train, vectors
+from companion.learning.event_features import EventFeatures
+from companion.runs import SeedResult
+from companion.sequences import SequenceAnomalyDetector
+
+REPLAY_STEPS = 3
+ORDER_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.shape == "order")
+LstmName = Literal["next-tokens", "next-vectors", "order-tokens", "order-vectors"]
+PARTS = ("train", "validation", "test")
+_STARTS = {"train": "2026-01-05", "validation": "2026-02-02", "test": "2026-02-09"}
+Scorer = Callable[[str], np.ndarray]
+
+
+class EventSequencesConfig(Config):
+    """Which events, which models, and how they are judged.
+
+    Attributes:
+        train_events: of four weeks without attacks, to learn from.
+        later_events: of the week after these, for validation, and of the next one, for the test.
+        attack_share: of those events; order attacks only.
+        orders: of the n-grams.
+        lstms: tasks and inputs of the nets, see :class:`companion.sequences.SequenceAnomalyDetector`.
+        net: the net that embeds events for those that read vectors.
+        next_epochs: passes over the sessions for the task ``"next"``.
+        order_epochs: likewise for ``"order"``.
+        hidden: features of the LSTM's state.
+        min_events: shorter sessions are not judged; there is no order to see in them.
+        repeats: samples of the bootstrap.
+        points: how many points a training curve is averaged down to.
+    """
+
+    train_events: int = 200_000
+    later_events: int = 50_000
+    attack_share: float = 0.02
+    orders: tuple[int, ...] = (2, 3, 4)
+    lstms: tuple[LstmName, ...] = ("next-tokens", "next-vectors", "order-tokens", "order-vectors")
+    net: PretrainConfig = PretrainConfig(d_model=64, num_blocks=2, num_steps=600)
+    next_epochs: int = 10
+    order_epochs: int = 8
+    hidden: int = 64
+    min_events: int = 5
+    repeats: int = 100
+    points: int = 40
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Tokens and sessions of each part.
+
+    Attributes:
+        frames: the events of each part, in the order of their times.
+        labels: of the same rows.
+        tokens: int64 (N,) of each part; fitted on training events.
+        sessions: int64 (N,) of each part, told from the events' fields.
+    """
+
+    frames: dict[str, pd.DataFrame]
+    labels: dict[str, pd.DataFrame]
+    tokens: dict[str, np.ndarray]
+    sessions: dict[str, np.ndarray]
+    num_tokens: int
+
+
+@lru_cache(maxsize=1)
+def sequences(train_events: int, later_events: int, attack_share: float, seed: int) -> Sequences:
+    """Generate three parts of one company's time, one after the other."""
+    frames, labels = {}, {}
+    for i, part in enumerate(PARTS):
+        learn = part == "train"
+        events = generate_events(
+            EventConfig(
+                num_events=train_events if learn else later_events,
+                seed=len(PARTS) * seed + i,
+                days=28.0 if learn else 7.0,
+                attack_share=0.0 if learn else attack_share,
+                attacks=ORDER_ATTACKS,
+                start=_STARTS[part],
+            )
+        )
+        frames[part], labels[part] = events.frame, events.labels
+    encoder = EventTokens().fit(frames["train"])
+    return Sequences(
+        frames=frames,
+        labels=labels,
+        tokens={part: encoder.transform(frame) for part, frame in frames.items()},
+        sessions={part: sessions(frame) for part, frame in frames.items()},
+        num_tokens=len(encoder),
+    )
+
+
+def make_sequences(config: EventSequencesConfig, seed: int) -> Sequences:
+    """The events of ``config``."""
+    return sequences(config.train_events, config.later_events, config.attack_share, seed)
+
+
+def judged_sessions(data: Sequences, part: str, min_events: int) -> pd.DataFrame:
+    """One row for each session that is judged, with its place among all sessions of the part as index.
+
+    Returns:
+        Columns ``attack`` (missing for normal sessions) and ``kind`` (of the generator's session).
+    """
+    own = data.labels[part][["attack", "kind"]].reset_index(drop=True)
+    grouped = own.groupby(data.sessions[part])  # sessions are numbered without gaps
+    found = pd.DataFrame({"attack": grouped["attack"].first(), "kind": grouped["kind"].first()})
+    return found[grouped.size() >= min_events]
+
+
+def embed_events(
+    data: Sequences, config: EventSequencesConfig, seed: int, context: Context
+) -> dict[str, np.ndarray]:
+    """Embeddings of all events of each part, by a net that learned from the training events."""
+    frame = pd.concat(data.frames.values(), ignore_index=True)
+    ends = np.cumsum([len(part) for part in data.frames.values()])
+    rows = np.split(np.arange(len(frame)), ends[:-1])
+    features = EventFeatures(leave_out=LEAVE_OUT).fit(data.frames["train"])
+    numerical, categorical = features.transform(frame)
+    events = PreparedEvents(
+        features=features,
+        numerical=numerical,
+        categorical=categorical,
+        train=rows[0],
+        calibration=rows[0][:0],
+        validation=rows[1],
+        test=rows[2],
+        labels=pd.concat(data.labels.values(), ignore_index=True),
+        entities=entities(frame).fillna("").to_numpy(dtype=object),
+    )
+    net, _ = train(events, config.net, seed, context, "embedding")
+    return {part: vectors(net, events, own, context) for part, own in zip(PARTS, rows, strict=True)}
+
+
+def make_lstm(
+    config: EventSequencesConfig, name: LstmName, num_tokens: int, seed: int
+) -> SequenceAnomalyDetector:
+    """An LSTM; what makes its session score was found on validation sessions."""
+    task, _, inputs = name.partition("-")
+    return SequenceAnomalyDetector(
+        inputs,  # type: ignore[arg-type]
+        task=task,  # type: ignore[arg-type]
+        hidden=config.hidden,
+        aggregate="top" if task == "next" else "max",
+        num_tokens=num_tokens,
+        seed=seed,
+    )
+
+
+def fit_lstm(
+    data: Sequences,
+    config: EventSequencesConfig,
+    name: LstmName,
+    embedded: dict[str, np.ndarray],
+    seed: int,
+    context: Context,
+) -> tuple[Scorer, SequenceAnomalyDetector]:
+    """Train one LSTM; what scores the sessions of a part, and the detector."""
+    detector = make_lstm(config, name, data.num_tokens, seed).fit(
+        embedded.get("train"),
+        data.tokens["train"],
+        data.sessions["train"],
+        epochs=config.next_epochs if name.startswith("next") else config.order_epochs,
+        compute=context.compute,
+        checkpoint=context.checkpoint(name),
+        progress=name if context.progress else None,
+    )
+
+    def score(part: str) -> np.ndarray:
+        return detector.score(embedded.get(part), data.tokens[part], data.sessions[part])
+
+    return score, detector
+
+
+def simple_models(data: Sequences, config: EventSequencesConfig) -> dict[str, Scorer]:
+    """Models that count, fitted on the training sessions."""
+    models: dict[str, NgramModel | BagOfEvents | Precedence] = {"bag": BagOfEvents()}
+    for order in config.orders:
+        models[f"ngram-{order}"] = NgramModel(order, num_tokens=data.num_tokens)
+    longest = max(config.orders)
+    models["ngram-order"] = NgramModel(longest, "order", "mean", num_tokens=data.num_tokens)
+    models["precedence"] = Precedence()
+    for model in models.values():
+        model.fit(data.tokens["train"], data.sessions["train"])
+
+    def scorer(model: NgramModel | BagOfEvents | Precedence) -> Scorer:
+        return lambda part: model.score(data.tokens[part], data.sessions[part])
+
+    return {name: scorer(model) for name, model in models.items()}
+
+
+def judge(judged: pd.DataFrame, scores: np.ndarray) -> dict[str, float]:
+    """How scores of all sessions of a part rank those that are attacks.
+
+    Returns:
+        ``roc_auc``, ``pr_auc``, ``recall_at_0.01``; ``same_kind_roc_auc``, for which only those normal
+        sessions count whose kind is one in which attacks happen; for each attack its recall at 1 % FPR.
+    """
+    attacked = judged["attack"].notna().to_numpy()
+    own = scores[judged.index]
+    kinds = {ATTACKS[name].kind for name in ORDER_ATTACKS}
+    alike = judged["kind"].isin(kinds).to_numpy() | attacked
+    found = {
+        "roc_auc": roc_auc(attacked, own),
+        "pr_auc": pr_auc(attacked, own),
+        "recall_at_0.01": recall_at_fpr(attacked, own, 0.01),
+        "same_kind_roc_auc": roc_auc(attacked[alike], own[alike]),
+    }
+    for attack in ORDER_ATTACKS:
+        this = (judged["attack"] == attack).to_numpy(dtype=bool)
+        if this.any():
+            asked = this | ~attacked
+            found[attack] = recall_at_fpr(this[asked], own[asked], 0.01)
+    return found
+
+
+def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult:
+    """Fit everything on normal sessions; score validation sessions, and the test sessions once.
+
+    Returns:
+        For each model ``validation_`` and ``test_`` what :func:`judge` gives, with the ends of the intervals
+        of the two areas on the test sessions (``_low``, ``_high``); ``<part>.sessions`` and
+        ``<part>.attacks``; the curves ``<model>.loss`` of the nets.
+    """
+    data = make_sequences(config, seed)
+    judged = {part: judged_sessions(data, part, config.min_events) for part in PARTS[1:]}
+    metrics: dict[str, float] = {"train.sessions": float(data.sessions["train"].max() + 1)}
+    curves: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    for part, own in judged.items():
+        metrics |= {
+            f"{part}.sessions": float(len(own)),
+            f"{part}.attacks": float(own["attack"].notna().sum()),
+        }
+    clock = time.perf_counter()
+    scorers = simple_models(data, config)
+    seconds["counting"] = round(time.perf_counter() - clock, 2)
+    needed = any(name.endswith("vectors") for name in config.lstms)
+    embedded = embed_events(data, config, seed, context) if needed else {}
+    for name in config.lstms:
+        used = embedded if name.endswith("vectors") else {}
+        scorers[f"lstm-{name}"], detector = fit_lstm(data, config, name, used, seed, context)
+        losses = detector.history_.train["loss"]
+        curves[f"lstm-{name}.loss"] = window_means(losses, config.points)
+        curves[f"lstm-{name}.first_loss"] = losses[:REPLAY_STEPS]
+        seconds[f"lstm-{name}"] = round(detector.history_.seconds, 2)
+    for model, score in scorers.items():
+        for part, own in judged.items():
+            scores = score(part)
+            metrics |= {f"{model}.{part}_{key}": value for key, value in judge(own, scores).items()}
+            for key, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
+                if part == "test" and config.repeats:
+                    attacked = own["attack"].notna().to_numpy()
+                    got = bootstrap(metric, attacked, scores[own.index], repeats=config.repeats)
+                    metrics |= {f"{model}.test_{key}_low": got.low, f"{model}.test_{key}_high": got.high}
+    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+
+
+def replay(config: EventSequencesConfig, seed: int, context: Context) -> dict[str, list[float]]:
+    """The losses of the first steps of the first net that reads tokens."""
+    data = make_sequences(config, seed)
+    name = next(name for name in config.lstms if name.endswith("tokens"))
+    detector = make_lstm(config, name, data.num_tokens, seed).fit(
+        None,
+        data.tokens["train"],
+        data.sessions["train"],
+        epochs=config.next_epochs if name.startswith("next") else config.order_epochs,
+        compute=context.compute,
+        stop_after=REPLAY_STEPS,
+    )
+    return {f"lstm-{name}.first_loss": detector.history_.train["loss"]}
+
+
+EVENT_SEQUENCES = Experiment(
+    name="event_sequences",
+    question="Does an LSTM see an unusual order of events better than counting does?",
+    config_type=EventSequencesConfig,
+    scales={
+        "smoke": EventSequencesConfig(
+            train_events=3000,
+            later_events=1500,
+            attack_share=0.3,
+            orders=(2,),
+            lstms=("next-tokens", "order-vectors"),
+            net=PretrainConfig(d_model=8, num_blocks=1, num_steps=4, batch_size=64),
+            next_epochs=1,
+            order_epochs=1,
+            hidden=8,
+            repeats=3,
+            points=4,
+        ),
+        "live": EventSequencesConfig(
+            train_events=60_000,
+            later_events=20_000,
+            lstms=("next-tokens", "order-tokens"),
+            next_epochs=5,
+            order_epochs=5,
+            repeats=0,
+        ),
+        "full": EventSequencesConfig(),
+    },
+    run=run,
+    data=generated_info,
+    replay=replay,
+)
