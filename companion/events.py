@@ -1,8 +1,8 @@
 """One object that learns what an engineer's own security events look like and finds the unusual ones.
 
 A residual net learns to guess hidden fields from the others. An event is unusual if its fields surprise the
-net, or if its embedding lies far from those of normal events. See :mod:`companion.learning.selfsupervised`
-for the sources.
+net more than is usual, and if its embedding lies far from those of normal events. Sources: see
+:mod:`companion.learning.selfsupervised` and :mod:`companion.detection.vectors`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,21 +20,21 @@ from torch import Tensor
 
 from companion.compute import Compute, pick_compute
 from companion.data.event_sample import EventSample
-from companion.data.events import ENTITY_COLUMNS, RECORD_ID, record_ids, split_by_time
+from companion.data.events import ENTITY_COLUMNS, RECORD_ID, split_by_time
 from companion.data.ocsf_flat import Kind, kind_of_column
 from companion.detection.drift import DriftTracker
-from companion.detection.tails import UpperTail
+from companion.detection.tails import CombinedTails
 from companion.detection.thresholds import fixed_fpr
-from companion.detection.vectors import NeighbourIndex
-from companion.event_report import Explainer, Explanation, bucket_names
-from companion.learning.checkpoint import CheckpointError, load_parts, prefixed, save_parts
+from companion.event_model import EventModel
+from companion.event_report import Explanation, explain
+from companion.learning.checkpoint import CheckpointError, load_parts, save_parts
 from companion.learning.config import FitConfig
-from companion.learning.embedding import embed
+from companion.learning.encoder import TableEncoder
 from companion.learning.event_clock import EventClock
 from companion.learning.event_features import GAP, EventFeatures
 from companion.learning.loop import History
 from companion.learning.loop import fit as train
-from companion.learning.selfsupervised import MaskedFeatures, surprise
+from companion.learning.selfsupervised import MaskedFeatures
 from companion.models.selfsupervised import SelfSupervisedResNet
 
 _KIND = "EventDetector 1"
@@ -59,7 +58,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         mask_rate: the share of the families of fields that are hidden in training.
         passes: in how many passes the fields are hidden when events are scored; families of fields are hidden
             whole. More passes see a little more and take longer.
-        clip: the most that one field can add to an event's surprise, in nats. Without it one number that is
+        clip: the most surprise of one field that counts, in nats. Without it one number that is
             far off would outweigh all else.
         neighbours: how many of the nearest normal events count for the distance.
         max_events: in the sample.
@@ -72,7 +71,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         features_: fitted, after :meth:`fit`.
-        net_: the net.
         kinds_: the columns that :meth:`score` wants and their kinds, for ``read_events``.
         drift_: counts of the training events, see :meth:`tracker`.
         threshold_: events with a higher score are flagged.
@@ -144,6 +142,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             CheckpointError: if the checkpoint belongs to another training.
         """
         self._check()
+        compute = compute or pick_compute()
         clock, sample = EventClock(self.columns), EventSample(self.max_events, self.seed)
         for frame in [frames] if isinstance(frames, pd.DataFrame) else frames:
             timed, gaps = clock(frame.drop(columns=[name for name in frame.columns if self._left_out(name)]))
@@ -152,16 +151,15 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"too few events to learn from: {sample.seen:,}")
         kept = sample.frame().sort_values("time", kind="stable")
         learn, later = (kept.iloc[rows] for rows in split_by_time(kept, (1 - self.held_out, self.held_out)))
-        fixed_fpr(np.arange(len(later)), self.fpr)  # enough of them? Better now than after the training
-        compute = compute or pick_compute()
-        gaps = learn.pop(GAP).to_numpy()
-        self.features_ = EventFeatures(columns=self.columns).fit(learn, gaps)
-        numerical, categorical = self.features_.transform(learn, gaps)
+        fixed_fpr(np.arange(len(later)), self.fpr)  # are they enough? Better now than after the training
+        self.features_ = EventFeatures(columns=self.columns).fit(
+            learn.drop(columns=GAP), learn[GAP].to_numpy()
+        )
+        numerical, categorical, raw = self._tensors(learn, learn[GAP].to_numpy())
         self.kinds_: dict[str, Kind] = {name: kind_of_column(kept[name]) for name in self._wanted(kept)}
-        self._buckets = bucket_names(self.features_, learn)
-        self.net_ = self._build()
+        net = self._build()
         self.history_ = train(
-            self.net_,
+            net,
             (numerical, categorical),
             MaskedFeatures(self.mask_rate, self.features_.groups()),
             self._fit_config(),
@@ -171,49 +169,55 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             identity=f"{self._parameters()} {_digest(numerical, categorical)}",
             progress=progress,
         )
-        self.net_.eval()
-        self._compute = compute
-        rows = np.linspace(0, len(learn) - 1, min(self.max_stored, len(learn))).round().astype(np.int64)
-        self._stored = numerical[rows], categorical[rows]
-        vectors = embed(self.net_, *self._stored, compute=compute)
-        self._store = NeighbourIndex(self.neighbours).fit(vectors, record_ids(learn.iloc[rows]))
-        self.drift_ = self._new_tracker().fit(self._raw_numbers(learn, gaps), categorical)
+        net.eval()
+        self._model = EventModel.build(
+            self.features_,
+            net,
+            learn,
+            (numerical, categorical),
+            passes=self.passes,
+            clip=self.clip,
+            neighbours=self.neighbours,
+            max_stored=self.max_stored,
+            compute=compute,
+        )
+        fields = [*self._encoder.numerical, *self._encoder.categorical]
+        self.drift_ = DriftTracker(fields, self._encoder.categorical_cardinalities).fit(raw, categorical)
         self._calibrate(later)
         self.counts_ = {
-            "events": sample.seen, "learned": len(learn), "stored": len(rows), "held out": len(later),
+            "events": sample.seen, "learned": len(learn), "stored": len(self._model.store.ids), "held out": len(later),
             "late": clock.late, "without time": clock.untimed,
         }  # fmt: skip
         return self
 
     def _check(self) -> None:
-        shares = {"held_out": self.held_out, "fpr": self.fpr}
-        bad = [f"{name} lies between 0 and 1, not {value}" for name, value in shares.items() if not 0 < value < 1]
-        sizes = ("num_steps", "batch_size", "passes", "neighbours", "max_stored", "d_model", "num_blocks")
-        bad += [f"{name} must be at least 1, not {getattr(self, name)}" for name in sizes if getattr(self, name) < 1]
-        if self.clip <= 0:
-            bad.append(f"clip must be above 0, not {self.clip}")
-        if bad:
-            raise ValueError("; ".join(bad))
+        for name in ("held_out", "fpr"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} lies between 0 and 1, not {getattr(self, name)}")
+        for name in ("passes", "neighbours", "max_stored", "clip"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
     def _left_out(self, name: str) -> bool:
         return any(name == field or name.startswith(field + ".") for field in self.leave_out)
 
+    @property
+    def _encoder(self) -> TableEncoder:
+        assert self.features_.encoder is not None
+        return self.features_.encoder
+
     def _wanted(self, frame: pd.DataFrame) -> list[str]:
         """The columns that scoring needs, in the order of the frame."""
-        assert self.features_.encoder is not None
-        encoder = self.features_.encoder
-        used = {*encoder.numerical, *encoder.categorical, "time", RECORD_ID, *self.columns} - {GAP}
-        return [str(name) for name in frame.columns if name in used]
+        fields = {*self._encoder.numerical, *self._encoder.categorical} - {GAP}
+        wanted = fields | {"time", "class_uid", RECORD_ID, *self.columns}
+        return [str(name) for name in frame.columns if name in wanted]
 
     def _build(self) -> SelfSupervisedResNet:
         """The net with its initial weights; the global generator is left as it was."""
-        assert self.features_.encoder is not None
-        encoder = self.features_.encoder
+        sizes = self._encoder.num_numerical_features, self._encoder.categorical_cardinalities
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
-            return SelfSupervisedResNet(
-                encoder.num_numerical_features, encoder.categorical_cardinalities, self.d_model, self.num_blocks
-            )
+            return SelfSupervisedResNet(*sizes, self.d_model, self.num_blocks)
 
     def _fit_config(self) -> FitConfig:
         return FitConfig(
@@ -229,16 +233,19 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         """The parameters as JSON; NumPy's numbers become Python's."""
         return json.dumps(self.get_params(), default=lambda number: number.item())
 
+    def _tensors(self, frame: pd.DataFrame, gaps: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+        """The features, and the numbers among them in their own units for the tracker of drift."""
+        return *self.features_.transform(frame, gaps), self.features_.numbers(frame, gaps)
+
     def _calibrate(self, later: pd.DataFrame) -> None:
-        gaps = later[GAP].to_numpy()
-        numerical, categorical = self.features_.transform(later, gaps)
-        self._normal = np.stack(self._raw_scores(numerical, categorical), axis=1)  # (held out, 2)
-        self.drift_.usual(self._raw_numbers(later, gaps), categorical)
+        """Learn from held-out events how high normal scores are, and how far the fields drift anyway."""
+        numerical, categorical, raw = self._tensors(later, later[GAP].to_numpy())
+        self._tails = CombinedTails(np.stack(self._model.measure(later, numerical, categorical), axis=1))
+        self.drift_.usual(raw, categorical)
         self._set_threshold()
 
     def _set_threshold(self) -> None:
-        self._tails = UpperTail(self._normal[:, 0]), UpperTail(self._normal[:, 1])
-        self.threshold_ = fixed_fpr(self._combined(*self._normal.T), self.fpr)
+        self.threshold_ = fixed_fpr(self._tails.level(self._tails.normal_scores), self.fpr)
 
     # ------------------------------------------------------------ scoring
 
@@ -249,7 +256,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     def clock(self) -> EventClock:
         """A fresh clock for a file of events, to go over its chunks in their order.
 
-        Its gaps are those that :meth:`score` and :meth:`explain` ask for.
+        It gives the frames and gaps that :meth:`score` and :meth:`explain` ask for.
         """
         return EventClock(self.columns)
 
@@ -267,21 +274,20 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """How unusual each event is.
 
-        Surprise and distance have scales of their own. Each is put on the scale of
-        :class:`companion.detection.tails.UpperTail`, by the held-out events: level 3 is reached by one normal
-        in a thousand. The score is the higher of the two levels, since an event may be unusual in either way.
-        As two chances to be high are more than one, the threshold is taken on the score itself.
+        Surprise and distance have scales of their own. Each is turned into a level of rarity among the
+        held-out events, and the two together into one (:class:`companion.detection.tails.CombinedTails`):
+        a score of 3 is reached by one normal event in a thousand.
 
         Args:
             frame: events (N), N may be 0. Unknown fields are ignored, lacking ones are missing.
-            gaps: float64 (N,), as :meth:`clock` gives them along with the frame, so that chunks know what came
-                before; without them the frame is taken for all there is.
+            gaps: float64 (N,), as :meth:`clock` gives them along with the frame, so that chunks know what
+                came before; without them the frame is taken for all there is.
             drift: counts the events, if given.
 
         Returns:
-            One row an event, with the frame's index. ``surprise`` is the sum over the fields, each hidden with
-            its family and clipped, in nats. ``distance`` is the mean distance to the nearest normal events,
-            ``score`` the level, and ``flagged`` whether it is above ``threshold_``.
+            One row an event, with the frame's index: ``surprise`` and ``distance`` as
+            :meth:`companion.event_model.EventModel.measure` gives them, ``score``, and ``flagged``, whether
+            it is above ``threshold_``.
 
         Raises:
             ValueError: if nothing was fitted. As ``EncoderError`` if the events have no time, as
@@ -290,25 +296,15 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         self._fitted()
         if gaps is None:
             frame, gaps = self.clock()(frame)
-        numerical, categorical = self.features_.transform(frame, gaps)
+        numerical, categorical, raw = self._tensors(frame, gaps)
         if drift is not None:
-            drift.update(self._raw_numbers(frame, gaps), categorical)
-        surprises, distances = self._raw_scores(numerical, categorical)
-        scores = self._combined(surprises, distances)
+            drift.update(raw, categorical)
+        surprises, distances = self._model.measure(frame, numerical, categorical)
+        scores = self._tails.level(np.stack([surprises, distances], axis=1))
         table = {
             "surprise": surprises, "distance": distances, "score": scores, "flagged": scores > self.threshold_
         }  # fmt: skip
         return pd.DataFrame(table, index=frame.index)
-
-    def _raw_scores(self, numerical: Tensor, categorical: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Clipped surprise and distance, float64 (N,) each."""
-        groups = self.features_.groups(self.passes)
-        nats = surprise(self.net_, numerical, categorical, groups=groups, compute=self._compute)
-        vectors = embed(self.net_, numerical, categorical, compute=self._compute)
-        return nats.clamp(max=self.clip).sum(dim=1).double().numpy(), self._store.score(vectors)
-
-    def _combined(self, surprises: np.ndarray, distances: np.ndarray) -> np.ndarray:
-        return np.maximum(self._tails[0].level(surprises), self._tails[1].level(distances))
 
     def explain(
         self, frame: pd.DataFrame, gaps: np.ndarray | None = None, *, reasons: int = 5, neighbours: int = 2
@@ -332,24 +328,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         self._fitted()
         if gaps is None:
             frame, gaps = self.clock()(frame)
-        explainer = Explainer(
-            self.net_, self.features_, self._buckets, self._store, *self._stored, self._compute
-        )
-        return explainer.explain(frame, gaps, reasons=reasons, neighbours=neighbours)
-
-    def _new_tracker(self) -> DriftTracker:
-        assert self.features_.encoder is not None
-        encoder = self.features_.encoder
-        return DriftTracker([*encoder.numerical, *encoder.categorical], encoder.categorical_cardinalities)
-
-    def _raw_numbers(self, frame: pd.DataFrame, gaps: np.ndarray) -> np.ndarray:
-        """The numerical fields in their own units, float64 (N, fields), NaN where missing."""
-        assert self.features_.encoder is not None
-        columns = [gaps]
-        for name in self.features_.encoder.numerical[1:]:
-            there = frame[name] if name in frame.columns else pd.Series(np.nan, frame.index)
-            columns.append(pd.to_numeric(there, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
-        return np.stack(columns, axis=1)
+        return explain(self._model, frame, gaps, reasons=reasons, neighbours=neighbours)
 
     # ------------------------------------------------------------ keeping
 
@@ -360,21 +339,16 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             ValueError: if nothing was fitted.
         """
         self._fitted()
+        model, tensors = self._model.parts()
         about = {
             "parameters": json.loads(self._parameters()),
             "features": self.features_.to_json(),
-            "buckets": self._buckets,
+            "model": model,
             "kinds": self.kinds_,
             "drift": self.drift_.state(),
-            "ids": self._store.ids,
             "counts": self.counts_,
         }
-        tensors = prefixed("net.", self.net_.state_dict()) | {
-            "store.vectors": torch.from_numpy(self._store.vectors),
-            "store.numerical": self._stored[0],
-            "store.categorical": self._stored[1].to(torch.int32),
-            "normal": torch.from_numpy(self._normal),
-        }
+        tensors["normal_scores"] = torch.from_numpy(self._tails.normal_scores)
         save_parts(path, _KIND, about, tensors)
 
     @classmethod
@@ -389,27 +363,19 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             CheckpointError: if the file is missing, damaged, or no model of this kind and version.
         """
         about, tensors = load_parts(path, _KIND)
+        compute = compute or pick_compute()
         try:
             detector = cls(**about["parameters"])
             detector.features_ = EventFeatures.from_json(about["features"])
-            detector._buckets = {
-                name: {int(bucket): texts for bucket, texts in names.items()}
-                for name, names in about["buckets"].items()
-            }
             detector.kinds_, detector.counts_ = about["kinds"], about["counts"]
             detector.drift_ = DriftTracker.from_state(about["drift"])
-            detector.net_ = detector._build()
-            weights = {name: tensor for name, tensor in tensors.items() if name.startswith("net.")}
-            detector.net_.load_state_dict({name[4:]: tensor for name, tensor in weights.items()})
-            detector._stored = tensors["store.numerical"], tensors["store.categorical"].to(torch.int64)
-            detector._store = NeighbourIndex(detector.neighbours)
-            detector._store.fit(tensors["store.vectors"].numpy(), about["ids"])
-            detector._normal = tensors["normal"].numpy()
+            detector._model = EventModel.from_parts(
+                detector.features_, detector._build(), about["model"], tensors, compute
+            )
+            detector._tails = CombinedTails(tensors["normal_scores"].numpy())
             detector._set_threshold()
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path} is not a model that can be read: {error}") from error
-        detector._compute = compute or pick_compute()
-        detector._compute.model(detector.net_).eval()
         detector.history_ = History()
         return detector
 

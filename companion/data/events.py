@@ -117,7 +117,10 @@ def entities(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> pd
 
 
 def record_ids(frame: pd.DataFrame) -> pd.Series:
-    """The id of each event's record, of type ``str``: ``metadata.uid``, or the frame's index where there is none.
+    """The id of each event's record: ``metadata.uid``, or the frame's index where there is none.
+
+    Returns:
+        Texts (N,) of type ``str``, with the frame's index.
 
     Example:
         >>> record_ids(pd.DataFrame({"metadata.uid": ["a", None]})).tolist()

@@ -59,8 +59,8 @@ class DriftTracker:
     index. The memory is that of the counts. Chance is the mean of the distance for independent rows, and four
     standard deviations: a count of a value with share p differs by
     ``sqrt(p (1 - p) (1 / n + 1 / m))``, as standard deviation, between n and m rows. Events are not
-    independent, for they come in sessions and a Sunday is no Monday. Therefore the shift must also exceed what
-    was usual among normal rows later than training (:meth:`usual`), and both by ``MARGIN``.
+    independent, for they come in sessions and a Sunday is no Monday. Therefore the shift must also exceed
+    what was usual among normal rows later than training (:meth:`usual`), and both by ``MARGIN``.
 
     Args:
         fields: a name for each feature, numbers first.

@@ -50,3 +50,32 @@ class UpperTail:
         levels = math.log10(n + 1) - np.log10(1 + reach)
         beyond = np.maximum(scores - self.start, 0) / (self.scale * math.log(10))
         return np.asarray(levels + beyond)
+
+
+class CombinedTails:
+    """Several scores as one level of rarity.
+
+    Each score is turned into its level, and the levels are added, as R. A. Fisher adds the logarithms of
+    p-values ("Statistical Methods for Research Workers", 4th edition, 1932, section 21.1): a row that is rare
+    in two ways counts for more than one that is rare in one way. The scores need not be independent, for the
+    sum is turned into a level once more.
+
+    Args:
+        normal_scores: float (n, scores) of normals that the detector was not fitted on.
+
+    Raises:
+        ThresholdError: if there are none, or one is not finite.
+    """
+
+    def __init__(self, normal_scores: np.ndarray) -> None:
+        self.normal_scores = np.asarray(normal_scores, dtype=np.float64)
+        self._parts = [UpperTail(column) for column in self.normal_scores.T]
+        self._whole = UpperTail(self._sum(self.normal_scores))
+
+    def _sum(self, scores: np.ndarray) -> np.ndarray:
+        levels = [tail.level(column) for tail, column in zip(self._parts, scores.T, strict=True)]
+        return np.asarray(np.sum(levels, axis=0))
+
+    def level(self, scores: np.ndarray) -> np.ndarray:
+        """Levels float64 (N,) of scores (N, scores); 3 is reached by one normal in a thousand."""
+        return self._whole.level(self._sum(np.asarray(scores, dtype=np.float64)))

@@ -190,7 +190,7 @@ class TableEncoder:
         if "mean" in fitted:
             return np.asarray(scaled * fitted["std"][0] + fitted["mean"][0])
         quantiles = fitted["quantiles"]
-        return np.interp(norm.cdf(scaled), np.linspace(0, 1, len(quantiles)), quantiles)
+        return np.asarray(np.interp(norm.cdf(scaled), np.linspace(0, 1, len(quantiles)), quantiles))
 
     def _circles(self, frame: pd.DataFrame, name: str) -> list[np.ndarray]:
         try:

@@ -10,7 +10,6 @@ import pandas as pd
 from companion.data.events import ENTITY_COLUMNS, entities
 from companion.learning.encoder import EncoderError
 
-
 _LATEST = 9.2e12  # milliseconds; pandas counts nanoseconds in 64 bits
 
 
@@ -47,7 +46,7 @@ class EventClock:
         """The next events of the file, with a time for each, and their gaps.
 
         Args:
-            frame: events (N) with ``time`` in milliseconds since 1970, or as text that pandas reads as a time.
+            frame: events (N) with ``time`` in milliseconds since 1970, or as ISO 8601 text.
 
         Returns:
             The frame with ``time`` as int64, and the seconds since the last event of the same entity, float64

@@ -183,17 +183,35 @@ class EventFeatures:
         """The fields that the encoder takes; those that the frame lacks are missing in every event."""
         assert self.encoder is not None
         seconds = gaps(frame) if isinstance(gaps, GapTracker) else gaps
-        if len(seconds) != len(frame):
-            raise EncoderError(f"{len(frame)} events need as many gaps, not {len(seconds)}")
-        columns: dict[str, pd.Index | np.ndarray] = {GAP: seconds}
-        for name in self.encoder.numerical[1:]:
-            there = frame[name] if name in frame.columns else pd.Series(np.nan, frame.index)
-            columns[name] = pd.to_numeric(there, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = self.numbers(frame, seconds)
+        columns = dict(zip(self.encoder.numerical, numbers.T, strict=True))
         for name in self.encoder.categorical:
             there = frame[name] if name in frame.columns else pd.Series(None, frame.index, dtype=object)
             columns[name] = there.astype(object).where(there.notna(), None).to_numpy()
-        columns["time"] = pd.to_datetime(frame["time"].to_numpy(dtype=np.int64), unit="ms", utc=True)
-        return pd.DataFrame(columns)
+        times = pd.to_datetime(frame["time"].to_numpy(dtype=np.int64), unit="ms", utc=True)
+        return pd.DataFrame({**columns, "time": times})
+
+    def numbers(self, frame: pd.DataFrame, gaps: np.ndarray) -> np.ndarray:
+        """The numerical fields in their own units.
+
+        Args:
+            frame: events (N).
+            gaps: float64 (N,), in seconds.
+
+        Returns:
+            float64 (N, numerical fields), the gap first, NaN where missing.
+
+        Raises:
+            EncoderError: if nothing was fitted, or there are not as many gaps as events.
+        """
+        encoder = self._fitted_encoder()
+        if len(gaps) != len(frame):
+            raise EncoderError(f"{len(frame)} events need as many gaps, not {len(gaps)}")
+        columns = [np.asarray(gaps, dtype=np.float64)]
+        for name in encoder.numerical[1:]:
+            there = frame[name] if name in frame.columns else pd.Series(np.nan, frame.index)
+            columns.append(pd.to_numeric(there, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
+        return np.stack(columns, axis=1)
 
     def transform(
         self, frame: pd.DataFrame, gaps: GapTracker | np.ndarray | None = None

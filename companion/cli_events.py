@@ -1,0 +1,412 @@
+"""The command line for events: ``companion fit events``, ``score events`` and ``generate events``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from companion.cli_common import errors_as_messages
+from companion.files import atomic_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from companion.data.ocsf import ReadReport
+    from companion.data.ocsf_flat import Kind
+    from companion.detection.drift import FieldDrift
+    from companion.event_report import Explanation
+
+SCORE_ENDINGS = (".parquet", ".csv")
+SHOWN = 10
+"""How many of a long list are printed."""
+
+File = Annotated[Path, typer.Argument(help="OCSF events: JSON Lines (plain or gzip) or Parquet.")]
+JsonColumns = Annotated[
+    list[str] | None,
+    typer.Option("--json-column", help="A field whose text is JSON, to be taken apart; may be repeated."),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")]
+ChunkRows = Annotated[int, typer.Option(min=1, help="Events in memory at a time.")]
+CHUNK_ROWS = 20_000
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work, and not after it, whether a file can be written.
+
+    Raises:
+        OSError: if it cannot.
+    """
+    import tempfile
+
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
+
+
+def count_events(path: Path) -> int | None:
+    """How many events a file holds, where that can be known without reading it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.ParquetFile(path).metadata.num_rows)
+    except (pa.ArrowException, OSError):
+        return None
+
+
+def read_with_bar(
+    path: Path,
+    label: str,
+    *,
+    kinds: dict[str, Kind] | None = None,
+    json_columns: Sequence[str] = (),
+    report: ReadReport | None = None,
+    chunk_rows: int = CHUNK_ROWS,
+    total: int | None = None,
+) -> Iterator[pd.DataFrame]:
+    """The events in pieces, with a progress bar on standard error where that is a terminal.
+
+    Raises:
+        DataError: see :func:`companion.data.ocsf.read_events`.
+    """
+    from tqdm.auto import tqdm
+
+    from companion.data.ocsf import read_events
+
+    frames = read_events(path, kinds=kinds, json_columns=json_columns, report=report, chunk_rows=chunk_rows)
+    with tqdm(
+        total=total or count_events(path), desc=label, unit="event", unit_scale=True, disable=None
+    ) as bar:
+        for frame in frames:
+            yield frame
+            bar.update(len(frame))
+
+
+def scan_with_bar(path: Path, json_columns: Sequence[str], chunk_rows: int) -> tuple[dict[str, Kind], int]:
+    """The columns of a file with what each holds, and how many events there are."""
+    from companion.data.ocsf_flat import kind_of_column, merge_kinds
+
+    kinds: dict[str, Kind] = {}
+    count = 0
+    for frame in read_with_bar(path, "looking", json_columns=json_columns, chunk_rows=chunk_rows):
+        count += len(frame)
+        for name in frame.columns:
+            kind = kind_of_column(frame[name])
+            kinds[str(name)] = merge_kinds(kinds.get(str(name), kind), kind)
+    return kinds, count
+
+
+def tell_reading(report: ReadReport) -> None:
+    """Print what was read, and the first of the lines that could not be."""
+    from companion.data.ocsf import MAX_LISTED
+
+    print(f"read {report.summary()}")
+    for line in report.bad_lines[:SHOWN]:
+        print(f"  line {line.number}: {line.reason}")
+    if report.bad > SHOWN:
+        more = f" (the first {MAX_LISTED} are kept)" if report.bad > MAX_LISTED else ""
+        print(f"  and {report.bad - SHOWN:,} more{more}")
+
+
+def tell_times(late: int, untimed: int) -> None:
+    """Print how many events were out of order or had no time, if any."""
+    if late:
+        print(
+            f"{late:,} events come after later ones of the same entity; the time since its last event counts "
+            "as missing for them. Sort the file by time if it can be done"
+        )
+    if untimed:
+        print(f"{untimed:,} events have no time that can be read; each got that of the event before it")
+
+
+# ---------------------------------------------------------------- fit
+
+
+def fit_events(
+    file: File,
+    out: Annotated[Path, typer.Option(help="Where to write the model.")],
+    entity: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A field that names who an event is about; may be repeated, the first that is there."
+        ),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="A field or object that must not be used; may be repeated.")
+    ] = None,
+    json_column: JsonColumns = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the training, of 512 events each.")] = 2000,
+    max_events: Annotated[
+        int, typer.Option(min=1, help="Events in the sample that is learned from.")
+    ] = 200_000,
+    fpr: Annotated[float, typer.Option(help="The share of normal events that may be flagged.")] = 0.001,
+    held_out: Annotated[float, typer.Option(help="The latest share of the events, for the threshold.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was stopped.")] = False,
+    chunk_rows: ChunkRows = CHUNK_ROWS,
+) -> None:
+    """Learn what events usually look like, from events that are mostly normal.
+
+    The file may be larger than memory: it is read twice, and a fair sample of it is learned. Nothing else need
+    be said of it; without labels, numbers, categories and identifiers are told apart by themselves.
+    """
+    with errors_as_messages():
+        from companion.compute import pick_compute
+        from companion.data.events import ENTITY_COLUMNS
+        from companion.data.ocsf import ReadReport
+        from companion.events import EventDetector
+
+        check_writable(out)
+        checkpoint = out.with_name(f".{out.name}.checkpoint")
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+        detector = EventDetector(
+            num_steps=steps, max_events=max_events, fpr=fpr, held_out=held_out, seed=seed,
+            columns=tuple(entity or ENTITY_COLUMNS), leave_out=tuple(leave_out or ()),
+        )  # fmt: skip
+        named = json_column or []
+        kinds, count = scan_with_bar(file, named, chunk_rows)
+        report = ReadReport()
+        frames = read_with_bar(
+            file,
+            "sampling",
+            kinds=kinds,
+            json_columns=named,
+            report=report,
+            chunk_rows=chunk_rows,
+            total=count,
+        )
+        compute = pick_compute(device)
+        detector.fit(frames, compute=compute, checkpoint=checkpoint, progress="training")
+        detector.save(out)
+        checkpoint.unlink(missing_ok=True)
+        counts = detector.counts_
+        tell_reading(report)
+        tell_times(counts["late"], counts["without time"])
+        print(
+            f"learned from {counts['learned']:,} events with {len(detector.drift_.fields)} fields, "
+            f"held out {counts['held out']:,} later ones"
+        )
+        print(f"threshold {detector.threshold_:.2f} for a false-positive rate of {fpr:g}")
+        print(f"written to {out}")
+
+
+# ---------------------------------------------------------------- score
+
+
+class ScoreWriter:
+    """Writes tables of scores one after another as one CSV or Parquet file, which appears at the end.
+
+    Raises:
+        ValueError: if the name ends in something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix not in SCORE_ENDINGS:
+            raise ValueError(f"{path} should end in {' or '.join(SCORE_ENDINGS)}")
+        self.path = path
+        self._stack = ExitStack()
+
+    def __enter__(self) -> ScoreWriter:
+        from companion.data.ocsf_write import EventWriter
+
+        self._parquet, self._lines = None, 0
+        if self.path.suffix == ".parquet":
+            self._parquet = self._stack.enter_context(EventWriter(self.path))
+        else:
+            self._part = self._stack.enter_context(atomic_path(self.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, table: pd.DataFrame) -> None:
+        """Append the rows of a table."""
+        if self._parquet is not None:
+            self._parquet.write(table)
+        else:
+            table.to_csv(self._part, index=False, mode="a", header=self._lines == 0)
+            self._lines += len(table)
+
+
+def describe(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """What tells an event from others: row in the file, record id, time and entity, float and text columns."""
+    import pandas as pd
+
+    from companion.data.events import entities, record_ids
+
+    return pd.DataFrame(
+        {
+            "row": frame.index.to_numpy(),
+            "id": record_ids(frame).to_numpy(dtype=object),
+            "time": frame["time"].to_numpy(),
+            "entity": entities(frame, columns).to_numpy(dtype=object),
+        }
+    ).astype({"id": "str", "entity": "str"})
+
+
+class Worst:
+    """The events with the highest scores so far, with what is needed to explain them."""
+
+    def __init__(self, count: int) -> None:
+        import pandas as pd
+
+        self.count = count
+        self.table, self.frame = pd.DataFrame(), pd.DataFrame()
+
+    def offer(self, table: pd.DataFrame, frame: pd.DataFrame, gaps: np.ndarray) -> None:
+        """Keep the worst of those kept and these: scores, events and gaps (N)."""
+        import pandas as pd
+
+        table = pd.concat([self.table, table.assign(gap=gaps).set_index(frame.index)])
+        frame = pd.concat([self.frame, frame])
+        order = table["score"].to_numpy().argsort(kind="stable")[::-1][: self.count]
+        self.table, self.frame = table.iloc[order], frame.iloc[order]
+
+
+def tell_worst(worst: pd.DataFrame, explanations: Sequence[Explanation]) -> None:
+    """Print the worst events, each with its reasons if there are any."""
+    import pandas as pd
+
+    print(f"\nthe {len(worst)} most unusual events")
+    for number, event in enumerate(worst.itertuples(), start=1):
+        moment = pd.Timestamp(int(event.time), unit="ms", tz="UTC")
+        who = "nobody named" if pd.isna(event.entity) else event.entity
+        flag = "flagged" if event.flagged else "not flagged"
+        print(f"\n{number}. event {event.id}, row {event.row}, {moment:%Y-%m-%d %H:%M:%S} UTC, {who}")
+        print(
+            f"   score {event.score:.2f} ({flag}): surprise {event.surprise:.1f}, distance {event.distance:.2f}"
+        )
+        for line in explanations[number - 1].lines() if explanations else ():
+            print(f"   - {line}")
+
+
+def tell_drift(report: Sequence[FieldDrift]) -> None:
+    """Print which fields drifted, if any."""
+    drifted = [field for field in report if field.drifted]
+    if not drifted:
+        print("no field has drifted since the model was fitted")
+        return
+    print(f"{len(drifted)} fields have drifted since the model was fitted; if that is to stay, fit anew:")
+    for field in drifted[:SHOWN]:
+        extra = "".join(
+            f", {name} {100 * then:.1f} % then and {100 * now:.1f} % now"
+            for name, (then, now) in (("missing", field.missing), ("rare or new", field.unseen))
+            if abs(now - then) > 0.01
+        )
+        print(
+            f"  {field.field}: {100 * field.shift:.0f} % of the events moved (usual {100 * field.usual:.0f} %){extra}"
+        )
+    if len(drifted) > SHOWN:
+        print(f"  and {len(drifted) - SHOWN} more")
+
+
+def write_drift(report: Sequence[FieldDrift], path: Path) -> None:
+    """Write the report on drift as CSV, one field a line."""
+    import pandas as pd
+
+    rows = [
+        {
+            "field": field.field, "drifted": field.drifted, "shift": field.shift, "limit": field.limit,
+            "chance": field.chance, "usual": field.usual,
+            "missing_then": field.missing[0], "missing_now": field.missing[1],
+            "unseen_then": field.unseen[0], "unseen_now": field.unseen[1],
+        }
+        for field in report
+    ]  # fmt: skip
+    with atomic_path(path) as part:
+        pd.DataFrame(rows).to_csv(part, index=False)
+
+
+def score_events(
+    file: File,
+    model: Annotated[Path, typer.Option(help="What `companion fit events` wrote.")],
+    out: Annotated[Path, typer.Option(help="For the scores: .parquet or .csv.")],
+    top: Annotated[int, typer.Option(min=0, help="Print so many of the most unusual events.")] = 0,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why they are unusual.")] = False,
+    report: Annotated[Path | None, typer.Option(help="A CSV file for the drift of each field.")] = None,
+    json_column: JsonColumns = None,
+    device: Device = None,
+    chunk_rows: ChunkRows = CHUNK_ROWS,
+) -> None:
+    """Score events: one line each, the most unusual first if you sort by score.
+
+    The columns are row (in the file, from 0), id (metadata.uid, or else the row), time, entity, surprise,
+    distance, score and flagged. A score of 3 is reached by one normal event in a thousand.
+    """
+    with errors_as_messages():
+        from companion.compute import pick_compute
+        from companion.data.ocsf import ReadReport
+        from companion.events import EventDetector
+
+        if explain and not top:
+            top = SHOWN
+        check_writable(out)
+        if report is not None:
+            check_writable(report)
+        detector = EventDetector.load(model, pick_compute(device))
+        clock, drift, reading = detector.clock(), detector.tracker(), ReadReport()
+        worst, scored, flagged = Worst(top), 0, 0
+        frames = read_with_bar(
+            file, "scoring", kinds=detector.kinds_, json_columns=json_column or [], report=reading,
+            chunk_rows=chunk_rows,
+        )  # fmt: skip
+        with ScoreWriter(out) as writer:
+            for raw in frames:
+                frame, gaps = clock(raw)
+                scores = detector.score(frame, gaps, drift=drift)
+                table = describe(frame, detector.columns).join(scores.reset_index(drop=True))
+                writer.write(table)
+                worst.offer(table, frame, gaps)
+                scored, flagged = scored + len(table), flagged + int(table["flagged"].sum())
+        tell_reading(reading)
+        tell_times(clock.late, clock.untimed)
+        if top:
+            told = detector.explain(worst.frame, worst.table["gap"].to_numpy()) if explain else []
+            tell_worst(worst.table, told)
+            print()
+        found = drift.report()
+        tell_drift(found)
+        if report is not None:
+            write_drift(found, report)
+            print(f"the drift of every field is in {report}")
+        print(f"{scored:,} events scored, {flagged:,} flagged; written to {out}")
+
+
+# ---------------------------------------------------------------- generate
+
+
+def generate_events(
+    out: Annotated[Path, typer.Argument(help="For the events: .parquet, .jsonl or .jsonl.gz.")],
+    labels: Annotated[Path, typer.Option(help="For their labels, row by row, likewise.")],
+    events: Annotated[int, typer.Option(min=1, help="How many.")] = 100_000,
+    attack_share: Annotated[float, typer.Option(help="The share that belongs to attacks, up to 0.5.")] = 0.01,
+    days: Annotated[float, typer.Option(help="How long the time is.")] = 14.0,
+    start: Annotated[str, typer.Option(help="The first day.")] = "2026-01-05",
+    seed: Annotated[int, typer.Option(help="Other seeds, other days of the same company.")] = 0,
+) -> None:
+    """Generate events with known attacks, to try the other commands on."""
+    with errors_as_messages():
+        from companion.data.ocsf_synthetic import EventConfig, write_synthetic
+
+        config = EventConfig(num_events=events, seed=seed, days=days, attack_share=attack_share, start=start)
+        write_synthetic(out, labels, config)
+        print(f"{events:,} events written to {out}, their labels to {labels}")
+
+
+def register(fit_app: typer.Typer, score_app: typer.Typer, generate_app: typer.Typer) -> None:
+    """Add ``events`` to ``companion fit``, ``companion score`` and ``companion generate``."""
+    fit_app.command("events")(fit_events)
+    score_app.command("events")(score_events)
+    generate_app.command("events")(generate_events)
