@@ -26,14 +26,25 @@ SCORE_ENDINGS = (".parquet", ".csv")
 SHOWN = 10
 """How many of a long list are printed."""
 
+MANY = "; names with commas between, or the option again."
 File = Annotated[Path, typer.Argument(help="OCSF events: JSON Lines (plain or gzip) or Parquet.")]
 JsonColumns = Annotated[
     list[str] | None,
-    typer.Option("--json-column", help="A field whose text is JSON, to be taken apart; may be repeated."),
+    typer.Option("--json-column", help=f"Fields whose text is JSON, to be taken apart{MANY}"),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")]
 ChunkRows = Annotated[int, typer.Option(min=1, help="Events in memory at a time.")]
 CHUNK_ROWS = 20_000
+
+
+def split_names(options: list[str] | None) -> list[str]:
+    """The names in options that may be repeated and may hold several, with commas between.
+
+    Example:
+        >>> split_names(["a,b", "c"]), split_names(None)
+        (['a', 'b', 'c'], [])
+    """
+    return [name.strip() for option in options or () for name in option.split(",") if name.strip()]
 
 
 def check_writable(path: Path) -> None:
@@ -135,12 +146,13 @@ def fit_events(
     out: Annotated[Path, typer.Option(help="Where to write the model.")],
     entity: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A field that names who an event is about; may be repeated, the first that is there."
-        ),
+        typer.Option(help=f"Fields that name who an event is about, the first that it has{MANY}"),
     ] = None,
     leave_out: Annotated[
-        list[str] | None, typer.Option(help="A field or object that must not be used; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help=f"Fields or objects that must not be used, such as labels; 'label*' is known{MANY}"
+        ),
     ] = None,
     json_column: JsonColumns = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the training, of 512 events each.")] = 2000,
@@ -156,8 +168,8 @@ def fit_events(
 ) -> None:
     """Learn what events usually look like, from events that are mostly normal.
 
-    The file may be larger than memory: it is read twice, and a fair sample of it is learned. Nothing else need
-    be said of it; without labels, numbers, categories and identifiers are told apart by themselves.
+    The file may be larger than memory: it is read twice, and a fair sample of it is learned. Numbers,
+    categories and identifiers are told apart by themselves, and no labels are needed.
     """
     with errors_as_messages():
         from companion.compute import pick_compute
@@ -171,9 +183,9 @@ def fit_events(
             checkpoint.unlink(missing_ok=True)
         detector = EventDetector(
             num_steps=steps, max_events=max_events, fpr=fpr, held_out=held_out, seed=seed,
-            columns=tuple(entity or ENTITY_COLUMNS), leave_out=tuple(leave_out or ()),
+            columns=tuple(split_names(entity) or ENTITY_COLUMNS), leave_out=tuple(split_names(leave_out)),
         )  # fmt: skip
-        named = json_column or []
+        named = split_names(json_column)
         kinds, count = scan_with_bar(file, named, chunk_rows)
         report = ReadReport()
         frames = read_with_bar(
@@ -241,7 +253,7 @@ class ScoreWriter:
 
 
 def describe(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """What tells an event from others: row in the file, record id, time and entity, float and text columns."""
+    """What tells an event from others: row in the file, record id, time, entity."""
     import pandas as pd
 
     from companion.data.events import entities, record_ids
@@ -280,14 +292,13 @@ def tell_worst(worst: pd.DataFrame, explanations: Sequence[Explanation]) -> None
     import pandas as pd
 
     print(f"\nthe {len(worst)} most unusual events")
-    for number, event in enumerate(worst.itertuples(), start=1):
-        moment = pd.Timestamp(int(event.time), unit="ms", tz="UTC")
-        who = "nobody named" if pd.isna(event.entity) else event.entity
-        flag = "flagged" if event.flagged else "not flagged"
-        print(f"\n{number}. event {event.id}, row {event.row}, {moment:%Y-%m-%d %H:%M:%S} UTC, {who}")
-        print(
-            f"   score {event.score:.2f} ({flag}): surprise {event.surprise:.1f}, distance {event.distance:.2f}"
-        )
+    for number, event in enumerate(worst.to_dict("records"), start=1):
+        moment = pd.Timestamp(event["time"], unit="ms", tz="UTC")
+        who = "nobody named" if pd.isna(event["entity"]) else event["entity"]
+        flag = "flagged" if event["flagged"] else "not flagged"
+        print(f"\n{number}. event {event['id']}, row {event['row']}, {moment:%Y-%m-%d %H:%M:%S} UTC, {who}")
+        print(f"   score {event['score']:.2f} ({flag}), ", end="")
+        print(f"surprise {event['surprise']:.1f}, distance {event['distance']:.2f}")
         for line in explanations[number - 1].lines() if explanations else ():
             print(f"   - {line}")
 
@@ -305,9 +316,8 @@ def tell_drift(report: Sequence[FieldDrift]) -> None:
             for name, (then, now) in (("missing", field.missing), ("rare or new", field.unseen))
             if abs(now - then) > 0.01
         )
-        print(
-            f"  {field.field}: {100 * field.shift:.0f} % of the events moved (usual {100 * field.usual:.0f} %){extra}"
-        )
+        moved = f"{100 * field.shift:.0f} % of the events moved, {100 * field.usual:.0f} % is usual"
+        print(f"  {field.field}: {moved}{extra}")
     if len(drifted) > SHOWN:
         print(f"  and {len(drifted) - SHOWN} more")
 
@@ -359,7 +369,7 @@ def score_events(
         clock, drift, reading = detector.clock(), detector.tracker(), ReadReport()
         worst, scored, flagged = Worst(top), 0, 0
         frames = read_with_bar(
-            file, "scoring", kinds=detector.kinds_, json_columns=json_column or [], report=reading,
+            file, "scoring", kinds=detector.kinds_, json_columns=split_names(json_column), report=reading,
             chunk_rows=chunk_rows,
         )  # fmt: skip
         with ScoreWriter(out) as writer:

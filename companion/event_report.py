@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.data.events import record_ids
 from companion.event_model import EventModel, event_classes
 from companion.learning.embedding import embed
 from companion.learning.encoder import MISSING, UNSEEN, TableEncoder
@@ -81,7 +82,7 @@ class Explanation:
         for near in self.neighbours:
             more = f" and {len(near.differs) - fields} more" if len(near.differs) > fields else ""
             differs = ", ".join(near.differs[:fields]) + more if near.differs else "nothing"
-            lines.append(f"near {near.id} (distance {near.distance:.2f}), which differs in {differs}")
+            lines.append(f"near event {near.id} (distance {near.distance:.2f}), which differs in {differs}")
         return lines
 
 
@@ -113,7 +114,8 @@ def explain(
     names = list(dict.fromkeys(fields))
     codes = np.array([names.index(field) for field in fields])
     vectors = embed(model.net, *tensors, compute=model.compute)
-    distances, places = model.store.search_places(vectors, neighbours)
+    distances, places = model.store.search_places(vectors, neighbours + 1)  # one may be the event itself
+    ids = record_ids(frame).tolist()
     found = []
     for i in range(len(frame)):
         total, above = (
@@ -143,7 +145,8 @@ def explain(
                 tuple(
                     Neighbour(model.store.ids[place], float(distance), told.differences(place, order))
                     for distance, place in zip(distances[i], places[i], strict=True)
-                ),
+                    if model.store.ids[place] != ids[i]
+                )[:neighbours],
             )
         )
     return found
@@ -214,8 +217,8 @@ class _Event:
             return f"about {_DAYS[day]} {int(hour):02d} h UTC"
         if len(mean) == 2 and mean[1] > 0.5:  # the second feature says whether it is missing
             return "missing"
-        ends = mean[0] + np.array([-1, 1]) * scale[0]
-        low, high = (rounded(value) for value in self.encoder.unscale(name, ends))
+        ends = self.encoder.unscale(name, mean[0] + np.array([-1, 1]) * scale[0])
+        low, high = (rounded(value) for value in (np.maximum(ends, 0) if name == GAP else ends))
         return low if low == high else f"{low} to {high}"
 
     def category(self, name: str, index: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         held_out: the share of the sample, its latest part, that calibrates.
         fpr: the share of normal events that may be flagged.
         columns: what names an entity, see :func:`companion.data.events.entities`.
-        leave_out: fields and objects that must not be used.
+        leave_out: fields and objects that must not be used; ``*`` stands for any letters.
         seed: decides everything random.
 
     Attributes:
@@ -185,9 +186,13 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         self.drift_ = DriftTracker(fields, self._encoder.categorical_cardinalities).fit(raw, categorical)
         self._calibrate(later)
         self.counts_ = {
-            "events": sample.seen, "learned": len(learn), "stored": len(self._model.store.ids), "held out": len(later),
-            "late": clock.late, "without time": clock.untimed,
-        }  # fmt: skip
+            "events": sample.seen,
+            "learned": len(learn),
+            "stored": len(self._model.store.ids),
+            "held out": len(later),
+            "late": clock.late,
+            "without time": clock.untimed,
+        }
         return self
 
     def _check(self) -> None:
@@ -199,7 +204,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
     def _left_out(self, name: str) -> bool:
-        return any(name == field or name.startswith(field + ".") for field in self.leave_out)
+        return any(fnmatchcase(name, field) or name.startswith(field + ".") for field in self.leave_out)
 
     @property
     def _encoder(self) -> TableEncoder:
