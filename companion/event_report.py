@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,7 @@ def explain(
     nats = surprise(model.net, *tensors, groups=groups, compute=model.compute).numpy()
     excess = model.usual.excess(np.minimum(nats, model.clip), event_classes(frame))
     names = list(dict.fromkeys(fields))
-    codes = np.array([names.index(field) for field in fields])
+    codes = np.array([names.index(name) for name in fields])
     vectors = embed(model.net, *tensors, compute=model.compute)
     distances, places = model.store.search_places(vectors, neighbours + 1)  # one may be the event itself
     ids = record_ids(frame).tolist()
@@ -160,6 +160,7 @@ class _Event:
     event: pd.Series
     gap: float
     tensors: tuple[Tensor, Tensor]
+    guesses: dict[int, Reconstruction] = field(default_factory=dict)
 
     @property
     def encoder(self) -> TableEncoder:
@@ -188,13 +189,15 @@ class _Event:
 
     @torch.inference_mode()
     def guess(self, family: int) -> Reconstruction:
-        """What the net takes the event to be if a family of fields is hidden."""
+        """What the net takes the event to be if a family of fields is hidden; asked once for each."""
         model = self.model
+        if family in self.guesses:
+            return self.guesses[family]
         hidden = torch.tensor([group == family for group in model.features.groups()])
         mask = hidden.to(model.compute.device)[None]
         with model.compute.autocast():
-            found: Reconstruction = model.net(*(t.to(model.compute.device) for t in self.tensors), mask)
-        return found
+            self.guesses[family] = model.net(*(t.to(model.compute.device) for t in self.tensors), mask)
+        return self.guesses[family]
 
     def expected(self, name: str, family: int) -> str:
         """What the net would rather have seen."""
@@ -208,7 +211,7 @@ class _Event:
                 for i, (index, share) in enumerate(pairs)
                 if i == 0 or share >= _LEAST_SHARE
             )
-        places = [i for i, field in enumerate(self.model.features.fields) if field == name]
+        places = [i for i, own in enumerate(self.model.features.fields) if own == name]
         mean, scale = (t[0, places].cpu().double().numpy() for t in (guess.mean, guess.scale))
         if name == "time":
             sine, cosine, week_sine, week_cosine = mean
