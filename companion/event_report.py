@@ -65,7 +65,7 @@ class Explanation:
     """Why an event is unusual.
 
     Attributes:
-        row: its label in the frame's index: the number of the event in its file.
+        row: its label in the frame's index, which is the number of the event in its file.
         reasons: the most surprising fields, the most surprising first.
         neighbours: the nearest normal events, nearest first.
     """

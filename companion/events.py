@@ -290,9 +290,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             drift: counts the events, if given.
 
         Returns:
-            One row an event, with the frame's index: ``surprise`` and ``distance`` as
-            :meth:`companion.event_model.EventModel.measure` gives them, ``score``, and ``flagged``, whether
-            it is above ``threshold_``.
+            One row an event, with the frame's index. ``surprise`` and ``distance`` are as
+            :meth:`companion.event_model.EventModel.measure` gives them, ``score`` is their common level, and
+            ``flagged`` says whether it is above ``threshold_``.
 
         Raises:
             ValueError: if nothing was fitted. As ``EncoderError`` if the events have no time, as
