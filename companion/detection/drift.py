@@ -43,7 +43,7 @@ class FieldDrift:
 
     @property
     def limit(self) -> float:
-        """The largest shift that is not reported: the larger of chance and habit, and ``MARGIN`` more."""
+        """The largest shift that is not reported, the larger of chance and habit, and ``MARGIN`` more."""
         return max(self.chance, self.usual) + MARGIN
 
     @property

@@ -235,7 +235,7 @@ class EventFeatures:
 
     @property
     def fields(self) -> list[str]:
-        """The field of each feature, numbers first: its OCSF name, ``GAP``, or ``"time"`` for the circles.
+        """The OCSF name of each feature's field, numbers first; or ``GAP``, or ``"time"`` for the circles.
 
         Raises:
             EncoderError: if nothing was fitted.
