@@ -175,6 +175,7 @@ def fit_events(
         )
         compute = pick_compute(device)
         detector.fit(frames, compute=compute, checkpoint=checkpoint, progress="training")
+        detector.json_columns_ = tuple(named)
         detector.save(out)
         checkpoint.unlink(missing_ok=True)
         counts = detector.counts_
@@ -198,11 +199,13 @@ def score_events(
     top: Annotated[int, typer.Option(min=0, help="Print so many of the most unusual events.")] = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Say why they are unusual.")] = False,
     report: Annotated[Path | None, typer.Option(help="A CSV file for the drift of each field.")] = None,
-    json_column: JsonColumns = None,
+    json_column: Annotated[
+        list[str] | None, typer.Option(help="As for `companion fit events`, which remembers it.")
+    ] = None,
     device: Device = None,
     chunk_rows: ChunkRows = CHUNK_ROWS,
 ) -> None:
-    """Score events: one line each, the most unusual first if you sort by score.
+    """Score events, one line each, in the order of the file.
 
     The columns are row (in the file, from 0), id (metadata.uid, or else the row), time, entity, surprise,
     distance, score and flagged. A score of 3 is reached by one normal event in a thousand.
@@ -220,10 +223,10 @@ def score_events(
         detector = EventDetector.load(model, pick_compute(device))
         clock, drift, reading = detector.clock(), detector.tracker(), ReadReport()
         worst, scored, flagged = Worst(top), 0, 0
+        named = split_names(json_column) or detector.json_columns_
         frames = read_with_bar(
-            file, "scoring", kinds=detector.kinds_, json_columns=split_names(json_column), report=reading,
-            chunk_rows=chunk_rows,
-        )  # fmt: skip
+            file, "scoring", kinds=detector.kinds_, json_columns=named, report=reading, chunk_rows=chunk_rows
+        )
         with ScoreWriter(out) as writer:
             for raw in frames:
                 frame, gaps = clock(raw)

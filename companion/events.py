@@ -73,6 +73,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     Attributes:
         features_: fitted, after :meth:`fit`.
         kinds_: the columns that :meth:`score` wants and their kinds, for ``read_events``.
+        json_columns_: fields whose text is JSON, as ``read_events`` was told; empty unless set, for frames
+            are taken as they are. Kept with the model.
         drift_: counts of the training events, see :meth:`tracker`.
         threshold_: events with a higher score are flagged.
         counts_: events that came, learned, stored, held out, came late, and had no time.
@@ -143,6 +145,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             CheckpointError: if the checkpoint belongs to another training.
         """
         self._check()
+        self.json_columns_: tuple[str, ...] = ()
         compute = compute or pick_compute()
         clock, sample = EventClock(self.columns), EventSample(self.max_events, self.seed)
         for frame in [frames] if isinstance(frames, pd.DataFrame) else frames:
@@ -350,6 +353,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             "features": self.features_.to_json(),
             "model": model,
             "kinds": self.kinds_,
+            "json_columns": self.json_columns_,
             "drift": self.drift_.state(),
             "counts": self.counts_,
         }
@@ -373,6 +377,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             detector = cls(**about["parameters"])
             detector.features_ = EventFeatures.from_json(about["features"])
             detector.kinds_, detector.counts_ = about["kinds"], about["counts"]
+            detector.json_columns_ = tuple(about["json_columns"])
             detector.drift_ = DriftTracker.from_state(about["drift"])
             detector._model = EventModel.from_parts(
                 detector.features_, detector._build(), about["model"], tensors, compute

@@ -131,6 +131,9 @@ def test_json_text_is_taken_apart(tmp_path):
     arguments = ("fit", "events", tmp_path / "events.parquet", "--out", tmp_path / "model", *FAST)
     assert "say which name an entity" in bad(*arguments)
     good(*arguments, "--json-column", "actor")
+    scored = ("score", "events", tmp_path / "events.parquet", "--model", tmp_path / "model", "--out")
+    good(*scored, tmp_path / "scores.csv")  # the model remembers what is JSON
+    assert pd.read_csv(tmp_path / "scores.csv")["entity"].tolist() == [f"u{i % 3}" for i in range(300)]
     good(*arguments, "--entity", "nobody,kind")
     out = tmp_path / "scores.csv"
     good("score", "events", tmp_path / "events.parquet", "--model", tmp_path / "model", "--out", out)
