@@ -131,7 +131,7 @@ def fit_events(
         typer.Option(help=f"Fields or objects that must not be used, such as labels ('label*'){MANY}"),
     ] = None,
     json_column: JsonColumns = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the training, of 512 events each.")] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the training, of 512 events each.")] = 1000,
     max_events: Annotated[
         int, typer.Option(min=1, help="Events in the sample that is learned from.")
     ] = 200_000,

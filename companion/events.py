@@ -93,9 +93,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         *,
         d_model: int = 128,
         num_blocks: int = 3,
-        num_steps: int = 2000,
+        num_steps: int = 1000,
         batch_size: int = 512,
-        lr: float = 1e-3,
+        lr: float = 1e-2,
         mask_rate: float = 0.3,
         passes: int = 8,
         clip: float = 10.0,
@@ -234,7 +234,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             lr=self.lr,
             optimizer="adamw",
             schedule="cosine",
-            warmup_steps=min(100, self.num_steps // 10),
+            warmup_steps=min(50, self.num_steps // 10),
         )
 
     def _parameters(self) -> str:

@@ -361,3 +361,19 @@ def test_the_matrix_profile_is_the_distance_to_the_nearest_normal_window():
         matrix_profile_scores(test, train, 50)
     with pytest.raises(ValueError, match="without a gap"):
         matrix_profile_scores(test, np.full(20, np.nan), 8)
+
+
+def test_resampling_groups_widens_the_interval_where_rows_resemble_each_other():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 20)
+    labels = groups < 20
+    truth = rng.normal(size=60)[groups] + 0.8 * labels  # all rows of a group score about the same
+    scores = truth + rng.normal(scale=0.01, size=1200)
+    rows = bootstrap(roc_auc, labels, scores, repeats=200)
+    whole = bootstrap(roc_auc, labels, scores, groups=groups, repeats=200)
+    assert rows.value == whole.value
+    assert whole.high - whole.low > 2 * (rows.high - rows.low)
+    alone = bootstrap(roc_auc, labels, scores, groups=np.arange(1200), repeats=200)  # every row by itself
+    assert alone.high - alone.low == pytest.approx(rows.high - rows.low, rel=0.3)
+    with pytest.raises(ValueError, match="as many groups"):
+        bootstrap(roc_auc, labels, scores, groups=groups[1:])

@@ -23,7 +23,9 @@ def test_rows_are_embedded_in_batches_as_at_once_and_the_mode_is_kept():
     net = SelfSupervisedResNet(2, [3], d_model=8, num_blocks=1, dropout=0.5).train()
     numbers, categories = torch.randn(7, 2), torch.randint(0, 3, (7, 1))
     found = embed(net, numbers, categories, batch_size=3)
-    assert net.training and found.shape == (7, 8) and found.dtype == np.float32
+    assert net.training
+    assert found.shape == (7, 8)
+    assert found.dtype == np.float32
     net.eval()
     np.testing.assert_allclose(found, net.embed(numbers, categories).detach().numpy(), atol=1e-6)
     assert embed(net, numbers[:0], categories[:0]).shape == (0, 8)
@@ -43,7 +45,9 @@ def test_neighbours_are_those_of_all_distances():
 
 def test_purity_is_counted_and_near_chance_without_a_relation():
     vectors, labels = RNG.normal(size=(400, 3)), RNG.integers(0, 4, 400)
-    by_hand = np.mean([(labels[row] == label).mean() for row, label in zip(neighbours(vectors), labels)])
+    by_hand = np.mean(
+        [(labels[row] == label).mean() for row, label in zip(neighbours(vectors), labels, strict=True)]
+    )
     assert neighbour_purity(vectors, labels) == pytest.approx(by_hand)
     assert 0.2 < by_hand < 0.3
     assert neighbour_purity(np.eye(4)[labels] * 100 + vectors[:, :1], labels) == 1

@@ -82,7 +82,8 @@ def test_features_know_their_fields_and_fields_their_families(events):
     numerical, categorical = features.transform(events)
     fields, groups = features.fields, features.groups()
     assert len(fields) == len(groups) == numerical.shape[1] + categorical.shape[1]
-    assert fields.count("time") == 4 and GAP in fields
+    assert fields.count("time") == 4
+    assert GAP in fields
     number = dict(zip(fields, groups, strict=True))
     assert all(number[field] == group for field, group in zip(fields, groups, strict=True))
     assert number["status"] == number["status_id"] != number["severity_id"]

@@ -61,7 +61,9 @@ def test_a_recorded_run_belongs_to_todays_experiment(path):
     experiment = get_experiment(run.experiment)
     assert path.stem == f"{run.experiment}-{run.scale}-{run.device}"
     assert run.config == experiment.config(run.scale, run.device).model_dump(mode="json")
-    assert not run.data.synthetic
+    assert run.data.synthetic == run.data.name.startswith(
+        "generated"
+    )  # no stand-in in the place of real data
     assert run.commit is not None
     assert not run.commit.endswith("-dirty")
     assert len(set(run.seeds)) == len(run.seeds) >= 1

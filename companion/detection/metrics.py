@@ -170,14 +170,27 @@ def _interval(values: list[float], value: float, confidence: float) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def _samples(labels: np.ndarray, repeats: int, confidence: float, seed: int) -> Iterator[np.ndarray]:
-    """Rows of resampled normals and of resampled anomalies, as many of each as there are."""
+def _samples(
+    labels: np.ndarray, groups: np.ndarray | None, repeats: int, confidence: float, seed: int
+) -> Iterator[np.ndarray]:
+    """Rows of resampled normals and of resampled anomalies, as many of each, or of their groups."""
     if repeats < 1 or not 0 < confidence < 1:
         raise ValueError(f"need at least one repeat and 0 < confidence < 1, not {repeats}, {confidence}")
+    if groups is not None and len(groups) != len(labels):
+        raise ValueError(f"{len(labels)} labels need as many groups, not {len(groups)}")
     rng = np.random.default_rng(seed)
-    kinds = np.flatnonzero(~labels), np.flatnonzero(labels)
+    kinds = [np.flatnonzero(labels == kind) for kind in (False, True)]
+    clusters = [
+        [rows[codes == code] for code in range(codes.max() + 1)]
+        for rows in (kinds if groups is not None else ())
+        for codes in [np.unique(np.asarray(groups)[rows], return_inverse=True)[1]]
+    ]
     for _ in range(repeats):
-        yield np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
+        if groups is None:
+            yield np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
+        else:
+            drawn = [[parts[i] for i in rng.integers(0, len(parts), len(parts))] for parts in clusters]
+            yield np.concatenate([rows for parts in drawn for rows in parts])
 
 
 def bootstrap(
@@ -185,6 +198,7 @@ def bootstrap(
     labels: np.ndarray,
     scores: np.ndarray,
     *,
+    groups: np.ndarray | None = None,
     repeats: int = 500,
     confidence: float = 0.95,
     seed: int = 0,
@@ -198,6 +212,8 @@ def bootstrap(
         metric: such as :func:`roc_auc`.
         labels: (N,).
         scores: (N,).
+        groups: (N,), such as the session or the incident of each row. Rows of one group resemble each other,
+            so whole groups are resampled; rows taken for independent would make the interval too narrow.
         repeats: how many samples.
         confidence: the share of samples that the interval holds.
         seed: the same seed gives the same interval.
@@ -206,7 +222,7 @@ def bootstrap(
         ValueError: see :func:`checked`; or ``repeats`` or ``confidence`` is out of range.
     """
     labels, scores = checked(labels, scores)
-    samples = _samples(labels, repeats, confidence, seed)
+    samples = _samples(labels, groups, repeats, confidence, seed)
     values = [metric(labels[rows], scores[rows]) for rows in samples]
     return _interval(values, metric(labels, scores), confidence)
 
@@ -244,5 +260,5 @@ def bootstrap_difference(
     def difference(rows: np.ndarray) -> float:
         return metric(labels[rows], scores[rows]) - metric(labels[rows], others[rows])
 
-    values = [difference(rows) for rows in _samples(labels, repeats, confidence, seed)]
+    values = [difference(rows) for rows in _samples(labels, None, repeats, confidence, seed)]
     return _interval(values, difference(np.arange(len(labels))), confidence)

@@ -11,16 +11,20 @@ NAMES = (
     "block_order",
     "classifier",
     "degradation",
+    "event_detection",
     "gradients",
     "identity",
     "learning_rates",
     "lesion",
     "recipe",
+    "self_supervised",
+    "ssl_ablation",
     "tab_transformer",
     "table_cost",
     "table_depth",
     "tables",
     "waveforms",
+    "web_detection",
 )
 
 

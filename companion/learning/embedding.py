@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import recall_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -67,14 +67,15 @@ def linear_probe(
         seed: of the solver.
 
     Returns:
-        Balanced accuracy, the mean recall of the classes; one over their number is chance.
+        Balanced accuracy, the mean recall of the tested classes; one over their number is chance.
 
     Raises:
         ValueError: if there is only one class.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, random_state=seed))
     classifier.fit(train, train_labels)
-    return float(balanced_accuracy_score(test_labels, classifier.predict(test)))
+    guesses = classifier.predict(test)
+    return float(recall_score(test_labels, guesses, labels=np.unique(test_labels), average="macro"))
 
 
 def neighbours(vectors: np.ndarray, count: int = 10) -> np.ndarray:

@@ -1,0 +1,148 @@
+"""Chapters 6 and 7: events as tensors, split by time, with what is known about them kept apart."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from companion.data.events import Events, entities, load_web_events, split_by_time
+from companion.data.ocsf_synthetic import EventConfig, generate_events
+from companion.experiments.base import Config
+from companion.learning.event_features import EventFeatures
+from companion.runs import DataInfo
+
+LEAVE_OUT = ("metadata.uid", "actor.session.uid", "session.uid")
+"""Names of single records and sessions. There is nothing to learn in them, and they would make events of one
+session neighbours whatever happened in it."""
+
+
+class EventDataConfig(Config):
+    """Which events.
+
+    Attributes:
+        source: generated events, or the real ones of a web service.
+        num_events: of generated ones.
+        days: likewise, over how long.
+        attack_share: likewise, of the events.
+    """
+
+    source: Literal["generated", "web"] = "generated"
+    num_events: int = 200_000
+    days: float = 28.0
+    attack_share: float = 0.03
+
+
+@dataclass(frozen=True)
+class PreparedEvents:
+    """Events as a net takes them, in the order of their times.
+
+    Attributes:
+        features: fitted on the training events.
+        numerical: float32 (N, numbers).
+        categorical: int64 (N, columns).
+        train: rows of the earliest 55 %, without any that belong to an attack or a fault.
+        calibration: those of the next 5 %, likewise; what is not learned but set after training is set here.
+        validation: rows of the next 20 %.
+        test: rows of the last 20 %.
+        labels: one row an event, see :class:`companion.data.events.Events`; faults have the shape
+            ``"fault"``.
+        entities: (N,), names; empty where there is none.
+    """
+
+    features: EventFeatures
+    numerical: Tensor
+    categorical: Tensor
+    train: np.ndarray
+    calibration: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    labels: pd.DataFrame
+    entities: np.ndarray
+
+    def arrays(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers and categories of some rows, as numpy has them."""
+        return self.numerical[rows].numpy(), self.categorical[rows].numpy()
+
+    @property
+    def cardinalities(self) -> list[int]:
+        """Indices of each categorical column."""
+        assert self.features.encoder is not None
+        return self.features.encoder.categorical_cardinalities
+
+    def sample(self, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+        """At most ``count`` of ``rows``, drawn at random, in their order."""
+        drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
+        return rows[np.sort(drawn)]
+
+
+@cache
+def load_web() -> Events:
+    """The real events, read once."""
+    return load_web_events()
+
+
+def load(config: EventDataConfig, seed: int) -> Events:
+    """The events themselves. Every seed has other generated ones, of the same company."""
+    if config.source == "web":
+        return load_web()
+    return generate_events(
+        EventConfig(
+            num_events=config.num_events, days=config.days, attack_share=config.attack_share, seed=seed
+        )
+    )
+
+
+@lru_cache(maxsize=2)
+def prepared(config: EventDataConfig, seed: int) -> PreparedEvents:
+    """The events as tensors; what the encoder knows comes from normal training events alone."""
+    events = load(config, seed)
+    labels = events.labels
+    if "shape" not in labels:
+        shape = labels["attack"].where(labels["attack"].isna(), "fault")
+        labels = labels.assign(shape=shape, session=np.arange(len(labels)), kind="request")
+    parts = split_by_time(events.frame, (0.55, 0.05, 0.2, 0.2), groups=labels["session"])
+    normal = labels["attack"].isna().to_numpy()
+    train, calibration = (part[normal[part]] for part in parts[:2])
+    features = EventFeatures(leave_out=LEAVE_OUT).fit(events.frame.iloc[train])
+    numerical, categorical = features.transform(events.frame)
+    return PreparedEvents(
+        features=features,
+        numerical=numerical,
+        categorical=categorical,
+        train=train,
+        calibration=calibration,
+        validation=parts[2],
+        test=parts[3],
+        labels=labels,
+        entities=entities(events.frame).fillna("").to_numpy(dtype=object),
+    )
+
+
+@cache
+def generated_info() -> DataInfo:
+    """What the generated events are; the digest is that of a thousand of them."""
+    frame = generate_events(EventConfig(num_events=1000)).frame
+    digest = hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
+    return DataInfo(
+        name="generated OCSF events",
+        source="companion.data.ocsf_synthetic",
+        digest=digest,
+        synthetic=True,
+    )
+
+
+def web_info() -> DataInfo:
+    """What the real events are, or their stand-in."""
+    events = load_web()
+    return DataInfo(
+        name="OCSF logs of a web service",
+        source=events.source,
+        digest=events.digest,
+        synthetic=events.synthetic,
+    )

@@ -1,0 +1,300 @@
+"""Chapter 7: every detector on raw features and on learned embeddings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
+from companion.detection.rows import EntityHistory, EntityRarity, FamilySurprise, FieldRarity
+from companion.detection.vectors import (
+    Forest,
+    NeighbourIndex,
+    OutlierFactor,
+    SubspaceResidual,
+    VectorDetector,
+)
+from companion.experiments import self_supervised
+from companion.experiments.base import Config, Context, Experiment
+from companion.experiments.event_data import (
+    EventDataConfig,
+    PreparedEvents,
+    generated_info,
+    prepared,
+    web_info,
+)
+from companion.experiments.self_supervised import (
+    SMOKE_DATA,
+    SMOKE_NET,
+    ObjectiveName,
+    PretrainConfig,
+    one_hot,
+    train,
+    vectors,
+)
+from companion.learning.selfsupervised import surprise
+from companion.models.selfsupervised import SelfSupervisedResNet
+from companion.runs import SeedResult
+
+Scores = dict[str, dict[str, np.ndarray]]
+"""By detector, then by part (``"validation"``, ``"test"``), float64 scores of its rows."""
+PARTS = ("validation", "test")
+METRICS = ("roc_auc", "pr_auc", "recall_at_0.001", "recall_at_0.01")
+
+
+class EventDetectionConfig(Config):
+    """What is fitted and how it is judged.
+
+    Attributes:
+        data: which events.
+        net: the nets and their recipe; the objective is set from outside.
+        objectives: the nets that are trained.
+        reference: normal training events that detectors for vectors learn from.
+        factor_reference: at most so many for the local outlier factor.
+        repeats: samples of the bootstrap.
+    """
+
+    data: EventDataConfig = EventDataConfig()
+    net: PretrainConfig = PretrainConfig()
+    objectives: tuple[ObjectiveName, ...] = self_supervised.OBJECTIVES
+    reference: int = 20_000
+    factor_reference: int = 10_000
+    repeats: int = 50
+
+
+def neighbour_scores(reference: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """float64 (N,): the mean distance to the five nearest vectors of ``reference``."""
+    return NeighbourIndex(min(5, len(reference))).fit(reference).score(asked)
+
+
+def vector_detectors(config: EventDetectionConfig, seed: int) -> dict[str, VectorDetector]:
+    """New detectors for vectors, by name."""
+    return {
+        "knn": NeighbourIndex(5),
+        "lof": OutlierFactor(20, config.factor_reference, seed),
+        "forest": Forest(seed=seed),
+        "subspace": SubspaceResidual(),
+    }
+
+
+def positives(events: PreparedEvents, rows: np.ndarray, column: str, value: str) -> tuple[np.ndarray, ...]:
+    """Which of ``rows`` are judged, bool, and which of those are anomalies, bool.
+
+    Events of other attacks are neither normal nor what is looked for; they are left out.
+    """
+    labels = events.labels.iloc[rows]
+    wanted = (labels[column] == value).to_numpy(dtype=bool)
+    judged = wanted | labels["attack"].isna().to_numpy()
+    return judged, wanted[judged]
+
+
+def shapes_of(events: PreparedEvents) -> list[str]:
+    """The shapes of attack that single events can show, ``"order"`` left out."""
+    return sorted(set(events.labels["shape"].dropna()) - {"order"})
+
+
+def rank(events: PreparedEvents, rows: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """How well scores of ``rows`` rank attacks of each shape above normal events.
+
+    Returns:
+        ``"<shape>_<metric>"`` for the metrics of :data:`METRICS`; NaN if there is no such attack.
+    """
+    found = {}
+    for shape in shapes_of(events):
+        judged, wanted = positives(events, rows, "shape", shape)
+        known = bool(wanted.any())
+        own = scores[judged]
+        found[f"{shape}_roc_auc"] = roc_auc(wanted, own) if known else float("nan")
+        found[f"{shape}_pr_auc"] = pr_auc(wanted, own) if known else float("nan")
+        for fpr in (0.001, 0.01):
+            value = recall_at_fpr(wanted, own, fpr) if known else float("nan")
+            found[f"{shape}_recall_at_{fpr:g}"] = value
+    return found
+
+
+def judge(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
+    """All metrics of all detectors.
+
+    Whole incidents and whole sessions are resampled for the intervals, since their events resemble each
+    other.
+
+    Returns:
+        ``"<detector>.<part>_<shape>_<metric>"``; for the two areas on the test part also ``_low`` and
+        ``_high``; and ``"<detector>.test_<attack>"``, the ROC-AUC for one kind of attack.
+    """
+    found: dict[str, float] = {}
+    attacks = events.labels.loc[events.labels["shape"] != "order", "attack"].dropna().unique()
+    sessions = events.labels["session"].to_numpy()
+    for name, parts in scores.items():
+        for part, own in parts.items():
+            rows = getattr(events, part)
+            found |= {f"{name}.{part}_{key}": value for key, value in rank(events, rows, own).items()}
+        rows, own = events.test, parts["test"]
+        for shape in shapes_of(events):
+            judged, wanted = positives(events, rows, "shape", shape)
+            for key, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
+                if repeats and wanted.any():
+                    groups = sessions[rows][judged]
+                    got = bootstrap(metric, wanted, own[judged], groups=groups, repeats=repeats)
+                    found |= {f"{name}.test_{shape}_{key}_low": got.low}
+                    found |= {f"{name}.test_{shape}_{key}_high": got.high}
+        for attack in attacks:
+            judged, wanted = positives(events, rows, "attack", attack)
+            if wanted.any():
+                found[f"{name}.test_{attack}"] = roc_auc(wanted, own[judged])
+    return {key: value for key, value in found.items() if not np.isnan(value)}
+
+
+def raw_scores(
+    events: PreparedEvents, config: EventDetectionConfig, seed: int, parts_to_score: Sequence[str] = PARTS
+) -> Scores:
+    """Detectors that know the fields only, and no net."""
+    parts = {part: getattr(events, part) for part in parts_to_score}
+    reference = events.sample(events.train, config.reference, seed)
+    rarity = FieldRarity(events.cardinalities).fit(*events.arrays(events.train))
+    personal = EntityRarity(events.cardinalities)
+    personal.fit(events.categorical[events.train].numpy(), events.entities[events.train])
+    scores: Scores = {"rarity": {}, "entity_rarity": {}}
+    for part, rows in parts.items():
+        scores["rarity"][part] = rarity.score(*events.arrays(rows))
+        scores["entity_rarity"][part] = personal.score(
+            events.categorical[rows].numpy(), events.entities[rows]
+        )
+    costs = {part: rarity.transform(*events.arrays(rows)) for part, rows in parts.items()}
+    known = rarity.transform(*events.arrays(reference))
+    scores |= vector_scores("rarity", known, costs, config, seed)
+    known, *hot = one_hot(events, reference, *parts.values())
+    spaces = dict(zip(parts, hot, strict=True))
+    scores |= vector_scores("one_hot", known, spaces, config, seed)
+    history = EntityHistory(seed=seed)
+    history.fit(one_hot(events, events.train)[0], events.entities[events.train])
+    own = {part: history.score(spaces[part], events.entities[rows]) for part, rows in parts.items()}
+    return scores | {"one_hot-history": own}
+
+
+def vector_scores(
+    name: str, known: np.ndarray, asked: dict[str, np.ndarray], config: EventDetectionConfig, seed: int
+) -> Scores:
+    """Every detector for vectors in one space: ``"<name>-<detector>"``."""
+    scores: Scores = {}
+    for kind, detector in vector_detectors(config, seed).items():
+        detector.fit(known)
+        scores[f"{name}-{kind}"] = {part: detector.score(own) for part, own in asked.items()}
+    return scores
+
+
+def net_scores(
+    net: SelfSupervisedResNet,
+    name: str,
+    events: PreparedEvents,
+    config: EventDetectionConfig,
+    seed: int,
+    context: Context,
+    parts_to_score: Sequence[str] = PARTS,
+) -> Scores:
+    """Detectors in the space of a trained net, and its surprise if it can guess fields."""
+    parts = {part: getattr(events, part) for part in parts_to_score}
+    reference = events.sample(events.train, config.reference, seed)
+    spaces = {part: vectors(net, events, rows, context) for part, rows in parts.items()}
+    scores = vector_scores(name, vectors(net, events, reference, context), spaces, config, seed)
+    history = EntityHistory(seed=seed)
+    history.fit(vectors(net, events, events.train, context), events.entities[events.train])
+    scores[f"{name}-history"] = {
+        part: history.score(spaces[part], events.entities[rows]) for part, rows in parts.items()
+    }
+    if name != "contrastive":
+        families = FamilySurprise(events.features.groups())
+
+        def surprised(rows: np.ndarray) -> np.ndarray:
+            own = events.numerical[rows], events.categorical[rows]
+            passes = events.features.groups(8)
+            return surprise(net, *own, groups=passes, compute=context.compute).numpy()
+
+        families.fit(surprised(events.calibration))
+        own = {part: families.score(surprised(rows)) for part, rows in parts.items()}
+        scores[f"{name}-surprise"] = own
+    return scores
+
+
+def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult:
+    """Fit every detector on normal training events; score validation, and the test events once.
+
+    Nothing is chosen here. A reader who chooses a detector has the validation numbers to do it.
+
+    Returns:
+        What :func:`judge` gives; ``"share.<part>_<shape>"``, the share of anomalies among the judged events,
+        which is what chance reaches in ``pr_auc``; ``"incidents.test_<shape>"``.
+    """
+    events = prepared(config.data, seed)
+    clock = time.perf_counter()
+    scores = raw_scores(events, config, seed)
+    seconds = {"raw": round(time.perf_counter() - clock, 2)}
+    first: list[float] = []
+    for objective in config.objectives:
+        net_config = config.net.model_copy(update={"objective": objective})
+        net, history = train(events, net_config, seed, context, objective)
+        seconds[objective] = round(history.seconds, 2)
+        scores |= net_scores(net, objective, events, config, seed, context)
+        first = first or history.train["loss"][: self_supervised.REPLAY_STEPS]
+    metrics = judge(events, scores, config.repeats)
+    for shape in shapes_of(events):
+        for part in PARTS:
+            metrics[f"share.{part}_{shape}"] = float(
+                positives(events, getattr(events, part), "shape", shape)[1].mean()
+            )
+        own = events.labels.iloc[events.test]
+        sessions: pd.Series = own.loc[own["shape"] == shape, "session"]
+        metrics[f"incidents.test_{shape}"] = float(sessions.nunique())
+    return SeedResult(seed=seed, metrics=metrics, curves={"first_loss": first}, seconds=seconds)
+
+
+def replay(config: EventDetectionConfig, seed: int, context: Context) -> dict[str, list[float]]:
+    """The losses of the first steps of the first net."""
+    events = prepared(config.data, seed)
+    net_config = config.net.model_copy(update={"objective": config.objectives[0]})
+    history = train(events, net_config, seed, context, "replay", self_supervised.REPLAY_STEPS)[1]
+    return {"first_loss": history.train["loss"]}
+
+
+SMOKE = EventDetectionConfig(data=SMOKE_DATA, net=SMOKE_NET, reference=300, factor_reference=200, repeats=3)
+
+EVENT_DETECTION = Experiment(
+    name="event_detection",
+    question="Do learned embeddings find anomalies in security events better than the raw fields?",
+    config_type=EventDetectionConfig,
+    scales={
+        "smoke": SMOKE,
+        "live": EventDetectionConfig(
+            data=self_supervised.LIVE_DATA,
+            net=PretrainConfig(num_steps=400),
+            objectives=("masked",),
+            reference=10_000,
+            factor_reference=5_000,
+            repeats=0,
+        ),
+        "full": EventDetectionConfig(),
+    },
+    run=run,
+    data=generated_info,
+    replay=replay,
+)
+
+_WEB = EventDataConfig(source="web")
+WEB_DETECTION = Experiment(
+    name="web_detection",
+    question="And on the real events of a web service?",
+    config_type=EventDetectionConfig,
+    scales={
+        "smoke": SMOKE.model_copy(update={"data": _WEB}),
+        "live": EventDetectionConfig(
+            data=_WEB, net=PretrainConfig(num_steps=200), objectives=("masked",), repeats=0
+        ),
+        "full": EventDetectionConfig(data=_WEB, net=PretrainConfig(num_steps=600)),
+    },
+    run=run,
+    data=web_info,
+    replay=replay,
+)

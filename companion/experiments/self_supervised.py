@@ -1,0 +1,259 @@
+"""Chapter 6: what a net learns of security events without labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from companion.compute import seed_everything
+from companion.detection.rows import OneHotVectors
+from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments.event_data import EventDataConfig, PreparedEvents, generated_info, prepared
+from companion.learning.config import FitConfig
+from companion.learning.embedding import embed, linear_probe, neighbour_agreement, neighbour_purity
+from companion.learning.loop import History, evaluate, fit
+from companion.learning.objectives import Objective
+from companion.learning.selfsupervised import Combined, Contrastive, MaskedFeatures
+from companion.models.selfsupervised import SelfSupervisedResNet
+from companion.runs import SeedResult
+
+REPLAY_STEPS = 3
+ObjectiveName = Literal["masked", "contrastive", "combined"]
+OBJECTIVES: tuple[ObjectiveName, ...] = ("masked", "contrastive", "combined")
+
+
+class PretrainConfig(Config):
+    """The net, its objective and its recipe: AdamW with a warm-up and a cosine.
+
+    Attributes:
+        objective: what is learned.
+        mask_rate: of :class:`companion.learning.selfsupervised.MaskedFeatures`.
+        corruption_rate: of :class:`companion.learning.selfsupervised.Contrastive`.
+        temperature: likewise.
+        weight: of the contrastive loss beside the masked one.
+        d_model: features of an embedding.
+        num_blocks: of the net.
+        dropout: in its blocks.
+        num_steps: optimizer steps.
+        batch_size: events in a step.
+        lr: the highest learning rate.
+    """
+
+    objective: ObjectiveName = "masked"
+    mask_rate: float = 0.3
+    corruption_rate: float = 0.3
+    temperature: float = 0.1
+    weight: float = 0.5
+    d_model: int = 128
+    num_blocks: int = 3
+    dropout: float = 0.1
+    num_steps: int = 1000
+    batch_size: int = 512
+    lr: float = 1e-2
+
+    def fit(self) -> FitConfig:
+        """The recipe."""
+        return FitConfig(
+            num_steps=self.num_steps, batch_size=self.batch_size, lr=self.lr, optimizer="adamw",
+            weight_decay=1e-4, warmup_steps=min(50, self.num_steps // 10), schedule="cosine",
+        )  # fmt: skip
+
+
+class SelfSupervisedConfig(Config):
+    """What is trained and how the embeddings are looked at.
+
+    Attributes:
+        data: which events.
+        net: the net and its recipe; the objective is set from outside.
+        members: trainings of each objective on the same events, from other initial weights.
+        probe_rows: training events that a linear probe learns from, and validation events that test it.
+        purity_rows: validation events whose neighbours are looked at.
+        points: how many points a training curve is averaged down to.
+    """
+
+    data: EventDataConfig = EventDataConfig()
+    net: PretrainConfig = PretrainConfig()
+    members: int = 2
+    probe_rows: int = 8000
+    purity_rows: int = 5000
+    points: int = 60
+
+
+def make_net(events: PreparedEvents, config: PretrainConfig, seed: int) -> SelfSupervisedResNet:
+    """The untrained net for these events."""
+    seed_everything(seed)
+    return SelfSupervisedResNet(
+        events.numerical.shape[1],
+        events.cardinalities,
+        config.d_model,
+        config.num_blocks,
+        config.dropout,
+        d_projection=64,
+    )
+
+
+def make_objective(events: PreparedEvents, config: PretrainConfig) -> Objective:
+    """The objective of ``config``; families of fields are hidden or replaced as one."""
+    groups = events.features.groups()
+    masked = MaskedFeatures(config.mask_rate, groups=groups)
+    if config.objective == "masked":
+        return masked
+    training = events.numerical[events.train], events.categorical[events.train]
+    contrastive = Contrastive(*training, config.corruption_rate, config.temperature, groups)
+    return contrastive if config.objective == "contrastive" else Combined(masked, contrastive, config.weight)
+
+
+def train(
+    events: PreparedEvents,
+    config: PretrainConfig,
+    seed: int,
+    context: Context,
+    name: str,
+    stop_after: int | None = None,
+) -> tuple[SelfSupervisedResNet, History]:
+    """Train a net on the normal training events."""
+    net = make_net(events, config, seed)
+    history = fit(
+        net,
+        (events.numerical[events.train], events.categorical[events.train]),
+        make_objective(events, config),
+        config.fit(),
+        compute=context.compute,
+        seed=seed,
+        checkpoint=context.checkpoint(name),
+        progress=name if context.progress else None,
+        stop_after=stop_after,
+    )
+    return net.eval(), history
+
+
+def vectors(
+    net: SelfSupervisedResNet, events: PreparedEvents, rows: np.ndarray, context: Context
+) -> np.ndarray:
+    """The embeddings of some events: float32 (rows, ``d_model``)."""
+    return embed(net, events.numerical[rows], events.categorical[rows], compute=context.compute)
+
+
+def normal_rows(events: PreparedEvents, rows: np.ndarray) -> np.ndarray:
+    """Those of ``rows`` that belong to no attack."""
+    normal = events.labels["attack"].isna().to_numpy(dtype=bool)
+    found: np.ndarray = rows[normal[rows]]
+    return found
+
+
+def look(
+    events: PreparedEvents, config: SelfSupervisedConfig, seed: int, spaces: dict[str, list[np.ndarray]]
+) -> dict[str, float]:
+    """Measure spaces by what they tell of the kind of session that an event belongs to.
+
+    No field holds it, and no net was told. Chance is one over the number of kinds for the probe, and the sum
+    of their squared shares for purity.
+
+    Args:
+        events: the events.
+        config: how many are looked at.
+        seed: of the draw.
+        spaces: by name, vectors of the rows of :func:`looked_at`.
+
+    Returns:
+        ``"<space>.probe"`` and ``"<space>.purity"``, and ``"chance.probe"`` and ``"chance.purity"``.
+    """
+    known, asked = looked_at(events, config, seed)
+    kinds = events.labels["kind"].to_numpy(dtype=object)
+    few = config.purity_rows
+    shares = np.unique(kinds[asked[:few]].astype(str), return_counts=True)[1] / len(asked[:few])
+    metrics = {"chance.probe": 1 / len(shares), "chance.purity": float(np.square(shares).sum())}
+    for name, (a, b) in spaces.items():
+        metrics[f"{name}.probe"] = linear_probe(a, kinds[known], b, kinds[asked], seed)
+        metrics[f"{name}.purity"] = neighbour_purity(b[:few], kinds[asked[:few]])
+    return metrics
+
+
+def looked_at(
+    events: PreparedEvents, config: SelfSupervisedConfig, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of training events for a probe to learn from, and of normal validation events to test it."""
+    known = events.sample(events.train, config.probe_rows, seed)
+    asked = normal_rows(events, events.validation)
+    shuffled = np.random.default_rng(seed).permutation(asked)[: config.probe_rows]
+    return known, shuffled
+
+
+def one_hot(events: PreparedEvents, *rows: np.ndarray) -> list[np.ndarray]:
+    """Rows as vectors without any learning."""
+    encoder = OneHotVectors(events.cardinalities).fit(*events.arrays(events.train[:10]))
+    return [encoder.transform(*events.arrays(part)) for part in rows]
+
+
+def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult:
+    """Train every objective ``members`` times, and look at the spaces beside an untrained net and raw fields.
+
+    Returns:
+        For each of ``masked``, ``contrastive``, ``combined``, and for ``untrained`` and ``one_hot``, what
+        :func:`look` gives, for nets of the first member. For the objectives ``agreement`` (of the members'
+        neighbourhoods), ``validation_loss`` on normal validation events, and the curves of the training
+        loss, ``loss``, and its first values, ``first_loss``.
+    """
+    events = prepared(config.data, seed)
+    rows = looked_at(events, config, seed)
+    metrics: dict[str, float] = {}
+    curves: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    untrained = make_net(events, config.net, seed).eval()
+    spaces = {"one_hot": one_hot(events, *rows)}
+    spaces["untrained"] = [vectors(untrained.to(context.compute.device), events, r, context) for r in rows]
+    asked = torch.from_numpy(rows[1])
+    for objective in OBJECTIVES:
+        net_config = config.net.model_copy(update={"objective": objective})
+        found = []
+        for member in range(config.members):
+            name = f"{objective}-{member}"
+            net, history = train(events, net_config, seed * config.members + member, context, name)
+            found.append([vectors(net, events, r, context) for r in rows])
+            seconds[name] = round(history.seconds, 2)
+            if member == 0:
+                data = events.numerical[asked], events.categorical[asked]
+                judged = evaluate(net, data, make_objective(events, net_config), context.compute, 512)
+                metrics |= {f"{objective}.validation_{key}": value for key, value in judged.items()}
+                curves |= {
+                    f"{objective}.{key}": window_means(values, config.points)
+                    for key, values in history.train.items()
+                }
+                curves[f"{objective}.first_loss"] = history.train["loss"][:REPLAY_STEPS]
+        spaces[objective] = found[0]
+        few = config.purity_rows
+        if config.members > 1:
+            metrics[f"{objective}.agreement"] = neighbour_agreement(found[0][1][:few], found[1][1][:few])
+    metrics |= look(events, config, seed, spaces)
+    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+
+
+def replay(config: SelfSupervisedConfig, seed: int, context: Context) -> dict[str, list[float]]:
+    """The losses of the first steps of the first objective."""
+    events = prepared(config.data, seed)
+    net_config = config.net.model_copy(update={"objective": OBJECTIVES[0]})
+    _, history = train(events, net_config, seed * config.members, context, "replay", REPLAY_STEPS)
+    return {f"{OBJECTIVES[0]}.first_loss": history.train["loss"]}
+
+
+SMOKE_DATA = EventDataConfig(num_events=2500, days=7.0, attack_share=0.1)
+SMOKE_NET = PretrainConfig(d_model=8, num_blocks=1, num_steps=6, batch_size=64)
+LIVE_DATA = EventDataConfig(num_events=60_000, days=14.0)
+
+SELF_SUPERVISED = Experiment(
+    name="self_supervised",
+    question="What does a net learn of security events without labels?",
+    config_type=SelfSupervisedConfig,
+    scales={
+        "smoke": SelfSupervisedConfig(
+            data=SMOKE_DATA, net=SMOKE_NET, probe_rows=300, purity_rows=200, points=4
+        ),
+        "live": SelfSupervisedConfig(data=LIVE_DATA, net=PretrainConfig(num_steps=400), members=1),
+        "full": SelfSupervisedConfig(),
+    },
+    run=run,
+    data=generated_info,
+    replay=replay,
+)
