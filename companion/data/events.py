@@ -18,6 +18,8 @@ from companion.data.sources import MIRROR_VARIABLE, OCSF_LOGS, DataError
 
 ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
 """Who an event is about, the first of these that it has."""
+RECORD_ID = "metadata.uid"
+"""The field that holds the id of a record."""
 
 WEB_JSON = (
     "metadata", "device", "actor", "src_endpoint", "dst_endpoint", "http_request", "http_response",
@@ -112,6 +114,23 @@ def entities(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> pd
     for column in there[1:]:
         found = found.where(found.notna(), column.astype("str"))
     return found.rename("entity")
+
+
+def record_ids(frame: pd.DataFrame) -> pd.Series:
+    """The id of each event's record: ``metadata.uid``, or the frame's index where there is none.
+
+    Returns:
+        Texts (N,) of type ``str``, with the frame's index.
+
+    Example:
+        >>> record_ids(pd.DataFrame({"metadata.uid": ["a", None]})).tolist()
+        ['a', '1']
+    """
+    rows = pd.Series(frame.index.astype(str), frame.index, dtype="str")
+    if RECORD_ID not in frame.columns:
+        return rows.rename("id")
+    known = frame[RECORD_ID].astype("str")
+    return known.where(known.notna(), rows).rename("id")
 
 
 def split_by_time(

@@ -120,6 +120,20 @@ def merge_kinds(*kinds: Kind) -> Kind:
     return "number" if distinct == {"integer", "number"} else "text"
 
 
+def kind_of_column(column: pd.Series) -> Kind:
+    """The kind that holds a column of any frame.
+
+    Example:
+        >>> [kind_of_column(pd.Series(values)) for values in ([1], [1.5], [True], ["a"])]
+        ['integer', 'number', 'flag', 'text']
+    """
+    if pd.api.types.is_bool_dtype(column):
+        return "flag"
+    if pd.api.types.is_integer_dtype(column):
+        return "integer"
+    return "number" if pd.api.types.is_numeric_dtype(column) else "text"
+
+
 def text_array(texts: Any) -> Any:
     """Texts and ``None`` as a pandas array of type ``str``; by way of Arrow, which is 20 times as fast."""
     return pd.array(pa.array(texts, pa.large_string()), dtype="str")

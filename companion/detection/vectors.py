@@ -113,7 +113,7 @@ class NeighbourIndex:
         self._index.add(kept)
         return self
 
-    def search(self, vectors: np.ndarray, count: int | None = None) -> tuple[np.ndarray, list[list[str]]]:
+    def search_places(self, vectors: np.ndarray, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The nearest kept vectors.
 
         Args:
@@ -121,7 +121,8 @@ class NeighbourIndex:
             count: how many for each; the number of neighbours if not given, and never more than are kept.
 
         Returns:
-            Distances float64 (N, count), rising, and for each vector the ids in that order.
+            Distances float64 (N, count), rising, and in that order the places of the vectors among those that
+            were kept, int64 (N, count).
 
         Raises:
             VectorError: if nothing was fitted or the vectors do not fit.
@@ -136,6 +137,15 @@ class NeighbourIndex:
             squares[rows], places[rows] = self._index.search(asked[rows], count)
         squares = np.maximum(squares, 0)
         distances = squares / 2 if self.distance == "cosine" else np.sqrt(squares)  # |a - b|^2 = 2 (1 - cos)
+        return distances, places
+
+    def search(self, vectors: np.ndarray, count: int | None = None) -> tuple[np.ndarray, list[list[str]]]:
+        """The nearest kept vectors, by the ids of their records; see :meth:`search_places`.
+
+        Returns:
+            Distances float64 (N, count), rising, and for each vector the ids in that order.
+        """
+        distances, places = self.search_places(vectors, count)
         return distances, [[self.ids[place] for place in row] for row in places]
 
     def score(self, vectors: np.ndarray) -> np.ndarray:
@@ -144,8 +154,20 @@ class NeighbourIndex:
         Raises:
             VectorError: see :meth:`search`.
         """
-        scores: np.ndarray = self.search(vectors)[0].mean(axis=1)
+        scores: np.ndarray = self.search_places(vectors)[0].mean(axis=1)
         return scores
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The kept vectors, float32 (M, d); of length 1 for the cosine.
+
+        Raises:
+            VectorError: if nothing was fitted.
+        """
+        if self._index is None:
+            raise VectorError("fit the index first")
+        kept: np.ndarray = self._index.reconstruct_n(0, self._index.ntotal)
+        return kept
 
     def save(self, path: Path) -> None:
         """Write vectors and ids to one safetensors file.
@@ -153,9 +175,7 @@ class NeighbourIndex:
         Raises:
             VectorError: if nothing was fitted.
         """
-        if self._index is None:
-            raise VectorError("fit the index first")
-        vectors = self._index.reconstruct_n(0, self._index.ntotal)
+        vectors = self.vectors
         about = {
             "kind": _KIND,
             "settings": json.dumps({"neighbours": self.neighbours, "distance": self.distance}),

@@ -153,3 +153,33 @@ def load_weights(path: Path, model: nn.Module) -> None:
         raise CheckpointError(f"{path} is not a readable weight file ({error})") from error
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit this model: {error}") from error
+
+
+def save_parts(path: Path, kind: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a model of several parts as one safetensors file: named tensors, and everything else as JSON.
+
+    Args:
+        path: of the file, which appears in one piece.
+        kind: what the file holds, with its version.
+        about: values that JSON can hold.
+        tensors: any; name those that belong together with :func:`prefixed`.
+    """
+    with atomic_path(path) as part:
+        save_file(_storable(tensors), part, metadata={"kind": kind, "about": json.dumps(about)})
+
+
+def load_parts(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what :func:`save_parts` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            found = metadata.get("kind", "something else")
+            if found != kind:
+                raise CheckpointError(f"{path} holds {found}, not {kind}")
+            return json.loads(metadata["about"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a model that can be read: {error}") from error

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import norm
 from sklearn.preprocessing import QuantileTransformer
 from torch import Tensor
 
@@ -169,6 +170,27 @@ class TableEncoder:
         )
         scaled = transformer.transform(values[:, None])[:, 0]
         return scaled
+
+    def unscale(self, name: str, scaled: np.ndarray) -> np.ndarray:
+        """Values of a numerical column from its feature: what :meth:`transform` did, undone.
+
+        Args:
+            name: of the column.
+            scaled: float (N,).
+
+        Returns:
+            float64 (N,), in the column's own units; with quantiles never beyond those of training.
+
+        Raises:
+            EncoderError: if the column is not numerical, or nothing was fitted.
+        """
+        if name not in self._fitted:
+            raise EncoderError(f"{name!r} is not a fitted numerical column")
+        fitted, scaled = self._fitted[name], np.asarray(scaled, dtype=np.float64)
+        if "mean" in fitted:
+            return np.asarray(scaled * fitted["std"][0] + fitted["mean"][0])
+        quantiles = fitted["quantiles"]
+        return np.asarray(np.interp(norm.cdf(scaled), np.linspace(0, 1, len(quantiles)), quantiles))
 
     def _circles(self, frame: pd.DataFrame, name: str) -> list[np.ndarray]:
         try:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -135,8 +136,13 @@ class EventFeatures:
         self.rules, self.columns, self.leave_out = rules or FieldRules(), tuple(columns), tuple(leave_out)
         self.encoder: TableEncoder | None = None
 
-    def fit(self, frame: pd.DataFrame) -> EventFeatures:
-        """Choose fields and learn scales and categories from normal events in the order of their times.
+    def fit(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> EventFeatures:
+        """Choose fields and learn scales and categories from normal events.
+
+        Args:
+            frame: events in the order of their times.
+            gaps: see :meth:`transform`; those within the frame if not given. If the events are a sample, give
+                the gaps among all of them.
 
         Raises:
             EncoderError: if there are no events, no time, or no field that varies.
@@ -156,7 +162,7 @@ class EventFeatures:
         self.encoder = TableEncoder(
             numerical, categorical, times=["time"], hashed=hashed, min_count=self.rules.min_count
         )
-        self.encoder.fit(self._prepared(frame, GapTracker(self.columns)))
+        self.encoder.fit(self._prepared(frame, GapTracker(self.columns) if gaps is None else gaps))
         return self
 
     def _kind(self, name: str, column: pd.Series) -> str:
@@ -173,25 +179,49 @@ class EventFeatures:
             return "nothing"
         return "hashed" if distinct > self.rules.max_listed else "listed"
 
-    def _prepared(self, frame: pd.DataFrame, gaps: GapTracker) -> pd.DataFrame:
+    def _prepared(self, frame: pd.DataFrame, gaps: GapTracker | np.ndarray) -> pd.DataFrame:
         """The fields that the encoder takes; those that the frame lacks are missing in every event."""
         assert self.encoder is not None
-        columns: dict[str, pd.Index | np.ndarray] = {GAP: gaps(frame)}
-        for name in self.encoder.numerical[1:]:
-            there = frame[name] if name in frame.columns else pd.Series(np.nan, frame.index)
-            columns[name] = pd.to_numeric(there, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        seconds = gaps(frame) if isinstance(gaps, GapTracker) else gaps
+        numbers = self.numbers(frame, seconds)
+        columns = dict(zip(self.encoder.numerical, numbers.T, strict=True))
         for name in self.encoder.categorical:
             there = frame[name] if name in frame.columns else pd.Series(None, frame.index, dtype=object)
             columns[name] = there.astype(object).where(there.notna(), None).to_numpy()
-        columns["time"] = pd.to_datetime(frame["time"].to_numpy(dtype=np.int64), unit="ms", utc=True)
-        return pd.DataFrame(columns)
+        times = pd.to_datetime(frame["time"].to_numpy(dtype=np.int64), unit="ms", utc=True)
+        return pd.DataFrame({**columns, "time": times})
 
-    def transform(self, frame: pd.DataFrame, gaps: GapTracker | None = None) -> tuple[Tensor, Tensor]:
+    def numbers(self, frame: pd.DataFrame, gaps: np.ndarray) -> np.ndarray:
+        """The numerical fields in their own units.
+
+        Args:
+            frame: events (N).
+            gaps: float64 (N,), in seconds.
+
+        Returns:
+            float64 (N, numerical fields), the gap first, NaN where missing.
+
+        Raises:
+            EncoderError: if nothing was fitted, or there are not as many gaps as events.
+        """
+        encoder = self._fitted_encoder()
+        if len(gaps) != len(frame):
+            raise EncoderError(f"{len(frame)} events need as many gaps, not {len(gaps)}")
+        columns = [np.asarray(gaps, dtype=np.float64)]
+        for name in encoder.numerical[1:]:
+            there = frame[name] if name in frame.columns else pd.Series(np.nan, frame.index)
+            columns.append(pd.to_numeric(there, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan))
+        return np.stack(columns, axis=1)
+
+    def transform(
+        self, frame: pd.DataFrame, gaps: GapTracker | np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Events as tensors.
 
         Args:
             frame: events in the order of their times; unknown fields are ignored, lacking ones are missing.
-            gaps: carries the entities' last times from chunk to chunk; a new one if not given.
+            gaps: carries the entities' last times from chunk to chunk; a new one if not given. Or the gaps
+                themselves, float64 (N,), in seconds; then the events may have any order.
 
         Returns:
             float32 (N, numerical features) without NaN, and int64 (N, categorical fields).
@@ -201,11 +231,11 @@ class EventFeatures:
             DataError: if no column names an entity.
         """
         encoder = self._fitted_encoder()
-        return encoder.transform(self._prepared(frame, gaps or GapTracker(self.columns)))
+        return encoder.transform(self._prepared(frame, GapTracker(self.columns) if gaps is None else gaps))
 
     @property
     def fields(self) -> list[str]:
-        """The field of each feature, numbers first: its OCSF name, ``GAP``, or ``"time"`` for the circles.
+        """The OCSF name of each feature's field, numbers first; or ``GAP``, or ``"time"`` for the circles.
 
         Raises:
             EncoderError: if nothing was fitted.
@@ -239,15 +269,40 @@ class EventFeatures:
             raise EncoderError("fit the features first, on normal events of the past")
         return self.encoder
 
-    def save(self, path: Path) -> None:
-        """Write everything as JSON.
+    def to_json(self) -> dict[str, Any]:
+        """Everything that the features know, as values that JSON can hold.
 
         Raises:
             EncoderError: if nothing was fitted.
         """
         encoder = self._fitted_encoder()
         settings = {"rules": vars(self.rules), "columns": self.columns, "leave_out": self.leave_out}
-        content = {"version": _VERSION, "settings": settings, "encoder": encoder.to_json()}
+        return {"version": _VERSION, "settings": settings, "encoder": encoder.to_json()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> EventFeatures:
+        """The features that :meth:`to_json` described.
+
+        Raises:
+            EncoderError: if the content is incomplete or of another version.
+        """
+        try:
+            if content["version"] != _VERSION:
+                raise EncoderError(f"the features have version {content['version']}, not {_VERSION}")
+            settings = content["settings"]
+            features = cls(FieldRules(**settings["rules"]), settings["columns"], settings["leave_out"])
+            features.encoder = TableEncoder.from_json(content["encoder"])
+        except (KeyError, TypeError) as error:
+            raise EncoderError(f"this describes no features: {error}") from error
+        return features
+
+    def save(self, path: Path) -> None:
+        """Write everything as JSON.
+
+        Raises:
+            EncoderError: if nothing was fitted.
+        """
+        content = self.to_json()
         with atomic_path(path) as part:
             part.write_text(json.dumps(content), encoding="utf8")
 
@@ -259,12 +314,6 @@ class EventFeatures:
             EncoderError: if the file is missing, damaged, or of another version.
         """
         try:
-            content = json.loads(path.read_text("utf8"))
-            if content["version"] != _VERSION:
-                raise EncoderError(f"{path} has version {content['version']}, this program reads {_VERSION}")
-            settings = content["settings"]
-            features = cls(FieldRules(**settings["rules"]), settings["columns"], settings["leave_out"])
-            features.encoder = TableEncoder.from_json(content["encoder"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls.from_json(json.loads(path.read_text("utf8")))
+        except (OSError, ValueError) as error:
             raise EncoderError(f"{path} holds no features that can be read: {error}") from error
-        return features

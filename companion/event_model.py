@@ -1,0 +1,180 @@
+"""The fitted parts of a detector of unusual events, and the two things that they measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from companion.compute import Compute
+from companion.data.events import record_ids
+from companion.detection.usual import Usual
+from companion.detection.vectors import NeighbourIndex
+from companion.learning.checkpoint import prefixed
+from companion.learning.embedding import embed
+from companion.learning.encoder import stable_hash
+from companion.learning.event_features import EventFeatures
+from companion.learning.selfsupervised import surprise
+from companion.models.selfsupervised import SelfSupervisedResNet
+
+_BUCKET_NAMES = 3  # values that are named for a bucket
+
+
+def bucket_names(features: EventFeatures, frame: pd.DataFrame) -> dict[str, dict[int, list[str]]]:
+    """The commonest values of each bucket of each hashed field, at most three, from training events."""
+    assert features.encoder is not None
+    names: dict[str, dict[int, list[str]]] = {}
+    for name, buckets in features.encoder.hashed.items():
+        names[name] = {}
+        for text in frame[name].dropna().astype(str).value_counts().index:
+            here = names[name].setdefault(2 + stable_hash(text, buckets), [])
+            if len(here) < _BUCKET_NAMES:
+                here.append(text)
+    return names
+
+
+def event_classes(frame: pd.DataFrame) -> np.ndarray:
+    """The class of each event as text (N,), empty where there is none."""
+    if "class_uid" not in frame.columns:
+        return np.full(len(frame), "", dtype=object)
+    return frame["class_uid"].astype("str").fillna("").to_numpy(dtype=object)
+
+
+@dataclass(frozen=True)
+class EventModel:
+    """A trained net with normal events to compare with.
+
+    Attributes:
+        features: fitted.
+        net: trained on these features.
+        groups: which features are hidden together when surprise is measured.
+        clip: the most surprise of one feature that counts, in nats.
+        store: the embeddings of M normal events.
+        numerical: float32 (M, numbers), the features of the same events.
+        categorical: int64 (M, categorical fields), likewise.
+        usual: how surprising the fields of normal events are, by class.
+        buckets: see :func:`bucket_names`.
+        compute: device and precision.
+    """
+
+    features: EventFeatures
+    net: SelfSupervisedResNet
+    groups: tuple[int, ...]
+    clip: float
+    store: NeighbourIndex
+    numerical: Tensor
+    categorical: Tensor
+    usual: Usual
+    buckets: Mapping[str, Mapping[int, Sequence[str]]]
+    compute: Compute
+
+    @classmethod
+    def build(
+        cls,
+        features: EventFeatures,
+        net: SelfSupervisedResNet,
+        learned: pd.DataFrame,
+        tensors: tuple[Tensor, Tensor],
+        *,
+        passes: int,
+        clip: float,
+        neighbours: int,
+        max_stored: int,
+        compute: Compute,
+    ) -> Self:
+        """The model of a trained net; the events to compare with are spread evenly over those it learned.
+
+        Args:
+            features: fitted.
+            net: trained.
+            learned: the events (N) that it learned, in the order of their times.
+            tensors: their features.
+            passes: see :meth:`companion.learning.event_features.EventFeatures.groups`.
+            clip: see above.
+            neighbours: how many count for the distance.
+            max_stored: how many events to keep, at most.
+            compute: device and precision.
+        """
+        groups = features.groups(passes)
+        rows = np.linspace(0, len(learned) - 1, min(max_stored, len(learned))).round().astype(np.int64)
+        stored, kept = learned.iloc[rows], (tensors[0][rows], tensors[1][rows])
+        store = NeighbourIndex(neighbours)
+        store.fit(embed(net, *kept, compute=compute), record_ids(stored).tolist())
+        nats = surprise(net, *kept, groups=groups, compute=compute).clamp(max=clip).numpy()
+        usual = Usual().fit(nats, event_classes(stored))
+        names = bucket_names(features, learned)
+        return cls(features, net, groups, clip, store, *kept, usual, names, compute)
+
+    def measure(
+        self, frame: pd.DataFrame, numerical: Tensor, categorical: Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How unusual events are, in two ways.
+
+        Args:
+            frame: the events (N).
+            numerical: float32 (N, numbers), their features.
+            categorical: int64 (N, categorical fields), likewise.
+
+        Returns:
+            Surprise, the sum over the features of what lies above the usual for the event's class, in
+            standard deviations; and the mean distance to the nearest normal events. Both float64 (N,).
+        """
+        nats = surprise(self.net, numerical, categorical, groups=self.groups, compute=self.compute)
+        excess = self.usual.excess(nats.clamp(max=self.clip).numpy(), event_classes(frame))
+        vectors = embed(self.net, numerical, categorical, compute=self.compute)
+        return excess.sum(axis=1), self.store.score(vectors)
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """All that :meth:`from_parts` needs beside the features: values for JSON, and tensors."""
+        about = {
+            "groups": self.groups,
+            "clip": self.clip,
+            "neighbours": self.store.neighbours,
+            "ids": self.store.ids,
+            "usual": self.usual.state(),
+            "buckets": self.buckets,
+        }
+        tensors = {
+            "vectors": torch.from_numpy(self.store.vectors),
+            "numerical": self.numerical,
+            "categorical": self.categorical.to(torch.int32),
+        }
+        return about, prefixed("store.", tensors) | prefixed("net.", self.net.state_dict())
+
+    @classmethod
+    def from_parts(
+        cls,
+        features: EventFeatures,
+        net: SelfSupervisedResNet,
+        about: dict[str, Any],
+        tensors: dict[str, Tensor],
+        compute: Compute,
+    ) -> Self:
+        """The model that :meth:`parts` described; ``net`` takes its weights.
+
+        Raises:
+            KeyError: if something is lacking.
+            ValueError: if something does not fit.
+            RuntimeError: if the weights do not fit the net.
+        """
+        net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net.")})
+        compute.model(net).eval()
+        store = NeighbourIndex(about["neighbours"]).fit(tensors["store.vectors"].numpy(), about["ids"])
+        buckets = {name: {int(i): v for i, v in names.items()} for name, names in about["buckets"].items()}
+        return cls(
+            features,
+            net,
+            tuple(about["groups"]),
+            about["clip"],
+            store,
+            tensors["store.numerical"],
+            tensors["store.categorical"].to(torch.int64),
+            Usual.from_state(about["usual"]),
+            buckets,
+            compute,
+        )
