@@ -38,9 +38,9 @@ class SslAblationConfig(Config):
 
     data: EventDataConfig = EventDataConfig(num_events=100_000, days=28.0)
     net: PretrainConfig = PretrainConfig(num_steps=400)
-    mask_rates: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
+    mask_rates: tuple[float, ...] = (0.1, 0.3, 0.6)
     corruption_rates: tuple[float, ...] = (0.1, 0.3, 0.6)
-    temperatures: tuple[float, ...] = (0.05, 0.1, 0.5, 1.0)
+    temperatures: tuple[float, ...] = (0.05, 0.1, 0.5)
     depths: tuple[int, ...] = (1, 3, 6)
     probe_rows: int = 6000
     purity_rows: int = 4000
