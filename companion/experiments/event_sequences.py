@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
-from companion.data.events import entities
 from companion.data.ocsf_actions import ATTACKS
 from companion.data.ocsf_synthetic import EventConfig, generate_events
 from companion.data.sessions import EventTokens, sessions
@@ -131,21 +131,20 @@ def embed_events(
     data: Sequences, config: EventSequencesConfig, seed: int, context: Context
 ) -> dict[str, np.ndarray]:
     """Embeddings of all events of each part, by a net that learned from the training events."""
-    frame = pd.concat(data.frames.values(), ignore_index=True)
     ends = np.cumsum([len(part) for part in data.frames.values()])
-    rows = np.split(np.arange(len(frame)), ends[:-1])
+    rows = np.split(np.arange(ends[-1]), ends[:-1])
     features = EventFeatures(leave_out=LEAVE_OUT).fit(data.frames["train"])
-    numerical, categorical = features.transform(frame)
+    numbers, categories = zip(*(features.transform(frame) for frame in data.frames.values()), strict=True)
     events = PreparedEvents(
         features=features,
-        numerical=numerical,
-        categorical=categorical,
+        numerical=torch.cat(numbers),
+        categorical=torch.cat(categories),
         train=rows[0],
         calibration=rows[0][:0],
         validation=rows[1],
         test=rows[2],
         labels=pd.concat(data.labels.values(), ignore_index=True),
-        entities=entities(frame).fillna("").to_numpy(dtype=object),
+        entities=np.full(ends[-1], "", dtype=object),  # not asked for
     )
     net, _ = train(events, config.net, seed, context, "embedding")
     return {part: vectors(net, events, own, context) for part, own in zip(PARTS, rows, strict=True)}
