@@ -141,6 +141,7 @@ def explain(
                         float(above[name]),
                     )
                     for name in chosen
+                    if told.value(name) != told.expected(name, family[name])  # unsure, but right
                 ),
                 tuple(
                     Neighbour(model.store.ids[place], float(distance), told.differences(place, order))
