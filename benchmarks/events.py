@@ -47,18 +47,25 @@ def run(*arguments: str, code: str = COMPANION) -> tuple[float, float, float]:
 def quality(scores: Path, labels: Path) -> Table:
     """How well the scores tell attacks of each shape from all that is no attack."""
     table = Table(
-        "attacks", "events", "ROC-AUC of the score", "of the surprise", "of the distance", "flagged"
+        "attacks",
+        "events",
+        "ROC-AUC of the score",
+        "of the surprise",
+        "of the distance",
+        "of the habit",
+        "flagged",
     )
     found = pd.read_parquet(scores).join(pd.read_parquet(labels))
     normal = found[found["attack"].isna()]
     for shape, attacked in found.groupby("shape"):
         both = pd.concat([normal, attacked])
         areas = [
-            roc_auc_score(both["attack"].notna(), both[name]) for name in ("score", "surprise", "distance")
+            roc_auc_score(both["attack"].notna(), both[name])
+            for name in ("score", "surprise", "distance", "habit")
         ]
         share = f"{100 * attacked['flagged'].mean():.1f} %"
         table.add_row(str(shape), f"{len(attacked):,}", *(f"{area:.3f}" for area in areas), share)
-    table.add_row("none", f"{len(normal):,}", "", "", "", f"{100 * normal['flagged'].mean():.2f} %")
+    table.add_row("none", f"{len(normal):,}", "", "", "", "", f"{100 * normal['flagged'].mean():.2f} %")
     return table
 
 

@@ -208,7 +208,7 @@ def score_events(
     """Score events, one line each, in the order of the file.
 
     The columns are row (in the file, from 0), id (metadata.uid, or else the row), time, entity, surprise,
-    distance, score and flagged. A score of 3 is reached by one normal event in a thousand.
+    distance, habit, score and flagged. A score of 3 is reached by one normal event in a thousand.
     """
     with errors_as_messages():
         from companion.compute import pick_compute

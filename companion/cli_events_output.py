@@ -129,7 +129,9 @@ def tell_worst(worst: pd.DataFrame, explanations: Sequence[Explanation]) -> None
         flag = "flagged" if event["flagged"] else "not flagged"
         print(f"\n{number}. event {event['id']}, row {event['row']}, {moment:%Y-%m-%d %H:%M:%S} UTC, {who}")
         print(f"   score {event['score']:.2f} ({flag}), ", end="")
-        print(f"surprise {event['surprise']:.1f}, distance {event['distance']:.2f}")
+        print(
+            f"surprise {event['surprise']:.1f}, distance {event['distance']:.2f}, habit {event['habit']:.2f}"
+        )
         for line in explanations[number - 1].lines() if explanations else ():
             print(f"   - {line}")
 

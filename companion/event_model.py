@@ -1,4 +1,4 @@
-"""The fitted parts of a detector of unusual events, and the two things that they measure."""
+"""The fitted parts of a detector of unusual events, and the three things that they measure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from companion.compute import Compute
-from companion.data.events import record_ids
+from companion.data.events import entities, record_ids
+from companion.detection.rows import EntityRarity
 from companion.detection.usual import Usual
 from companion.detection.vectors import NeighbourIndex
 from companion.learning.checkpoint import prefixed
@@ -45,6 +46,16 @@ def event_classes(frame: pd.DataFrame) -> np.ndarray:
     return frame["class_uid"].astype("str").fillna("").to_numpy(dtype=object)
 
 
+def names_of(frame: pd.DataFrame, features: EventFeatures) -> np.ndarray:
+    """Who each event is about (N,), empty where nothing says so."""
+    return entities(frame, features.columns).fillna("").to_numpy(dtype=object)
+
+
+def _no_habits(features: EventFeatures) -> EntityRarity:
+    assert features.encoder is not None
+    return EntityRarity(features.encoder.categorical_cardinalities)
+
+
 @dataclass(frozen=True)
 class EventModel:
     """A trained net with normal events to compare with.
@@ -57,6 +68,7 @@ class EventModel:
         store: the embeddings of M normal events.
         numerical: float32 (M, numbers), the features of the same events.
         categorical: int64 (M, categorical fields), likewise.
+        habits: which values are usual for whom.
         usual: how surprising the fields of normal events are, by class.
         buckets: see :func:`bucket_names`.
         compute: device and precision.
@@ -69,6 +81,7 @@ class EventModel:
     store: NeighbourIndex
     numerical: Tensor
     categorical: Tensor
+    habits: EntityRarity
     usual: Usual
     buckets: Mapping[str, Mapping[int, Sequence[str]]]
     compute: Compute
@@ -108,12 +121,13 @@ class EventModel:
         nats = surprise(net, *kept, groups=groups, compute=compute).clamp(max=clip).numpy()
         usual = Usual().fit(nats, event_classes(stored))
         names = bucket_names(features, learned)
-        return cls(features, net, groups, clip, store, *kept, usual, names, compute)
+        habits = _no_habits(features).fit(tensors[1].numpy(), names_of(learned, features))
+        return cls(features, net, groups, clip, store, *kept, habits, usual, names, compute)
 
     def measure(
         self, frame: pd.DataFrame, numerical: Tensor, categorical: Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """How unusual events are, in two ways.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How unusual events are, in three ways.
 
         Args:
             frame: the events (N).
@@ -122,15 +136,19 @@ class EventModel:
 
         Returns:
             Surprise, the sum over the features of what lies above the usual for the event's class, in
-            standard deviations; and the mean distance to the nearest normal events. Both float64 (N,).
+            standard deviations; the mean distance to the nearest normal events; and the breach of habit,
+            how much rarer the event's values are for its entity than for everyone, see
+            :class:`companion.detection.rows.EntityRarity`. All float64 (N,).
         """
         nats = surprise(self.net, numerical, categorical, groups=self.groups, compute=self.compute)
         excess = self.usual.excess(nats.clamp(max=self.clip).numpy(), event_classes(frame))
         vectors = embed(self.net, numerical, categorical, compute=self.compute)
-        return excess.sum(axis=1), self.store.score(vectors)
+        habits = self.habits.score(categorical.numpy(), names_of(frame, self.features))
+        return excess.sum(axis=1), self.store.score(vectors), habits
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All that :meth:`from_parts` needs beside the features: values for JSON, and tensors."""
+        names, counts = self.habits.state()
         about = {
             "groups": self.groups,
             "clip": self.clip,
@@ -138,13 +156,19 @@ class EventModel:
             "ids": self.store.ids,
             "usual": self.usual.state(),
             "buckets": self.buckets,
+            "entities": names,
         }
         tensors = {
             "vectors": torch.from_numpy(self.store.vectors),
             "numerical": self.numerical,
             "categorical": self.categorical.to(torch.int32),
         }
-        return about, prefixed("store.", tensors) | prefixed("net.", self.net.state_dict())
+        habits = {name: torch.from_numpy(array) for name, array in counts.items()}
+        return about, (
+            prefixed("store.", tensors)
+            | prefixed("net.", self.net.state_dict())
+            | prefixed("habits.", habits)
+        )
 
     @classmethod
     def from_parts(
@@ -166,6 +190,7 @@ class EventModel:
         compute.model(net).eval()
         store = NeighbourIndex(about["neighbours"]).fit(tensors["store.vectors"].numpy(), about["ids"])
         buckets = {name: {int(i): v for i, v in names.items()} for name, names in about["buckets"].items()}
+        counts = {name[7:]: t.numpy() for name, t in tensors.items() if name.startswith("habits.")}
         return cls(
             features,
             net,
@@ -174,6 +199,7 @@ class EventModel:
             store,
             tensors["store.numerical"],
             tensors["store.categorical"].to(torch.int64),
+            _no_habits(features).restore(about["entities"], counts),
             Usual.from_state(about["usual"]),
             buckets,
             compute,

@@ -1,8 +1,8 @@
-"""Why an event is unusual: the fields that surprise a net, and the normal events that come nearest."""
+"""Why an event is unusual: fields that surprise a net, values against habit, and what comes nearest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from companion.data.events import record_ids
-from companion.event_model import EventModel, event_classes
+from companion.event_model import EventModel, event_classes, names_of
 from companion.learning.embedding import embed
 from companion.learning.encoder import MISSING, UNSEEN, TableEncoder
 from companion.learning.event_features import GAP
@@ -22,6 +22,7 @@ from companion.models.selfsupervised import Reconstruction
 TIME = "time of day and weekday"
 _FAMILY_FIELDS = 2  # fields of one family among the reasons
 _LISTED = 3  # values that were expected instead
+_BREACHES, _LEAST_TIMES = 3, 5.0  # how many are told, and how rare they must be
 _LEAST_SHARE = 0.01  # of those after the first
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -46,6 +47,21 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Breach:
+    """A value that the entity hardly ever has, though others do.
+
+    Attributes:
+        field: its OCSF name.
+        value: as it stands in the event; ``"missing"`` if it has none.
+        times: how many times rarer it is for this entity than for everyone.
+    """
+
+    field: str
+    value: str
+    times: float
+
+
+@dataclass(frozen=True)
 class Neighbour:
     """A normal event near an unusual one.
 
@@ -67,17 +83,23 @@ class Explanation:
     Attributes:
         row: its label in the frame's index, which is the number of the event in its file.
         reasons: the most surprising fields, the most surprising first.
+        breaches: values that are not the entity's habit, the rarest first, one of a family.
         neighbours: the nearest normal events, nearest first.
     """
 
     row: int
     reasons: tuple[Reason, ...]
+    breaches: tuple[Breach, ...]
     neighbours: tuple[Neighbour, ...]
 
     def lines(self, fields: int = 6) -> list[str]:
         """For people, one reason or neighbour a line; of a neighbour so many fields that differ."""
         lines = [
             f"{r.field} = {r.value}  (expected {r.expected}; {r.surprise:.1f} nats)" for r in self.reasons
+        ]
+        lines += [
+            f"{b.field} = {b.value}  ({b.times:.0f} times rarer for this entity than for everyone)"
+            for b in self.breaches
         ]
         for near in self.neighbours:
             more = f" and {len(near.differs) - fields} more" if len(near.differs) > fields else ""
@@ -116,6 +138,7 @@ def explain(
     vectors = embed(model.net, *tensors, compute=model.compute)
     distances, places = model.store.search_places(vectors, neighbours + 1)  # one may be the event itself
     ids = record_ids(frame).tolist()
+    habits = np.exp(model.habits.transform(tensors[1].numpy(), names_of(frame, model.features)))
     found = []
     for i in range(len(frame)):
         total, above = (
@@ -143,6 +166,7 @@ def explain(
                     for name in chosen
                     if told.value(name) != told.expected(name, family[name])  # unsure, but right
                 ),
+                told.breaches(habits[i], family),
                 tuple(
                     Neighbour(model.store.ids[place], float(distance), told.differences(place, order))
                     for distance, place in zip(distances[i], places[i], strict=True)
@@ -232,6 +256,15 @@ class _Event:
         if name in self.encoder.hashed:
             return " or ".join(self.model.buckets.get(name, {}).get(index, ["another"]))
         return self.encoder.categories(name)[index - 2]
+
+    def breaches(self, times: np.ndarray, family: Mapping[str, int]) -> tuple[Breach, ...]:
+        """The values that are most times rarer for the entity, given (columns,) how many times each is."""
+        found: dict[int, Breach] = {}
+        for column in np.argsort(-times):
+            name = self.encoder.categorical[column]
+            if times[column] >= _LEAST_TIMES and len(found) < _BREACHES:
+                found.setdefault(family[name], Breach(name, self.value(name), float(times[column])))
+        return tuple(found.values())
 
     def differences(self, place: int, order: Sequence[str]) -> tuple[str, ...]:
         """The fields that differ from a kept event; numbers if by more than half a standard deviation."""

@@ -1,7 +1,8 @@
 """One object that learns what an engineer's own security events look like and finds the unusual ones.
 
 A residual net learns to guess hidden fields from the others. An event is unusual if its fields surprise the
-net more than is usual, and if its embedding lies far from those of normal events. Sources: see
+net more than is usual, if its embedding lies far from those of normal events, and if its values are rarer for
+its entity than for everyone, which is counted without the net. Sources: see
 :mod:`companion.learning.selfsupervised` and :mod:`companion.detection.vectors`.
 """
 
@@ -38,7 +39,7 @@ from companion.learning.loop import fit as train
 from companion.learning.selfsupervised import MaskedFeatures
 from companion.models.selfsupervised import SelfSupervisedResNet
 
-_KIND = "EventDetector 1"
+_KIND = "EventDetector 2"
 _LEAST = 50  # events to learn from
 
 
@@ -85,7 +86,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         >>> events = generate_events(EventConfig(num_events=1000)).frame
         >>> detector = EventDetector(d_model=16, num_blocks=1, num_steps=2, fpr=0.05).fit(events)
         >>> list(detector.score(events[:3]).columns)
-        ['surprise', 'distance', 'score', 'flagged']
+        ['surprise', 'distance', 'habit', 'score', 'flagged']
     """
 
     def __init__(
@@ -282,9 +283,10 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     ) -> pd.DataFrame:
         """How unusual each event is.
 
-        Surprise and distance have scales of their own. Each is turned into a level of rarity among the
-        held-out events, and the two together into one (:class:`companion.detection.tails.CombinedTails`):
-        a score of 3 is reached by one normal event in a thousand.
+        Surprise, distance and breach of habit have scales of their own. Each is turned into a level of rarity
+        among the held-out events, and all together into one
+        (:class:`companion.detection.tails.CombinedTails`): a score of 3 is reached by one normal event in a
+        thousand.
 
         Args:
             frame: events (N), N may be 0. Unknown fields are ignored, lacking ones are missing.
@@ -307,12 +309,10 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         numerical, categorical, raw = self._tensors(frame, gaps)
         if drift is not None:
             drift.update(raw, categorical)
-        surprises, distances = self._model.measure(frame, numerical, categorical)
-        scores = self._tails.level(np.stack([surprises, distances], axis=1))
-        table = {
-            "surprise": surprises, "distance": distances, "score": scores, "flagged": scores > self.threshold_
-        }  # fmt: skip
-        return pd.DataFrame(table, index=frame.index)
+        measured = np.stack(self._model.measure(frame, numerical, categorical), axis=1)
+        table = pd.DataFrame(measured, frame.index, columns=["surprise", "distance", "habit"])
+        scores = self._tails.level(measured)
+        return table.assign(score=scores, flagged=scores > self.threshold_)
 
     def explain(
         self, frame: pd.DataFrame, gaps: np.ndarray | None = None, *, reasons: int = 5, neighbours: int = 2

@@ -54,7 +54,7 @@ def test_scores_are_those_of_the_detector_in_any_chunks_and_formats(here, tmp_pa
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "b.csv", dtype={"id": "str", "entity": "str"}), scores, rtol=1e-2, atol=0.02
     )
-    columns = ["row", "id", "time", "entity", "surprise", "distance", "score", "flagged"]
+    columns = ["row", "id", "time", "entity", "surprise", "distance", "habit", "score", "flagged"]
     assert list(scores.columns) == columns
     assert scores["row"].tolist() == list(range(800))
     (frame,) = read_events(path)

