@@ -40,7 +40,8 @@ class ConvAutoencoder(nn.Module):
     """Strided convolutions down to a vector, and transposed ones back.
 
     Down: 3x3 convolutions of stride 2, each with a norm and a ReLU, then one linear layer. Back: a linear
-    layer, then 4x4 transposed convolutions of stride 2, with norms and ReLUs between them and tanh at the end.
+    layer, then 4x4 transposed convolutions of stride 2, with norms and ReLUs between them, and tanh at the
+    end.
 
     Args:
         channels: of the images.
@@ -107,7 +108,7 @@ class ConvAutoencoder(nn.Module):
 
     def decode(self, code: Tensor) -> Tensor:
         """Codes (N, latent) to images (N, channels, H, W) in [-1, 1]."""
-        maps = F.relu(self.from_latent(code)).unflatten(1, self.inner)  # (N, C, h, w)
+        maps = F.relu(self.from_latent(code)).view(-1, *self.inner)  # (N, C, h, w)
         images: Tensor = self.up(maps)  # (N, channels, H, W)
         return images
 
