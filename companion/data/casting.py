@@ -1,7 +1,7 @@
 """Casting: camera crops of moulds while metal is cast, with spills; or a labelled synthetic stand-in.
 
 The archive holds ``train/`` (normal), ``proliv/`` (spills) and ``test/`` (both, with an annotation file). Its
-files are kept in the cache as they were published, and once more as the tensors of each size that was asked for.
+files are kept in the cache as they were published, and once more as tensors of each size that was asked for.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -
     if kind == "spill":
         streaks = _noise((count, 1, 1, width), 12, generator).abs() * (1 - (x / 0.5).square()).clamp(min=0)
         glitter = torch.randn(count, 3, height, width, generator=generator)
-        image = image + streaks * (inside < 1) * (0.15 + 0.35 * glitter)
+        image = image + streaks * (inside < 1) * (0.15 + 0.25 * glitter)
     if kind == "arm":
         angle, place = _uniform(one, 0.2, 2.9, generator), _uniform(one, 0.2, 0.9, generator)
         across = x * torch.cos(angle) + y * torch.sin(angle)

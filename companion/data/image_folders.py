@@ -81,7 +81,7 @@ def _test_items(folder: Path) -> tuple[list[Item], list[Skipped]]:
     kinds = [path.relative_to(folder).parts[0].lower() for path in images]
     if not any(kind in NORMAL_FOLDERS for kind in kinds):
         raise DataError(
-            f"the images of {folder} have no labels: put a file test_annotation.txt there, with lines `name 0` "
+            f"the images of {folder} have no labels: put test_annotation.txt there, with lines `name 0` "
             f"(normal) or `name 1`, or a folder 'normal' beside folders of anomalies"
         )
     return [
