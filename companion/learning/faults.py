@@ -206,8 +206,8 @@ class FaultDiscrimination:
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """``loss`` (nats) and ``error`` (share on the wrong side of 0).
 
-        With a generator the batch is uint8 images (N, C, H, W), all normal, whatever follows them; without one
-        it is images and labels int64 (N,).
+        With a generator the batch is uint8 images (N, C, H, W), all normal, whatever follows them; without
+        one it is images and labels int64 (N,).
         """
         if generator is None:
             floats, labels = as_floats(batch[0]), batch[1].float()

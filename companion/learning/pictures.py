@@ -93,7 +93,7 @@ def camera_jitter(
     count = len(images)
     if flip:
         images = random_shift_flip(images, max_shift=0, flip=True, generator=generator)
-    if max_shift or max_zoom:
+    if count and (max_shift or max_zoom):
         draws = (2 * torch.rand(4, count, generator=generator) - 1).to(images)
         scale, aspect = 1 + max_zoom * draws[0], 1 + 0.5 * max_zoom * draws[1]
         matrix = images.new_zeros(count, 2, 3)
@@ -221,10 +221,10 @@ def emptied(images: Tensor, *, generator: Generator | None = None) -> Painted:
 
 
 def arms(images: Tensor, *, largest: float = 0.4, generator: Generator | None = None) -> Painted:
-    """Put something in front of each image that comes in from its edge: an arm, a helmet, a pole, a beam.
+    """Put something in front of each image that reaches into it from a side: an arm, a helmet, a beam.
 
-    Half of them are bars of any slant, which cross the image or end in it, half are discs whose centre lies
-    outside. Each has one colour, from nearly black to bright, a shade of its own and soft edges.
+    Two in five are bars of any slant, two in five are discs, and one covers all behind a straight line. Each
+    has one colour, from nearly black to bright, a shade of its own and soft edges.
 
     Args:
         images: float (N, C, H, W) in [0, 1].
@@ -242,16 +242,15 @@ def arms(images: Tensor, *, largest: float = 0.4, generator: Generator | None = 
     x, y = coordinates(images)
     angle = uniform(count, -math.pi, math.pi, generator, images)
     reach = 2 * largest * uniform(count, 0.1, 1, generator, images)
-    edge = 1 + 0.0 * angle  # where the image ends in the direction of the angle, about
     along = x * torch.cos(angle) + y * torch.sin(angle)
     across = y * torch.cos(angle) - x * torch.sin(angle)
     wide, place = uniform(count, 0.08, 0.4, generator, images), uniform(count, -0.8, 0.8, generator, images)
-    bar = torch.minimum(along - (edge - reach), wide - (across - place).abs())
+    bar = torch.minimum(along - (1 - reach), wide - (across - place).abs())
     radius = uniform(count, 0.3, 1.2, generator, images)
-    centre = edge - reach + radius
+    centre = 1 - reach + radius
     disc = radius - ((along - centre).square() + (across - place).square()).sqrt()
     kind = uniform(count, 0, 1, generator, images)
-    shape = torch.where(kind < 0.4, bar, torch.where(kind < 0.8, disc, along - (edge - reach)))
+    shape = torch.where(kind < 0.4, bar, torch.where(kind < 0.8, disc, along - (1 - reach)))
     soft = torch.sigmoid(shape * uniform(count, 10, 40, generator, images))  # (N, 1, H, W)
     own = torch.rand(count, channels, 1, 1, generator=generator).to(images)
     mean = images.mean(dim=(2, 3), keepdim=True)
