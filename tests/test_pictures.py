@@ -19,12 +19,12 @@ from companion.learning.faults import (
     some,
 )
 from companion.learning.loop import evaluate, fit
-from companion.learning.pictures import arms, camera_jitter, cut_paste, emptied, spill
+from companion.learning.pictures import arms, camera_jitter, cut_paste, emptied, haze, spill
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder
 from companion.models.blocks import BasicResidualBlock
 from companion.models.resnet import ResNet
 
-PAINTERS = (cut_paste, spill, emptied, arms)
+PAINTERS = (cut_paste, spill, emptied, arms, haze)
 CPU = pick_compute("cpu", "float32")
 
 
@@ -149,6 +149,17 @@ def test_arms_come_from_the_edge_and_leave_most_of_the_image():
         arms(images, largest=0)
 
 
+def test_haze_takes_contrast_and_keeps_the_shade():
+    images = textured(60)
+    out, where = haze(images, strongest=0.9, generator=seeded())
+    ratio = out.flatten(1).std(dim=1) / images.flatten(1).std(dim=1)
+    assert ratio.max() < 0.6
+    assert (where == 1).all()
+    assert ((out.mean(dim=(1, 2, 3)) / images.mean(dim=(1, 2, 3))).log().abs() < 0.4).all()
+    with pytest.raises(ValueError, match="strength"):
+        haze(images, strongest=0)
+
+
 def test_some_changes_about_its_share():
     images = textured(400, size=(4, 4))
     out = some(lambda x, generator: (x + 1, x), images, 0.25, seeded())
@@ -213,7 +224,7 @@ MOMENTS = {"mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.1)}
 
 def test_half_of_a_batch_is_made_anomalous():
     known = torch.zeros(2, 3, 16, 24, dtype=torch.uint8)
-    objective = FaultDiscrimination(**MOMENTS, known=known, camera=STILL, obstacles=0)
+    objective = FaultDiscrimination(**MOMENTS, known=known, camera=STILL, obstacles=0, hazes=0)
     floats, labels = objective.training_batch(images_uint8(24), seeded())
     assert labels.tolist() == [0] * 12 + [1] * 12
     clean = images_uint8(24).float() / 255
@@ -230,7 +241,7 @@ def test_it_learns_to_tell_faults_from_normal_images():
     torch.manual_seed(0)
     net = ResNet(BasicResidualBlock, (1, 1), 1, stem="cifar", width=4)
     images = images_uint8(64)
-    objective = FaultDiscrimination(**MOMENTS, kinds=("spill", "empty", "cut"), obstacles=0.1)
+    objective = FaultDiscrimination(**MOMENTS, kinds=("spill", "empty", "cut"), obstacles=0.1, hazes=0)
     config = FitConfig(num_steps=40, batch_size=48, lr=1e-2, optimizer="adamw")
     fit(net, (images,), objective, config, compute=CPU)
     other = images_uint8(20, seed=5)
@@ -250,7 +261,8 @@ def test_impossible_objectives_are_refused():
         ({"known": torch.zeros(0, 3, 4, 4, dtype=torch.uint8)}, "no known anomalies"),
         ({"kinds": ()}, "kinds are some of"),
         ({"kinds": ("crack",)}, "kinds are some of"),
-        ({"kinds": ("spill",), "obstacles": 1.5}, "obstacles is a share"),
+        ({"kinds": ("spill",), "obstacles": 1.5}, "are shares"),
+        ({"kinds": ("spill",), "hazes": -0.5}, "are shares"),
         ({"kinds": ("spill",), "smoothing": 0.5}, "smoothing"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from companion.learning.objectives import Batch
-from companion.learning.pictures import Painted, arms, camera_jitter, cut_paste, emptied, spill
+from companion.learning.pictures import Painted, arms, camera_jitter, cut_paste, emptied, haze, spill
 
 FaultKind = Literal["known", "spill", "empty", "cut"]
 FAULTS: tuple[FaultKind, ...] = ("known", "spill", "empty", "cut")
@@ -148,6 +148,7 @@ class FaultDiscrimination:
         kinds: which of :data:`FAULTS` are used.
         camera: the augmentation.
         obstacles: the share of images that get one.
+        hazes: the share of normal images that are seen through haze.
         smoothing: how far the targets lie from 0 and 1, which keeps logits apart that would saturate.
 
     Raises:
@@ -160,6 +161,7 @@ class FaultDiscrimination:
     kinds: tuple[FaultKind, ...] = ("known", "spill", "empty")
     camera: Camera = field(default_factory=Camera)
     obstacles: float = 0.4
+    hazes: float = 0.15
     smoothing: float = 0.01
 
     def __post_init__(self) -> None:
@@ -167,9 +169,10 @@ class FaultDiscrimination:
             raise ValueError(f"kinds are some of {', '.join(FAULTS)}, not {self.kinds}")
         if "known" in self.kinds and (self.known is None or len(self.known) == 0):
             raise ValueError("there are no known anomalies; leave 'known' out of the kinds")
-        if not 0 <= self.obstacles <= 1 or not 0 <= self.smoothing < 0.5:
+        if not 0 <= self.obstacles <= 1 or not 0 <= self.hazes <= 1 or not 0 <= self.smoothing < 0.5:
             raise ValueError(
-                f"obstacles is a share, and smoothing below one half: {self.obstacles=}, {self.smoothing=}"
+                f"obstacles and hazes are shares, and smoothing below one half, "
+                f"not {self.obstacles}, {self.hazes}, {self.smoothing}"
             )
 
     def logits(self, model: nn.Module, floats: Tensor) -> Tensor:
@@ -192,7 +195,7 @@ class FaultDiscrimination:
         """
         floats = as_floats(images)
         half = len(floats) // 2
-        parts = [floats[:half]]
+        parts = [some(haze, floats[:half], self.hazes, generator)]
         for kind, normal in zip(self.kinds, floats[half:].tensor_split(len(self.kinds)), strict=True):
             if kind == "known" and self.known is not None:
                 rows = torch.randint(len(self.known), (len(normal),), generator=generator)

@@ -262,3 +262,27 @@ def arms(images: Tensor, *, largest: float = 0.4, generator: Generator | None = 
     )
     out = images * (1 - soft) + (colour + shade + fine) * soft
     return out.clamp(0, 1), (soft > 0.5).to(torch.float32)
+
+
+def haze(images: Tensor, *, strongest: float = 0.98, generator: Generator | None = None) -> Painted:
+    """Put steam or smoke in front of each image: blurred, and mixed with one shade that is nearly even.
+
+    Args:
+        images: float (N, C, H, W) in [0, 1].
+        strongest: the share of the shade in the mixture, at most.
+        generator: a CPU generator that the draws come from.
+
+    Raises:
+        ValueError: for images that :func:`check_images` refuses, or a strength that is no share.
+        TypeError: likewise.
+    """
+    check_images(images)
+    if not 0 < strongest <= 1:
+        raise ValueError(f"the strength is a share above 0, not {strongest}")
+    count = len(images)
+    amount = strongest * uniform(count, 0.3, 1, generator, images)
+    smooth = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    shade = images.mean(dim=(2, 3), keepdim=True) * uniform(count, 0.7, 1.15, generator, images)
+    drift = 0.03 * smooth_noise(images[:, :1].shape, 2, 3, generator).to(images)
+    out = (1 - amount) * smooth + amount * (shade + drift)
+    return out.clamp(0, 1), torch.ones_like(images[:, :1], dtype=torch.float32)
