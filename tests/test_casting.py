@@ -17,6 +17,7 @@ from companion.cli import app
 from companion.data import casting
 from companion.data.casting import load_casting
 from companion.data.casting_synthetic import COUNTS, KINDS, synthetic_archive, synthetic_moulds
+from companion.data.images import share_by_hash
 from companion.data.registry import Source
 from companion.data.sources import DataError, open_dataset
 
@@ -211,3 +212,10 @@ def test_the_real_images_are_what_was_counted():
     assert sum(label for name, label, _ in items if name.startswith("test")) == 129
     few, unread = casting.read_images(items[::500], (28, 48), colour=True)
     assert (len(few), unread) == (28, ())
+    tests = [
+        (label, hashlib.sha256(content()).hexdigest()) for name, label, content in items if "test/" in name
+    ]
+    labels, hashes = zip(*tests, strict=True)
+    chosen = share_by_hash(hashes, 0.2, labels, salt="development")
+    assert (int(chosen.sum()), sum(label for label, c in zip(labels, chosen, strict=True) if c)) == (777, 24)
+    assert len(set(hashes)) == 2941 + 121
