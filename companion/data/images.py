@@ -23,7 +23,7 @@ from companion.data.sources import DataError
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Files with these endings, in capitals or not, count as images."""
 Item = tuple[str, int, Callable[[], bytes]]
-"""An image to be read: its name, its label, and what gives the file's content."""
+"""Name and label of an image to be read, and what gives the content of its file."""
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 

@@ -173,7 +173,7 @@ def against_normals(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray
         normal_scores: (n,) of normals that the detector was not fitted on.
 
     Returns:
-        float64 (N,): 0 at the median of the normals, 1 at their 95 % quantile.
+        float64 (N,), 0 at the median of the normals and 1 at their 95 % quantile.
 
     Raises:
         ValueError: if there are no normals, something is not finite, or the normals do not differ.

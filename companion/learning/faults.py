@@ -191,7 +191,7 @@ class FaultDiscrimination:
             generator: that the draws come from.
 
         Returns:
-            Float images (N, C, H, W), and float labels (N,): 0 for the first half, 1 for the others.
+            Float images (N, C, H, W), and float labels (N,), 0 for the first half and 1 for the others.
         """
         floats = as_floats(images)
         half = len(floats) // 2
