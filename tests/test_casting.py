@@ -9,6 +9,7 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -68,6 +69,8 @@ def test_the_archive_becomes_splits_without_common_images(mirror):
     hashes = [set(part.hashes) for part in parts]
     assert sum(map(len, hashes)) == len(set().union(*hashes))
     assert data.train.images.shape[1:] == (3, 16, 24)
+    assert len(data.whole_test) == 660
+    assert data.whole_test.take(np.arange(660) >= 132).names == data.test.names
     assert [s.name for s in data.skipped] == ["train/copy.png"]
     assert not data.synthetic
     assert data.digest == casting.CONTENT_SHA256
@@ -200,7 +203,8 @@ def test_generated_moulds_are_of_their_kind():
             synthetic_moulds(*bad, seed=0)
 
 
-def test_the_real_images_are_what_was_counted():
+def test_the_real_images_are_what_was_counted(monkeypatch):
+    monkeypatch.setenv("COMPANION_OFFLINE", "1")  # a test downloads nothing
     try:
         with open_dataset(casting.CASTING) as (path, _):
             files = casting.unpack(path)

@@ -107,6 +107,17 @@ class FaultImages:
     digest: str
     synthetic: bool
 
+    @property
+    def whole_test(self) -> ImageSet:
+        """The development and the test images together, for comparison with what others measured on all."""
+        parts = self.development, self.test
+        return ImageSet(
+            torch.cat([part.images for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            self.development.names + self.test.names,
+            self.development.hashes + self.test.hashes,
+        )
+
 
 # ---------------------------------------------------------------- reading
 
