@@ -27,8 +27,6 @@ from companion.learning.loop import History, evaluate
 from companion.learning.loop import fit as train
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder
 
-NetKind = Literal["conv", "residual"]
-
 _KIND, _VERSION = "ImageAE", 1
 _BATCH = 512  # images in one forward pass that learns nothing
 
@@ -73,7 +71,7 @@ class ImageAE(BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        net: NetKind = "conv",
+        net: Literal["conv", "residual"] = "conv",
         latent: int = 64,
         widths: Sequence[int] = (32, 64, 128),
         *,
