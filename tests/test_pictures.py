@@ -255,6 +255,18 @@ def test_it_learns_to_tell_faults_from_normal_images():
     assert objective.scores(net, other[:0]).shape == (0,)
 
 
+def test_normal_images_can_be_disturbed_for_a_threshold():
+    images = images_uint8(40)
+    objective = FaultDiscrimination(**MOMENTS, kinds=("spill",))
+    out = objective.disturbed(images, seeded())
+    assert out.dtype == torch.uint8
+    assert out.shape == images.shape
+    assert (out != images).flatten(1).any(dim=1).all()
+    assert torch.equal(out, objective.disturbed(images, seeded()))
+    still = FaultDiscrimination(**MOMENTS, kinds=("spill",), camera=STILL, obstacles=0, hazes=0)
+    assert torch.equal(still.disturbed(images, seeded()), images)
+
+
 def test_impossible_objectives_are_refused():
     for bad, message in (
         ({}, "no known anomalies"),

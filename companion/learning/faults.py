@@ -206,6 +206,21 @@ class FaultDiscrimination:
         labels = (torch.arange(len(floats), device=floats.device) >= half).float()
         return some(arms, moved, self.obstacles, generator), labels
 
+    def disturbed(self, images: Tensor, generator: Generator | None = None) -> Tensor:
+        """Normal images as training shows them: through haze, by a camera that moves, behind obstacles.
+
+        A threshold chosen on the scores of such images allows for a shift that held-out images do not have.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            generator: that the draws come from.
+
+        Returns:
+            Of the same shape and type.
+        """
+        floats = self.camera(some(haze, as_floats(images), self.hazes, generator), generator)
+        return (255 * some(arms, floats, self.obstacles, generator)).round().to(torch.uint8)
+
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """``loss`` (nats) and ``error`` (share on the wrong side of 0).
 
