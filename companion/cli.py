@@ -14,7 +14,8 @@ from rich.table import Table
 
 from companion import cli_events, cli_waveforms
 from companion.cli_common import errors_as_messages
-from companion.data.sources import MIRROR_VARIABLE, REGISTRY, DataError, Dataset, cache_folder
+from companion.data.registry import Dataset
+from companion.data.sources import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
 
 app = typer.Typer(
     help="Residual Networks, Measured: data, experiments and recorded runs.", no_args_is_help=True
@@ -64,13 +65,14 @@ def list_data() -> None:
 @data_app.command("fetch")
 def fetch_data(names: Names = None) -> None:
     """Get data sets into the cache: from the mirror, or else from their public sources."""
-    from companion.data import cifar10, plain
+    from companion.data import casting, cifar10, plain
 
     with errors_as_messages():
+        unpacked = {"cifar10": cifar10.fetch, "casting": casting.fetch}
         failures = []
         for dataset in _chosen(names):
             try:
-                source = cifar10.fetch() if dataset.name == "cifar10" else plain.fetch(dataset)
+                source = unpacked[dataset.name]() if dataset.name in unpacked else plain.fetch(dataset)
                 print(f"{dataset.name}: here, from {source}")
             except DataError as error:  # the others may still be had
                 failures.append(str(error))
@@ -81,13 +83,14 @@ def fetch_data(names: Names = None) -> None:
 @data_app.command("verify")
 def verify_data(names: Names = None) -> None:
     """Check the files in the cache (all that are there, or the named ones) against the registry's digests."""
-    from companion.data import cifar10, plain
+    from companion.data import casting, cifar10, plain
 
     with errors_as_messages():
+        unpacked = {"cifar10": cifar10.verify, "casting": casting.verify}
         cached = [d.name for d in REGISTRY.values() if (cache_folder() / d.cached).exists()]
         for dataset in _chosen(names or cached or None):
-            if dataset.name == "cifar10":
-                cifar10.verify()
+            if dataset.name in unpacked:
+                unpacked[dataset.name]()
             else:
                 plain.verify(dataset)
             print(f"{dataset.name}: good")

@@ -27,14 +27,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from companion.data.sources import (
-    CACHE_VARIABLE,
-    CIFAR10,
-    MIRROR_VARIABLE,
-    DataError,
-    cache_folder,
-    open_dataset,
-)
+from companion.data.registry import CIFAR10
+from companion.data.sources import CACHE_VARIABLE, MIRROR_VARIABLE, DataError, cache_folder, open_dataset
 from companion.data.synthetic import SHAPES, synthetic_shapes
 from companion.files import atomic_path
 

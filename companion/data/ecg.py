@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from companion.data import plain
-from companion.data.sources import ECG5000_TEST, ECG5000_TRAIN, MIRROR_VARIABLE, DataError
+from companion.data.registry import ECG5000_TEST, ECG5000_TRAIN
+from companion.data.sources import MIRROR_VARIABLE, DataError
 
 LENGTH = 140
 NORMAL = 1

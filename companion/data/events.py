@@ -14,7 +14,8 @@ import pandas as pd
 
 from companion.data import plain
 from companion.data.ocsf import read_events
-from companion.data.sources import MIRROR_VARIABLE, OCSF_LOGS, DataError
+from companion.data.registry import OCSF_LOGS
+from companion.data.sources import MIRROR_VARIABLE, DataError
 
 ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
 """Who an event is about, the first of these that it has."""

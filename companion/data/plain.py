@@ -10,14 +10,8 @@ from contextlib import ExitStack, suppress
 
 from filelock import FileLock
 
-from companion.data.sources import (
-    CACHE_VARIABLE,
-    DataError,
-    Dataset,
-    Source,
-    cache_folder,
-    open_dataset,
-)
+from companion.data.registry import Dataset, Source
+from companion.data.sources import CACHE_VARIABLE, DataError, cache_folder, open_dataset
 from companion.files import atomic_path
 
 

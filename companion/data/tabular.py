@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from companion.data import plain
-from companion.data.sources import ADULT_TEST, ADULT_TRAIN, CALIFORNIA, MIRROR_VARIABLE, DataError, Dataset
+from companion.data.registry import ADULT_TEST, ADULT_TRAIN, CALIFORNIA, Dataset
+from companion.data.sources import MIRROR_VARIABLE, DataError
 
 ADULT_COLUMNS = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation",

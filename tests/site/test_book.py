@@ -55,7 +55,7 @@ PACKAGE = {
     "experiments/base.py": "def current_scale():\n    return 'live'\n",
     "learning/__init__.py": "",
 }
-REAL_MODULES = ("chapter.py", "compute.py", "files.py", "runs.py", "data/sources.py")
+REAL_MODULES = ("chapter.py", "compute.py", "files.py", "runs.py", "data/registry.py", "data/sources.py")
 
 pytestmark = pytest.mark.xdist_group("book")  # one after the other: they share a book
 

@@ -1,0 +1,105 @@
+"""The autoencoders for images: parameter counts, shapes, gradients, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from companion.models.autoencoders import (
+    ConvAutoencoder,
+    PreActResidualDecoder,
+    PreActResidualEncoder,
+    ResidualAutoencoder,
+    count_parameters,
+)
+
+
+def test_the_residual_autoencoder_has_the_parameters_of_its_source():
+    net = ResidualAutoencoder()
+    assert count_parameters(net.encoder) == 11_109_536
+    assert count_parameters(net.decoder) == 12_726_721
+    assert net.count_parameters() == 23_836_257
+    assert net.get_latent_size() == (16, 16, 16)
+    assert net.get_compression_ratio() == 16.0
+    biased = [name for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
+    assert biased == ["decoder.out"]
+
+
+def test_the_convolutional_autoencoder_has_the_layers_of_its_source():
+    net = ConvAutoencoder()
+    convolutions = 9 * (32 + 32 * 64 + 64 * 128) + 16 * (128 * 64 + 64 * 32 + 32) + 1
+    linear = 2 * 8192 * 512 + 512 + 8192
+    norms = 2 * (32 + 64 + 128 + 64 + 32)
+    assert net.count_parameters() == convolutions + linear + norms
+    assert net.get_latent_size() == (512,)
+    assert net.get_compression_ratio() == 8.0
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.lists(st.integers(1, 6), min_size=1, max_size=3),
+)
+def test_small_ones_give_back_the_shape(channels, high, wide, widths):
+    size = (high * 2 ** len(widths), wide * 2 ** len(widths))
+    images = torch.rand(2, channels, *size)
+    for net in (
+        ConvAutoencoder(channels, size, latent=3, widths=widths),
+        ResidualAutoencoder(channels, size, widths=widths, latent_channels=2, blocks=1),
+    ):
+        x_hat, z = net.eval()(images)
+        assert x_hat.shape == images.shape
+        assert tuple(z.shape[1:]) == net.get_latent_size()
+        assert torch.equal(net.decode(net.encode(images)), x_hat)
+        ratio = images[0].numel() / z[0].numel()
+        assert net.get_compression_ratio() == pytest.approx(ratio)
+
+
+def test_the_ranges_are_those_of_tanh_and_of_the_sigmoid():
+    images = 5 * torch.randn(4, 1, 16, 16)
+    for net, low in (
+        (ConvAutoencoder(1, (16, 16), 4, (4, 8)), -1),
+        (ResidualAutoencoder(1, (16, 16), (4, 8), 2, 1), 0),
+    ):
+        x_hat = net(images)[0]
+        assert x_hat.min() >= low
+        assert x_hat.max() <= 1
+
+
+def test_every_parameter_gets_a_gradient():
+    for net in (ConvAutoencoder(2, (16, 24), 6, (4, 8)), ResidualAutoencoder(2, (16, 24), (4, 8), 3)):
+        net(torch.randn(3, 2, 16, 24))[0].square().mean().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_the_convolution_and_the_upsampling_commute():
+    decoder = PreActResidualDecoder(1, (4,), 3, 1).eval()
+    stage, code = decoder.stages[0], torch.randn(2, 3, 5, 6)
+    other = stage.conv(nn.functional.interpolate(code, scale_factor=2, mode="bilinear"))
+    torch.testing.assert_close(stage(code), stage.blocks(stage.norm(other)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ConvAutoencoder(size=(60, 64)), "sides that 8 divides"),
+        (lambda: ConvAutoencoder(latent=0), "positive"),
+        (lambda: ConvAutoencoder(widths=()), "a convolution"),
+        (lambda: ResidualAutoencoder(size=(8, 256)), "sides that 16 divides"),
+        (lambda: ResidualAutoencoder(blocks=0), "positive"),
+        (lambda: PreActResidualEncoder(widths=()), "one stage"),
+        (lambda: PreActResidualDecoder(widths=(0,)), "positive"),
+        (lambda: ConvAutoencoder()(torch.zeros(2, 3, 64, 64)), r"\(N, 1, 64, 64\)"),
+        (lambda: ConvAutoencoder()(torch.zeros(1, 64, 64)), r"\(N, 1, 64, 64\)"),
+        (lambda: ResidualAutoencoder(widths=(2, 4))(torch.zeros(1, 1, 6, 8)), "sides that 4 divides"),
+        (lambda: PreActResidualDecoder(widths=(2,))(torch.zeros(1, 3, 4, 4)), r"\(N, 16, H, W\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

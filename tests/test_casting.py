@@ -1,0 +1,225 @@
+"""The casting images: archives of any make, the cache, the stand-in, and the real ones where they are."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from companion.cli import app
+from companion.data import casting
+from companion.data.casting import load_casting
+from companion.data.casting_synthetic import COUNTS, KINDS, synthetic_archive, synthetic_moulds
+from companion.data.images import share_by_hash
+from companion.data.registry import Source
+from companion.data.sources import DataError, open_dataset
+
+
+@pytest.fixture(scope="session")
+def files() -> dict[str, bytes]:
+    """Few generated images in the archive's layout, with a copy and an image that is broken."""
+    every = synthetic_archive((20, 32), seed=3)
+    names = [n for n in every if not n.startswith("train")] + [n for n in every if n.startswith("train")][:40]
+    kept = {name: every[name] for name in names}
+    kept["train/copy.png"] = kept["proliv/spill_0000.png"]
+    return kept
+
+
+def packed(path: Path, files: dict[str, bytes], top: str = "dataset", mode: str = "w:gz") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{top}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def mirror(tmp_path, files, monkeypatch) -> Path:
+    """A mirror that holds an archive, a cache of its own, and no other source."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    path = packed(folder / "casting.tar.gz", files)
+    source = Source("", path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+    monkeypatch.setattr(casting, "CASTING", replace(casting.CASTING, sources=(source,)))
+    monkeypatch.setattr(casting, "CONTENT_SHA256", casting.content_digest(files))
+    monkeypatch.setenv("COMPANION_MIRROR", str(folder))
+    monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "cache"))
+    monkeypatch.setenv("COMPANION_OFFLINE", "1")
+    return folder
+
+
+def cached() -> list[str]:
+    return sorted(p.name for p in Path(os.environ["COMPANION_DATA"]).glob("*.safetensors"))
+
+
+def test_the_archive_becomes_splits_without_common_images(mirror):
+    data = load_casting((16, 24), colour=True)
+    parts = [data.train, data.validation, data.tuning, data.development, data.test]
+    assert [len(part) for part in parts] == [32, 8, 60, 132, 528]
+    assert [int(part.labels.sum()) for part in parts] == [0, 0, 60, 12, 48]
+    hashes = [set(part.hashes) for part in parts]
+    assert sum(map(len, hashes)) == len(set().union(*hashes))
+    assert data.train.images.shape[1:] == (3, 16, 24)
+    assert len(data.whole_test) == 660
+    assert data.whole_test.take(np.arange(660) >= 132).names == data.test.names
+    assert [s.name for s in data.skipped] == ["train/copy.png"]
+    assert not data.synthetic
+    assert data.digest == casting.CONTENT_SHA256
+    assert load_casting((16, 24), development_share=0.5).development.labels.sum() == 30
+    with pytest.raises(ValueError, match="positive"):
+        load_casting((0, 24))
+
+
+def test_the_second_time_comes_from_the_cache(mirror):
+    first = load_casting((16, 24))
+    assert cached() == ["casting-16x24-grey.safetensors", "casting.safetensors"]
+    (mirror / "casting.tar.gz").unlink()
+    again = load_casting((16, 24))
+    assert torch.equal(first.test.images, again.test.images)
+    assert first.test.names == again.test.names
+    assert first.skipped == again.skipped
+    assert first.source == again.source
+    casting.verify()
+    assert load_casting((8, 8), colour=True).train.images.shape[1:] == (3, 8, 8)
+
+
+def test_a_damaged_cache_is_got_again(mirror):
+    first = load_casting((16, 24))
+    for name in cached():
+        path = Path(os.environ["COMPANION_DATA"]) / name
+        content = bytearray(path.read_bytes())
+        content[-100] ^= 255
+        path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"damaged.*replaces it"):
+        casting.verify()
+    with pytest.warns(UserWarning, match="getting it again"):
+        again = load_casting((16, 24))
+    assert torch.equal(first.train.images, again.train.images)
+    casting.verify()
+
+
+def test_out_of_reach_means_synthetic_and_says_so(mirror, monkeypatch):
+    (mirror / "casting.tar.gz").unlink()
+    monkeypatch.setattr(casting, "synthetic_archive", lambda: synthetic_archive((10, 12)))
+    with pytest.warns(UserWarning, match="SYNTHETIC"):
+        data = load_casting((10, 12), colour=True)
+    assert data.synthetic
+    assert cached() == []
+    assert len(data.train) + len(data.validation) == sum(COUNTS["train"].values())
+    assert int(data.development.labels.sum() + data.test.labels.sum()) == 60
+    with pytest.raises(DataError):
+        casting.verify()
+    with pytest.raises(DataError):
+        casting.fetch()
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(mirror, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="could not be kept"):
+        assert not load_casting((16, 24)).synthetic
+    with (
+        pytest.warns(UserWarning, match="could not be kept"),
+        pytest.raises(DataError, match="cannot be written"),
+    ):
+        casting.fetch()
+
+
+def test_the_command_line_gets_and_checks_it(mirror):
+    runner = CliRunner()
+    assert runner.invoke(app, ["data", "fetch", "casting"]).exit_code == 0
+    assert "casting: good" in runner.invoke(app, ["data", "verify", "casting"]).output
+    assert cached() == ["casting.safetensors"]
+
+
+def test_the_archive_of_a_whole_repository_will_do(mirror, files, monkeypatch, tmp_path):
+    (mirror / "casting.tar.gz").unlink()
+    inside = files | {"../Weights/huge.h5": b"x" * 10, ".DS_Store": b"x"}
+    packed(mirror / "0123.tar.gz", inside, "repository-0123/dataset")
+    source = Source("https://example.invalid/0123", "0123.tar.gz", "", 10)
+    monkeypatch.setattr(casting, "CASTING", replace(casting.CASTING, sources=(source,)))
+    assert not load_casting((16, 24)).synthetic
+    (Path(os.environ["COMPANION_DATA"]) / "casting.safetensors").unlink()
+    packed(mirror / "0123.tar.gz", inside | {"train/more.png": b"x"}, "repository-0123/dataset")
+    with open_dataset(casting.CASTING) as (path, _):  # not refused for its bytes, which nobody promised
+        assert path.name == "0123.tar.gz"
+    with pytest.raises(DataError, match="does not hold the casting images as expected"):
+        casting.fetch()
+
+
+def test_archives_that_are_none_are_refused(tmp_path, files, monkeypatch):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="cannot be read as an archive"):
+        casting.unpack(path)
+    whole = packed(path, files).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cannot be read as an archive"):
+        casting.unpack(path)
+    packed(path, files)
+    monkeypatch.setattr(casting, "_LARGEST_SUM", 5000)
+    with pytest.raises(DataError, match="far more than expected"):
+        casting.unpack(path)
+
+
+def test_links_and_folders_in_an_archive_are_passed_over(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for kind, name in ((tarfile.SYMTYPE, "train/link.jpg"), (tarfile.DIRTYPE, "train/folder.jpg")):
+            member = tarfile.TarInfo(f"dataset/{name}")
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+    assert casting.unpack(path) == {}
+
+
+def test_an_archive_without_annotation_is_refused(files):
+    with pytest.raises(DataError, match="no test/test_annotation"):
+        casting.archive_items({"train/a.jpg": b""})
+    items, lost = casting.archive_items(
+        {"train/a.jpg": b"1", "test/imgs/b.jpg": b"2", "test/test_annotation.txt": b"c.jpg 1\r\n"}
+    )
+    assert [(name, label) for name, label, _ in items] == [("train/a.jpg", 0)]
+    assert [s.name for s in lost] == ["test/imgs/b.jpg", "test/imgs/c.jpg"]
+
+
+def test_generated_moulds_are_of_their_kind():
+    moulds = {kind: synthetic_moulds(kind, 30, (28, 48), seed=1).double() for kind in KINDS}
+    assert all(images.shape == (30, 3, 28, 48) for images in moulds.values())
+    middle = {kind: images[:, :, 8:20, 16:32] for kind, images in moulds.items()}
+    rough = {kind: images.diff(dim=3).abs().mean() for kind, images in middle.items()}
+    assert rough["empty"] < rough["normal"] < rough["spill"] / 2
+    assert torch.equal(synthetic_moulds("arm", 2, (9, 9), 5), synthetic_moulds("arm", 2, (9, 9), 5))
+    for bad in (("crack", 1, (9, 9)), ("arm", 0, (9, 9)), ("arm", 1, (0, 9))):
+        with pytest.raises(ValueError, match="need one of"):
+            synthetic_moulds(*bad, seed=0)
+
+
+def test_the_real_images_are_what_was_counted(monkeypatch):
+    monkeypatch.setenv("COMPANION_OFFLINE", "1")  # a test downloads nothing
+    try:
+        with open_dataset(casting.CASTING) as (path, _):
+            files = casting.unpack(path)
+    except DataError:
+        pytest.skip("the casting images are out of reach here")
+    assert casting.content_digest(files) == casting.CONTENT_SHA256
+    items, lost = casting.archive_items(files)
+    assert (len(items), lost) == (13_948, [])
+    assert sum(label for name, label, _ in items if name.startswith("test")) == 129
+    few, unread = casting.read_images(items[::500], (28, 48), colour=True)
+    assert (len(few), unread) == (28, ())
+    tests = [
+        (label, hashlib.sha256(content()).hexdigest()) for name, label, content in items if "test/" in name
+    ]
+    labels, hashes = zip(*tests, strict=True)
+    chosen = share_by_hash(hashes, 0.2, labels, salt="development")
+    assert (int(chosen.sum()), sum(label for label, c in zip(labels, chosen, strict=True) if c)) == (777, 24)
+    assert len(set(hashes)) == 2941 + 121

@@ -1,0 +1,222 @@
+"""Scores of images: error maps, scales, top pixels, and the memory of patches."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from companion.detection.patches import PatchMemory, coreset
+from companion.detection.pictures import against_normals, error_map, image_scores, multiscale_map
+from companion.detection.vectors import VectorError
+from companion.models.blocks import BasicResidualBlock
+from companion.models.patch_features import patch_features
+from companion.models.resnet import ResNet
+from companion.models.resnet9 import ResNet9
+
+
+def pair(seed: int = 0, shape: tuple[int, ...] = (3, 2, 12, 16)) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator), torch.rand(shape, generator=generator)
+
+
+# ---------------------------------------------------------------- maps
+
+
+def test_error_maps_are_those_of_their_formulas():
+    a, b = pair()
+    torch.testing.assert_close(error_map(a, b, "mse"), ((a - b) ** 2).mean(1))
+    torch.testing.assert_close(error_map(a, b, "l1"), (a - b).abs().mean(1))
+    torch.testing.assert_close(error_map(a, b, "hybrid", alpha=2.0, beta=0), 2 * (a - b).abs().mean(1))
+
+
+def test_the_structural_part_is_ssim_computed_by_hand():
+    a, b = (x.double() for x in pair(shape=(1, 1, 12, 16)))
+    ours = error_map(a, b, "hybrid", alpha=0, beta=1, window=5)[0]
+    for row, column in ((2, 2), (6, 9), (9, 13)):
+        x, y = (t[0, 0, row - 2 : row + 3, column - 2 : column + 3].flatten() for t in (a, b))
+        c1, c2 = 0.01**2, 0.03**2
+        both = ((x - x.mean()) * (y - y.mean())).mean()
+        ssim = (2 * x.mean() * y.mean() + c1) * (2 * both + c2)
+        ssim /= (x.mean() ** 2 + y.mean() ** 2 + c1) * (x.var(correction=0) + y.var(correction=0) + c2)
+        assert ours[row, column].item() == pytest.approx(1 - ssim.item(), abs=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 3), st.sampled_from(["mse", "l1", "hybrid"]), st.integers(0, 99))
+def test_a_perfect_reconstruction_has_no_error_and_others_have(channels, kind, seed):
+    a, b = pair(seed, (2, channels, 9, 11))
+    assert error_map(a, a, kind).abs().max() < 1e-5
+    assert multiscale_map(a, a, kind).abs().max() < 1e-5
+    assert (image_scores(error_map(a, b, kind)) > 0).all()
+    assert multiscale_map(a, b, kind).shape == (2, 9, 11)
+    assert error_map(a[:0], b[:0], kind).shape == (0, 9, 11)
+
+
+def test_averages_over_blocks_forgive_texture_and_not_areas():
+    flat = torch.full((1, 1, 16, 16), 0.5)
+    checks = flat + 0.2 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2 - 1)
+    area = flat + 0.2
+    torch.testing.assert_close(error_map(checks, flat), error_map(area, flat))
+    assert multiscale_map(checks, flat, scales=(2, 4)).max() < 1e-6
+    torch.testing.assert_close(multiscale_map(area, flat, scales=(1, 2, 4)), torch.full((1, 16, 16), 0.2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 9)), ValueError, "images and reconstructions"),
+        ((torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)), ValueError, "images and reconstructions"),
+        ((torch.zeros(1, 1, 8, 8).byte(), torch.zeros(1, 1, 8, 8).byte()), TypeError, "floating-point"),
+        ((torch.zeros(1, 1, 8, 8), torch.full((1, 1, 8, 8), torch.nan)), ValueError, "1 images"),
+        ((torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), "l3"), ValueError, "'l3'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(arguments, error, message):
+    for function in (error_map, multiscale_map):
+        with pytest.raises(error, match=message):
+            function(*arguments)
+
+
+def test_impossible_settings_are_refused():
+    a, b = pair()
+    for bad in ({"window": 4}, {"alpha": -1}, {"data_range": 0}):
+        with pytest.raises(ValueError, match="an odd window"):
+            error_map(a, b, **bad)
+    for scales in ((), (0,), (13,)):
+        with pytest.raises(ValueError, match="scales lie"):
+            multiscale_map(a, b, scales=scales)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.floats(0.01, 1))
+def test_the_highest_pixels_count(height, width, top):
+    maps = torch.rand(3, height, width)
+    count = max(1, round(top * height * width))
+    expected = np.sort(maps.flatten(1).double().numpy(), axis=1)[:, -count:].mean(axis=1)
+    np.testing.assert_allclose(image_scores(maps, top), expected)
+
+
+def test_only_some_pixels_may_count():
+    maps = torch.arange(12.0).view(1, 3, 4)
+    where = torch.zeros(3, 4, dtype=torch.bool)
+    where[0, :2] = True
+    assert image_scores(maps, 0.5, where).tolist() == [1.0]
+    assert image_scores(maps[:0]).shape == (0,)
+    for bad in ((maps[0],), (maps, 0.0), (maps, 1.0, where[:2]), (maps, 1.0, ~where & where)):
+        with pytest.raises(ValueError, match="need"):
+            image_scores(*bad)
+    maps[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="1 maps hold NaN"):
+        image_scores(maps)
+
+
+def test_scores_in_units_of_the_normals():
+    normals = np.arange(101.0)
+    assert against_normals(np.array([50.0, 95.0, 140.0]), normals).tolist() == [0, 1, 2]
+    for scores, other, message in (
+        ([1.0], [], "need scores"),
+        ([np.nan], [1.0, 2.0], "NaN"),
+        ([1.0], [2.0, 2.0], "do not differ"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            against_normals(np.array(scores), np.array(other))
+
+
+# ---------------------------------------------------------------- patches
+
+
+def features(seed: int = 0, shape: tuple[int, ...] = (10, 3, 4, 6)) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_a_memory_gives_the_distance_to_its_nearest_patches():
+    kept, asked = features(), features(1, (4, 3, 4, 6))
+    rows = kept.reshape(-1, 6)
+    distances = np.sort(np.linalg.norm(asked.reshape(-1, 1, 6) - rows[None], axis=2), axis=1)[:, :2]
+    memory = PatchMemory(neighbours=2).fit(kept)
+    maps = memory.maps(asked)
+    np.testing.assert_allclose(maps, distances.mean(axis=1).reshape(4, 3, 4), rtol=1e-4)
+    np.testing.assert_allclose(memory.score(asked), maps.mean(axis=(1, 2)))
+    np.testing.assert_allclose(memory.score(asked, top=1e-6), maps.max(axis=(1, 2)))
+    assert PatchMemory(1).fit(kept).maps(kept).max() < 1e-2  # a patch is its own nearest
+    assert memory.maps(asked[:0]).shape == (0, 3, 4)
+    assert memory.score(asked[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("subsample", ["random", "coreset"])
+def test_a_small_memory_finds_what_is_far_away(subsample):
+    kept = features(shape=(50, 3, 4, 80))
+    memory = PatchMemory(1, max_patches=20, subsample=subsample).fit(kept)
+    assert memory.index_ is not None
+    assert len(memory.index_.ids) == 20
+    far = features(2, (2, 3, 4, 80)) + 9
+    assert memory.score(far).min() > memory.score(kept).max()
+    again = PatchMemory(1, max_patches=20, subsample=subsample).fit(kept)
+    assert np.array_equal(again.score(far), memory.score(far))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 9))
+def test_a_coreset_covers_as_well_as_the_greedy_one_does(count, wanted, seed):
+    vectors = np.random.default_rng(seed).integers(0, 4, (count, 2)).astype(float)
+    rows = coreset(vectors, wanted, seed)
+    assert len(rows) == len(set(rows.tolist())) == min(count, wanted)
+    near = np.full(count, np.inf)
+    for first, second in pairwise(rows):
+        near = np.minimum(near, np.linalg.norm(vectors - vectors[first], axis=1))
+        assert near[second] == pytest.approx(near.max(), abs=1e-3)
+
+
+def test_clusters_are_all_covered_by_a_coreset_and_not_by_chance():
+    vectors = np.concatenate([np.zeros((500, 2)), np.full((2, 2), 9.0), np.full((1, 2), -9.0)])
+    assert {tuple(v) for v in vectors[coreset(vectors, 3)]} == {(0, 0), (9, 9), (-9, -9)}
+
+
+def test_impossible_memories_are_refused():
+    for bad in ({"neighbours": 0}, {"max_patches": 0}, {"subsample": "best"}):
+        with pytest.raises(VectorError, match="need positive numbers"):
+            PatchMemory(**bad)
+    with pytest.raises(VectorError, match="fit the memory"):
+        PatchMemory().maps(features())
+    memory = PatchMemory().fit(features())
+    for wrong in (features()[0], features(shape=(2, 3, 4, 5)), np.full((1, 3, 4, 6), np.nan)):
+        with pytest.raises(VectorError):
+            memory.maps(wrong)
+    with pytest.raises(VectorError, match="top"):
+        memory.score(features(), top=0)
+    with pytest.raises(VectorError, match="too few"):
+        PatchMemory(neighbours=99).fit(features(shape=(1, 2, 2, 3)))
+    with pytest.raises(VectorError, match="NaN"):
+        PatchMemory(max_patches=5, subsample="coreset").fit(np.full((9, 3, 4, 6), np.nan))
+    with pytest.raises(VectorError, match="positive count"):
+        coreset(np.zeros((0, 2)), 3)
+
+
+# ---------------------------------------------------------------- features
+
+
+def test_patch_features_are_the_smoothed_maps_of_the_stages():
+    net = ResNet(BasicResidualBlock, (1, 1, 1), 10, stem="cifar", width=4).train()
+    images = torch.rand(2, 3, 16, 24)
+    found = patch_features(net, images, stages=(1, 2))
+    assert net.training
+    assert found.shape == (2, 8, 12, 8 + 16)
+    net.eval()
+    with torch.no_grad():
+        maps = net.stages[1](net.stages[0](torch.relu(net.norm(net.conv(images)))))
+    assert found[0, 3, 5, :8].tolist() == pytest.approx(
+        maps[0, :, 2:5, 4:7].mean(dim=(1, 2)).tolist(), rel=1e-4
+    )
+    assert patch_features(net, images, (0,), grid=(3, 5)).shape == (2, 3, 5, 4)
+    assert patch_features(ResNet9(4), images, (1, 2, 3)).shape == (2, 8, 12, 8 + 16 + 32)
+    assert not net.stages[1]._forward_hooks
+    for bad in ((), (3,), (-1,)):
+        with pytest.raises(ValueError, match="3 stages"):
+            patch_features(net, images, bad)
+    with pytest.raises(ValueError, match="0 stages"):
+        patch_features(torch.nn.Linear(1, 1), images)
