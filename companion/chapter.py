@@ -87,7 +87,7 @@ def verdict(gains: np.ndarray) -> str:
 def provenance(run: RecordedRun) -> Markdown:
     """Where a recorded run comes from, in one sentence under a table or a figure."""
     seeds = "seed" if len(run.seeds) == 1 else "seeds"
-    data = f"{run.data.name} (synthetic stand-in)" if run.data.synthetic else run.data.name
+    data = f"{run.data.name} (synthetic)" if run.data.synthetic else run.data.name
     commit = run.commit[:7] if run.commit else "unknown"
     minutes = f"{run.wall_seconds / 60:.0f} minutes of training, " if run.wall_seconds else ""
     return Markdown(  # type: ignore[no-untyped-call]

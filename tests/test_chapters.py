@@ -105,7 +105,7 @@ def test_provenance_says_where_a_run_comes_from():
     for part in (run.date, run.hardware, run.commit[:7], "cifar10"):
         assert part in line
     fake = run.model_copy(update={"data": run.data.model_copy(update={"synthetic": True}), "commit": None})
-    assert "synthetic stand-in" in provenance(fake).data
+    assert "(synthetic)" in provenance(fake).data
 
 
 def test_figures_show_the_spread_and_say_what_is_synthetic():
