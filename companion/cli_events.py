@@ -128,7 +128,7 @@ def fit_events(
     ] = None,
     leave_out: Annotated[
         list[str] | None,
-        typer.Option(help=f"Fields or objects that must not be used, such as labels ('label*'){MANY}"),
+        typer.Option(help=f"Fields or objects not to use, beside session ids, such as 'label*'{MANY}"),
     ] = None,
     json_column: JsonColumns = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the training, of 512 events each.")] = 1000,
@@ -151,6 +151,7 @@ def fit_events(
         from companion.compute import pick_compute
         from companion.data.events import ENTITY_COLUMNS
         from companion.data.ocsf import ReadReport
+        from companion.data.sessions import SESSION_COLUMNS
         from companion.events import EventDetector
 
         check_writable(out)
@@ -159,7 +160,8 @@ def fit_events(
             checkpoint.unlink(missing_ok=True)
         detector = EventDetector(
             num_steps=steps, max_events=max_events, fpr=fpr, held_out=held_out, seed=seed,
-            columns=tuple(split_names(entity) or ENTITY_COLUMNS), leave_out=tuple(split_names(leave_out)),
+            columns=tuple(split_names(entity) or ENTITY_COLUMNS),
+            leave_out=(*SESSION_COLUMNS, *split_names(leave_out)),
         )  # fmt: skip
         named = split_names(json_column)
         kinds, count = scan_with_bar(file, named, chunk_rows)

@@ -24,6 +24,7 @@ from companion.compute import Compute, pick_compute
 from companion.data.event_sample import EventSample
 from companion.data.events import ENTITY_COLUMNS, RECORD_ID, split_by_time
 from companion.data.ocsf_flat import Kind, kind_of_column
+from companion.data.sessions import SESSION_COLUMNS
 from companion.detection.drift import DriftTracker
 from companion.detection.tails import CombinedTails
 from companion.detection.thresholds import fixed_fpr
@@ -68,7 +69,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         held_out: the share of the sample, its latest part, that calibrates.
         fpr: the share of normal events that may be flagged.
         columns: what names an entity, see :func:`companion.data.events.entities`.
-        leave_out: fields and objects that must not be used; ``*`` stands for any letters.
+        leave_out: fields and objects that must not be used; ``*`` stands for any letters. By default the
+            names of sessions, which say nothing and are new to every entity.
         seed: decides everything random.
 
     Attributes:
@@ -106,7 +108,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         held_out: float = 0.2,
         fpr: float = 0.001,
         columns: Sequence[str] = ENTITY_COLUMNS,
-        leave_out: Sequence[str] = (),
+        leave_out: Sequence[str] = SESSION_COLUMNS,
         seed: int = 0,
     ) -> None:
         self.d_model, self.num_blocks, self.num_steps = d_model, num_blocks, num_steps
