@@ -232,7 +232,7 @@ class _Event:
             best = shares.topk(min(_LISTED, len(shares)))
             pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             return ", ".join(
-                f"{self.category(name, index)} {100 * share:.0f} %"
+                f"{self.category(name, index)} ({100 * share:.0f} %)"
                 for i, (index, share) in enumerate(pairs)
                 if i == 0 or share >= _LEAST_SHARE
             )

@@ -100,7 +100,7 @@ def rank(events: PreparedEvents, rows: np.ndarray, scores: np.ndarray) -> dict[s
     """How well scores of ``rows`` rank attacks of each shape above normal events.
 
     Returns:
-        ``"<shape>_<metric>"`` for the metrics of :data:`METRICS`; NaN if there is no such attack.
+        ``"<shape>_<metric>"`` for the metrics of ``METRICS``; NaN if there is no such attack.
     """
     found = {}
     for shape in shapes_of(events):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.neighbors import NearestNeighbors
@@ -73,7 +76,9 @@ def linear_probe(
         ValueError: if there is only one class.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, random_state=seed))
-    classifier.fit(train, train_labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # after so many steps it changes little
+        classifier.fit(train, train_labels)
     guesses = classifier.predict(test)
     return float(recall_score(test_labels, guesses, labels=np.unique(test_labels), average="macro"))
 
