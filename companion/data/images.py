@@ -22,8 +22,7 @@ from companion.data.sources import DataError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Files with these endings, in capitals or not, count as images."""
-Item = tuple[str, int, Callable[[], bytes]]
-"""Name and label of an image to be read, and what gives the content of its file."""
+Item = tuple[str, int, Callable[[], bytes]]  # name and label of an image, and what gives its file's content
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 

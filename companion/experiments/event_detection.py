@@ -39,8 +39,7 @@ from companion.learning.selfsupervised import surprise
 from companion.models.selfsupervised import SelfSupervisedResNet
 from companion.runs import SeedResult
 
-Scores = dict[str, dict[str, np.ndarray]]
-"""By detector, then by part (``"validation"``, ``"test"``), float64 scores of its rows."""
+Scores = dict[str, dict[str, np.ndarray]]  # by detector, then by part: float64 scores of its rows
 PARTS = ("validation", "test")
 METRICS = ("roc_auc", "pr_auc", "recall_at_0.001", "recall_at_0.01")
 

@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 
 from companion.learning.augment import random_shift_flip
 
+# images (N, C, H, W), and where they were painted over, float32 (N, 1, H, W), 1 or 0
 Painted = tuple[Tensor, Tensor]
-"""Images (N, C, H, W), and where they were painted over, float32 (N, 1, H, W), 1 or 0."""
 
 
 def check_images(images: Tensor) -> None:
