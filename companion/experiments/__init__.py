@@ -9,6 +9,7 @@ from companion.experiments.base import Experiment
 
 NAMES = (
     "block_order",
+    "casting",
     "classifier",
     "degradation",
     "event_detection",

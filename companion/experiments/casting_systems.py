@@ -1,0 +1,330 @@
+"""The detectors of chapter 9: each is fitted on normal casting images and then scores others.
+
+A detector sees an image in one of two ways, :class:`Views`: grey and square, as the published baseline does,
+or small and in colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from companion.compute import seed_everything
+from companion.data.casting import load_casting
+from companion.data.images import FaultImages, ImageSet, share_by_hash
+from companion.detection.patches import PatchMemory
+from companion.detection.pictures import ErrorKind, against_normals
+from companion.experiments.base import Config, Context
+from companion.experiments.classifier import trained_classifier
+from companion.images import ImageAE
+from companion.learning.augment import normalise
+from companion.learning.config import FitConfig
+from companion.learning.faults import STILL, Camera, FaultDiscrimination, FaultKind
+from companion.learning.loop import History, fit
+from companion.models.blocks import BasicResidualBlock
+from companion.models.patch_features import patch_features
+from companion.models.resnet import ResNet
+
+GREY, COLOUR = (64, 64), (32, 48)
+"""Height and width of the two views."""
+CAMERA = Camera()
+"""How far training moves the camera."""
+_DISTURBED_SEED = 7
+
+
+class CastingConfig(Config):
+    """What is fitted and how it is judged.
+
+    Attributes:
+        epochs: of the published recipe, at most.
+        patience: epochs without a lower validation loss after which it stops.
+        moved_epochs: of the autoencoders with a moving camera, whose learning rate falls to 0 as a cosine.
+        moved_lr: their learning rate at the start.
+        latent: numbers in the code of the convolutional one of these.
+        residual_widths: channels of the residual one's stages.
+        residual_latent: channels of its code.
+        components: of the PCA.
+        memory_images: normal images whose patches are kept.
+        memory_patches: how many of their patches.
+        width: channels of the small residual net that tells normal images from faults.
+        fit: how that one learns.
+        tnr: the share of validation normals that ``tnr_target`` leaves alone.
+        fpr: the share of disturbed validation normals that ``fixed_fpr`` flags.
+        share: of the images that are used.
+        repeats: samples of the bootstrap.
+        points: how many points a training curve is averaged down to.
+    """
+
+    epochs: int = 80
+    patience: int = 12
+    moved_epochs: int = 12
+    moved_lr: float = 2e-3
+    latent: int = 32
+    residual_widths: tuple[int, ...] = (8, 16, 32)
+    residual_latent: int = 2
+    components: int = 16
+    memory_images: int = 600
+    memory_patches: int = 10_000
+    width: int = 8
+    fit: FitConfig = FitConfig(
+        num_steps=300, batch_size=96, lr=5e-3, optimizer="adamw", weight_decay=0.01, schedule="cosine",
+        warmup_steps=37,
+    )  # fmt: skip
+    tnr: float = 0.95
+    fpr: float = 0.01
+    share: float = 1.0
+    repeats: int = 1000
+    points: int = 80
+
+
+@dataclass(frozen=True)
+class Views:
+    """The same images in the two ways.
+
+    Attributes:
+        grey: uint8 (N, 1, 64, 64).
+        colour: uint8 (N, 3, 32, 48).
+    """
+
+    grey: Tensor
+    colour: Tensor
+
+    def __len__(self) -> int:
+        return len(self.grey)
+
+    def batches(self, size: int) -> Iterator[Views]:
+        """Parts of ``size`` images, the last perhaps smaller."""
+        for start in range(0, len(self), size):
+            yield Views(self.grey[start : start + size], self.colour[start : start + size])
+
+
+@dataclass(frozen=True)
+class Casting:
+    """The casting images as the experiments use them.
+
+    Of copies one is kept, but in ``whole``, which is for comparison with what others measured.
+
+    Attributes:
+        images: all parts as :func:`companion.data.casting.load_casting` gives them, in colour.
+        train: normal images to learn from.
+        validation: normal images for early stopping and thresholds.
+        disturbed: the same behind haze and obstacles, by a camera that moved.
+        known: half of the known spills, for training.
+        held: the other half, for thresholds.
+        development: a fifth of the test images, for choices between recipes.
+        test: the others.
+        whole: both, with copies.
+        labels: by part, int64 (N,), 0 for normal and 1 for anomalous.
+    """
+
+    images: FaultImages
+    train: Views
+    validation: Views
+    disturbed: Views
+    known: Views
+    held: Views
+    development: Views
+    test: Views
+    whole: Views
+    labels: dict[str, np.ndarray]
+
+
+@cache
+def load(share: float = 1.0) -> Casting:
+    """The casting images, or their stand-in, in both views.
+
+    Args:
+        share: of the images of each part, for a quick look; 1 for all.
+    """
+    grey, colour = load_casting(GREY), load_casting(COLOUR, colour=True)
+    parts: dict[str, Views] = {}
+    labels: dict[str, np.ndarray] = {}
+
+    def add(name: str, pick: Callable[[FaultImages], ImageSet]) -> None:
+        small = pick(colour)
+        keep = _some(small.labels.numpy(), share)
+        parts[name] = Views(pick(grey).take(keep).images, small.take(keep).images)
+        labels[name] = small.labels.numpy()[keep]
+
+    held = share_by_hash(colour.tuning.distinct().hashes, 0.5, salt="hold")
+    add("train", lambda d: d.train.distinct())
+    add("validation", lambda d: d.validation.distinct())
+    add("known", lambda d: d.tuning.distinct().take(~held))
+    add("held", lambda d: d.tuning.distinct().take(held))
+    add("development", lambda d: d.development.distinct())
+    add("test", lambda d: d.test.distinct())
+    add("whole", lambda d: d.whole_test)
+    normal = parts["validation"]
+    disturbed = Views(_disturbed(normal.grey), _disturbed(normal.colour))
+    return Casting(images=colour, disturbed=disturbed, labels=labels, **parts)
+
+
+def _some(labels: np.ndarray, share: float) -> np.ndarray:
+    """A mask of the first images of either label, at least 120 where there are so many."""
+    keep = np.zeros(len(labels), dtype=bool)
+    for label in (0, 1):
+        places = np.flatnonzero(labels == label)
+        keep[places[: max(120, round(share * len(places)))]] = True
+    return keep
+
+
+def _disturbed(images: Tensor) -> Tensor:
+    unit = torch.zeros(images.shape[1]), torch.ones(images.shape[1])
+    objective = FaultDiscrimination(*unit, kinds=("spill", "empty"), camera=CAMERA)
+    return objective.disturbed(images, torch.Generator().manual_seed(_DISTURBED_SEED))
+
+
+# ---------------------------------------------------------------- detectors
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A detector that can score.
+
+    Attributes:
+        score: float64 (N,) of N images, the higher the more unusual.
+        history: what was measured while training; empty if nothing was trained.
+    """
+
+    score: Callable[[Views], np.ndarray]
+    history: History
+
+
+def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Fitted:
+    """The mean absolute error of a reconstruction from few principal components."""
+
+    def rows(views: Views) -> np.ndarray:
+        return views.colour.flatten(1).numpy().astype(np.float32) / 255
+
+    pca = PCA(config.components, svd_solver="randomized", random_state=seed).fit(rows(data.train))
+
+    def score(views: Views) -> np.ndarray:
+        given = rows(views)
+        made = pca.inverse_transform(pca.transform(given))
+        return np.asarray(np.abs(given - made).mean(axis=1), dtype=np.float64)
+
+    return Fitted(score, History())
+
+
+def published_autoencoder(config: CastingConfig, seed: int) -> ImageAE:
+    """The published baseline: 64x64, grey, squared error, Adam 3e-4, and no augmentation."""
+    return ImageAE(
+        latent=512, loss="mse", error="mse", lr=3e-4, weight_decay=1e-5, batch_size=128, camera=STILL,
+        patience=config.patience, seed=seed,
+    )  # fmt: skip
+
+
+def moved_autoencoder(config: CastingConfig, seed: int, residual: bool = False) -> ImageAE:
+    """An autoencoder that saw a moving camera, judged at coarse scales."""
+    return ImageAE(
+        net="residual" if residual else "conv",
+        latent=config.residual_latent if residual else config.latent,
+        widths=config.residual_widths if residual else (32, 64, 128),
+        loss="l1", error="l1", scales=(4, 8), camera=CAMERA, lr=config.moved_lr, schedule="cosine",
+        patience=None, seed=seed,
+    )  # fmt: skip
+
+
+def fit_autoencoder(
+    model: ImageAE, name: str, epochs: int, data: Casting, context: Context, grey: bool = False
+) -> ImageAE:
+    """Fit a model of one of the functions above on the view that it was made for."""
+    train, validation = (v.grey if grey else v.colour for v in (data.train, data.validation))
+    return model.fit(
+        train, epochs=epochs, validation=validation, compute=context.compute,
+        checkpoint=context.checkpoint(name), progress=name if context.progress else None,
+    )  # fmt: skip
+
+
+def error_scores(
+    model: ImageAE, kind: ErrorKind, scales: tuple[int, ...], grey: bool = False
+) -> Callable[[Views], np.ndarray]:
+    """Scores of one fitted autoencoder by another kind of map."""
+
+    def score(views: Views) -> np.ndarray:
+        before = model.error, model.scales
+        try:
+            model.set_params(error=kind, scales=scales)
+            return model.score(views.grey if grey else views.colour)
+        finally:
+            model.set_params(error=before[0], scales=before[1])
+
+    return score
+
+
+def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Fitted:
+    """Distances from normal patches, in features of the net that chapter 4 trained on CIFAR-10."""
+    classifier = trained_classifier(context.compute)
+
+    def features(views: Views) -> np.ndarray:
+        parts = []
+        mean, std = classifier.objective.mean, classifier.objective.std
+        for part in views.batches(200):
+            prepared = normalise(context.compute.images(part.colour), mean, std)
+            parts.append(patch_features(classifier.model, prepared, (1, 2), (8, 12)).cpu().numpy())
+        return np.concatenate(parts)
+
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(data.train), generator=generator)[: config.memory_images]
+    learn = Views(data.train.grey[chosen], data.train.colour[chosen])
+    memory = PatchMemory(3, config.memory_patches, seed=seed).fit(features(learn))
+
+    def score(views: Views) -> np.ndarray:
+        return np.concatenate([memory.score(features(part)) for part in views.batches(500)])
+
+    return Fitted(score, History())
+
+
+def discrimination(
+    data: Casting, kinds: tuple[FaultKind, ...], obstacles: float = 0.4, hazes: float = 0.15
+) -> FaultDiscrimination:
+    """The objective that tells normal images from those kinds of fault."""
+    sample = data.train.colour[:2000].float() / 255
+    return FaultDiscrimination(
+        sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)), known=data.known.colour, kinds=kinds,
+        camera=CAMERA, obstacles=obstacles, hazes=hazes,
+    )  # fmt: skip
+
+
+def fit_discriminator(
+    config: CastingConfig,
+    data: Casting,
+    seed: int,
+    context: Context,
+    objective: FaultDiscrimination,
+    name: str = "discriminator",
+    stop_after: int | None = None,
+) -> tuple[ResNet, Fitted]:
+    """A small residual net that tells normal images from known and painted faults, and its scores."""
+    seed_everything(seed)
+    net = ResNet(BasicResidualBlock, (1, 1, 1), 1, stem="cifar", width=config.width)
+    history = fit(
+        net,
+        (data.train.colour,),
+        objective,
+        config.fit,
+        compute=context.compute,
+        seed=seed,
+        checkpoint=context.checkpoint(name),
+        identity=f"{name} {objective.kinds} {objective.obstacles} {objective.hazes} {data.images.digest}",
+        progress=name if context.progress else None,
+        stop_after=stop_after,
+    )
+    return net, Fitted(lambda views: objective.scores(net, views.colour), history)
+
+
+def together(first: Fitted, second: Fitted, normals: Views) -> Fitted:
+    """The sum of two scores, each in units of the spread of normal images."""
+    units = first.score(normals), second.score(normals)
+
+    def score(views: Views) -> np.ndarray:
+        both = (against_normals(one.score(views), u) for one, u in zip((first, second), units, strict=True))
+        return np.asarray(sum(both))
+
+    return Fitted(score, History())
