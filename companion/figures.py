@@ -102,6 +102,47 @@ def show_images(
     return fig
 
 
+def strip(pictures: np.ndarray, gap: int = 2) -> np.ndarray:
+    """Pictures of one size side by side, with white between them.
+
+    Args:
+        pictures: uint8 (N, C, H, W), C is 1 or 3, at least one.
+        gap: pixels between two.
+
+    Returns:
+        uint8 (H, W', 3), for ``imshow``.
+
+    Example:
+        >>> strip(np.zeros((3, 1, 4, 5), dtype=np.uint8)).shape
+        (4, 19, 3)
+    """
+    pictures = np.asarray(pictures)
+    if pictures.ndim != 4 or len(pictures) == 0 or pictures.shape[1] not in (1, 3):
+        raise ValueError(f"need at least one picture (N, 1 or 3, H, W), not {pictures.shape}")
+    padded = np.pad(pictures, ((0, 0), (0, 0), (0, 0), (0, gap)), constant_values=255)  # (N, C, H, W + gap)
+    count, channels, height, width = padded.shape
+    row = padded.transpose(2, 0, 3, 1).reshape(height, count * width, channels)
+    return np.repeat(row, 3 // channels, axis=2)[:, : count * width - gap]
+
+
+def show_strips(strips: Mapping[str, np.ndarray], height: float = 0.62) -> Figure:
+    """Rows of pictures, each under its title.
+
+    Args:
+        strips: by title, see :func:`strip`.
+        height: of a row in inches.
+
+    Returns:
+        The figure, not shown yet.
+    """
+    fig, axes = plt.subplots(len(strips), 1, figsize=(5.6, len(strips) * (height + 0.22)), squeeze=False)
+    for ax, (title, row) in zip(axes.flat, strips.items(), strict=True):
+        ax.imshow(row, interpolation="nearest")
+        ax.set_title(title, fontsize=9, loc="left", pad=2)
+        ax.axis("off")
+    return fig
+
+
 def draw_windows(ax: Axes, size: int, kernel: int, stride: int, padding: int) -> int:
     """Draw a square input, its padding, and where the kernel's window stands first and next.
 

@@ -1,0 +1,203 @@
+"""Does a residual autoencoder of 23.8 million parameters earn its size? Equal compute, and equal time."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from companion.compute import Compute, seed_everything
+from companion.detection.metrics import roc_auc
+from companion.detection.pictures import error_map, image_scores, multiscale_map
+from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments.casting import data_info
+from companion.experiments.casting_systems import CAMERA, GREY, Casting, load
+from companion.learning.config import FitConfig
+from companion.learning.faults import ImageReconstruction
+from companion.learning.loop import History, fit
+from companion.models.autoencoders import (
+    ConvAutoencoder,
+    ResidualAutoencoder,
+)
+from companion.models.cost import multiply_adds
+from companion.runs import SeedResult
+
+REPLAY_STEPS = 2
+FULL_SIZE = (256, 256)
+"""Height and width that the large net was designed for."""
+Net = Literal["large", "small", "conv"]
+
+
+class CastingSizeConfig(Config):
+    """What is trained, and how long.
+
+    Attributes:
+        large: channels of the large residual net's stages.
+        small: of the small one's.
+        conv: of the published autoencoder without shortcuts.
+        latent_channels: channels of either residual net's code.
+        num_steps: of the large net; the others get its multiply-adds, or its seconds.
+        batch_size: of all.
+        lr: learning rate of each net after warming up; it falls to 0 as a cosine.
+        validation_images: normal images on which reconstruction is measured.
+        share: of the images that are used.
+        points: how many points a training curve is averaged down to.
+    """
+
+    large: tuple[int, ...] = (64, 128, 256, 512)
+    small: tuple[int, ...] = (16, 32, 64, 128)
+    conv: tuple[int, ...] = (32, 64, 128)
+    latent_channels: int = 16
+    num_steps: int = 120
+    batch_size: int = 16
+    lr: dict[Net, float] = Field(default={"large": 1e-3, "small": 1e-3, "conv": 1e-3})
+    validation_images: int = 500
+    share: float = 1.0
+    points: int = 40
+
+
+def build(config: CastingSizeConfig, net: Net, seed: int) -> ResidualAutoencoder | ConvAutoencoder:
+    """A net with its initial weights, for 64x64 images: the crops are about 48 pixels wide."""
+    seed_everything(seed)
+    if net == "conv":
+        return ConvAutoencoder(1, GREY, widths=config.conv)
+    widths = config.large if net == "large" else config.small
+    return ResidualAutoencoder(1, GREY, widths, config.latent_channels)
+
+
+def objective(net: Net) -> ImageReconstruction:
+    """Absolute error under a moving camera; black is -1 or 0, as the net's last layer wants it."""
+    return ImageReconstruction("l1", -1.0 if net == "conv" else 0.0, CAMERA)
+
+
+def clock(compute: Compute) -> float:
+    """Seconds of this process's processors, which other work does not lengthen; of the wall on a GPU."""
+    if compute.device.type == "cpu":
+        return time.process_time()
+    torch.accelerator.synchronize(compute.device)
+    return time.perf_counter()
+
+
+def train(
+    config: CastingSizeConfig,
+    net: Net,
+    num_steps: int,
+    seed: int,
+    context: Context,
+    stop_after: int | None = None,
+) -> tuple[nn.Module, History, float]:
+    """Train a net from its initial weights.
+
+    Returns:
+        The net, what was measured, and the seconds of :func:`clock` that it took.
+    """
+    data, model = load(config.share), build(config, net, seed)
+    settings = FitConfig(
+        num_steps=num_steps, batch_size=config.batch_size, lr=config.lr[net], optimizer="adam",
+        weight_decay=1e-5, schedule="cosine", warmup_steps=num_steps // 10,
+    )  # fmt: skip
+    start = clock(context.compute)
+    history = fit(
+        model,
+        (data.train.grey,),
+        objective(net),
+        settings,
+        compute=context.compute,
+        seed=seed,
+        progress=net if context.progress and stop_after is None else None,
+        stop_after=stop_after,
+    )
+    return model, history, clock(context.compute) - start
+
+
+def seconds_per_step(config: CastingSizeConfig, net: Net, seed: int, context: Context) -> float:
+    """Of :func:`clock`, from a short and a longer start of the same training."""
+    short, long = (train(config, net, 1000, seed, context, stop_after=n)[2] for n in (4, 24))
+    return max(1e-6, (long - short) / 20)
+
+
+def judge(model: nn.Module, net: Net, data: Casting, config: CastingSizeConfig) -> dict[str, float]:
+    """The mean absolute error on validation normals, and ROC-AUC on the development images.
+
+    Returns:
+        ``validation_l1`` of images in [0, 1], ``roc_auc`` of the mean absolute error, and
+        ``coarse_roc_auc`` of the same at scales 4 and 8.
+    """
+    normal = data.validation.grey[: config.validation_images]
+    given, made, _ = objective(net).reconstruct(model, normal, 100)
+    metrics = {"validation_l1": float(error_map(given, made, "l1").mean())}
+    given, made, _ = objective(net).reconstruct(model, data.development.grey, 100)
+    labels = data.labels["development"]
+    metrics["roc_auc"] = roc_auc(labels, image_scores(error_map(given, made, "l1")))
+    coarse = multiscale_map(given, made, "l1", scales=(4, 8))
+    return metrics | {"coarse_roc_auc": roc_auc(labels, image_scores(coarse))}
+
+
+def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
+    """Train the large net, then the small ones for as many multiply-adds, and for as many seconds.
+
+    Nothing is kept for a resumed run but finished seeds: what was timed must be one piece.
+
+    Returns:
+        For ``large``, ``small-compute``, ``small-time`` and ``conv-time`` the metrics of :func:`judge`,
+        ``steps``, ``images`` seen, ``multiply_adds`` of all forward passes and ``seconds`` of
+        :func:`clock`, and the curve ``loss``. For each net its ``parameters`` and the multiply-adds of one
+        image (``image_multiply_adds``); for the large one these also at :data:`FULL_SIZE`
+        (``full_size_multiply_adds``).
+    """
+    data = load(config.share)
+    metrics: dict[str, float] = {}
+    curves: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    nets: tuple[Net, ...] = ("large", "small", "conv")
+    cost = {net: multiply_adds(build(config, net, seed), (1, 1, *GREY)) for net in nets}
+    for net in nets:
+        metrics[f"{net}.parameters"] = float(build(config, net, seed).count_parameters())
+        metrics[f"{net}.image_multiply_adds"] = float(cost[net])
+    full_size = multiply_adds(build(config, "large", seed), (1, 1, *FULL_SIZE))
+    metrics["large.full_size_multiply_adds"] = float(full_size)
+
+    def measure(name: str, net: Net, num_steps: int) -> float:
+        model, history, spent = train(config, net, num_steps, seed, context)
+        images = num_steps * config.batch_size
+        facts = {"steps": num_steps, "images": images, "multiply_adds": images * cost[net], "seconds": spent}
+        facts |= judge(model, net, data, config)
+        metrics.update({f"{name}.{key}": float(value) for key, value in facts.items()})
+        curves[f"{name}.loss"] = window_means(history.train["loss"], config.points)
+        curves[f"{name}.first_loss"] = history.train["loss"][:REPLAY_STEPS]
+        seconds[name] = round(history.seconds, 1)
+        return spent
+
+    spent = measure("large", "large", config.num_steps)
+    measure("small-compute", "small", max(1, round(config.num_steps * cost["large"] / cost["small"])))
+    for net in ("small", "conv"):
+        steps = max(1, round(spent / seconds_per_step(config, net, seed, context)))
+        measure(f"{net}-time", net, steps)
+    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+
+
+def replay(config: CastingSizeConfig, seed: int, context: Context) -> dict[str, list[float]]:
+    """The training losses of the large net's first steps."""
+    _, history, _ = train(config, "large", config.num_steps, seed, context, stop_after=REPLAY_STEPS)
+    return {"large.first_loss": history.train["loss"]}
+
+
+_SMALL = CastingSizeConfig(large=(8, 8), small=(4, 4), conv=(4, 4), num_steps=2, batch_size=4)
+SCALES = {
+    "smoke": _SMALL.model_copy(update={"validation_images": 20, "share": 0.01, "points": 2}),
+    "live": CastingSizeConfig(num_steps=10),
+    "full": CastingSizeConfig(),
+}
+
+CASTING_SIZE = Experiment(
+    name="casting_size",
+    question="Does an autoencoder of 23.8 million parameters earn its size on casting images?",
+    config_type=CastingSizeConfig,
+    scales=SCALES,
+    run=run,
+    data=data_info,
+    replay=replay,
+)
