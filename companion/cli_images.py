@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -22,6 +22,22 @@ DIVISOR = 8
 """Of height and width, as the net halves them three times."""
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")]
+
+
+class Sample(NamedTuple):
+    """Images that were read from a folder.
+
+    Attributes:
+        images: distinct ones.
+        skipped: what could not be read.
+        copies: how many of the files that were read are copies of others.
+        files: how many image files the folder holds.
+    """
+
+    images: ImageSet
+    skipped: list[Skipped]
+    copies: int
+    files: int
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -94,15 +110,10 @@ def with_bar(
             bar.update(count)
 
 
-def read_sample(
-    folder: Path, size: tuple[int, int], colour: bool, most: int, seed: int
-) -> tuple[ImageSet, list[Skipped], int]:
+def read_sample(folder: Path, size: tuple[int, int], colour: bool, most: int, seed: int) -> Sample:
     """Distinct images of a folder: all, or if there are more than ``most``, so many.
 
     Which ones, their names and the seed decide, in an order of hashes; of copies one is taken.
-
-    Returns:
-        The images, what could not be read, and how many image files there are.
 
     Raises:
         DataError: if there is no image that can be read.
@@ -123,13 +134,14 @@ def read_sample(
     parts: list[ImageSet] = []
     skipped: list[Skipped] = []
     seen: set[str] = set()
+    copies = 0
     for _, images, unread in with_bar(chosen, "reading", size, colour):
         skipped += [Skipped(shown_name(each.name, folder), each.reason) for each in unread]
-        images = images.distinct()
-        fresh = [value not in seen for value in images.hashes]
-        keep = torch.tensor(fresh, dtype=torch.bool)
-        keep &= keep.cumsum(0) <= most - len(seen)
-        parts.append(images.take(keep.numpy()))
+        distinct = images.distinct()
+        fresh = torch.tensor([value not in seen for value in distinct.hashes], dtype=torch.bool)
+        copies += len(images) - int(fresh.sum())
+        fresh &= fresh.cumsum(0) <= most - len(seen)
+        parts.append(distinct.take(fresh.numpy()))
         seen.update(parts[-1].hashes)
         if len(seen) == most:
             break
@@ -141,7 +153,7 @@ def read_sample(
         tuple(name for part in parts for name in part.names),
         tuple(value for part in parts for value in part.hashes),
     )
-    return found, skipped, len(paths)
+    return Sample(found, skipped, copies, len(paths))
 
 
 def tell_skipped(skipped: Sequence[Skipped], folder: Path, count: int | None = None) -> None:
@@ -240,15 +252,15 @@ def fit_images(
         check_normal(folder, known)
         check_writable(out)
         compute = pick_compute(device, "float32")
-        found, skipped, files = read_sample(folder, sides, not grey, most, seed)
-        tell_skipped(skipped, folder)
+        normal = read_sample(folder, sides, not grey, most, seed)
+        tell_skipped(normal.skipped, folder)
         none = read_images([], sides, not grey)[0]
         anomalies = none
         if known is not None:
-            anomalies, skipped, _ = read_sample(known, sides, not grey, most, seed)
-            tell_skipped(skipped, known)
+            anomalies, unread, *_ = read_sample(known, sides, not grey, most, seed)
+            tell_skipped(unread, known)
         parts = split_images(
-            found, anomalies, none, name=folder.name, source=str(folder), digest="",
+            normal.images, anomalies, none, name=folder.name, source=str(folder), digest="",
             validation_share=validation,
         )  # fmt: skip
         learn, held = parts.train, parts.validation
@@ -271,10 +283,15 @@ def fit_images(
         verdict = calibrated(model, parts, fpr)
         model.save(out)
         checkpoint.unlink(missing_ok=True)
-        if files > most:
-            print(f"a sample of {len(found):,} distinct images was drawn from {files:,} files, see --most")
+        if normal.files > most:
+            print(
+                f"a sample of {len(normal.images):,} distinct images was drawn from {normal.files:,} files, "
+                "see --most"
+            )
+        if normal.copies:
+            print(f"copies of other images, left out: {normal.copies:,}")
         if parts.skipped:
-            print(f"{len(parts.skipped):,} images are copies of known anomalies and are left out")
+            print(f"copies of known anomalies, left out: {len(parts.skipped):,}")
         learned = len(model.history_.train["loss"]) * min(model.batch_size, len(learn))
         print(
             f"learned from {len(learn):,} images of {size} {'grey' if grey else 'colour'} pixels, "

@@ -62,8 +62,11 @@ def check_report_folder(folder: Path) -> None:
             f"{folder} holds {shown_name(other[0])}, which is no part of a report; name a new folder"
         )
     if inside:
-        page = folder / PAGE
-        if not page.is_file() or MARK not in page.read_text("utf8", errors="replace")[:2000]:
+        page, start = folder / PAGE, ""
+        if page.is_file():
+            with page.open(encoding="utf8", errors="replace") as file:
+                start = file.read(2000)
+        if MARK not in start:
             raise FileExistsError(f"{folder} holds a {inside[0]} of another kind; name a new folder")
 
 
@@ -267,7 +270,8 @@ def histogram_svg(scores: np.ndarray, threshold: float | None) -> str:
     lines.append(f'<line class="axis" x1="{left}" x2="{width - left}" y1="{floor}" y2="{floor}"/>')
     lines.append(f'<text x="{left}" y="{floor + 16}">{_number(low)}</text>')
     lines.append(f'<text x="{width - left}" y="{floor + 16}" text-anchor="end">{_number(high)}</text>')
-    lines.append(f'<text x="{width / 2:.0f}" y="{floor + 16}" text-anchor="middle">score</text>')
+    middle = f"score; the highest bar: {most:,} images"
+    lines.append(f'<text x="{width / 2:.0f}" y="{floor + 16}" text-anchor="middle">{middle}</text>')
     if threshold is not None:
         x = left + (width - 2 * left) * (threshold - low) / (high - low)
         anchor = "end" if x > width / 2 else "start"
@@ -279,7 +283,7 @@ def histogram_svg(scores: np.ndarray, threshold: float | None) -> str:
 def _verdict(score: float, threshold: float | None) -> str:
     if threshold is None:
         return ""
-    return ' <strong class="over">flagged</strong>' if score > threshold else ", not flagged"
+    return ', <strong class="over">flagged</strong>' if score > threshold else ", not flagged"
 
 
 def _worst_section(worst: Sequence[WorstImage], threshold: float | None) -> Iterator[str]:
