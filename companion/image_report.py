@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import heapq
 import io
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -109,11 +108,11 @@ class Findings:
     folder: Path
     threshold: float | None
     keep: int
-    scores: array[float] = field(default_factory=lambda: array("d"))
-    flagged: int = 0
-    unread: int = 0
-    listed: list[Skipped] = field(default_factory=list)
-    _heap: list[tuple[float, int, WorstImage]] = field(default_factory=list)
+    scores: list[float] = field(init=False, default_factory=list)
+    flagged: int = field(init=False, default=0)
+    unread: int = field(init=False, default=0)
+    listed: list[Skipped] = field(init=False, default_factory=list)
+    _heap: list[tuple[float, int, WorstImage]] = field(init=False, default_factory=list)
 
     def add(
         self,
@@ -330,7 +329,7 @@ def _sections(found: Findings, model: str) -> Iterator[str]:
     yield f"<li>{found.unread:,} files could not be read.</li>\n</ul>"
     if count:
         yield "<h2>Scores</h2>"
-        yield histogram_svg(np.frombuffer(found.scores), threshold)
+        yield histogram_svg(np.array(found.scores), threshold)
     if found.worst:
         yield from _worst_section(found.worst, threshold)
     if found.unread:
