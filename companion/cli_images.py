@@ -234,8 +234,9 @@ def fit_images(
     """Learn what normal images look like: an autoencoder and a threshold.
 
     DIR holds normal images and nothing else: of a data set with train/ and test/, name the folder train.
-    Some of the images are held out for the threshold. It flags at most the share --fpr of normal images; with
-    --known it is, among those that flag at most this share of the images held out, the one that finds most
+    Some of the images are held out for the threshold. Of new images like these it flags at most the share
+    --fpr, on average; of images from another camera or light perhaps many more. With --known it is, among
+    the thresholds that flag at most this share of the images held out, the one that finds most of the
     known anomalies. Copies of an image count once, and files that cannot be read are listed.
     """
     with errors_as_messages():
