@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from companion import cli_events, cli_waveforms
+from companion import cli_events, cli_images, cli_waveforms
 from companion.cli_common import errors_as_messages
 from companion.data.registry import Dataset
 from companion.data.sources import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
@@ -31,6 +31,7 @@ app.add_typer(fit_app, name="fit")
 app.add_typer(score_app, name="score")
 app.add_typer(generate_app, name="generate")
 cli_waveforms.register(fit_app, score_app)
+cli_images.register(fit_app, score_app)
 cli_events.register(fit_app, score_app, generate_app)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]

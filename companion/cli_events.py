@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from companion.cli_common import errors_as_messages
+from companion.cli_common import check_writable, errors_as_messages
 from companion.cli_events_output import (
     SHOWN,
     ScoreWriter,
@@ -46,21 +46,6 @@ def split_names(options: list[str] | None) -> list[str]:
         (['a', 'b', 'c'], [])
     """
     return [name.strip() for option in options or () for name in option.split(",") if name.strip()]
-
-
-def check_writable(path: Path) -> None:
-    """Find out before the work, and not after it, whether a file can be written.
-
-    Raises:
-        OSError: if it cannot.
-    """
-    import tempfile
-
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file in it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
 
 
 def count_events(path: Path) -> int | None:

@@ -148,8 +148,38 @@ def decode_image(content: bytes, size: tuple[int, int], colour: bool = False) ->
                 picture = picture.resize((width, height), Image.Resampling.BILINEAR)
             pixels = np.asarray(picture)
     except _BROKEN as error:
-        raise DataError(f"cannot be read as an image ({type(error).__name__}: {error})") from error
+        raise _unreadable(content, error) from error
     return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
+
+
+def decode_thumbnail(content: bytes, longest: int) -> np.ndarray:
+    """Decode an image file in colour and in its own proportions.
+
+    Args:
+        content: of the file.
+        longest: what the longer side is brought down to, if it is longer.
+
+    Returns:
+        uint8 (3, H, W).
+
+    Raises:
+        DataError: see :func:`decode_image`.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            width, height = ImageOps.exif_transpose(opened).size
+    except _BROKEN as error:
+        raise _unreadable(content, error) from error
+    shrink = min(1, longest / max(width, height))
+    return decode_image(content, (max(1, round(shrink * height)), max(1, round(shrink * width))), colour=True)
+
+
+def _unreadable(content: bytes, error: Exception) -> DataError:
+    """The same words for the same file, so without Pillow's "<_io.BytesIO object at 0x7f...>"."""
+    if not content:
+        return DataError("cannot be read as an image (the file is empty)")
+    reason = str(error).split(" <_io.")[0]
+    return DataError(f"cannot be read as an image ({type(error).__name__}: {reason})")
 
 
 def _eight_bits(picture: Image.Image, colour: bool) -> Image.Image:
