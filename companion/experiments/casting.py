@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from companion.data.casting import load_casting
 from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.experiments.base import Context, Experiment, window_means
 from companion.experiments.casting_systems import (
+    COLOUR,
     Casting,
     CastingConfig,
     Fitted,
@@ -42,18 +44,19 @@ DISCRIMINATORS: dict[str, tuple[tuple[FaultKind, ...], float, float]] = {
     "painted": (("spill", "empty"), 0.4, 0.15),
 }
 """Kinds of fault, and shares of images with an obstacle and of normal ones behind haze, by detector."""
+PARTS = ("validation", "disturbed", "held", "development", "test", "whole")
+"""The parts of :class:`companion.experiments.casting_systems.Casting` that detectors are judged by."""
 Scores = dict[str, np.ndarray]  # by part of the data
 
 
 def data_info() -> DataInfo:
     """What the casting images are here: the real ones, or their stand-in."""
-    images = load().images
+    images = load_casting(COLOUR, colour=True)
     return DataInfo(name=images.name, source=images.source, digest=images.digest, synthetic=images.synthetic)
 
 
-def score_parts(fitted: Fitted, data: Casting) -> Scores:
-    """Scores of every part that thresholds or metrics need."""
-    parts = ("validation", "disturbed", "held", "development", "test", "whole")
+def score_parts(fitted: Fitted, data: Casting, parts: Sequence[str] = PARTS) -> Scores:
+    """Scores of the parts that thresholds and metrics need, float64 (N,) each."""
     return {part: fitted.score(getattr(data, part)) for part in parts}
 
 
