@@ -53,7 +53,7 @@ class CastingSizeConfig(Config):
     latent_channels: int = 16
     num_steps: int = 120
     batch_size: int = 16
-    lr: dict[Net, float] = Field(default={"large": 1e-3, "small": 1e-3, "conv": 1e-3})
+    lr: dict[Net, float] = Field(default={"large": 5e-4, "small": 2e-3, "conv": 1e-3})
     validation_images: int = 500
     share: float = 1.0
     points: int = 40
