@@ -10,7 +10,14 @@ from xml.etree import ElementTree
 
 from bs4 import BeautifulSoup
 
-WANTED = ("index.html", "404.html", ".nojekyll", "book/index.html", "_static/favicon.svg", "_static/social.png")
+WANTED = (
+    "index.html",
+    "404.html",
+    ".nojekyll",
+    "book/index.html",
+    "_static/favicon.svg",
+    "_static/social.png",
+)
 LOCATION = "{http://www.sitemaps.org/schemas/sitemap/0.9}loc"
 
 
@@ -30,7 +37,9 @@ def faults(folder: Path) -> list[str]:
     if about.get("scale") == "smoke":
         found.append("the chapters were executed at smoke scale, which is for tests; unset COMPANION_SCALE")
     if "synthetic" in about.get("CIFAR-10", ""):
-        found.append("the chapters show synthetic stand-ins; see that the data can be fetched, and build again")
+        found.append(
+            "the chapters show synthetic stand-ins; see that the data can be fetched, and build again"
+        )
     sitemap = folder / "sitemap.xml"
     if sitemap.is_file():
         first = BeautifulSoup((folder / "book/index.html").read_text("utf8"), "html.parser")

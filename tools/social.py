@@ -1,4 +1,4 @@
-"""Draw the picture that previews of links show, from the recorded run of chapter 1: python tools/social.py."""
+"""Draw the picture that previews of links show, from a recorded run: python tools/social.py."""
 
 from __future__ import annotations
 
@@ -31,13 +31,17 @@ def main() -> None:
     ax.set(xlabel="training step", ylabel="training error, %")
     ax.legend(handlelength=2.6)
     figures.mark_synthetic(ax, run.data.synthetic)
-    fig.text(0.05, 0.80, "Residual\nNetworks,\nMeasured", fontsize=46, weight="bold", va="top", linespacing=1.1)
+    fig.text(
+        0.05, 0.80, "Residual\nNetworks,\nMeasured", fontsize=46, weight="bold", va="top", linespacing=1.1
+    )
     fig.text(0.05, 0.265, "An executable book: what you see", fontsize=17, color="#444444")
     fig.text(0.05, 0.205, "was measured.", fontsize=17, color="#444444")
     fig.text(0.475, 0.92, f"CIFAR-10, recorded on {run.date}", fontsize=13, color="#666666")
     fig.canvas.draw()
     picture = Image.fromarray(np.asarray(fig.canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(64, dither=Image.Dither.NONE).save(TARGET, optimize=True)  # few colours make a small file
+    picture.quantize(64, dither=Image.Dither.NONE).save(
+        TARGET, optimize=True
+    )  # few colours make a small file
 
 
 if __name__ == "__main__":

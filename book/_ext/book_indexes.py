@@ -1,4 +1,4 @@
-"""Two lists that are made and not kept by hand: all figures of the book, and all data sets of the registry."""
+"""Two lists that are made and not kept by hand: all figures of the book, all data sets of the registry."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Makes the built folder ready to upload: addresses, the 404 page, sitemap, robots and social tags.
 
 The two public addresses, of the site and of its repository, are set in one place: ``html.baseurl`` and
-``repository.url`` in ``_config.yml``. The variables ``BOOK_URL`` and ``BOOK_REPOSITORY`` go before them, so that
-the copy of a fork needs no edit. Without addresses the site works from any server and from files,
+``repository.url`` in ``_config.yml``. The variables ``BOOK_URL`` and ``BOOK_REPOSITORY`` go before them, so
+that a fork needs no edit. Without addresses the site works from any server and from files,
 and whatever needs one is left out.
 """
 
@@ -22,7 +22,9 @@ from sphinx.errors import ExtensionError
 
 CARD = "_static/social.png"
 CARD_SIZE = (1200, 630)
-CARD_ALT = "The training error of plain nets and residual nets over training steps; the deep plain net is worst."
+CARD_ALT = (
+    "The training error of plain nets and residual nets over training steps; the deep plain net is worst."
+)
 DESCRIPTION = re.compile(r'<meta content="([^"]*)"[^>]* name="description"')
 
 NOT_FOUND = """\
@@ -73,7 +75,10 @@ def sitemap(base: str, pages: list[str]) -> str:
         <BLANKLINE>
     """
     lines = [f"<url><loc>{escape(urljoin(base, page))}</loc></url>" for page in pages]
-    head = ['<?xml version="1.0" encoding="UTF-8"?>', '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">']
+    head = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">',
+    ]
     return "\n".join([*head, *lines, "</urlset>", ""])
 
 
