@@ -222,7 +222,10 @@ EXERCISES: dict[str, Callable[[], tuple[Check, ...]]] = {
     "pre-activated-block": lambda: _block_checks(PreActResidualBlock, 1, True),
     "bottleneck-block": lambda: _block_checks(BottleneckBlock, 4, False),
 }
-"""By name: ``conv(maps, weight)``, and blocks that are made as ``Block(in_channels, width, stride)``."""
+"""What can be checked.
+
+A convolution is called as ``conv(maps, weight)``; a block is made as ``Block(in_channels, width, stride)``.
+"""
 
 
 def check(exercise: str, answer: Any) -> Report:
