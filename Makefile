@@ -1,8 +1,9 @@
-# make book | test | check | serve | notebooks | bench | lint | lock | clean
+# make book | test | check | serve | site | notebooks | bench | lint | lock | clean
 # Each works on a fresh clone, alone, in any order. Variables:
 #   PYTHON=python3.12   the Python to make .venv with (3.11 or newer; found if not given)
 #   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
 #   PORT=8000           for `make serve`
+#   BOOK_URL=https://.../   the public address, for `make site` (else the one in _config.yml)
 
 SHELL := /bin/bash
 VENV := .venv
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 HTML := _build/html
 PORT ?= 8000
 
-.PHONY: book test check serve notebooks bench lint lock clean
+.PHONY: book test check serve site notebooks bench lint lock clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -32,6 +33,12 @@ serve: $(READY) $(HTML)/index.html
 	@echo "http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)"
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(HTML)
 
+# the folder to upload: built afresh, so that no page of an earlier table of contents stays in it
+site: $(READY)
+	rm -rf $(HTML)
+	$(MAKE) book
+	$(BIN)/python tools/site.py $(HTML)
+
 notebooks: $(READY)
 	mkdir -p _build/notebooks
 	@for chapter in $$(grep -l '^kernelspec:' book/*.md); do \
@@ -46,6 +53,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format --default-filetype yaml CITATION.cff
 
 lock: $(READY)
 	$(BIN)/python tools/lock.py

@@ -6,7 +6,6 @@ import importlib
 import json
 import pkgutil
 import re
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -186,30 +185,6 @@ def _fix_pages(app: Sphinx, error: Exception | None) -> None:
             path.write_text(fixed, "utf8")
 
 
-FRONT_PAGE = """\
-<!doctype html>
-<html lang="{language}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<meta http-equiv="refresh" content="0; url={url}">
-<link rel="icon" href="_static/favicon.svg">
-</head>
-<body><main><h1>{title}</h1><p><a href="{url}">Open the book</a></p></main></body>
-</html>
-"""
-
-
-def _front_page(app: Sphinx, error: Exception | None) -> None:
-    """Lead from ``index.html`` to the first page, which is in a folder."""
-    if error or app.builder.format != "html":
-        return
-    url = app.builder.get_target_uri(app.config.root_doc)
-    page = FRONT_PAGE.format(language=app.config.language, title=escape(app.config.project), url=url)
-    (Path(app.outdir) / "index.html").write_text(page, "utf8")
-
-
 def _import_package(app: Sphinx) -> None:
     """Import all of ``companion`` before autodoc does.
 
@@ -226,5 +201,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", _scripts_once, priority=900)
     app.connect("build-finished", _publish_notebooks, priority=800)
     app.connect("build-finished", _fix_pages, priority=900)
-    app.connect("build-finished", _front_page, priority=910)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

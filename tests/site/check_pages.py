@@ -36,11 +36,23 @@ AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 SEARCH_TERM = "residual"
 
 FRONT = "index.html"  # it only leads to the first page
+
+
+def site_prefix() -> str:
+    """The path below which the site will be published, which its 404 page counts on; ``"/"`` if unknown."""
+    first = HTML / "book" / "index.html"
+    link = first.is_file() and BeautifulSoup(first.read_text("utf8"), "html.parser").select_one(
+        "[rel=canonical]"
+    )
+    return urlsplit(str(link["href"])).path.removesuffix("book/index.html") if link else "/"
+
+
 PAGES = sorted(
     path.relative_to(HTML).as_posix()
     for path in HTML.rglob("*.html")
     if "_static" not in path.parts and path != HTML / FRONT
 )
+PREFIX = site_prefix()
 NOTEBOOKS = sorted(path.relative_to(HTML).as_posix() for path in (HTML / "_sources").rglob("*.ipynb"))
 
 pytestmark = pytest.mark.site
@@ -87,6 +99,9 @@ class Quiet(SimpleHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
+    def translate_path(self, path: str) -> str:
+        return super().translate_path("/" + path.removeprefix(PREFIX))
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -114,7 +129,7 @@ def site() -> Iterator[str]:
         pytest.exit("there is no site in _build/html: make book", 1)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(HTML))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://127.0.0.1:{server.server_port}{PREFIX}"
         server.shutdown()
 
 
@@ -232,8 +247,8 @@ def test_links_lead_somewhere(name: str) -> None:
         if url.scheme or url.netloc:
             continue
         path = unquote(url.path)
-        base = HTML if path.startswith("/") else (HTML / name).parent
-        target = (base / path.lstrip("/")).resolve() if path else HTML / name
+        base = HTML if path.startswith(PREFIX) else (HTML / name).parent
+        target = (base / path.removeprefix(PREFIX)).resolve() if path else HTML / name
         if target.is_dir():
             target /= "index.html"
         fragment = unquote(url.fragment)

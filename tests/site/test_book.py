@@ -84,13 +84,16 @@ class Book:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf8")
 
-    def build(self) -> tuple[int, str]:
-        """Exit status and output of a build, as a reader starts it."""
+    def build(self, **variables: str) -> tuple[int, str]:
+        """Exit status and output of a build, as a reader starts it with these environment variables."""
         environment = os.environ | {
             "PYTHONPATH": str(self.folder),
             "COMPANION_ASSETS": str(self.folder / "assets"),
             "NO_COLOR": "1",
+            "BOOK_URL": "",
+            "BOOK_REPOSITORY": "",
         }
+        environment |= variables
         code = "from jupyter_book.cli.main import main; main()"
         command = [sys.executable, "-c", code, "build", "."]
         done = subprocess.run(

@@ -1,0 +1,151 @@
+"""Makes the built folder ready to upload: addresses, the 404 page, sitemap, robots and social tags.
+
+The two public addresses, of the site and of its repository, are set in one place: ``html.baseurl`` and
+``repository.url`` in ``_config.yml``. The variables ``BOOK_URL`` and ``BOOK_REPOSITORY`` go before them, so
+that a fork needs no edit. Without addresses the site works from any server and from files,
+and whatever needs one is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ExtensionError
+
+CARD = "_static/social.png"
+CARD_SIZE = (1200, 630)
+CARD_ALT = (
+    "The training error of plain nets and residual nets over training steps; the deep plain net is worst."
+)
+DESCRIPTION = re.compile(r'<meta content="([^"]*)"[^>]* name="description"')
+
+NOT_FOUND = """\
+<h1>Page not found</h1>
+<p>There is no page at this address. It may have moved, or the link has a slip.</p>
+<p>Start from the <a href="{root}">first page</a>, look into the <a href="{prefix}genindex.html">index</a>,
+or <a href="{prefix}search.html">search the book</a>.</p>
+"""
+
+FRONT_PAGE = """\
+<!doctype html>
+<html lang="{language}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<meta http-equiv="refresh" content="0; url={url}">
+<link rel="icon" href="_static/favicon.svg">
+{tags}
+</head>
+<body><main><h1>{title}</h1><p><a href="{url}">Open the book</a></p></main></body>
+</html>
+"""
+
+
+def address(variable: str, configured: str) -> str:
+    """A public address from the environment, else from the configuration; ``""`` if there is none.
+
+    Raises:
+        ExtensionError: if it is not a whole address.
+    """
+    url = (os.environ.get(variable) or configured or "").strip().rstrip("/")
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
+        raise ExtensionError(f"{variable} should look like https://example.org/book/, and is {url!r}")
+    return url
+
+
+def sitemap(base: str, pages: list[str]) -> str:
+    """The sitemap of ``pages``, whose addresses are relative to ``base``.
+
+    Example:
+        >>> print(sitemap("https://example.org/a/", ["b.html"]))
+        <?xml version="1.0" encoding="UTF-8"?>
+        <urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">
+        <url><loc>https://example.org/a/b.html</loc></url>
+        </urlset>
+        <BLANKLINE>
+    """
+    lines = [f"<url><loc>{escape(urljoin(base, page))}</loc></url>" for page in pages]
+    head = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">',
+    ]
+    return "\n".join([*head, *lines, "</urlset>", ""])
+
+
+def _configure(app: Sphinx, config: Config) -> None:
+    url = address("BOOK_URL", config.html_baseurl)
+    base = f"{url}/" if url else ""
+    prefix = f"{urlsplit(url).path}/"
+    config.html_baseurl = config.ogp_site_url = base
+    config.notfound_urls_prefix = prefix
+    root = f"{prefix}{config.root_doc}.html"
+    config.notfound_context = {"title": "Page not found", "body": NOT_FOUND.format(root=root, prefix=prefix)}
+    if base:  # previews take whole addresses only
+        width, height = CARD_SIZE
+        config.ogp_image, config.ogp_image_alt = urljoin(base, CARD), CARD_ALT
+        config.ogp_custom_meta_tags = [
+            f'<meta property="og:image:width" content="{width}" />',
+            f'<meta property="og:image:height" content="{height}" />',
+            '<meta name="twitter:card" content="summary_large_image" />',
+        ]
+    options = config.html_theme_options
+    repository = address("BOOK_REPOSITORY", options.get("repository_url", ""))
+    options["repository_url"] = repository
+    for button in ("use_repository_button", "use_source_button", "use_issues_button"):
+        options[button] = bool(repository)
+
+
+def _describe(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Have previews show a page's own description, where it has one, and not its first lines."""
+    own = DESCRIPTION.search(context.get("metatags") or "")
+    if own:
+        tag = f'<meta property="og:description" content="{own[1]}" />'
+        context["metatags"] = re.sub(
+            r'<meta property="og:description"[^>]*>', lambda _: tag, context["metatags"]
+        )
+
+
+def _front_page(app: Sphinx) -> str:
+    """The page that leads from ``index.html`` to the first page, which is in a folder."""
+    url = app.builder.get_target_uri(app.config.root_doc)
+    first = (Path(app.outdir) / url).read_text("utf8").partition("</head>")[0]
+    tags = re.findall(r'<meta (?:[^>]*name="(?:description|twitter:card)"|property="og:)[^>]*>', first)
+    if app.config.html_baseurl:
+        tags.append(f'<link rel="canonical" href="{escape(urljoin(app.config.html_baseurl, url))}" />')
+    title = escape(app.config.project)
+    return FRONT_PAGE.format(language=app.config.language, title=title, url=url, tags="\n".join(tags))
+
+
+def _write(app: Sphinx, error: Exception | None) -> None:
+    if error or app.builder.format != "html":
+        return
+    base, out = app.config.html_baseurl, Path(app.outdir)
+    files = {"index.html": _front_page(app), ".nojekyll": ""}  # Jekyll would leave out _static
+    if base:
+        pages = [app.builder.get_target_uri(page) for page in sorted(app.env.found_docs)]
+        files["sitemap.xml"] = sitemap(base, pages)
+        files["robots.txt"] = f"User-agent: *\nAllow: /\n\nSitemap: {urljoin(base, 'sitemap.xml')}\n"
+    for name in ("sitemap.xml", "robots.txt"):
+        (out / name).unlink(missing_ok=True)  # of a build with another address
+    for name, text in files.items():
+        (out / name).write_text(text, "utf8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the steps, after those of the extensions whose settings and tags they change."""
+    app.connect("config-inited", _configure, priority=400)
+    app.connect("html-page-context", _describe, priority=850)
+    app.connect("build-finished", _write, priority=910)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

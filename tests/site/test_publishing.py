@@ -1,0 +1,202 @@
+"""What is needed to publish: addresses, the workflow, citation, and the lists that are made for readers."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from book_site import address
+from PIL import Image
+from sphinx.errors import ExtensionError
+
+from tests.site.test_book import CHAPTER, HEADER, Book
+from tools.site import faults
+
+ROOT = Path(__file__).parents[2]
+URL = "https://example.org/a/book/"
+PAGES = ["book/chapter.html", "book/figures.html", "book/index.html"]
+FIGURE = "\n```{{figure}} _static/social.png\n:name: fig-card\n:alt: A card.\n\n{caption}\n```\n"
+
+pytestmark = pytest.mark.xdist_group("published")  # one after the other: they share a book
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
+    """A book with a list of its figures, built for a public address."""
+    book = Book(tmp_path_factory.mktemp("published"))
+    toc = "format: jb-book\nroot: book/index\nchapters:\n  - file: book/chapter\n  - file: book/figures\n"
+    book.write("_toc.yml", toc)
+    book.write("book/chapter.md", HEADER + CHAPTER + FIGURE.format(caption="A first thing. Then more."))
+    book.write("book/figures.md", "# Figures\n\n```{figure-index}\n```\n")
+    status, output = book.build(BOOK_URL=URL, BOOK_REPOSITORY="https://github.com/someone/something")
+    assert status == 0, output
+    return book
+
+
+def test_a_site_with_an_address_can_be_found(book: Book) -> None:
+    assert re.findall(r"<loc>(.*)</loc>", book.html("sitemap.xml")) == [URL + page for page in PAGES]
+    assert f"Sitemap: {URL}sitemap.xml" in book.html("robots.txt")
+    assert book.html(".nojekyll") == ""
+    for name in ("book/index.html", "index.html"):
+        assert f'<link rel="canonical" href="{URL}book/index.html" />' in book.html(name)
+        assert f'<meta property="og:image" content="{URL}_static/social.png" />' in book.html(name)
+        assert '<meta name="twitter:card" content="summary_large_image" />' in book.html(name)
+
+
+def test_the_page_for_missing_pages_works_below_a_path(book: Book) -> None:
+    page = book.html("404.html")
+    local = [link for link in re.findall(r'(?:href|src)="([^"#]*)"', page) if link and "://" not in link]
+    assert {link[: len("/a/book/")] for link in local} == {"/a/book/"}
+    assert 'href="/a/book/book/index.html"' in page
+
+
+def test_buttons_lead_to_sources_that_exist(book: Book) -> None:
+    links = re.findall(r'href="https://github.com/someone/something([^"?]*)', book.html("book/chapter.html"))
+    assert "/blob/main/book/chapter.md" in links
+    for link in links:
+        name = link.removeprefix("/blob/main/")
+        assert link in ("", "/issues/new") or (book.folder / name).is_file()
+
+
+def test_the_list_of_figures_follows_the_pages(book: Book) -> None:
+    link = 'href="chapter.html#fig-card"><span>Fig. 1: A first thing</span>'
+    assert link in book.html("book/figures.html")
+    book.write("book/chapter.md", HEADER + CHAPTER + FIGURE.format(caption="Another thing."))
+    status, output = book.build()
+    assert status == 0, output
+    assert link.replace("A first thing", "Another thing") in book.html("book/figures.html")
+
+
+def test_a_site_without_addresses_promises_nothing(book: Book) -> None:
+    assert book.build()[0] == 0
+    for name in ("sitemap.xml", "robots.txt"):
+        assert not (book.folder / "_build" / "html" / name).exists()
+    page = book.html("book/chapter.html")
+    assert "canonical" not in page
+    assert "og:image" not in page
+    assert "github.com" not in page
+    assert 'href="/book/index.html"' in book.html("404.html")
+
+
+@pytest.mark.parametrize("url", ["example.org/book", "ftp://example.org/", "https://example.org/?a=1"])
+def test_half_an_address_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ExtensionError, match="BOOK_URL should look like"):
+        address("BOOK_URL", url)
+    monkeypatch.setenv("BOOK_URL", URL)
+    assert address("BOOK_URL", url) == URL.rstrip("/")
+
+
+# ---------------------------------------------------------------- the folder to upload
+
+
+def test_a_folder_that_is_not_for_readers_is_not_uploaded(tmp_path: Path) -> None:
+    assert "index.html is missing" in faults(tmp_path)
+    rows = "<tr><td>scale</td><td>{}</td></tr><tr><td>CIFAR-10</td><td>{}</td></tr>"
+    for name in ("index.html", "404.html", ".nojekyll", "book/index.html", "book/reference/execution.html"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'<link rel="canonical" href="{URL}book/index.html" />')
+    for name in ("favicon.svg", "social.png"):
+        (tmp_path / "_static").mkdir(exist_ok=True)
+        (tmp_path / "_static" / name).touch()
+    execution = tmp_path / "book/reference/execution.html"
+    execution.write_text("<table>" + rows.format("smoke", "synthetic stand-in") + "</table>")
+    assert [fault.split(",")[0] for fault in faults(tmp_path)] == [
+        "the chapters were executed at smoke scale",
+        "the chapters show synthetic stand-ins; see that the data can be fetched",
+    ]
+    execution.write_text("<table>" + rows.format("live", "real, from a mirror") + "</table>")
+    assert faults(tmp_path) == []
+    locations = (f"<url><loc>{URL}book/{name}.html</loc></url>" for name in ("index", "gone"))
+    head = '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
+    (tmp_path / "sitemap.xml").write_text(head + "".join(locations) + "</urlset>")
+    assert faults(tmp_path) == ["sitemap.xml does not list the pages that are there"]
+
+
+def test_the_picture_of_previews_is_small() -> None:
+    path = ROOT / "book/_static/social.png"
+    assert path.stat().st_size < 100_000
+    with Image.open(path) as picture:
+        assert picture.size == (1200, 630)
+
+
+# ---------------------------------------------------------------- the workflow
+
+
+@pytest.fixture(scope="module")
+def workflow() -> dict[str, Any]:
+    """The workflow that publishes."""
+    read: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text("utf8"))
+    return read
+
+
+def test_the_workflow_may_do_no_more_than_it_must(workflow: dict[str, Any]) -> None:
+    assert workflow["permissions"] == {"contents": "read"}
+    jobs = workflow["jobs"]
+    assert {name: job.get("permissions") for name, job in jobs.items()} == {
+        "test": None,
+        "site": {"contents": "read", "pages": "read"},
+        "publish": {"pages": "write", "id-token": "write"},
+    }
+    assert jobs["publish"]["if"] == "github.ref == 'refs/heads/main'"
+    assert set(jobs["publish"]["needs"]) == {"test", "site"}
+    assert workflow["concurrency"]["group"]
+    for step in (step for job in jobs.values() for step in job["steps"]):
+        if "uses" in step:
+            assert re.fullmatch(r"actions/[\w/-]+@(v\d+|[0-9a-f]{40})", step["uses"])
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+        assert "${{" not in step.get("run", ""), "an expression in a shell command can be made to run code"
+
+
+def test_the_workflow_keeps_outputs_under_what_they_depend_on(workflow: dict[str, Any]) -> None:
+    steps = workflow["jobs"]["site"]["steps"]
+    (step,) = (step for step in steps if step.get("id") == "outputs")
+    assert step["with"]["path"] == "_build/.jupyter_cache"
+    patterns = re.findall(r"'([^']+)'", step["with"]["key"])
+    hashed = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    package = {path for kind in ("py", "json") for path in (ROOT / "companion").rglob(f"*.{kind}")}
+    assert hashed == package | {ROOT / "requirements.txt"} | set((ROOT / "book").rglob("*.md"))
+
+
+# ---------------------------------------------------------------- citation and notation
+
+
+def test_all_places_name_the_same_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))
+    preferred = citation["preferred-citation"]
+    page = (ROOT / "book/reference/citing.md").read_text("utf8")
+    assert citation["version"] == preferred["version"] == version
+    assert re.findall(r"(title|year|version) *= \{(.*)\}", page) == [
+        ("title", preferred["title"]),
+        ("year", str(preferred["year"])),
+        ("version", version),
+    ]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text("utf8")
+
+
+def symbols(text: str) -> set[str]:
+    """The letters that stand for something in the formulas of a page."""
+    code = re.compile(r"^```\{code-cell\}.*?^```", re.DOTALL | re.MULTILINE)
+    formulas = re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", code.sub("", text), re.DOTALL)
+    found = set()
+    greek = (
+        "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|phi|psi"
+    )
+    for formula in ("".join(parts) for parts in formulas):
+        words = re.sub(r"\\(operatorname|mathrm|text)\{[^}]*\}", " ", formula)
+        words = re.sub(r"\\mathcal ?\{?F\}?", r"\\F", words)
+        letters = re.findall(rf"\\(?:{greek}|omega|ell|F)(?![a-z])", words)
+        found |= {*letters, *re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", words))}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.md")), ids=lambda path: path.stem)
+def test_every_symbol_is_in_the_notation(path: Path) -> None:
+    known = symbols((ROOT / "book/reference/notation.md").read_text("utf8"))
+    missing = symbols(path.read_text("utf8")) - known
+    assert not missing, f"tell them in book/reference/notation.md: {sorted(missing)}"
