@@ -5,9 +5,6 @@ Each pair is measured in turns in one run, so that a change in the machine's spe
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +15,8 @@ from rtdl_revisiting_models import ResNet
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmarks import casting
+from benchmarks.turns import medians
 from companion.compute import describe_hardware, pick_compute
 from companion.learning.augment import normalise, random_shift_flip
 from companion.learning.config import FitConfig
@@ -30,18 +29,6 @@ from companion.models.tabular import TabularResNet
 BATCH = 128
 ROWS = ("training step, net for tables", "embedding")
 MEAN, STD = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
-
-
-def medians(ours: Callable[[], None], theirs: Callable[[], None], rounds: int) -> tuple[float, float]:
-    """Median seconds of two functions, called in turns after one warming call each."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + 1):
-        for function, kept in zip((ours, theirs), times, strict=True):
-            start = time.perf_counter()
-            function()
-            if turn:
-                kept.append(time.perf_counter() - start)
-    return float(np.median(times[0])), float(np.median(times[1]))
 
 
 def matrix_product(size: int = 2048) -> tuple[float, float]:
@@ -203,6 +190,10 @@ def main() -> None:
         ("augmenting 5,000 images, DataLoader's default", lambda: input_pipeline(0)),
         ("training step, net for tables, batch of 512", table_training),
         ("embedding 10,000 rows", table_embedding),
+        *(
+            (f"scoring {casting.IMAGES} images, {net}", lambda net=net: casting.inference(net))
+            for net in casting.NETS
+        ),
     ):
         ours, theirs = measure()
         table.add_row(name, f"{1000 * ours:.1f} ms", f"{1000 * theirs:.1f} ms", f"{theirs / ours:.1f}")

@@ -2,66 +2,23 @@
 
 A card is Mitchell et al. 2019 ("Model Cards for Model Reporting") as Markdown under YAML front matter with a
 ``model-index``. Its numbers come from the run; what no run can know is a short text for each experiment in
-:data:`CARDS`.
+:data:`companion.card_texts.CARDS`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from companion.card_texts import CARDS, CardText
 from companion.chapter import mean_and_spread
 from companion.runs import RecordedRun
 
 
 class CardError(ValueError):
     """A run that no card can be made of; the message says why."""
-
-
-@dataclass(frozen=True)
-class CardText:
-    """What a card says besides the numbers of a run.
-
-    Metrics of a run are called ``"<system>.<metric>"``, with ``_low`` and ``_high`` behind them where they
-    have an interval, and at a threshold ``"<system>.<point>.tpr"`` and ``".tnr"``.
-
-    Attributes:
-        title: of the model.
-        task: what it does, as the ``model-index`` names it.
-        tags: of the front matter.
-        dataset: name and, for people, a description of the data.
-        data_licence: what is known of the data's terms.
-        model: the system that the card is about.
-        systems: how all systems of the table are called, the model's included.
-        metrics: how the metrics of the table are called.
-        points: how the operating points are called.
-        description: one or more paragraphs, as the texts below.
-        intended: what it is for.
-        out_of_scope: what it is not for.
-        training_data: of what it learned.
-        procedure: from the run's config, how it learned.
-        limits: one risk each.
-    """
-
-    title: str
-    task: str
-    tags: tuple[str, ...]
-    dataset: tuple[str, str]
-    data_licence: str
-    model: str
-    systems: Mapping[str, str]
-    metrics: Mapping[str, str]
-    points: Mapping[str, str]
-    description: str
-    intended: str
-    out_of_scope: str
-    training_data: str
-    procedure: Callable[[Mapping[str, Any]], str]
-    limits: tuple[str, ...]
 
 
 def model_card(run: RecordedRun) -> str:
@@ -74,12 +31,10 @@ def model_card(run: RecordedRun) -> str:
         >>> from companion.runs import load_run
         >>> model_card(load_run("degradation-full-cpu"))
         Traceback (most recent call last):
-        companion.card.CardError: there is no card for runs of 'degradation'; there are cards for: waveforms
+        companion.card.CardError: no card for runs of 'degradation'; there are cards for: waveforms, casting
     """
     if run.experiment not in CARDS:
-        raise CardError(
-            f"there is no card for runs of {run.experiment!r}; there are cards for: {', '.join(CARDS)}"
-        )
+        raise CardError(f"no card for runs of {run.experiment!r}; there are cards for: {', '.join(CARDS)}")
     text = CARDS[run.experiment]
     try:
         front, evaluation = "\n".join(_yaml(front_matter(run))), _evaluation(run, text)
@@ -170,6 +125,16 @@ def _with_interval(run: RecordedRun, metric: str) -> str:
     return f"{mean_and_spread(values, 4)} [{low:.4f}, {high:.4f}]"
 
 
+def _rate(run: RecordedRun, metric: str) -> str:
+    """Mean and spread of a share in per cent, and its interval where the run has one."""
+    text = mean_and_spread(run.metric(metric), 2, 100)
+    ends = f"{metric}_low", f"{metric}_high"
+    if any(end not in result.metrics for result in run.results for end in ends):
+        return text
+    low, high = (100 * run.metric(end).mean() for end in ends)
+    return f"{text} [{low:.2f}, {high:.2f}]"
+
+
 def _evaluation(run: RecordedRun, text: CardText) -> str:
     ranking = [
         [label, *(_with_interval(run, f"{system}.{metric}") for metric in text.metrics)]
@@ -178,15 +143,20 @@ def _evaluation(run: RecordedRun, text: CardText) -> str:
     operating = []
     for point, label in text.points.items():
         for system, name in text.systems.items():
-            rates = (run.metric(f"{system}.{point}.{rate}") for rate in ("tpr", "tnr"))
-            operating.append([f"{label}: {name}", *(mean_and_spread(rate, 2, 100) for rate in rates)])
+            rates = (_rate(run, f"{system}.{point}.{rate}") for rate in ("tpr", "tnr"))
+            operating.append([f"{label}: {name}", *rates])
+    interval = (
+        " In brackets a 95 % Wilson interval over the test examples, its ends averaged over the seeds."
+        if any("[" in cell for row in operating for cell in row[1:])
+        else ""
+    )
     return (
         f"On the test split, which chose nothing in this run, over {len(run.seeds)} seeds: mean ± standard "
         "deviation over seeds, and in brackets a 95 % bootstrap interval over the test examples, its ends "
         "averaged over the seeds. A system that draws nothing at random has no spread.\n\n"
         + _table(["system", *text.metrics.values()], ranking)
         + "\n\nOperating points: the threshold was set on validation data, the rates are those on the test "
-        "split, in per cent.\n\n"
+        f"split, in per cent.{interval}\n\n"
         + _table(["threshold", "anomalies flagged", "normals not flagged"], operating)
     )
 
@@ -204,86 +174,3 @@ def _provenance(run: RecordedRun) -> str:
         "this card": f"generated from the recorded run by `companion card {run.stem}`",
     }
     return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
-
-
-# ---------------------------------------------------------------- the texts, one for each experiment
-
-
-def _waveforms_procedure(config: Mapping[str, Any]) -> str:
-    widths = ", ".join(map(str, config["bottlenecks"]))
-    return (
-        f"Each window gets mean 0 and standard deviation 1. The net has {config['width']} channels "
-        "behind its first "
-        f"convolution and learns for {config['epochs']} epochs with Adam, a learning rate of 0.001 that "
-        "falls to "
-        f"0 as a cosine, and the {config['loss'].upper()} loss. Noise with a standard deviation of "
-        f"{config['jitter']:g} is added to the input, and the target is without it. Latent widths of "
-        f"{widths} "
-        f"were trained, {config['members']} nets of each with different seeds, whose scores are "
-        "averaged. The "
-        "width with the best ROC-AUC on validation was taken. The score is the mean "
-        f"{'squared' if config['score_norm'] == 'l2' else 'absolute'} residual.\n\n"
-        f"Validation holds {config['validation_normals']} normal beats and the 208 beats of other "
-        "classes of the "
-        "official training file. So known anomalies chose the width; where none are known, choose with "
-        "something else, and expect less."
-    )
-
-
-CARDS: dict[str, CardText] = {
-    "waveforms": CardText(
-        title="Residual autoencoder for heartbeats (ResNetAE)",
-        task="Anomaly detection in fixed-length waveforms",
-        tags=("anomaly-detection", "time-series", "autoencoder", "residual-network", "ecg"),
-        dataset=("ECG5000", "heartbeats of one patient"),
-        data_licence="none stated; cite the UCR archive and PhysioNet (BIDMC record chf07)",
-        model="ae",
-        systems={
-            "ae": "residual autoencoder",
-            "mean": "distance to the mean beat",
-            "pca": "PCA",
-            "knn": "nearest neighbours",
-        },
-        metrics={"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"},
-        points={"fpr_0.01": "1 % false positives", "fpr_0.001": "0.1 % false positives"},
-        description=(
-            "A one-dimensional residual encoder, a latent vector and a mirrored decoder. It learns to "
-            "reconstruct "
-            "normal windows; what it reconstructs badly is flagged. The code is "
-            "`companion.waveforms.ResNetAE`."
-        ),
-        intended=(
-            "Teaching, and as a starting point for detectors of unusual windows in signals of one's own, "
-            "fitted to one's own normal data, beside the simple detectors in the table below."
-        ),
-        out_of_scope=(
-            "Diagnosis or monitoring of people, or any medical use: the beats are those of one patient. "
-            "Other "
-            "patients, electrodes, sampling rates or machines without fitting and calibrating again. Telling "
-            "kinds of anomalies apart."
-        ),
-        training_data=(
-            "ECG5000 (Dau et al. 2019): 5,000 heartbeats of one patient with severe congestive heart "
-            "failure, each "
-            "resampled to 140 samples, in five classes that were assigned automatically. The 292 normal "
-            "beats of the "
-            "official training file are for training; the test split is the official test file without the "
-            "normal beats that were moved to validation."
-        ),
-        procedure=_waveforms_procedure,
-        limits=(
-            "One patient: the intervals say how sure the numbers are for this patient's beats, and nothing "
-            "about other people.",
-            "Simple detectors come close or are ahead: see the table before you choose a net.",
-            "While the recipe was made, test scores of an earlier one were seen, before its loss was "
-            "changed. The change was decided on validation, but the test split is not wholly untouched.",
-            "One net alone varies much over seeds, therefore the scores of several are averaged.",
-            "With a wide latent vector the net may reconstruct anomalies, too, which then pass unseen.",
-            "Each window is standardised by itself, so a change of offset or amplitude alone is invisible.",
-            "An event that is short beside the window hardly moves its mean residual.",
-            "A threshold holds for the deployment that it was set in. Set it again after any change of "
-            "sensor, gain or population, and watch the rate of false positives.",
-        ),
-    )
-}
-"""By experiment. Another experiment gets a card by adding its text here."""

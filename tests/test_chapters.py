@@ -120,6 +120,37 @@ def test_figures_show_the_spread_and_say_what_is_synthetic():
     mpl.pyplot.close(fig)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_strip_has_its_pictures_in_order_with_white_between(channels):
+    pictures = np.random.default_rng(0).integers(0, 255, (3, channels, 4, 5), dtype=np.uint8)
+    row = figures.strip(pictures, gap=2)
+    assert (row.shape, row.dtype) == ((4, 3 * 5 + 2 * 2, 3), np.uint8)
+    for place, picture in enumerate(pictures):
+        shown = row[:, 7 * place : 7 * place + 5]
+        np.testing.assert_array_equal(shown, np.broadcast_to(picture.transpose(1, 2, 0), shown.shape))
+    for start in (5, 12):
+        assert (row[:, start : start + 2] == 255).all()
+    assert figures.strip(pictures[:1], gap=0).shape == (4, 5, 3)
+    assert figures.strip(pictures, gap=0).shape == (4, 15, 3)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 2, 4, 5), (3, 4, 5)])
+def test_what_makes_no_strip_is_refused(shape):
+    with pytest.raises(ValueError, match="at least one picture"):
+        figures.strip(np.zeros(shape, dtype=np.uint8))
+
+
+def test_strips_stand_below_each_other_under_their_titles():
+    strips = {"one": np.zeros((4, 9, 3), np.uint8), "two": np.full((4, 19, 3), 200, np.uint8)}
+    fig = figures.show_strips(strips)
+    assert [ax.get_title(loc="left") for ax in fig.axes] == list(strips)
+    for ax, row in zip(fig.axes, strips.values(), strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), row)
+        assert not ax.axison
+    assert figures.show_strips(strips, height=1.5).get_figheight() > fig.get_figheight()
+    mpl.pyplot.close("all")
+
+
 def test_figures_are_sharp_in_a_notebook(monkeypatch):
     import matplotlib_inline.backend_inline  # noqa: F401  looks at the backend when it is imported
 

@@ -11,13 +11,17 @@ import torchvision
 from torch import nn
 
 from companion.compute import Compute
+from companion.models import cost
 from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
 from companion.models.cost import (
+    PRODUCT,
+    Timing,
     activation_bytes,
     multiply_adds,
     numbers_moved,
     receptive_field,
     stage_costs,
+    throughput,
     time_in_turns,
 )
 from companion.models.resnet import FAMILY, ResNet, count_parameters
@@ -216,6 +220,30 @@ def test_inputs_have_the_precision_of_the_computation():
 def test_no_round_is_refused():
     with pytest.raises(ValueError, match="not 0"):
         time_in_turns({}, CPU, rounds=0)
+
+
+def test_throughput_is_told_beside_a_matrix_product(monkeypatch):
+    seconds = {"net": 1e-3, PRODUCT: 1e-6}  # for an example
+
+    def timed(jobs, compute, *, rounds):
+        return {name: Timing(seconds[name], 0.0, 1.0) for name in jobs}
+
+    monkeypatch.setattr(cost, "time_in_turns", timed)
+    found = throughput({"net": (nn.Conv2d(2, 3, 1), (8, 2, 5, 5))}, CPU, size=16)
+    assert found["net"].per_second == pytest.approx(1000)
+    assert found["net"].multiply_adds == 2 * 3 * 25
+    assert found["net"].rate == pytest.approx(150_000)
+    assert found[PRODUCT].multiply_adds == 16 * 16
+    assert found[PRODUCT].share == pytest.approx(1)
+    assert found["net"].share == pytest.approx(150_000 / 256e6)
+
+
+def test_throughput_is_measured():
+    found = throughput({"net": (nn.Conv2d(2, 3, 1), (8, 2, 5, 5))}, CPU, rounds=1, size=64)
+    assert list(found) == ["net", PRODUCT]
+    assert all(each.per_second > 0 and each.share > 0 for each in found.values())
+    with pytest.raises(ValueError, match="matrix product"):
+        throughput({PRODUCT: (nn.Linear(2, 2), (2, 2))}, CPU)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

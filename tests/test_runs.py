@@ -142,11 +142,12 @@ def test_every_experiment_has_its_scales_and_runs_at_smoke(name, small):
             assert isinstance(experiment.config(scale, device), experiment.config_type)
     result = experiment.run(experiment.config("smoke"), 0, Context(CPU, progress=False))
     assert np.isfinite(list(result.metrics.values())).all()
-    assert all(len(curve) > 0 for curve in result.curves.values())
+    found = ("final.missed", "final.flagged")  # images, of which there may be none
+    assert all(len(curve) > 0 for curve_name, curve in result.curves.items() if curve_name not in found)
     again = experiment.run(experiment.config("smoke"), 0, Context(CPU, progress=False))
     other = experiment.run(experiment.config("smoke"), 1, Context(CPU, progress=False))
     assert result.metrics.keys() == again.metrics.keys()
-    if name != "table_cost":  # which measures time
+    if name not in ("table_cost", "casting_size"):  # which measure time
         assert result.metrics == again.metrics
         assert result.metrics != other.metrics
 

@@ -31,6 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from companion.compute import Compute
 from companion.models.resnet import ResNet, count_parameters
 
+PRODUCT = "matrix product"
+"""What :func:`throughput` compares with."""
+
 
 def _outline(model: nn.Module) -> nn.Module:
     """A copy of ``model`` that has shapes and no numbers."""
@@ -288,3 +291,59 @@ def time_in_turns(
             for name, job in ready.items():
                 samples[name].append(seconds(*job) / jobs[name][1][0])
     return {name: Timing(statistics.median(s), min(s), max(s)) for name, s in samples.items()}
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """How quick a model is, beside a matrix product.
+
+    Attributes:
+        per_second: examples in a second.
+        multiply_adds: of one example.
+        share: of the multiply-adds a second that the matrix product reached.
+    """
+
+    per_second: float
+    multiply_adds: int
+    share: float
+
+    @property
+    def rate(self) -> float:
+        """Multiply-adds a second."""
+        return self.per_second * self.multiply_adds
+
+
+def throughput(
+    jobs: Mapping[str, tuple[nn.Module, Sequence[int]]],
+    compute: Compute,
+    *,
+    rounds: int = 7,
+    size: int = 2048,
+) -> dict[str, Throughput]:
+    """Time models in turns with a matrix product in the same precision, a bound for what they can reach.
+
+    What is not counted as a multiply-add (norms, activations, memory traffic) lowers the share, and so do
+    small batches and channels.
+
+    Args:
+        jobs: see :func:`time_in_turns`.
+        compute: device and precision.
+        rounds: see :func:`time_in_turns`.
+        size: of the product's two square matrices.
+
+    Returns:
+        By name, and the product itself under :data:`PRODUCT`.
+
+    Raises:
+        ValueError: without a round, or if a job has the product's name.
+    """
+    if PRODUCT in jobs:
+        raise ValueError(f"no job may be called {PRODUCT!r}")
+    every = {**jobs, PRODUCT: (nn.Linear(size, size, bias=False), (size, size))}
+    cost = {name: multiply_adds(model, (1, *shape[1:])) for name, (model, shape) in every.items()}
+    seconds = time_in_turns(every, compute, rounds=rounds)
+    bound = cost[PRODUCT] / seconds[PRODUCT].median
+    return {
+        name: Throughput(1 / timing.median, cost[name], cost[name] / timing.median / bound)
+        for name, timing in seconds.items()
+    }

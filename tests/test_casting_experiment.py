@@ -1,0 +1,285 @@
+"""What chapter 9's experiments promise beyond running, see also test_runs.py; on few generated moulds."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from companion.compute import Compute
+from companion.data.casting_synthetic import synthetic_moulds
+from companion.data.images import FaultImages, ImageSet, split_images
+from companion.experiments import casting, casting_size, casting_systems, get_experiment
+from companion.experiments.base import Context
+from companion.experiments.casting_systems import COLOUR, GREY, Fitted, Views, together
+from companion.learning.loop import History
+from companion.models.cost import multiply_adds
+
+CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
+PARTS = ("train", "validation", "known", "held", "development", "test")
+RATES = [f"{rate}{end}" for rate in ("tpr", "tnr") for end in ("", "_low", "_high")]
+AREAS = [f"{area}{end}" for area in ("roc_auc", "pr_auc") for end in ("", "_low", "_high")]
+
+
+def folder(seed: int, **counts: int) -> ImageSet:
+    """Generated moulds of some kinds in colour, the first image of every kind twice."""
+    kinds = {kind: synthetic_moulds(kind, count, COLOUR, seed) for kind, count in counts.items()}
+    images = torch.cat([torch.cat([each, each[:1]]) for each in kinds.values()])
+    labels = [int(kind in ("spill", "empty")) for kind, each in kinds.items() for _ in range(len(each) + 1)]
+    names = tuple(f"{seed}/{place}" for place in range(len(images)))
+    hashes = tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images)
+    return ImageSet(images, torch.tensor(labels), names, hashes)
+
+
+def few_images(size: tuple[int, int], colour: bool = False) -> FaultImages:
+    """In the place of ``load_casting``: the same images in either size, as a real loader gives them."""
+    folders = folder(1, normal=90), folder(2, spill=24), folder(3, normal=50, moved=12, spill=12, empty=12)
+    if not colour:
+        folders = tuple(replace(each, images=grey(each.images, size)) for each in folders)
+    return split_images(*folders, name="few", source="generated", digest="", synthetic=True)
+
+
+def grey(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(images.float().mean(dim=1, keepdim=True), size=size).round().to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Few generated moulds in the place of the casting images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(casting_systems, "load_casting", few_images)
+        patch.setattr(casting, "load_casting", few_images)
+        casting_systems.load.cache_clear()
+        config = get_experiment("casting").config("smoke")
+        yield casting_systems.load(config.share)
+    casting_systems.load.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def config():
+    smoke = get_experiment("casting").config("smoke")
+    return smoke.model_copy(update={"fpr": 0.1})  # so few normals promise no less
+
+
+@pytest.fixture(scope="module")
+def result(data, config):
+    return casting.run(config, 0, CONTEXT)
+
+
+@pytest.fixture
+def scores(data):
+    """Scores as a fair detector might give them."""
+    rng = np.random.default_rng(0)
+    disturbed = {"disturbed": rng.normal(0.5, size=len(data.disturbed))}
+    return disturbed | {part: rng.normal(2 * labels) for part, labels in data.labels.items()}
+
+
+def pixels(views: Views) -> list[bytes]:
+    return [image.numpy().tobytes() for image in views.colour]
+
+
+# ---------------------------------------------------------------- the data
+
+
+def test_copies_stand_in_no_two_parts_and_the_whole_holds_both_shares_of_the_tests(data):
+    images = {part: pixels(getattr(data, part)) for part in (*PARTS, "whole")}
+    distinct = [image for part in PARTS for image in images[part]]
+    assert len(distinct) == len(set(distinct)) == 90 + 24 + 86
+    assert len(images["whole"]) == 86 + 4
+    assert set(images["whole"]) == {*images["development"], *images["test"]}
+    verdicts = dict(zip(images["whole"], data.labels["whole"], strict=True))
+    for part in ("development", "test"):
+        assert [verdicts[image] for image in images[part]] == data.labels[part].tolist()
+
+
+def test_both_views_show_the_same_images_in_the_same_order(data):
+    for part in (*PARTS, "whole"):
+        views = getattr(data, part)
+        assert len(views) == len(data.labels[part])
+        assert views.colour.shape[1:] == (3, *COLOUR)
+        assert torch.equal(views.grey, grey(views.colour, GREY))
+    batches = list(data.train.batches(50))
+    assert sum(map(len, batches)) == len(data.train)
+    assert torch.equal(torch.cat([batch.colour for batch in batches]), data.train.colour)
+
+
+def test_normal_parts_and_known_faults_are_what_their_names_say(data):
+    sums = {part: int(labels.sum()) for part, labels in data.labels.items()}
+    assert sums["train"] == sums["validation"] == 0
+    assert sums["known"] == len(data.known) == sums["held"] == len(data.held) == 12
+    assert sums["development"] + sums["test"] == 24
+
+
+def test_disturbed_images_keep_their_form_and_are_always_the_same(data):
+    for view in ("grey", "colour"):
+        before, after = getattr(data.validation, view), getattr(data.disturbed, view)
+        assert (after.shape, after.dtype) == (before.shape, torch.uint8)
+        assert not torch.equal(after, before)
+        torch.manual_seed(12)
+        assert torch.equal(casting_systems._disturbed(before), after)
+
+
+def test_a_share_keeps_enough_images_of_either_label():
+    labels = np.repeat([0, 1], [1000, 200])
+    keep = casting_systems._some(labels, 0.3)
+    assert [int(keep[labels == label].sum()) for label in (0, 1)] == [300, 120]
+    assert keep[:300].all()
+    assert casting_systems._some(labels, 1.0).all()
+
+
+def test_the_data_are_said_to_be_generated(data):
+    assert get_experiment("casting").data().synthetic
+
+
+# ---------------------------------------------------------------- judging
+
+
+def test_thresholds_depend_on_neither_test_nor_development_images(data, config, scores):
+    first = casting.judge(scores, data, config)
+    rng = np.random.default_rng(1)
+    tests = ("development", "test", "whole")
+    permuted = {part: rng.permutation(scores[part]) for part in tests}
+    replaced = {part: rng.normal(100, 50, len(scores[part])) for part in tests}
+    for other in (permuted, replaced):
+        judged = casting.judge(scores | other, data, config)
+        for name in ("tnr_target", "disturbed"):
+            assert judged[f"{name}.threshold"] == first[f"{name}.threshold"]
+        assert judged["roc_auc"] != first["roc_auc"]
+    higher = {part: scores[part] + 1 for part in ("validation", "held", "disturbed")}
+    judged = casting.judge(scores | higher, data, config)
+    for name in ("tnr_target", "disturbed"):
+        assert judged[f"{name}.threshold"] == pytest.approx(first[f"{name}.threshold"] + 1)
+
+
+def test_the_thresholds_keep_what_they_promise_where_they_are_set(data, config, scores):
+    judged = casting.judge(scores, data, config)
+    assert np.mean(scores["disturbed"] > judged["disturbed.threshold"]) <= config.fpr
+    assert np.mean(scores["validation"] <= judged["tnr_target.threshold"]) >= config.tnr
+
+
+def test_a_detector_is_judged_by_these_metrics(data, config, scores):
+    judged = casting.judge(scores, data, config)
+    points = ("tnr_target", "disturbed")
+    expected = {f"{point}.threshold" for point in points} | {"development.roc_auc"}
+    expected |= {f"{prefix}{area}" for prefix in ("", "whole.") for area in AREAS}
+    for prefix in ("", "development.", "whole."):
+        expected |= {f"{prefix}{point}.{rate}" for point in points for rate in RATES}
+    assert judged.keys() == expected
+    for name, value in judged.items():
+        if f"{name}_low" in judged:
+            assert judged[f"{name}_low"] <= value <= judged[f"{name}_high"], name
+
+
+def test_two_scores_are_added_in_units_of_normals(data):
+    def mean(views):
+        return views.colour.double().mean(dim=(1, 2, 3)).numpy()
+
+    def spread(views):
+        return views.colour.double().std(dim=(1, 2, 3)).numpy()
+
+    first, second = Fitted(mean, History()), Fitted(spread, History())
+    both = together(first, second, data.validation).score(data.test)
+    scaled = Fitted(lambda views: 10 * mean(views) - 3, History())
+    np.testing.assert_allclose(together(scaled, second, data.validation).score(data.test), both)
+    twice = together(first, first, data.validation).score(data.validation)
+    np.testing.assert_allclose(np.quantile(twice, [0.5, 0.95]), [0, 2], atol=1e-12)
+
+
+# ---------------------------------------------------------------- the run
+
+
+def test_every_detector_is_judged_and_its_curve_rises(result):
+    names = {name.split(".")[0] for name in result.metrics}
+    assert names == set(result.seconds)
+    assert {*casting.DISCRIMINATORS, "pca", "published", "coarse", "memory", "ensemble"} < names
+    for name in names:
+        curve = result.curves[f"{name}.roc"]
+        assert len(curve) == len(casting.ROC_GRID)
+        assert (np.diff(curve) >= 0).all()
+
+
+def test_the_missed_and_flagged_images_are_those_of_the_rates(result, data):
+    labels = data.labels["test"]
+    missed, flagged = (np.array(result.curves[f"final.{name}"], dtype=int) for name in ("missed", "flagged"))
+    assert (labels[missed] == 1).all()
+    assert (labels[flagged] == 0).all()
+    rates = {rate: result.metrics[f"final.disturbed.{rate}"] for rate in ("tpr", "tnr")}
+    assert rates["tpr"] == pytest.approx(1 - len(missed) / np.sum(labels == 1))
+    assert rates["tnr"] == pytest.approx(1 - len(flagged) / np.sum(labels == 0))
+
+
+def test_the_first_steps_are_those_of_the_run(result, data, config):
+    again = casting.replay(config, 0, CONTEXT)
+    assert again == {"final.first_loss": result.curves["final.first_loss"]}
+    assert len(again["final.first_loss"]) == casting.REPLAY_STEPS
+    assert casting.replay(config, 1, CONTEXT) != again
+
+
+def test_the_memory_is_the_same_for_the_same_seed(data, config):
+    few = Views(data.test.grey[:10], data.test.colour[:10])
+    first, again, other = (
+        casting_systems.fit_memory(config, data, seed, CONTEXT).score(few) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_another_kind_of_map_is_for_one_score_only(data, config):
+    model = casting_systems.moved_autoencoder(config, 0)
+    casting_systems.fit_autoencoder(model, "moved", 1, data, CONTEXT)
+    few = Views(data.test.grey[:10], data.test.colour[:10])
+    own = model.score(few.colour)
+    other = casting_systems.error_scores(model, "mse", (1,))(few)
+    assert not np.allclose(other, own)
+    np.testing.assert_array_equal(model.score(few.colour), own)
+
+
+# ---------------------------------------------------------------- what size is worth
+
+
+@pytest.fixture(scope="module")
+def small():
+    return get_experiment("casting_size").config("smoke").model_copy(update={"num_steps": 3})
+
+
+def test_equal_compute_is_equal_within_one_step_and_equal_time_too(data, small, monkeypatch):
+    ticks = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(casting_size, "clock", lambda compute: next(ticks))  # any training takes 10 seconds
+    monkeypatch.setattr(casting_size, "seconds_per_step", lambda *args: 3.0)
+    metrics = casting_size.run(small, 0, CONTEXT).metrics
+    cost = {net: metrics[f"{net}.image_multiply_adds"] for net in ("large", "small", "conv")}
+    for name in ("large", "small-compute", "small-time", "conv-time"):
+        images = metrics[f"{name}.steps"] * small.batch_size
+        assert metrics[f"{name}.images"] == images
+        assert metrics[f"{name}.multiply_adds"] == images * cost[name.split("-")[0]]
+    gap = metrics["large.multiply_adds"] - metrics["small-compute.multiply_adds"]
+    assert abs(gap) <= small.batch_size * cost["small"] / 2
+    assert metrics["small-compute.steps"] > metrics["large.steps"] == small.num_steps
+    assert metrics["small-time.steps"] == metrics["conv-time.steps"] == 3
+    sides = casting_size.FULL_SIZE[0] // GREY[0]
+    assert metrics["large.full_size_multiply_adds"] == pytest.approx(sides**2 * cost["large"])
+
+
+def test_the_cost_of_the_chapters_nets_is_counted_on_them():
+    config = get_experiment("casting_size").config("full")
+    with torch.device("meta"):
+        net = casting_size.build(config, "large", 0)
+    assert net.count_parameters() == 23_836_257
+    assert multiply_adds(net, (2, 1, *GREY)) == 2 * multiply_adds(net, (1, 1, *GREY))
+
+
+def test_the_seconds_of_a_step_leave_out_those_of_the_start(small, monkeypatch):
+    monkeypatch.setattr(casting_size, "train", lambda *args, stop_after: (None, None, 100 + 0.5 * stop_after))
+    assert casting_size.seconds_per_step(small, "conv", 0, CONTEXT) == pytest.approx(0.5)
+
+
+def test_the_first_steps_of_the_large_net_are_those_of_the_run(data, small):
+    _, history, seconds = casting_size.train(small, "large", small.num_steps, 0, CONTEXT)
+    again = casting_size.replay(small, 0, CONTEXT)
+    assert again == {"large.first_loss": history.train["loss"][: casting_size.REPLAY_STEPS]}
+    assert len(history.train["loss"]) == small.num_steps
+    assert seconds > 0
