@@ -10,6 +10,7 @@ from companion.experiments.base import Experiment
 NAMES = (
     "block_order",
     "casting",
+    "casting_ablation",
     "casting_size",
     "classifier",
     "degradation",

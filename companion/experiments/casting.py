@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -121,21 +121,22 @@ def detectors(
             yield "ensemble", together(fitted, coarse, data.validation)
 
 
-def run(config: CastingConfig, seed: int, context: Context) -> SeedResult:
-    """Fit every detector on normal training images, choose its thresholds without the test set, then test.
+def measure(
+    fitting: Iterable[tuple[str, Fitted]], data: Casting, config: CastingConfig, seed: int
+) -> SeedResult:
+    """Fit one detector after the other, choose its thresholds without the test images, then test it.
 
     Returns:
-        For each detector of :func:`detectors` the metrics of :func:`judge`, and the curves ``roc`` (TPR on
-        the test images at :data:`ROC_GRID`) and, where one was trained, ``loss`` and ``first_loss``.
-        For :data:`FINAL` also ``missed`` and ``flagged``: the places, among the test images, of anomalies
-        below and normals above its threshold ``disturbed``.
+        For each detector the metrics of :func:`judge`, and the curves ``roc`` (TPR on the test images at
+        :data:`ROC_GRID`) and, where a net was trained, ``loss`` and ``first_loss``. For :data:`FINAL` also
+        ``missed`` and ``flagged``: the places, among the test images, of anomalies below and normals above
+        its threshold ``disturbed``.
     """
-    data = load(config.share)
     metrics: dict[str, float] = {}
     curves: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
-    for name, fitted in detectors(config, data, seed, context):
+    for name, fitted in fitting:
         seconds[name] = round(time.perf_counter() - clock, 1)
         scores = score_parts(fitted, data)
         metrics |= {f"{name}.{key}": value for key, value in judge(scores, data, config).items()}
@@ -151,6 +152,12 @@ def run(config: CastingConfig, seed: int, context: Context) -> SeedResult:
             curves[f"{FINAL}.flagged"] = np.flatnonzero(~anomalous & flagged).astype(float).tolist()
         clock = time.perf_counter()
     return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+
+
+def run(config: CastingConfig, seed: int, context: Context) -> SeedResult:
+    """What :func:`measure` returns for the detectors of the chapter, in its order."""
+    data = load(config.share)
+    return measure(detectors(config, data, seed, context), data, config, seed)
 
 
 def replay(config: CastingConfig, seed: int, context: Context) -> dict[str, list[float]]:

@@ -220,13 +220,15 @@ def published_autoencoder(config: CastingConfig, seed: int) -> ImageAE:
     )  # fmt: skip
 
 
-def moved_autoencoder(config: CastingConfig, seed: int, residual: bool = False) -> ImageAE:
-    """An autoencoder that saw a moving camera, judged at coarse scales."""
+def moved_autoencoder(
+    config: CastingConfig, seed: int, residual: bool = False, camera: Camera = CAMERA
+) -> ImageAE:
+    """An autoencoder of small colour images that saw a moving camera, judged at coarse scales."""
     return ImageAE(
         net="residual" if residual else "conv",
         latent=config.residual_latent if residual else config.latent,
         widths=config.residual_widths if residual else (32, 64, 128),
-        loss="l1", error="l1", scales=(4, 8), camera=CAMERA, lr=config.moved_lr, schedule="cosine",
+        loss="l1", error="l1", scales=(4, 8), camera=camera, lr=config.moved_lr, schedule="cosine",
         patience=None, seed=seed,
     )  # fmt: skip
 
