@@ -1,4 +1,4 @@
-"""What single choices of chapter 9 are worth: each of these detectors differs from one of them in one thing."""
+"""What single choices of chapter 9 are worth: each detector here differs from one there in one thing."""
 
 from __future__ import annotations
 
