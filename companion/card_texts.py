@@ -189,7 +189,9 @@ CARDS: dict[str, CardText] = {
             "so its numbers hold for these kinds.",
             "Faults of a kind that nobody thought of may pass. The rows without painting, in the chapter's "
             "table, show how many that may be.",
-            "All images are frames of one line on few days, and many are nearly identical. The intervals "
+            "First trials for the book had scored the whole test folder and looked at its errors. So the test "
+            "split is clean of tuning, and not of ideas.",
+            "All images are frames of one line, and many are nearly identical. The intervals "
             "treat images as independent, which near-copies are not: they are too narrow, and they say "
             "nothing about another line.",
             "It is not for safety decisions alone. Keep the checks that are there, and people who look.",
