@@ -189,8 +189,8 @@ CARDS: dict[str, CardText] = {
             "so its numbers hold for these kinds.",
             "Faults of a kind that nobody thought of may pass. The rows without painting, in the chapter's "
             "table, show how many that may be.",
-            "First trials for the book had scored the whole test folder and looked at its errors. So the test "
-            "split is clean of tuning, and not of ideas.",
+            "First trials for the book had scored the whole test folder and looked at its errors. So the "
+            "test split is clean of tuning, and not of ideas.",
             "All images are frames of one line, and many are nearly identical. The intervals "
             "treat images as independent, which near-copies are not: they are too narrow, and they say "
             "nothing about another line.",
