@@ -275,8 +275,9 @@ def _check(app: Sphinx) -> None:
     """Warn, which ends the build with an error, before minutes go into executing."""
     places = {path.name: path for path in book_pages(Path(app.srcdir))}
     for finding in check_book(places.values(), *load_exceptions()):
-        where = (str(places[finding.file]), finding.line) if finding.file in places else None
-        LOGGER.warning(finding.message if where else str(finding), location=where)
+        path = places.get(finding.file)
+        where = f"{path}:{finding.line}" if path else None
+        LOGGER.warning(finding.message if path else str(finding), location=where)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
+import book_numbers
 import pytest
 from book_numbers import NumberException, book_pages, check_book, check_page, load_exceptions
 from book_sources import parse
@@ -144,3 +146,13 @@ def test_an_exception_needs_a_reason(tmp_path):
 
 def test_no_result_in_the_book_was_typed_by_hand():
     assert [str(finding) for finding in check_book(book_pages(ROOT), *load_exceptions())] == []
+
+
+def test_the_build_is_told(monkeypatch, tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "page.md").write_text("It is 9 %.\n")
+    told = []
+    monkeypatch.setattr(book_numbers.LOGGER, "warning", lambda message, location: told.append(location))
+    monkeypatch.setattr(book_numbers, "load_exceptions", lambda: ([], []))
+    book_numbers._check(SimpleNamespace(srcdir=tmp_path))
+    assert told == [f"{tmp_path / 'book' / 'page.md'}:1"]
