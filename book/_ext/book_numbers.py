@@ -172,14 +172,15 @@ class Settings:
 
 def configs(page: Page) -> Iterator[Any]:
     """The configs of the experiments and of the recorded runs that a page loads."""
-    from companion.experiments import get_experiment
-    from companion.runs import RunError, load_run
-
     code = "\n".join(page.code + page.hidden_code)
     for name in sorted(set(re.findall(r'load_run\("([\w-]+)"\)', code))):
+        from companion.runs import RunError, load_run
+
         with suppress(RunError):  # executing the page will say what is wrong with it
             yield load_run(name).config
     for name in sorted(set(re.findall(r'get_experiment\("(\w+)"\)', code))):
+        from companion.experiments import get_experiment
+
         yield get_experiment(name).config("live").model_dump()
 
 
