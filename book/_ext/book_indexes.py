@@ -96,13 +96,12 @@ def source_text(url: str, filename: str, size: int) -> str:
         >>> source_text("https://example.org/a/b.zip", "b.zip", 2_500_000)
         '[example.org](https://example.org/a/b.zip), 2.5 MB'
         >>> source_text("npm:some-data@1.0", "some-data-1.0.tgz", 2_500_000)
-        'the npm package [some-data](https://www.npmjs.com/package/some-data), version 1.0, 2.5 MB'
+        'the npm package `some-data`, version 1.0, 2.5 MB'
     """
     megabytes = f"{size / 1e6:.1f} MB"
     if url.startswith("npm:"):
         package, _, version = url.removeprefix("npm:").rpartition("@")
-        link = f"[{package}](https://www.npmjs.com/package/{package})"
-        return f"the npm package {link}, version {version}, {megabytes}"
+        return f"the npm package `{package}`, version {version}, {megabytes}"
     if not url:
         return f"a mirror that holds `{filename}`, {megabytes}"
     return f"[{urlsplit(url).netloc}]({url}), {megabytes}"
