@@ -1,4 +1,4 @@
-# make book | test | check | serve | site | notebooks | bench | lint | lock | clean
+# make book | test | check | serve | site | notebooks | bench | lint | links | lock | clean
 # Each works on a fresh clone, alone, in any order. Variables:
 #   PYTHON=python3.12   the Python to make .venv with (3.11 or newer; found if not given)
 #   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 HTML := _build/html
 PORT ?= 8000
 
-.PHONY: book test check serve site notebooks bench lint lock clean
+.PHONY: book test check serve site notebooks bench lint links lock clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -53,9 +53,17 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python tools/notebooks.py book/*.md book/reference/*.md
+	$(BIN)/python tools/links.py
+	$(BIN)/zizmor --quiet --offline .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format --default-filetype yaml CITATION.cff
+
+# the addresses of others, which need the network and change without notice: no part of lint
+links: $(READY)
+	$(BIN)/python tools/links.py --online
 
 lock: $(READY)
 	$(BIN)/python tools/lock.py

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from book_launch import add_setup_cell
 from docutils import nodes
 from jupyter_cache import get_cache
 from sphinx.application import Sphinx
@@ -103,6 +104,7 @@ def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = fill_in(cell.source, values)
+        add_setup_cell(app, notebook)
         target = Path(app.outdir) / "_sources" / f"{docname}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)

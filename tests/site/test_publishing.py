@@ -7,9 +7,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import yaml
+from book_launch import setup_source
 from book_site import address
+from bs4 import BeautifulSoup
 from PIL import Image
 from sphinx.errors import ExtensionError
 
@@ -62,6 +65,26 @@ def test_buttons_lead_to_sources_that_exist(book: Book) -> None:
         assert link in ("", "/issues/new") or (book.folder / name).is_file()
 
 
+def test_the_colab_button_leads_to_a_notebook_that_installs_the_package(book: Book) -> None:
+    colab = "https://colab.research.google.com/github/someone/something/blob/notebooks/"
+    (link,) = set(re.findall(rf'href="{re.escape(colab)}([^"]*)"', book.html("book/chapter.html")))
+    assert colab not in book.html("book/figures.html")  # no notebook
+    notebook = nbformat.read(book.folder / "_build/html/_sources" / link, as_version=4)
+    assert "git+https://github.com/someone/something@main" in notebook.cells[0].source
+    workflow = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text("utf8"))
+    uploads = [step.get("with", {}) for step in workflow["jobs"]["site"]["steps"]]
+    assert {"name": "notebooks", "path": "_build/html/_sources/**/*.ipynb"}.items() <= uploads[-1].items()
+    assert workflow["jobs"]["publish"]["needs"] == ["notebooks"]
+
+
+def test_the_first_cell_of_a_notebook_finds_or_asks_for_the_package() -> None:
+    namespace: dict[str, Any] = {}
+    exec(setup_source("", "main"), namespace)  # it is here
+    missing = setup_source("", "main").replace('"companion"', '"companion_of_nobody"')
+    with pytest.raises(ModuleNotFoundError, match="pip install FOLDER"):
+        exec(missing, namespace)
+
+
 def test_the_list_of_figures_follows_the_pages(book: Book) -> None:
     link = 'href="chapter.html#fig-card"><span>Fig. 1: A first thing</span>'
     assert link in book.html("book/figures.html")
@@ -69,6 +92,20 @@ def test_the_list_of_figures_follows_the_pages(book: Book) -> None:
     status, output = book.build()
     assert status == 0, output
     assert link.replace("A first thing", "Another thing") in book.html("book/figures.html")
+
+
+def test_a_learning_path_has_the_times_of_its_chapters(book: Book) -> None:
+    book.write("book/figures.md", "# Figures\n\n```{learning-paths}\nImages: chapter\n```\n")
+    status, output = book.build()
+    assert status == 0, output
+    page = BeautifulSoup(book.html("book/figures.html"), "html.parser").article
+    assert re.fullmatch(r"Images: \d+ s of computing", page.dt.text.strip("#"))
+    assert re.fullmatch(r"A chapter, \d+ s", page.select_one("ol li").text.strip())
+    book.write("book/figures.md", "# Figures\n\n```{learning-paths}\nImages: nowhere\n```\n")
+    status, output = book.build()
+    assert status != 0
+    assert "book/nowhere, which is no page" in output
+    book.write("book/figures.md", "# Figures\n\n```{figure-index}\n```\n")
 
 
 def test_a_site_without_addresses_promises_nothing(book: Book) -> None:
@@ -79,6 +116,7 @@ def test_a_site_without_addresses_promises_nothing(book: Book) -> None:
     assert "canonical" not in page
     assert "og:image" not in page
     assert "github.com" not in page
+    assert "colab" not in page
     assert 'href="/book/index.html"' in book.html("404.html")
 
 
@@ -139,10 +177,13 @@ def test_the_workflow_may_do_no_more_than_it_must(workflow: dict[str, Any]) -> N
     assert {name: job.get("permissions") for name, job in jobs.items()} == {
         "test": None,
         "site": {"contents": "read", "pages": "read"},
+        "notebooks": {"contents": "write"},
         "publish": {"pages": "write", "id-token": "write"},
     }
-    assert jobs["publish"]["if"] == "github.ref == 'refs/heads/main'"
-    assert set(jobs["publish"]["needs"]) == {"test", "site"}
+    for name in ("notebooks", "publish"):
+        assert jobs[name]["if"] == "github.ref == 'refs/heads/main'"
+    assert set(jobs["notebooks"]["needs"]) == {"test", "site"}
+    assert jobs["publish"]["needs"] == ["notebooks"]  # no page before what its buttons lead to
     assert workflow["concurrency"]["group"]
     for step in (step for job in jobs.values() for step in job["steps"]):
         if "uses" in step:

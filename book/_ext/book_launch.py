@@ -1,0 +1,104 @@
+"""A button that opens a chapter in Colab, and the first cell of every notebook, which installs the package.
+
+Both follow from one setting, the repository's address. Colab opens notebooks from branches on GitHub only,
+and the chapters are text files; so the workflow puts the site's executed notebooks onto a branch of their
+own, before it publishes the pages with the buttons. Without an address, or with one elsewhere, there is no
+button.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import nbformat
+from docutils import nodes
+from sphinx.application import Sphinx
+
+BRANCH = "notebooks"
+"""Where the workflow puts the notebooks, as they are in the site's ``_sources``."""
+
+GITHUB = re.compile(r"https://github\.com/(?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
+CELL_ID = "install-companion"
+
+SETUP_CELL = """\
+# Installs `companion`, the book's package, where it is missing.
+import importlib.util
+
+if importlib.util.find_spec("companion") is None:
+    {install}"""
+HOW_TO = (
+    "the book's package is missing: run `pip install FOLDER`, "
+    "where FOLDER is your copy of the book, the one with pyproject.toml"
+)
+
+
+def colab_link(repository: str, page: str) -> str:
+    """Where Colab opens the notebook of a page; ``""`` if the repository is not on GitHub.
+
+    Example:
+        >>> colab_link("https://github.com/someone/something", "book/blocks")
+        'https://colab.research.google.com/github/someone/something/blob/notebooks/book/blocks.ipynb'
+        >>> colab_link("https://example.org/something", "book/blocks")
+        ''
+    """
+    found = GITHUB.fullmatch(repository)
+    if not found:
+        return ""
+    return f"https://colab.research.google.com/github/{found['name']}/blob/{BRANCH}/{page}.ipynb"
+
+
+def setup_source(repository: str, revision: str) -> str:
+    """The first cell of a notebook.
+
+    Args:
+        repository: the address to install from, or ``""``: the cell then says what to do.
+        revision: the branch or commit that fits the notebook.
+
+    Example:
+        >>> print(setup_source("https://github.com/someone/something", "main"))
+        # Installs `companion`, the book's package, where it is missing.
+        import importlib.util
+        <BLANKLINE>
+        if importlib.util.find_spec("companion") is None:
+            %pip install --quiet "companion @ git+https://github.com/someone/something@main"
+    """
+    install = f'%pip install --quiet "companion @ git+{repository}@{revision}"'
+    return SETUP_CELL.format(install=install if repository else f'raise ModuleNotFoundError("{HOW_TO}")')
+
+
+def add_setup_cell(app: Sphinx, notebook: nbformat.NotebookNode) -> None:
+    """Put the first cell into a notebook that is about to be written for download."""
+    options = app.config.html_theme_options
+    revision = os.environ.get("GITHUB_SHA") or options.get("repository_branch") or "main"
+    cell = nbformat.v4.new_code_cell(setup_source(options.get("repository_url", ""), revision))
+    if (notebook.nbformat, notebook.nbformat_minor) >= (4, 5):
+        cell.id = CELL_ID
+    else:
+        cell.pop("id")
+    notebook.cells.insert(0, cell)
+
+
+def _launch_button(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    url = colab_link(app.config.html_theme_options.get("repository_url", ""), pagename)
+    if not url or "kernelspec" not in app.env.metadata.get(pagename, {}):
+        return
+    context.setdefault("header_buttons", []).append(
+        {
+            "type": "link",
+            "url": url,
+            "text": "Colab",
+            "tooltip": "Open this page as a notebook in Colab",
+            "icon": "fas fa-rocket",
+            "label": "launch-colab-button",
+        }
+    )
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the button, after the theme's own."""
+    app.connect("html-page-context", _launch_button, priority=895)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

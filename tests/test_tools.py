@@ -1,0 +1,101 @@
+"""What `make lint` runs besides ruff and mypy."""
+
+from __future__ import annotations
+
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tools.links import ROOT, addresses, broken_files, fault
+from tools.notebooks import faults, lint_code
+
+CHAPTER = """\
+---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A chapter
+
+```{code-cell} ipython3
+import torch
+
+torch.ones(3)
+```
+"""
+
+
+@pytest.fixture
+def chapter(tmp_path: Path) -> Path:
+    """A chapter that is as it should be."""
+    path = tmp_path / "chapter.md"
+    path.write_text(CHAPTER)
+    return path
+
+
+def test_a_good_chapter_passes(chapter: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert faults(chapter) == []
+    assert lint_code([chapter]) == 0, capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("torch.ones(3)\n", "\n```\n\n```{code-cell} ipython3\n", "cell 3 is empty"),
+        ("  name: python3\n", "  name: mine\n", "another kernel"),
+    ],
+)
+def test_a_chapter_that_is_no_good_notebook_is_reported(
+    chapter: Path, old: str, new: str, complaint: str
+) -> None:
+    chapter.write_text(CHAPTER.replace(old, new))
+    assert any(complaint in fault for fault in faults(chapter))
+
+
+def test_unclean_code_of_a_cell_is_reported(chapter: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chapter.write_text(CHAPTER.replace("import torch\n", "import os, torch\n"))
+    assert lint_code([chapter]) != 0
+    assert "F401" in capfd.readouterr().out
+
+
+def test_links_to_files_and_headings(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(
+        "# A b, c\n[x](b.md#one) [y](#a-b-c) [z](https://example.org) `[n](no.md)`"
+    )
+    (tmp_path / "b.md").write_text("## One\n")
+    assert broken_files(tmp_path, ["a.md"]) == []
+    (tmp_path / "b.md").write_text("[x](a.md#two) [y](gone.md)")
+    assert broken_files(tmp_path, ["b.md"]) == ["b.md: a.md#two", "b.md: gone.md"]
+
+
+def test_addresses_are_found_once_and_examples_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(
+        "[x](https://a.test/b). https://a.test/b, http://127.0.0.1:8000/ https://example.org"
+    )
+    assert addresses(tmp_path, ["*.md"]) == {"https://a.test/b": "a.md"}
+    assert len(addresses(ROOT, ["references.bib"])) > 10
+
+
+def test_an_address_that_leads_nowhere_is_told_from_one_that_wants_a_person() -> None:
+    class Replies(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(int(self.path[1:]))
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Replies) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        here = f"http://127.0.0.1:{server.server_port}/"
+        assert [fault(here + status) for status in ("200", "403", "404")] == ["", "", "status 404"]
+        server.shutdown()
+    assert fault(here, timeout=1) == "ConnectionError"
