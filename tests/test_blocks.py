@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +13,7 @@ from companion.models.blocks import (
     ChannelBias,
     PreActResidualBlock,
     ZeroPadShortcut,
+    conv1x1,
     make_shortcut,
     zero_residual,
 )
@@ -107,3 +111,33 @@ def test_the_gradient_has_an_identity_term():
     (whole,) = torch.autograd.grad(block(x), x, upstream)
     (branch,) = torch.autograd.grad(block(x) - x, x, upstream)
     torch.testing.assert_close(whole, upstream + branch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_narrow_strided_1x1_convolution_gives_what_pytorchs_gives(dtype):
+    ours = conv1x1(8, 16, 2).to(dtype)
+    theirs = nn.Conv2d(8, 16, 1, stride=2, bias=False).to(dtype)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 8, 9, 32, dtype=dtype)
+    outputs = [net(x) for net in (ours, theirs)]
+    torch.testing.assert_close(*outputs)
+    gradients = [
+        torch.autograd.grad(y.float().square().sum(), net.weight)
+        for y, net in zip(outputs, (ours, theirs), strict=True)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_narrow_nets_on_large_maps_do_not_break_the_process():
+    code = """
+import torch
+from companion.models.blocks import conv1x1
+layer = conv1x1(8, 8, 2).to(memory_format=torch.channels_last)
+for size in (64, 128):
+    for _ in range(10):
+        x = torch.randn(4, 8, size, size).to(memory_format=torch.channels_last).requires_grad_()
+        layer(x).sum().backward()
+"""
+    assert (
+        subprocess.run([sys.executable, "-c", code]).returncode == 0
+    )  # PyTorch's own layer ends it with SIGSEGV
