@@ -340,7 +340,7 @@ def score_images(
         check_report_folder(out)
         paths = find_images(folder)
         channels, height, width = detector.shape_
-        found = Findings(folder, detector.threshold_, worst)
+        found = Findings(folder, detector.threshold_, worst, detector.promised_fpr_)
         with atomic_folder(out) as part:
             clock = time.perf_counter()
             with (part / TABLE).open("w", encoding="utf8", newline="") as file:
@@ -360,6 +360,8 @@ def score_images(
         if not found.scores:
             line = "warning: no image could be read"
         print(f"{line}; written to {out}")
+        if found.warning:
+            print(f"warning: {found.warning}")
 
 
 def register(fit_app: typer.Typer, score_app: typer.Typer) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from companion.data.images import ImageSet, Skipped, decode_thumbnail
 from companion.data.sources import DataError
+from companion.detection.thresholds import flags_too_many
 
 TABLE, PAGE = "scores.csv", "index.html"
 COLUMNS = ("file", "score", "flagged", "error")
@@ -99,6 +100,7 @@ class Findings:
         folder: that the files are named relative to.
         threshold: images with a higher score are flagged; ``None`` for no verdict.
         keep: how many of the worst are kept.
+        promised_fpr: the share of normal images that the threshold may flag, if it is known.
         scores: of the images that could be read.
         flagged: how many of them are.
         unread: how many files could not be read.
@@ -108,11 +110,25 @@ class Findings:
     folder: Path
     threshold: float | None
     keep: int
+    promised_fpr: float | None = None
     scores: list[float] = field(init=False, default_factory=list)
     flagged: int = field(init=False, default=0)
     unread: int = field(init=False, default=0)
     listed: list[Skipped] = field(init=False, default_factory=list)
     _heap: list[tuple[float, int, WorstImage]] = field(init=False, default_factory=list)
+
+    @property
+    def warning(self) -> str:
+        """What to think of it if much more is flagged than the threshold promised; else ``""``."""
+        count = len(self.scores)
+        if self.promised_fpr is None or not flags_too_many(self.flagged, count, self.promised_fpr):
+            return ""
+        return (
+            f"{100 * self.flagged / count:.3g} % of these images are flagged, and of normal ones it should "
+            f"be {100 * self.promised_fpr:.3g} %: either many are unusual, or camera, light or what is shown "
+            "have changed since the model was fitted; look at some, and fit anew on images like these if they "
+            "are fine"
+        )
 
     def add(
         self,
@@ -326,6 +342,8 @@ def _sections(found: Findings, model: str) -> Iterator[str]:
     else:
         share = f" ({100 * found.flagged / count:.3g} %)" if count else ""
         yield f"<li>{found.flagged:,} flagged{share}: their score is above {_number(threshold)}.</li>"
+    if found.warning:
+        yield f"<li>{escape(found.warning)}.</li>"
     yield f"<li>{found.unread:,} files could not be read.</li>\n</ul>"
     if count:
         yield "<h2>Scores</h2>"

@@ -61,6 +61,7 @@ class ImageAE(BaseEstimator):  # type: ignore[misc]
         shape_: channels, height and width of an image.
         history_: what was measured while training; empty after :meth:`load`.
         threshold_: images with a higher score are flagged; ``None`` until :meth:`calibrate`.
+        promised_fpr_: the share of normal images that may be, as :meth:`calibrate` was told.
 
     Example:
         >>> images = torch.randint(90, 110, (40, 1, 16, 16), dtype=torch.uint8)
@@ -134,6 +135,7 @@ class ImageAE(BaseEstimator):  # type: ignore[misc]
         compute = compute or pick_compute(precision="float32")
         self.shape_: tuple[int, int, int] = tuple(learn.shape[1:])  # type: ignore[assignment]
         self.threshold_: float | None = None
+        self.promised_fpr_: float | None = None
         self.net_ = self._build()
         steps = max(1, len(learn) // self.batch_size)
         config = FitConfig(
@@ -276,6 +278,7 @@ class ImageAE(BaseEstimator):  # type: ignore[misc]
         self.threshold_ = (
             fixed_fpr(scores, fpr) if anomalous is None else tnr_target(scores, self.score(anomalous), tnr)
         )
+        self.promised_fpr_ = fpr if anomalous is None else 1 - tnr
         return self
 
     def predict(self, images: Tensor) -> np.ndarray:
@@ -304,6 +307,7 @@ class ImageAE(BaseEstimator):  # type: ignore[misc]
             "parameters": json.loads(self._parameters()),
             "shape": list(self.shape_),
             "threshold": self.threshold_,
+            "promised_fpr": self.promised_fpr_,
         }
         save_weights(path, self.net_, kind=_KIND, about=json.dumps(about))
 
@@ -327,6 +331,7 @@ class ImageAE(BaseEstimator):  # type: ignore[misc]
             model = cls(**parameters)
             channels, height, width = about["shape"]
             model.shape_, model.threshold_ = (channels, height, width), about["threshold"]
+            model.promised_fpr_ = about.get("promised_fpr")
             model.net_ = model._build()
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a model that can be read: {error}") from error

@@ -130,6 +130,17 @@ def test_known_anomalies_choose_the_threshold(normal, tmp_path):
     assert "learned from 47 images" in told
 
 
+def test_more_alarms_than_promised_are_remarked_upon(tmp_path, model, normal):
+    detector = ImageAE.load(model)
+    assert detector.promised_fpr_ == 0.1
+    assert "warning" not in score(normal, model, tmp_path / "report")
+    detector.threshold_ = 0.0  # nothing is as usual as that
+    detector.save(tmp_path / "nervous.safetensors")
+    sentence = "100 % of these images are flagged, and of normal ones it should be 10 %"
+    assert f"warning: {sentence}" in score(normal, tmp_path / "nervous.safetensors", tmp_path / "report")
+    assert sentence in (tmp_path / "report" / "index.html").read_text("utf8")
+
+
 def test_a_sample_is_drawn_without_copies_and_without_what_cannot_be_read(tmp_path):
     folder = spoil(write(tmp_path / "many", count=30))
     for index in range(10):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.stats import binomtest
 
 
 class ThresholdError(ValueError):
@@ -122,3 +123,23 @@ def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: fl
     caught = anomalies[anomalies > lowest]
     below = normals if len(caught) == 0 else normals[normals < caught.min()]
     return float(below[-1])  # as high as possible without losing one that is caught
+
+
+def flags_too_many(flagged: int, total: int, fpr: float) -> bool:
+    """Whether more is flagged than a threshold's false-positive rate explains.
+
+    That is: at least twice the rate, and improbable (below 0.001, one-sided binomial test) if all were
+    normal. Then there are many anomalies, or the data are no longer like those the threshold was chosen on.
+
+    Args:
+        flagged: how many have a score above the threshold.
+        total: of how many.
+        fpr: the share of normals that may be flagged.
+
+    Example:
+        >>> flags_too_many(5, 200, 0.01), flags_too_many(56, 200, 0.05)
+        (False, True)
+    """
+    if total == 0 or flagged < 2 * fpr * total:
+        return False
+    return bool(binomtest(flagged, total, fpr, alternative="greater").pvalue < 0.001)
