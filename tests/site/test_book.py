@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,25 @@ answer()
 ```
 
 A share of {glue:text}`share:.2f`.
+"""
+TEXT = """
+(sec-more)=
+
+## More
+
+As {cite:t}`he2016deep` say in {doc}`chapter`, {doc}`the one page <chapter>`.
+See {ref}`sec-more` and {numref}`fig-card`.
+
+```{figure} _static/favicon.svg
+:name: fig-card
+:alt: A sign.
+
+A thing.
+```
+
+```{bibliography}
+:filter: docname in docnames
+```
 """
 PACKAGE = {
     "__init__.py": '"""A stand-in."""\n',
@@ -125,6 +145,22 @@ def test_numbers_reach_the_page_and_the_notebook(book: Book) -> None:
     notebook = nbformat.read(book.folder / "_build/html/_sources/book/chapter.ipynb", as_version=4)
     assert "A share of 0.86." in notebook.cells[-1].source
     assert 'href="../_sources/book/chapter.ipynb"' in book.html("book/chapter.html")
+
+
+def test_the_notebook_is_plain_markdown(book: Book) -> None:
+    book.write("book/chapter.md", HEADER + CHAPTER + TEXT)
+    status, output = book.build(BOOK_URL="https://example.org/")
+    assert status == 0, output
+    notebook = nbformat.read(book.folder / "_build/html/_sources/book/chapter.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    link = "https://example.org/book/chapter.html"
+    label = re.search(r"As \[(\w+)\] say", text)
+    assert label, text
+    assert f"in [A chapter]({link}), [the one page]({link}).\nSee More and Fig. 1." in text
+    assert f"- [{label[1]}] Kaiming He" in text
+    assert not re.search(r"\{[a-z:]+\}`|^(```|:::)\{|^\(sec", text, re.MULTILINE), text
+    book.write("book/chapter.md", HEADER + CHAPTER)
+    assert book.build()[0] == 0
 
 
 def test_front_page_leads_to_the_root(book: Book) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from book_pages import check_executed, fill_in, glued_values
+from book_plain import plain_directives
 from sphinx.errors import ExtensionError
 
 
@@ -33,3 +34,23 @@ def test_a_notebook_that_did_not_run_ends_the_build(execution):
 
 def test_a_notebook_that_ran_is_fine():
     check_executed("book/x", {"succeeded": True})
+
+
+@pytest.mark.parametrize(
+    ("myst", "plain"),
+    [
+        (":::{note}\nOne thing.\nAnd another.\n:::", "> **Note.** One thing.\n> And another."),
+        (":::{warning} Mind\n:class: x\nA step.\n:::", "> **Mind.** A step."),
+        ("```{exercise-start} Count\n:label: ex\n```\nEasy.", "**Exercise: Count**\nEasy."),
+        (
+            "```{solution-start} ex\n:class: dropdown\n```\nSo.\n```{solution-end}\n```",
+            "**A solution**\nSo.\n",
+        ),
+        ("```{mermaid}\nflowchart TD\n  a --> b\n```", "```mermaid\nflowchart TD\n  a --> b\n```"),
+        (":::{table} Errors.\n:name: t\n\n| a |\n|:--|\n| 1 |\n:::", "*Errors.*\n\n| a |\n|:--|\n| 1 |"),
+        ("```{bibliography}\n:filter: x\n```", "- [A] A work."),
+        ("```python\nx = {1}\n```", "```python\nx = {1}\n```"),
+    ],
+)
+def test_directives_become_plain_markdown(myst, plain):
+    assert plain_directives(myst, "- [A] A work.") == plain

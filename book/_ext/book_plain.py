@@ -1,0 +1,158 @@
+"""Turns the MyST of a chapter into plain Markdown, which JupyterLab and Colab show without an extension.
+
+Chapters are written with roles such as ``{term}`` and directives such as ``{note}``. In the notebooks that
+readers download they would stand in the text as they are; so roles become words and links, exercises become
+headings, remarks become quotations, and the works that are cited become a list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urljoin
+
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+ROLE = re.compile(r"\{(?P<role>[a-z]+(?::[a-z]+)?)\}`(?P<content>[^`]+)`")
+TITLED = re.compile(r"(?P<title>.*\S)\s*<(?P<target>[^<>]+)>", re.DOTALL)
+DIRECTIVE = re.compile(
+    r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[a-z-]+)\}[ ]*(?P<title>.*)\n(?P<body>(?:.*\n)*?)(?P=fence)[ ]*$",
+    re.MULTILINE,
+)
+OPTIONS = re.compile(r"\A(?::[\w-]+:.*\n)+")
+LABEL = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
+ATTRIBUTES = re.compile(r"(?<=[`\])])\{[.#][^}]*\}")
+REMARKS = ("note", "warning", "tip", "important", "admonition")
+
+Resolve = Callable[[str, str, str], str]
+"""From role, title (or ``""``) and target to Markdown."""
+
+
+def plain_roles(text: str, resolve: Resolve) -> str:
+    """``text`` with each role replaced by what ``resolve`` makes of it.
+
+    Example:
+        >>> plain_roles("A {term}`branch <branch>`.", lambda role, title, target: f"{title}/{target}")
+        'A branch/branch.'
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        titled = TITLED.fullmatch(match["content"])
+        title, target = (titled["title"], titled["target"]) if titled else ("", match["content"])
+        return resolve(match["role"], title, target)
+
+    return ROLE.sub(replace, text)
+
+
+def plain_directives(text: str, works: str = "") -> str:
+    """``text`` with directives in the form of plain Markdown.
+
+    Args:
+        text: of a cell.
+        works: the list of references that stands for a bibliography.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        name, title = match["name"], match["title"].strip()
+        body = OPTIONS.sub("", match["body"]).strip("\n")
+        if name == "mermaid":
+            return f"```mermaid\n{body}\n```"
+        if name == "exercise-start":
+            return f"**Exercise: {title}**" if title else "**Exercise**"
+        if name == "solution-start":
+            return "**A solution**"
+        if name in ("exercise-end", "solution-end"):
+            return ""
+        if name == "bibliography":
+            return works
+        if name in REMARKS:
+            head = title or name.capitalize()
+            return "\n".join(f"> {line}".rstrip() for line in f"**{head}.** {body}".split("\n"))
+        return "\n\n".join(filter(None, (f"*{title}*" if title else "", body)))
+
+    return DIRECTIVE.sub(replace, text)
+
+
+def _cited(env: BuildEnvironment, page: str) -> dict[str, Any]:
+    """The works that a page can cite, by key; those of its own list first."""
+    domain = env.get_domain("cite")
+    found = {}
+    for work in sorted(domain.citations, key=lambda work: work.citation_id.startswith(page)):  # type: ignore[attr-defined]
+        found[work.key] = work
+    return found
+
+
+def _label(env: BuildEnvironment, target: str) -> str:
+    """What a reference to a section, an exercise, a figure or a table is called."""
+    domain = env.get_domain("std")
+    if target in domain.labels:  # type: ignore[attr-defined]
+        return str(domain.labels[target][2])  # type: ignore[attr-defined]
+    return "the place"
+
+
+def _number(env: BuildEnvironment, target: str) -> str:
+    """What a numbered figure or table is called."""
+    page, anchor = env.get_domain("std").anonlabels.get(target, ("", ""))[:2]  # type: ignore[attr-defined]
+    for kind, word in (("figure", "Fig."), ("table", "Table")):
+        number = env.toc_fignumbers.get(page, {}).get(kind, {}).get(anchor)
+        if number:
+            return f"{word} {'.'.join(map(str, number))}"
+    return "the figure"
+
+
+def resolver(app: Sphinx, page: str, keys: list[str]) -> Resolve:
+    """How roles of a page are written; the works that are cited are added to ``keys``."""
+    env, works = app.env, _cited(app.env, page)
+    folder = page.rpartition("/")[0]
+
+    def cite(target: str, narrative: bool) -> str:
+        words = []
+        for key in map(str.strip, target.split(",")):
+            if key not in keys:
+                keys.append(key)
+            entry = works[key].formatted_entry if key in works else None
+            words.append(entry.label if entry else key)
+        return ", ".join(f"[{word}]" for word in words) if narrative else f"[{', '.join(words)}]"
+
+    def resolve(role: str, title: str, target: str) -> str:
+        if role.startswith("cite"):
+            return cite(target, role == "cite:t")
+        if role == "doc":
+            parts = [part for part in f"{folder}/{target}".split("/") if part]
+            name = "/".join(parts[: -parts.count("..") * 2] if ".." in parts else parts)
+            words = title or (env.titles[name].astext() if name in env.titles else target)
+            base = app.config.html_baseurl
+            return f"[{words}]({urljoin(base, name + '.html')})" if base else words
+        if role == "numref":
+            return _number(env, target)
+        if role == "ref":
+            return title or _label(env, target)
+        if role.startswith("py:"):
+            return f"`{(title or target).lstrip('~').rpartition('.')[2]}`"
+        return title or target
+
+    return resolve
+
+
+def works_cited(app: Sphinx, page: str, keys: list[str]) -> str:
+    """The list of works, as Markdown."""
+    works = _cited(app.env, page)
+    entries = [works[key].formatted_entry for key in keys if key in works]
+    return "\n".join(f"- [{entry.label}] {entry.text.render_as('markdown')}" for entry in entries)
+
+
+def plain_markdown(app: Sphinx, page: str, texts: list[str]) -> list[str]:
+    """The Markdown cells of a page's notebook, plain.
+
+    Args:
+        app: after the build.
+        page: whose cells these are.
+        texts: the sources of all Markdown cells, in order.
+    """
+    keys: list[str] = []
+    resolve = resolver(app, page, keys)
+    texts = [plain_roles(ATTRIBUTES.sub("", LABEL.sub("", text)), resolve) for text in texts]
+    works = works_cited(app, page, keys)
+    return [plain_directives(text, works).strip("\n") for text in texts]
