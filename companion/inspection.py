@@ -88,7 +88,7 @@ def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Re
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The tau for which ``softmax(logits / tau)`` has the lowest cross-entropy (Guo et al. 2017, section 4.2).
+    """The tau with the lowest cross-entropy of ``softmax(logits / tau)`` (Guo et al. 2017, section 4.2).
 
     One temperature tau for all answers changes no answer. Fit it on validation data, never on training data.
 

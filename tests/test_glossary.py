@@ -30,7 +30,10 @@ COMMON = {
 
 NO_PROSE = (
     re.compile(r"\A---\n.*?\n---\n", re.DOTALL),
-    re.compile(r"^(`{3,})\{?(?:code-cell|mermaid|table|math|bibliography|bash|python).*?^\1$", re.DOTALL | re.MULTILINE),
+    re.compile(
+        r"^(`{3,})\{?(?:code-cell|mermaid|table|math|bibliography|bash|python).*?^\1$",
+        re.DOTALL | re.MULTILINE,
+    ),
     re.compile(r"^(:{3,})\{table\}.*?^\1$", re.DOTALL | re.MULTILINE),
     re.compile(r"^(?:#|\||:[\w-]+:|\([\w-]+\)=).*$", re.MULTILINE),  # headings, rows, options, labels
     re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL),
@@ -54,7 +57,7 @@ def prose(text: str) -> str:
 
 
 def unlinked_terms(text: str) -> list[str]:
-    """The terms whose name stands in the prose of a page, alone or as a simple plural, and that it never links."""
+    """The terms whose name stands in a page's prose, alone or as a simple plural, and that it never links."""
     words, linked = prose(text), linked_terms(text)
 
     def used(name: str) -> bool:
