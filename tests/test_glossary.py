@@ -17,11 +17,13 @@ ENTRIES = [  # each with the names that it goes by
 
 # Words that also mean something else, in nearly every chapter. They may be linked, and need not be.
 COMMON = {
+    "attention": "also what people pay",
     "block": "blocks of text and of code, too",
     "channel": "stands beside shapes on every page about images, where the second chapter has explained it",
     "confidence": "also said of people",
     "depth": "also an everyday word",
     "head": "also of a list and of a person",
+    "projection": "also on any plane or direction",
     "residual": "stands in residual net and residual block, which are terms themselves",
     "scale": "of an axis, of a norm, of a map",
     "stage": "of a plan, of a pipeline",
