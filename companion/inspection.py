@@ -88,9 +88,9 @@ def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Re
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The T for which ``softmax(logits / T)`` has the lowest cross-entropy (Guo et al. 2017, section 4.2).
+    """The tau with the lowest cross-entropy of ``softmax(logits / tau)`` (Guo et al. 2017, section 4.2).
 
-    One T for all answers changes no answer. Fit it on validation data, never on training data.
+    One temperature tau for all answers changes no answer. Fit it on validation data, never on training data.
 
     Args:
         logits: (N, num_classes).

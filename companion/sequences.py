@@ -291,7 +291,7 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
                 torch.from_numpy(layout.starts[chosen]),
                 torch.from_numpy(layout.lengths[chosen]),
             )
-            rows = pieces(order, starts, lengths, int(lengths.max()))  # (B, 1 + T)
+            rows = pieces(order, starts, lengths, int(lengths.max()))  # (N, 1 + T)
             there = rows[:, 1:] >= 0
             out[rows[:, 1:][there].numpy()] = data.surprises(self.net_, rows)[there].numpy()
             start += len(chosen)

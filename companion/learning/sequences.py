@@ -57,7 +57,7 @@ def pieces(order: Tensor, starts: Tensor, lengths: Tensor, most: int) -> Tensor:
 class NextEvent:
     """The surprise at every event's token, given the events before it in its session.
 
-    A batch is (rows,), int64 (B, 1 + T) as :func:`pieces` makes them: numbers of events whose vectors and
+    A batch is (rows,), int64 (N, 1 + T) as :func:`pieces` makes them: numbers of events whose vectors and
     tokens are kept here, once for all.
 
     With ``task="next"`` the net has to find the token among all, as in DeepLog (Du et al. 2017): what is rare
@@ -106,7 +106,7 @@ class NextEvent:
         """Logits and true tokens of rows as :func:`pieces` makes them, ``STRETCH`` events at a time.
 
         Yields:
-            float32 (B, t, ``num_tokens``) and int64 (B, t), on the device of the model; ``PADDING`` where
+            float32 (N, t, ``num_tokens``) and int64 (N, t), on the device of the model; ``PADDING`` where
             there is no event.
         """
         if not isinstance(model, NextEventLSTM):
@@ -117,11 +117,11 @@ class NextEvent:
             (rows[:, :1] >= 0).to(device), self._read(rows[:, :1], device)[0][:, 0], model.start
         )
         state = None
-        whole = self._bag(rows[:, 1:]).to(device)  # (B, tokens)
+        whole = self._bag(rows[:, 1:]).to(device)  # (N, tokens)
         seen = torch.zeros_like(whole)
         for piece in torch.split(rows[:, 1:], STRETCH, dim=1):
             vectors, hot, tokens = self._read(piece, device)
-            past = seen[:, None] + hot.cumsum(dim=1) - hot  # (B, t, tokens)
+            past = seen[:, None] + hot.cumsum(dim=1) - hot  # (N, t, tokens)
             left = (whole[:, None] - past).clamp(min=0)
             context = [past] * self.memory + [left] * (self.task == "order")
             told = torch.cat([_told(part) for part in context], dim=2) if context else None
@@ -135,7 +135,7 @@ class NextEvent:
             before, seen = vectors[:, -1], seen + hot.sum(dim=1)
 
     def _read(self, events: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """What the net reads (B, t, d), tokens one-hot (B, t, tokens), and tokens (B, t)."""
+        """What the net reads (N, t, d), tokens one-hot (N, t, tokens), and tokens (N, t)."""
         there = events >= 0
         place = events.clamp(min=0)
         tokens = torch.where(there, self.tokens[place], PADDING).to(device)
@@ -144,13 +144,13 @@ class NextEvent:
         return torch.cat(parts + [hot] * self.one_hot, dim=2), hot, tokens
 
     def _bag(self, events: Tensor) -> Tensor:
-        """How often each token stands in each row: float32 (B, tokens)."""
+        """How often each token stands in each row: float32 (N, tokens)."""
         there = (events >= 0).float()
         bag = torch.zeros(len(events), self.num_tokens, device=events.device)
         return bag.scatter_add_(1, self.tokens[events.clamp(min=0)], there)
 
     def surprises(self, model: nn.Module, rows: Tensor) -> Tensor:
-        """The surprise at every event in nats: float64 (B, T) on the CPU, 0 for padding."""
+        """The surprise at every event in nats: float64 (N, T) on the CPU, 0 for padding."""
         parts = []
         for logits, tokens in self.logits(model, rows):
             nats = F.cross_entropy(

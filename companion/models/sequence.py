@@ -37,7 +37,7 @@ class NextEventLSTM(nn.Module):
     Attributes:
         start: float32 (d,), what stands in the place of an event before the first.
 
-    Shapes: (B, T, d) and (B, T, c) to (B, T, ``num_tokens``).
+    Shapes: (N, T, d) and (N, T, c) to (N, T, ``num_tokens``).
 
     Raises:
         ValueError: if a size is out of range, or dropout is not from 0 to below 1.
@@ -84,29 +84,29 @@ class NextEventLSTM(nn.Module):
         """Logits of every event's token.
 
         Args:
-            vectors: float (B, T, d), of the events; padding behind them may hold anything finite.
-            context: float (B, T, c), if the net has one.
-            before: float (B, d), of the events before these, in pieces of longer sessions; the learned start
+            vectors: float (N, T, d), of the events; padding behind them may hold anything finite.
+            context: float (N, T, c), if the net has one.
+            before: float (N, d), of the events before these, in pieces of longer sessions; the learned start
                 if not given.
             state: what an earlier call returned for the piece before; fresh if not given.
 
         Returns:
-            Logits (B, T, ``num_tokens``), and the state after the last step, which is of use where no session
+            Logits (N, T, ``num_tokens``), and the state after the last step, which is of use where no session
             is padded.
 
         Raises:
-            ValueError: if the vectors are not (B, T, d) with at least one event, or the context is not
-                (B, T, c).
+            ValueError: if the vectors are not (N, T, d) with at least one event, or the context is not
+                (N, T, c).
         """
         if vectors.ndim != 3 or vectors.shape[2] != self.num_features or 0 in vectors.shape:
-            raise ValueError(f"need vectors (B, T, {self.num_features}), not {tuple(vectors.shape)}")
+            raise ValueError(f"need vectors (N, T, {self.num_features}), not {tuple(vectors.shape)}")
         if context is None:
             context = vectors.new_empty(*vectors.shape[:2], 0)
         if context.shape != (*vectors.shape[:2], self.num_context):
-            raise ValueError(f"need a context (B, T, {self.num_context}), not {tuple(context.shape)}")
-        first = self.start.expand(len(vectors), -1) if before is None else before  # (B, d)
-        shifted = torch.cat([first[:, None].to(vectors.dtype), vectors[:, :-1]], dim=1)  # (B, T, d)
-        features, state = self.lstm(torch.cat([shifted, context], dim=2), state)  # (B, T, hidden)
+            raise ValueError(f"need a context (N, T, {self.num_context}), not {tuple(context.shape)}")
+        first = self.start.expand(len(vectors), -1) if before is None else before  # (N, d)
+        shifted = torch.cat([first[:, None].to(vectors.dtype), vectors[:, :-1]], dim=1)  # (N, T, d)
+        features, state = self.lstm(torch.cat([shifted, context], dim=2), state)  # (N, T, hidden)
         logits: Tensor = self.head(torch.cat([self.dropout(features), context], dim=2))
         assert state is not None
-        return logits, state  # (B, T, num_tokens)
+        return logits, state  # (N, T, num_tokens)
