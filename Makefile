@@ -39,12 +39,11 @@ site: $(READY)
 	$(MAKE) book
 	$(BIN)/python tools/site.py $(HTML)
 
-notebooks: $(READY)
+notebooks: $(READY) $(HTML)/index.html
+	rm -rf _build/notebooks
 	mkdir -p _build/notebooks
-	@for chapter in $$(grep -l '^kernelspec:' book/*.md); do \
-	  $(BIN)/jupytext --quiet --to ipynb --output _build/notebooks/$$(basename $$chapter .md).ipynb $$chapter || exit 1; \
-	done
-	@echo "The chapters are in _build/notebooks."
+	cp $(HTML)/_sources/book/*.ipynb _build/notebooks
+	@echo "The chapters, executed, are in _build/notebooks."
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -91,8 +91,8 @@ def provenance(run: RecordedRun) -> Markdown:
     commit = run.commit[:7] if run.commit else "unknown"
     minutes = f"{run.wall_seconds / 60:.0f} minutes of training, " if run.wall_seconds else ""
     return Markdown(  # type: ignore[no-untyped-call]
-        f"*Recorded on {run.date}: {data}, {len(run.seeds)} {seeds}, {run.hardware}, {run.precision}, "
-        f"{minutes}torch {run.libraries['torch']}, commit {commit}.*"
+        f"*Run `{run.stem}`, recorded on {run.date}: {data}, {len(run.seeds)} {seeds}, {run.hardware}, "
+        f"{run.precision}, {minutes}torch {run.libraries['torch']}, commit {commit}.*"
     )
 
 

@@ -66,15 +66,13 @@ def list_data() -> None:
 @data_app.command("fetch")
 def fetch_data(names: Names = None) -> None:
     """Get data sets into the cache: from the mirror, or else from their public sources."""
-    from companion.data import casting, cifar10, plain
+    from companion.data.reach import fetch
 
     with errors_as_messages():
-        unpacked = {"cifar10": cifar10.fetch, "casting": casting.fetch}
         failures = []
         for dataset in _chosen(names):
             try:
-                source = unpacked[dataset.name]() if dataset.name in unpacked else plain.fetch(dataset)
-                print(f"{dataset.name}: here, from {source}")
+                print(f"{dataset.name}: here, from {fetch(dataset)}")
             except DataError as error:  # the others may still be had
                 failures.append(str(error))
         if failures:

@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
 def run(language: str, number: int) -> str:
     """Run the example with this number among those of a language, and return what it says.
 
-    The only thing that is added are options for a shorter training.
+    All that is added are options for a shorter training, on the processor.
     """
     source = [text for kind, text in EXAMPLES if kind == language][number]
     told = []
@@ -85,7 +85,7 @@ def test_signals(folder, capsys):
 
 def test_its_table_of_folders_is_complete():
     told = set(re.findall(r"^(\w+)/ ", README, re.MULTILINE))
-    assert told == {"book", "companion", "tests", "benchmarks"}
+    assert told == {"book", "companion", "tests", "benchmarks", "tools"}
     assert all((ROOT / name).is_dir() for name in told)
 
 

@@ -25,6 +25,7 @@ WITH_ADDRESSES = (*FILES, "references.bib", "book/*.md", "book/reference/*.md")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 ADDRESS = re.compile(r"https?://[^\s\"'<>`)}\]]+")
 NUMBERED = {"doi": "https://doi.org/", "eprint": "https://arxiv.org/abs/"}  # in references.bib
+FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 EXAMPLES = ("example.org", "127.0.0.1")
 REFUSES_ROBOTS = (401, 403, 405, 429)  # the page is there, and wants a person
@@ -36,8 +37,10 @@ def anchors(text: str) -> set[str]:
     Example:
         >>> anchors("# Set up, quickly")
         {'set-up-quickly'}
+        >>> anchors("## The `check`")
+        {'the-check'}
     """
-    headings = re.findall(r"^#+ (.*)$", CODE.sub("", text), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 

@@ -54,7 +54,9 @@ def lint_code(paths: list[Path]) -> int:
     """Have ruff look at the cells; its exit status."""
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
-            jupytext.write(jupytext.read(path), Path(folder) / f"{path.stem}.ipynb")
+            jupytext.write(
+                jupytext.read(path), Path(folder) / f"{'-'.join(path.with_suffix('').parts[-3:])}.ipynb"
+            )
         settings = [part for setting in SETTINGS for part in ("--config", setting)]
         command = [sys.executable, "-m", "ruff", "check", "--quiet", "--isolated", *settings]
         rules = ["--select", RULES, "--ignore", NOT_HERE]

@@ -2,8 +2,9 @@
 
 Jupyter Book's own key is the cells alone. Here the cache lives in a folder named after a digest of the
 package's source (docstrings and comments too, as chapters show it), the recorded runs, the pinned
-environment, the data's content, the scale and the kind of device. A change in any of these executes
-every chapter again; undoing it finds the old outputs again.
+environment, which data sets are in reach (for the others there are stand-ins; the content of the real ones is
+verified), the scale and the kind of device. A change in any of these executes every chapter again; undoing it
+finds the old outputs again.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ KEEP = 3
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(root: Path, data_digest: str, scale: str, device: str = "cpu") -> str:
+def fingerprint(root: Path, data: str, scale: str, device: str = "cpu") -> str:
     """A digest of what chapters depend on beside their own cells.
 
     Args:
         root: the project's folder.
-        data_digest: digest of the content of the data, which differs for synthetic stand-ins.
+        data: the names of the data sets that are in reach.
         scale: of the experiments.
         device: the kind of device that chapters compute on.
 
     Returns:
         16 hexadecimal digits.
     """
-    digest = hashlib.sha256(f"{data_digest}\0{scale}\0{device}\0".encode())
+    digest = hashlib.sha256(f"{data}\0{scale}\0{device}\0".encode())
     files = [*(root / "companion").rglob("*.py"), *(root / "companion").rglob("*.json")]
     for path in [*sorted(files), root / "requirements.txt"]:
         content = path.read_bytes()
@@ -54,10 +55,11 @@ def prune(folder: Path, current: str, keep: int = KEEP) -> None:
 
 def _configure(app: Sphinx, config: Config) -> None:
     from companion.compute import pick_device
-    from companion.data import load_cifar10
+    from companion.data.reach import in_reach
     from companion.experiments.base import current_scale
 
-    key = fingerprint(Path(app.srcdir), load_cifar10().digest, current_scale(), pick_device().type)
+    data = " ".join(name for name, source in in_reach().items() if source)
+    key = fingerprint(Path(app.srcdir), data, current_scale(), pick_device().type)
     folder = Path(app.outdir).parent / ".jupyter_cache"  # `jb clean` keeps it
     cache = folder / key
     cache.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 import nbformat
+from book_plain import fitted
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -23,7 +24,8 @@ GITHUB = re.compile(r"https://github\.com/(?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
 CELL_ID = "install-companion"
 
 SETUP_CELL = """\
-# Installs `companion`, the book's package, where it is missing.
+# Installs `companion`, the book's package, where it is missing. That takes some minutes.
+# If Colab then asks for a restart of the session, restart it and go on below.
 import importlib.util
 
 if importlib.util.find_spec("companion") is None:
@@ -58,7 +60,8 @@ def setup_source(repository: str, revision: str) -> str:
 
     Example:
         >>> print(setup_source("https://github.com/someone/something", "main"))
-        # Installs `companion`, the book's package, where it is missing.
+        # Installs `companion`, the book's package, where it is missing. That takes some minutes.
+        # If Colab then asks for a restart of the session, restart it and go on below.
         import importlib.util
         <BLANKLINE>
         if importlib.util.find_spec("companion") is None:
@@ -73,11 +76,7 @@ def add_setup_cell(app: Sphinx, notebook: nbformat.NotebookNode) -> None:
     options = app.config.html_theme_options
     revision = os.environ.get("GITHUB_SHA") or options.get("repository_branch") or "main"
     cell = nbformat.v4.new_code_cell(setup_source(options.get("repository_url", ""), revision))
-    if (notebook.nbformat, notebook.nbformat_minor) >= (4, 5):
-        cell.id = CELL_ID
-    else:
-        cell.pop("id")
-    notebook.cells.insert(0, cell)
+    notebook.cells.insert(0, fitted(notebook, cell, CELL_ID))
 
 
 def _launch_button(

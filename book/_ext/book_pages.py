@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 from book_launch import add_setup_cell
-from book_plain import plain_markdown
+from book_plain import plain_markdown, with_captions
 from docutils import nodes
 from jupyter_cache import get_cache
 from sphinx.application import Sphinx
@@ -102,6 +102,7 @@ def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
         code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         for count, cell in enumerate(code_cells, start=1):
             cell.execution_count = count  # which the cache does not keep
+        notebook.cells = with_captions(notebook)
         prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
         texts = plain_markdown(app, docname, [fill_in(cell.source, values) for cell in prose])
         for cell, text in zip(prose, texts, strict=True):

@@ -77,7 +77,8 @@ def runtime(env: BuildEnvironment, page: str) -> float | None:
 def _entry(app: Sphinx, here: str, page: str) -> nodes.list_item:
     if page not in app.env.titles:
         raise ExtensionError(f"{here}: a learning path leads to {page}, which is no page")
-    title = nodes.inline("", app.env.titles[page].astext())
+    number = ".".join(map(str, app.env.toc_secnumbers.get(page, {}).get("", ())))
+    title = nodes.inline("", f"{number} {app.env.titles[page].astext()}".strip())
     entry = nodes.paragraph("", "", make_refnode(app.builder, here, page, "", title))
     seconds = runtime(app.env, page)
     if seconds is not None:
@@ -91,7 +92,7 @@ def _fill(app: Sphinx, doctree: nodes.document, here: str) -> None:
         for name, pages in place["paths"].items():
             times = [seconds for page in pages if (seconds := runtime(app.env, page)) is not None]
             term = f"{name}: {duration(sum(times))} of computing" if times else name
-            steps = nodes.enumerated_list("", *(_entry(app, here, page) for page in pages), enumtype="arabic")
+            steps = nodes.bullet_list("", *(_entry(app, here, page) for page in pages))
             listing += nodes.definition_list_item("", nodes.term("", term), nodes.definition("", steps))
         place.replace_self(listing)
 

@@ -7,11 +7,13 @@ headings, remarks become quotations, and the works that are cited become a list.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urljoin
 
+import nbformat
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
@@ -22,7 +24,8 @@ DIRECTIVE = re.compile(
     re.MULTILINE,
 )
 OPTIONS = re.compile(r"\A(?::[\w-]+:.*\n)+")
-LABEL = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
+NAME = re.compile(r"^:name: *(\S+)$", re.MULTILINE)
+LABEL = re.compile(r"^\([\w-]+\)=(?:\n|\Z)", re.MULTILINE)
 ATTRIBUTES = re.compile(r"(?<=[`\])])\{[.#][^}]*\}")
 REMARKS = ("note", "warning", "tip", "important", "admonition")
 
@@ -46,12 +49,13 @@ def plain_roles(text: str, resolve: Resolve) -> str:
     return ROLE.sub(replace, text)
 
 
-def plain_directives(text: str, works: str = "") -> str:
+def plain_directives(text: str, works: str = "", number: Callable[[str], str] = str) -> str:
     """``text`` with directives in the form of plain Markdown.
 
     Args:
         text: of a cell.
         works: the list of references that stands for a bibliography.
+        number: from the name of a table to what it is called, such as "Table 2.1".
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -60,9 +64,9 @@ def plain_directives(text: str, works: str = "") -> str:
         if name == "mermaid":
             return f"```mermaid\n{body}\n```"
         if name == "exercise-start":
-            return f"**Exercise: {title}**" if title else "**Exercise**"
+            return f"### Exercise: {title}\n" if title else "### Exercise\n"
         if name == "solution-start":
-            return "**A solution**"
+            return "### A solution\n"
         if name in ("exercise-end", "solution-end"):
             return ""
         if name == "bibliography":
@@ -70,16 +74,20 @@ def plain_directives(text: str, works: str = "") -> str:
         if name in REMARKS:
             head = title or name.capitalize()
             return "\n".join(f"> {line}".rstrip() for line in f"**{head}.** {body}".split("\n"))
-        return "\n\n".join(filter(None, (f"*{title}*" if title else "", body)))
+        if name == "learning-paths":
+            return "\n".join(f"- {line}" for line in body.splitlines())
+        named = NAME.search(match["body"])
+        head = f"**{number(named[1])}.** " if named and name == "table" else ""
+        return "\n\n".join(filter(None, (f"{head}*{title}*" if title else "", body)))
 
     return DIRECTIVE.sub(replace, text)
 
 
 def _cited(env: BuildEnvironment, page: str) -> dict[str, Any]:
-    """The works that a page can cite, by key; those of its own list first."""
+    """The works that a page can cite, by key; those of its own list win."""
     domain = env.get_domain("cite")
     found = {}
-    for work in sorted(domain.citations, key=lambda work: work.citation_id.startswith(page)):  # type: ignore[attr-defined]
+    for work in sorted(domain.citations, key=lambda work: work.bibliography_key.docname == page):  # type: ignore[attr-defined]
         found[work.key] = work
     return found
 
@@ -112,16 +120,20 @@ def resolver(app: Sphinx, page: str, keys: list[str]) -> Resolve:
         for key in map(str.strip, target.split(",")):
             if key not in keys:
                 keys.append(key)
-            entry = works[key].formatted_entry if key in works else None
-            words.append(entry.label if entry else key)
-        return ", ".join(f"[{word}]" for word in words) if narrative else f"[{', '.join(words)}]"
+            label = works[key].formatted_entry.label if key in works else key
+            words.append(f"{names(key)} [{label}]" if narrative else label)
+        return ", ".join(words) if narrative else f"[{', '.join(words)}]"
+
+    def names(key: str) -> str:
+        people = works[key].entry.persons.get("author", []) if key in works else []
+        last = [" ".join(person.last_names) for person in people]
+        return f"{last[0]} and others" if len(last) > 2 else " and ".join(last)
 
     def resolve(role: str, title: str, target: str) -> str:
         if role.startswith("cite"):
             return cite(target, role == "cite:t")
         if role == "doc":
-            parts = [part for part in f"{folder}/{target}".split("/") if part]
-            name = "/".join(parts[: -parts.count("..") * 2] if ".." in parts else parts)
+            name = posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/")
             words = title or (env.titles[name].astext() if name in env.titles else target)
             base = app.config.html_baseurl
             return f"[{words}]({urljoin(base, name + '.html')})" if base else words
@@ -155,4 +167,35 @@ def plain_markdown(app: Sphinx, page: str, texts: list[str]) -> list[str]:
     resolve = resolver(app, page, keys)
     texts = [plain_roles(ATTRIBUTES.sub("", LABEL.sub("", text)), resolve) for text in texts]
     works = works_cited(app, page, keys)
-    return [plain_directives(text, works).strip("\n") for text in texts]
+    return [plain_directives(text, works, lambda name: _number(app.env, name)).strip("\n") for text in texts]
+
+
+def fitted(notebook: nbformat.NotebookNode, cell: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    """A new cell with the name that the notebook's format asks for, or without one."""
+    cell.pop("id", None)
+    if (notebook.nbformat, notebook.nbformat_minor) >= (4, 5):
+        cell["id"] = name
+    return cell
+
+
+def with_captions(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The cells of a notebook, each figure followed by its number and caption, and the solutions closed.
+
+    The captions are in the settings of the cells, which only the build of the book reads.
+    """
+    cells, solution = [], False
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.cell_type == "markdown":
+            solution = cell.source.rfind("{solution-start}") > cell.source.rfind("{solution-end}") or (
+                solution and "{solution-end}" not in cell.source
+            )
+            continue
+        if solution:  # JupyterLab and Colab show it on a click
+            cell.metadata["jupyter"], cell.metadata["cellView"] = {"source_hidden": True}, "form"
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        if figure.get("caption"):
+            number = f"{{numref}}`{figure['name']}`" if "name" in figure else "Figure"
+            caption = nbformat.v4.new_markdown_cell(f"**{number}.** {figure['caption'].strip()}")
+            cells.append(fitted(notebook, caption, f"caption-{len(cells)}"))
+    return cells

@@ -50,7 +50,7 @@ TEXT = """
 
 ## More
 
-As {cite:t}`he2016deep` say in {doc}`chapter`, {doc}`the one page <chapter>`.
+As {cite:t}`he2016deep` say in {doc}`chapter`, {doc}`the one page <../book/chapter>`.
 See {ref}`sec-more` and {numref}`fig-card`.
 
 ```{figure} _static/favicon.svg
@@ -71,6 +71,7 @@ PACKAGE = {
         "from types import SimpleNamespace\n\n\n"
         "def load_cifar10():\n    return SimpleNamespace(digest='0', synthetic=True)\n"
     ),
+    "data/reach.py": "def in_reach():\n    return {'cifar10': ''}\n",
     "experiments/__init__.py": "",
     "experiments/base.py": "def current_scale():\n    return 'live'\n",
     "learning/__init__.py": "",
@@ -154,7 +155,7 @@ def test_the_notebook_is_plain_markdown(book: Book) -> None:
     notebook = nbformat.read(book.folder / "_build/html/_sources/book/chapter.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     link = "https://example.org/book/chapter.html"
-    label = re.search(r"As \[(\w+)\] say", text)
+    label = re.search(r"As He and others \[(\w+)\] say", text)
     assert label, text
     assert f"in [A chapter]({link}), [the one page]({link}).\nSee More and Fig. 1." in text
     assert f"- [{label[1]}] Kaiming He" in text

@@ -41,16 +41,19 @@ def test_a_notebook_that_ran_is_fine():
     [
         (":::{note}\nOne thing.\nAnd another.\n:::", "> **Note.** One thing.\n> And another."),
         (":::{warning} Mind\n:class: x\nA step.\n:::", "> **Mind.** A step."),
-        ("```{exercise-start} Count\n:label: ex\n```\nEasy.", "**Exercise: Count**\nEasy."),
+        ("```{exercise-start} Count\n:label: ex\n```\nEasy.", "### Exercise: Count\n\nEasy."),
         (
             "```{solution-start} ex\n:class: dropdown\n```\nSo.\n```{solution-end}\n```",
-            "**A solution**\nSo.\n",
+            "### A solution\n\nSo.\n",
         ),
         ("```{mermaid}\nflowchart TD\n  a --> b\n```", "```mermaid\nflowchart TD\n  a --> b\n```"),
-        (":::{table} Errors.\n:name: t\n\n| a |\n|:--|\n| 1 |\n:::", "*Errors.*\n\n| a |\n|:--|\n| 1 |"),
+        (
+            ":::{table} Errors.\n:name: t\n\n| a |\n|:--|\n| 1 |\n:::",
+            "**Table t.** *Errors.*\n\n| a |\n|:--|\n| 1 |",
+        ),
         ("```{bibliography}\n:filter: x\n```", "- [A] A work."),
         ("```python\nx = {1}\n```", "```python\nx = {1}\n```"),
     ],
 )
 def test_directives_become_plain_markdown(myst, plain):
-    assert plain_directives(myst, "- [A] A work.") == plain
+    assert plain_directives(myst, "- [A] A work.", "Table {}".format) == plain

@@ -100,7 +100,7 @@ def test_a_learning_path_has_the_times_of_its_chapters(book: Book) -> None:
     assert status == 0, output
     page = BeautifulSoup(book.html("book/figures.html"), "html.parser").article
     assert re.fullmatch(r"Images: \d+ s of computing", page.dt.text.strip("#"))
-    assert re.fullmatch(r"A chapter, \d+ s", page.select_one("ol li").text.strip())
+    assert re.fullmatch(r"A chapter, \d+ s", page.select_one("ul li").text.strip())
     book.write("book/figures.md", "# Figures\n\n```{learning-paths}\nImages: nowhere\n```\n")
     status, output = book.build()
     assert status != 0
