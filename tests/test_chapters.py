@@ -35,6 +35,10 @@ def test_it_runs_as_a_notebook(path, tmp_path, monkeypatch):
     used = set(re.findall(r"\{glue:text\}`([^`:]+)", text))
     assert used <= glued, f"not handed to the text: {used - glued}"
     assert glued <= used, f"handed to the text and not used: {glued - used}"
+    shown = [str(output.get("data", {}).get("text/plain", "")) for output in outputs]
+    reports = [each for each in shown if re.match(r"[\w-]+: (not yet|all) right\n", each)]
+    assert all(": all right\n" in report for report in reports), reports
+    assert reports or "{exercise-start}" not in text, "no exercise can be checked"
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
