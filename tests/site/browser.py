@@ -75,26 +75,24 @@ FIGURES = """() => {
         if (!image.matches(".plot, .photo")) found.push(`a figure of no class: ${name}`);
         const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
         const paint = canvas.getContext("2d", {willReadFrequently: true});
-        for (let e = image, grounds = []; ; e = e.parentElement) {
-            if (e) grounds.unshift(getComputedStyle(e).backgroundColor);
-            if (e && e.parentElement) continue;
-            for (const ground of ["white", ...grounds]) {
-                paint.fillStyle = ground;
-                paint.fillRect(0, 0, canvas.width, canvas.height);
-            }
-            break;
+        const grounds = ["white"];
+        for (let e = image; e; e = e.parentElement) grounds.splice(1, 0, getComputedStyle(e).backgroundColor);
+        for (const ground of grounds) {
+            paint.fillStyle = ground;
+            paint.fillRect(0, 0, canvas.width, canvas.height);
         }
         paint.filter = style.filter;
         paint.drawImage(image, 0, 0);
         const {data} = paint.getImageData(0, 0, canvas.width, canvas.height);
         const lights = new Float32Array(data.length / 4);
         for (let i = 0; i < lights.length; i++) lights[i] = light(data.subarray(4 * i, 4 * i + 3));
-        const edge = [...lights.subarray(0, canvas.width)].sort()[canvas.width >> 1];
-        const contrast = Math.max(...[lights.reduce((a, b) => Math.max(a, b)), lights.reduce((a, b) => Math.min(a, b))]
-            .map(l => (Math.max(l, edge) + 0.05) / (Math.min(l, edge) + 0.05)));
+        const edge = lights.slice(0, canvas.width).sort()[canvas.width >> 1];
+        const extremes = [Math.max, Math.min].map(most => lights.reduce((a, b) => most(a, b)));
+        const against = l => (Math.max(l, edge) + 0.05) / (Math.min(l, edge) + 0.05);
+        const contrast = Math.max(...extremes.map(against));
         if (!(contrast >= 4.5)) found.push(`a figure with a contrast of ${contrast.toFixed(1)}: ${name}`);
         if (image.matches(".plot") && edge > 0.2) found.push(`a plot on a light ground: ${name}`);
-        if (image.matches(".photo") && style.filter !== "none") found.push(`a photograph in false colours: ${name}`);
+        if (image.matches(".photo") && style.filter !== "none") found.push(`a filtered photograph: ${name}`);
     }
     return found;
 }"""
@@ -124,9 +122,10 @@ RUN_AXE = """async ([tags, all, sparing]) => {
         const styles = new Map([[block, ""]]);
         for (const e of block.querySelectorAll("*")) {
             const s = getComputedStyle(e);
-            const kind = [styles.get(e.parentElement), e.tagName, s.color, s.backgroundColor, s.backgroundImage,
-                s.fontSize, s.fontWeight, s.opacity, s.filter, s.textShadow, s.position, s.display,
-                s.visibility].join();
+            const kind = [
+                styles.get(e.parentElement), e.tagName, s.color, s.backgroundColor, s.backgroundImage,
+                s.fontSize, s.fontWeight, s.opacity, s.filter, s.textShadow, s.position, s.display, s.visibility,
+            ].join();
             styles.set(e, kind);
             kinds.set(kind, (kinds.get(kind) || 0) + 1);
             e.toggleAttribute("data-seen", kinds.get(kind) > 3);
@@ -156,7 +155,9 @@ class Visit:
 def built_pages(folder: Path) -> list[str]:
     """The pages of a built site, without the front page, which only leads to the first."""
     pages = (path.relative_to(folder) for path in folder.rglob("*.html"))
-    return sorted(path.as_posix() for path in pages if "_static" not in path.parts and str(path) != "index.html")
+    return sorted(
+        path.as_posix() for path in pages if "_static" not in path.parts and str(path) != "index.html"
+    )
 
 
 # ---------------------------------------------------------------- the server
@@ -291,7 +292,9 @@ class Visitor:
         try:
             await self.window.wait_for_function(READY, timeout=20_000)
         except Exception:
-            self.visit.note("an image was not loaded, a diagram not drawn or a formula not typeset within 20 s")
+            self.visit.note(
+                "an image was not loaded, a diagram not drawn or a formula not typeset within 20 s"
+            )
         theme = await self.window.evaluate("document.documentElement.dataset.theme")
         if theme != scheme:
             self.visit.note(f"shows the {theme} theme, not {scheme}")

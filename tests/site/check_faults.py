@@ -20,10 +20,13 @@ BASE = "book/reference/notation.html"  # a short page with formulas
 SHORT = "book/reference/citing.html"
 HIDE_IN_LIGHT = '<style>html[data-theme="light"] .x { display: none }</style>'
 WORDS = "<span>word</span> " * 9
-SVG = "<svg xmlns='http://www.w3.org/2000/svg' width='40' height='20'><rect width='40' height='20' fill='{}'/><rect x='9' y='9' width='9' height='9' fill='{}'/></svg>"
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect width="40" height="20" fill="{}"/>'
+    '<rect x="9" y="9" width="9" height="9" fill="{}"/></svg>'
+)
 
-# fault: the page, what is put into its article, what must be found, and in which schemes. What has nothing to do
-# with colour is told once, unless dark mode shows something else.
+# fault: the page, what is put into its article, what must be found, and in which schemes. What has nothing to
+# do with colour is told once, unless dark mode shows something else.
 FAULTS = {
     "dark-text": (
         SHORT,
@@ -46,7 +49,7 @@ FAULTS = {
     ),
     "one-word-of-code": (
         SHORT,
-        f'<div class="highlight"><pre>{WORDS}<span class="n" style="color: #999; background: #888">odd</span> '
+        f'<div class="highlight"><pre>{WORDS}<span style="color: #999; background: #888">odd</span> '
         f"{WORDS}</pre></div>",
         "color-contrast",
         ("light", "dark"),
@@ -59,7 +62,8 @@ FAULTS = {
     ),
     "words-in-a-pale-line": (
         SHORT,
-        f'<div class="highlight"><pre>{WORDS}<b style="color: #999; background: #888">{WORDS}</b></pre></div>',
+        f'<div class="highlight"><pre>{WORDS}<b style="color: #999; background: #888">{WORDS}</b></pre>'
+        "</div>",
         "color-contrast",
         ("light", "dark"),
     ),
@@ -152,8 +156,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     for name in ("_static", "_images"):
         (folder / name).symlink_to(HTML / name)
-    (folder / "good.svg").write_text(SVG.format("white", "black").replace("'", '"'), "utf8")
-    (folder / "ink.svg").write_text(SVG.format("none", "black").replace("'", '"'), "utf8")
+    (folder / "good.svg").write_text(SVG.format("white", "black"), "utf8")
+    (folder / "ink.svg").write_text(SVG.format("none", "black"), "utf8")
     return folder
 
 
@@ -163,7 +167,9 @@ def visits(folder: Path) -> dict[tuple[str, str], Visit]:
     pages = {name: faulty(folder, name, *case[:2]) for name, case in (FAULTS | FINE).items()}
     with serving(folder) as site:
         found = asyncio.run(look_at_all(site, pages.values()))
-    return {(name, scheme): found[page, scheme] for name, page in pages.items() for scheme in ("light", "dark")}
+    return {
+        (name, scheme): found[page, scheme] for name, page in pages.items() for scheme in ("light", "dark")
+    }
 
 
 @pytest.mark.parametrize("name", FAULTS)

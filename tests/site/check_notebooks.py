@@ -1,7 +1,7 @@
 """Every notebook that readers download runs from top to bottom: `make check`, after `make book`.
 
-The notebooks are run at smoke scale, in a folder outside the repository, with ``companion`` as it is installed
-and not as it lies here. (`make test` runs the chapters' sources.)
+The notebooks are run at smoke scale, in a folder outside the repository, with ``companion`` as it is
+installed and not as it lies here. (`make test` runs the chapters' sources.)
 """
 
 from __future__ import annotations

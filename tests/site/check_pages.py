@@ -88,7 +88,9 @@ def window() -> Iterator[Page]:
         yield playwright.chromium.launch(**launch_options()).new_page()
 
 
-@pytest.mark.parametrize("chapter", [name for name in PAGES if name.count("/") == 1 and name.startswith("book/")])
+@pytest.mark.parametrize(
+    "chapter", [name for name in PAGES if name.count("/") == 1 and name.startswith("book/")]
+)
 def test_search_finds_a_term_of_each_chapter(site: str, window: Page, chapter: str) -> None:
     window.goto(f"{site}search.html?q={TERMS[chapter]}")
     window.wait_for_selector(f"#search-results li a[href*='{chapter}']", timeout=20_000)

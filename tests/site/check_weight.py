@@ -18,11 +18,13 @@ CHAPTERS = [name for name in built_pages(HTML) if name.startswith("book/") and n
 
 pytestmark = pytest.mark.site
 
-# the addresses of images that begin below the window, and of those among them that do not wait until they are near
+# the addresses of images that begin below the window, and of those among them that do not wait until they
+# are near, or have no size until then
 BELOW = """() => {
     const below = [...document.images].filter(e => e.getBoundingClientRect().top >= innerHeight);
     const above = new Set([...document.images].filter(e => !below.includes(e)).map(e => e.src));
-    const hasty = below.filter(e => e.loading !== "lazy" || !e.hasAttribute("width") || !e.hasAttribute("height"));
+    const waits = e => e.loading === "lazy" && e.hasAttribute("width") && e.hasAttribute("height");
+    const hasty = below.filter(e => !waits(e));
     return [below.map(e => e.src).filter(src => !above.has(src)), hasty.map(e => e.src)];
 }"""
 # what is seen of diagrams and formulas is drawn
