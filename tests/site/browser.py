@@ -124,7 +124,8 @@ RUN_AXE = """async ([tags, all, sparing]) => {
             const s = getComputedStyle(e);
             const kind = [
                 styles.get(e.parentElement), e.tagName, s.color, s.backgroundColor, s.backgroundImage,
-                s.fontSize, s.fontWeight, s.opacity, s.filter, s.textShadow, s.position, s.display, s.visibility,
+                s.fontSize, s.fontWeight, s.opacity, s.filter, s.textShadow, s.position, s.display,
+                s.visibility,
             ].join();
             styles.set(e, kind);
             kinds.set(kind, (kinds.get(kind) || 0) + 1);
