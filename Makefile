@@ -27,7 +27,7 @@ $(HTML)/index.html:
 	$(MAKE) book
 
 check: $(READY) $(HTML)/index.html
-	$(BIN)/python -m pytest -m site tests/site/check_pages.py
+	$(BIN)/python -m pytest -m site tests/site/check_*.py
 
 serve: $(READY) $(HTML)/index.html
 	@echo "http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)"

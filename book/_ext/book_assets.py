@@ -6,6 +6,7 @@ the package. The build copies them to ``_static/vendor``.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tarfile
@@ -44,8 +45,13 @@ ASSETS = (
         "mathjax@3.2.2",
         "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09",
         (
-            ("es5/tex-chtml-full.js", "mathjax/tex-chtml-full.js"),
-            ("es5/output/chtml/fonts/woff-v2/", "mathjax/output/chtml/fonts/woff-v2/"),
+            ("es5/startup.js", "mathjax/startup.js"),
+            ("es5/core.js", "mathjax/core.js"),
+            ("es5/input/tex.js", "mathjax/input/tex.js"),
+            ("es5/input/tex/extensions/", "mathjax/input/tex/extensions/"),
+            ("es5/output/chtml.js", "mathjax/output/chtml.js"),
+            ("es5/output/chtml/fonts/", "mathjax/output/chtml/fonts/"),
+            ("es5/a11y/assistive-mml.js", "mathjax/a11y/assistive-mml.js"),
             ("LICENSE", "mathjax/LICENSE"),
         ),
     ),
@@ -72,7 +78,7 @@ def _target(member: str, asset: Asset) -> str | None:
     name = member.removeprefix("package/")
     for prefix, folder in asset.members:
         if name == prefix or (
-            prefix.endswith("/") and name.startswith(prefix) and name.endswith((".mjs", ".woff"))
+            prefix.endswith("/") and name.startswith(prefix) and name.endswith((".js", ".mjs", ".woff"))
         ):
             return folder + name[len(prefix) :]
     return None
@@ -102,8 +108,10 @@ def unpack(archive: Path, asset: Asset, folder: Path) -> None:
 
 
 def cache_key(assets: tuple[Asset, ...]) -> str:
-    """The name of the folder in which these assets are kept."""
-    return "-".join(asset.package.replace("@", "-") + "-" + asset.sha256[:8] for asset in assets)
+    """The name of the folder in which these assets are kept; another one if other members are wanted."""
+    members = hashlib.sha256(repr([asset.members for asset in assets]).encode()).hexdigest()
+    names = [asset.package.replace("@", "-") + "-" + asset.sha256[:8] for asset in assets]
+    return "-".join([*names, members[:8]])
 
 
 def vendor(assets: tuple[Asset, ...], root: Path | None = None) -> Path:

@@ -152,7 +152,8 @@ def works_cited(app: Sphinx, page: str, keys: list[str]) -> str:
     """The list of works, as Markdown."""
     works = _cited(app.env, page)
     entries = [works[key].formatted_entry for key in keys if key in works]
-    return "\n".join(f"- [{entry.label}] {entry.text.render_as('markdown')}" for entry in entries)
+    lines = (f"[{entry.label}] {entry.text.render_as('markdown')}" for entry in entries)
+    return "\n".join(f"- {' '.join(line.split())}" for line in lines)
 
 
 def plain_markdown(app: Sphinx, page: str, texts: list[str]) -> list[str]:

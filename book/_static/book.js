@@ -3,7 +3,17 @@ const boxes = "pre, table.table, mjx-container, .cell_output .output";
 const mark = () => {
   for (const box of document.querySelectorAll(boxes)) {
     if (box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible") box.tabIndex = 0;
-    else if (box.tagName !== "MJX-CONTAINER") box.removeAttribute("tabindex");
+    else box.removeAttribute("tabindex");
   }
 };
 for (const event of ["load", "resize", "toggle"]) addEventListener(event, mark, true);
+
+// Formulas and diagrams need large scripts. They are fetched when one of them is seen, or else as soon as the
+// reader does anything, and so do not delay the first view of a page.
+window.wanted = (selector) =>
+  new Promise((resolve) => {
+    const watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && resolve());
+    for (const one of document.querySelectorAll(selector)) watch.observe(one);
+    for (const event of ["scroll", "pointermove", "pointerdown", "keydown", "beforeprint"])
+      addEventListener(event, resolve, { once: true, passive: true });
+  });

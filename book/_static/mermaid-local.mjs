@@ -1,6 +1,5 @@
 // Mermaid from this site, in the colours of the page. Each diagram keeps its natural size and never
-// outgrows its column.
-import mermaid from "./vendor/mermaid/mermaid.esm.min.mjs";
+// outgrows its column. The library is fetched when it is wanted, see book.js.
 
 const colours = ({ ground, box, text, line }) => ({
   background: ground, mainBkg: box, primaryColor: box, primaryTextColor: text, primaryBorderColor: line,
@@ -15,19 +14,25 @@ const dark = colours({ ground: "#121212", box: "#1f2b3a", text: "#e8eaed", line:
 // the font of `pre.mermaid` in book.css, in which the labels are measured
 const font = 'system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif';
 
-const { initialize, run } = mermaid;
-mermaid.initialize = (options) =>
-  initialize({
-    ...options,
-    theme: "base",
-    themeVariables: { darkMode: options.darkMode, fontFamily: font, ...(options.darkMode ? dark : light) },
-    flowchart: { nodeSpacing: 30, rankSpacing: 32, padding: 10 },
-  });
-mermaid.run = async (options) => {
-  await run.call(mermaid, options);
-  for (const svg of document.querySelectorAll("pre.mermaid > svg")) {
-    const { width } = svg.viewBox.baseVal;
-    svg.style.setProperty("max-width", `min(100%, ${Math.ceil(width)}px)`, "important");
-  }
+const library = wanted("pre.mermaid").then(() => import("./vendor/mermaid/mermaid.esm.min.mjs"));
+let settings;
+
+export default {
+  initialize(options) {
+    settings = {
+      ...options,
+      theme: "base",
+      themeVariables: { darkMode: options.darkMode, fontFamily: font, ...(options.darkMode ? dark : light) },
+      flowchart: { nodeSpacing: 30, rankSpacing: 32, padding: 10 },
+    };
+  },
+  async run(options) {
+    const { default: mermaid } = await library;
+    mermaid.initialize(settings);
+    await mermaid.run(options);
+    for (const svg of document.querySelectorAll("pre.mermaid > svg")) {
+      const { width } = svg.viewBox.baseVal;
+      svg.style.setProperty("max-width", `min(100%, ${Math.ceil(width)}px)`, "important");
+    }
+  },
 };
-export default mermaid;

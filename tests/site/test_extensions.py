@@ -69,6 +69,8 @@ def test_assets_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (first / "vendor/x/a.js").read_bytes() == b"a"
     assert vendor((asset,), tmp_path / "cache") == first
     assert fetched == ["x@1"]
+    more = Asset("x@1", digest, (*asset.members, ("b.js", "x/b.js")))
+    assert vendor((more,), tmp_path / "cache") != first, "other members are not taken from an older folder"
 
 
 def test_a_missing_registry_is_explained_and_leaves_nothing(
