@@ -111,7 +111,8 @@ def _lighten_icons(app: Sphinx, error: Exception | None) -> None:
         pruner.populate(unicodes=[code for code in map(ord, used) if code in known] or [min(known)])
         pruner.subset(font)
         subset.save_font(font, str(source.with_suffix(".woff")), options)
-    (out / STYLES).write_text(FONT_SOURCE.sub(r'url(\g<path>.woff) format("woff")', styles), "utf8")
+    light = ICON_RULE.sub(lambda rule: rule[0] if chr(int(rule[2], 16)) in used else "", styles)
+    (out / STYLES).write_text(FONT_SOURCE.sub(r'url(\g<path>.woff) format("woff")', light), "utf8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

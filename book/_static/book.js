@@ -8,11 +8,11 @@ const mark = () => {
 };
 for (const event of ["load", "resize", "toggle"]) addEventListener(event, mark, true);
 
-// Formulas and diagrams need large scripts. They are fetched when one of them is seen, or else as soon as the
-// reader does anything, and so do not delay the first view of a page.
+// Formulas and diagrams need large scripts. They are fetched when a quarter of one of them is seen, or else as soon
+// as the reader does anything, and so do not delay the first view of a page.
 window.wanted = (selector) =>
   new Promise((resolve) => {
-    const watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && resolve());
+    const watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && resolve(), { threshold: 0.25 });
     for (const one of document.querySelectorAll(selector)) watch.observe(one);
     for (const event of ["scroll", "pointermove", "pointerdown", "keydown", "beforeprint"])
       addEventListener(event, resolve, { once: true, passive: true });

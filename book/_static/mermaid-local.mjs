@@ -14,6 +14,7 @@ const dark = colours({ ground: "#121212", box: "#1f2b3a", text: "#e8eaed", line:
 // the font of `pre.mermaid` in book.css, in which the labels are measured
 const font = 'system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif';
 
+document.documentElement.dataset.diagrams = "wait"; // their source is not shown until then, see book.css
 const library = wanted("pre.mermaid").then(() => import("./vendor/mermaid/mermaid.esm.min.mjs"));
 let settings;
 

@@ -27,10 +27,11 @@ BELOW = """() => {
     const hasty = below.filter(e => !waits(e));
     return [below.map(e => e.src).filter(src => !above.has(src)), hasty.map(e => e.src)];
 }"""
-# what is seen of diagrams and formulas is drawn
+# diagrams and formulas of which a quarter is seen are drawn
 DRAWN = """() => {
+    const shown = box => box.height && (Math.min(box.bottom, innerHeight) - box.top) / box.height;
     const seen = [...document.querySelectorAll("pre.mermaid, .math")].filter(
-        e => e.checkVisibility() && e.getBoundingClientRect().top < innerHeight);
+        e => e.checkVisibility() && shown(e.getBoundingClientRect()) > 0.25);
     return seen.every(e => e.querySelector("svg, mjx-container"));
 }"""
 
