@@ -1,6 +1,6 @@
 // Boxes that scroll sideways can be reached by keyboard; the others are no stops on the way.
 const boxes = "pre, table.table, mjx-container, .cell_output .output";
-const mark = () => {
+window.mark = () => {
   for (const box of document.querySelectorAll(boxes)) {
     if (box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible") box.tabIndex = 0;
     else box.removeAttribute("tabindex");

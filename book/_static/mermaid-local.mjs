@@ -1,5 +1,6 @@
-// Mermaid from this site, in the colours of the page. Each diagram keeps its natural size and never
-// outgrows its column. The library is fetched when it is wanted, see book.js.
+// Mermaid from this site, in the colours of the page. Each diagram keeps its natural size or shrinks with its
+// column, to two thirds of that size at least, so that a phone shows letters and not dots; then its box scrolls. The
+// library is fetched when it is wanted, see book.js.
 
 const colours = ({ ground, box, text, line }) => ({
   background: ground, mainBkg: box, primaryColor: box, primaryTextColor: text, primaryBorderColor: line,
@@ -16,6 +17,7 @@ const font = 'system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif';
 
 document.documentElement.dataset.diagrams = "wait"; // their source is not shown until then, see book.css
 const library = wanted("pre.mermaid").then(() => import("./vendor/mermaid/mermaid.esm.min.mjs"));
+const SMALLEST = 0.67; // of its letters, which have 15 pixels
 let settings;
 
 export default {
@@ -33,7 +35,9 @@ export default {
     await mermaid.run(options);
     for (const svg of document.querySelectorAll("pre.mermaid > svg")) {
       const { width } = svg.viewBox.baseVal;
-      svg.style.setProperty("max-width", `min(100%, ${Math.ceil(width)}px)`, "important");
+      svg.style.setProperty("max-width", `max(min(100%, ${Math.ceil(width)}px), ${SMALLEST * width}px)`, "important");
+      svg.style.setProperty("min-width", `${SMALLEST * width}px`);
     }
+    mark();
   },
 };
