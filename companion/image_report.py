@@ -126,8 +126,8 @@ class Findings:
         return (
             f"{100 * self.flagged / count:.3g} % of these images are flagged, and of normal ones it should "
             f"be {100 * self.promised_fpr:.3g} %: either many are unusual, or camera, light or what is shown "
-            "have changed since the model was fitted; look at some, and if they are fine, fit anew on images "
-            "like these"
+            "have changed since the model was fitted, or few images chose the threshold; look at some, and "
+            "if they are fine, fit anew on images like these"
         )
 
     def add(

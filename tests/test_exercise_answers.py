@@ -88,6 +88,11 @@ def moved(net, stages=slice(1, None), first=2, second=1, third=1):
             conv.stride = (stride, stride)
 
 
+def moved_by_numbers(net):
+    for stage in net.blocks()[1:]:
+        stage[0].conv1.stride, stage[0].conv2.stride = 2, 1  # in place of (2, 2) and (1, 1)
+
+
 def test_the_stride_of_the_paper():
     def afresh(net):
         with torch.device("meta"):
@@ -95,7 +100,7 @@ def test_the_stride_of_the_paper():
         moved(other)
         return other
 
-    right("paper-stride", moved, afresh)
+    right("paper-stride", moved, afresh, moved_by_numbers)
 
 
 def padded(net):
@@ -256,6 +261,7 @@ def test_nt_xent_by_hand():
         (lambda a, b, t: contrastive(a, b, t) + (t < 0.01), "at temperature 0.001 it gives"),
         (lambda a, b, t: contrastive(a, b, t).item(), "an `.item()`"),
         (lambda a, b, t: contrastive(a.detach(), b, t) + 0 * a.sum(), "something detached"),
+        (lambda a, b, t: contrastive(a, b.detach(), t), "something detached"),
         (lambda a, b, t: contrastive(a.clone().detach(), b.requires_grad_(), t), "something detached"),
     ],
 )

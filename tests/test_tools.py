@@ -84,7 +84,12 @@ def test_addresses_are_found_once_and_examples_left_out(tmp_path: Path) -> None:
     assert len(addresses(ROOT, ["references.bib"])) > 10
 
 
-def test_an_address_that_leads_nowhere_is_told_from_one_that_wants_a_person() -> None:
+def test_an_address_that_leads_nowhere_is_told_from_one_that_wants_a_person(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+
     class Replies(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(int(self.path[1:]))

@@ -21,9 +21,11 @@ from urllib.parse import urldefrag, urljoin
 
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
-from pypdf import PdfWriter
+from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, DictionaryObject, NameObject, TextStringObject
 from tqdm import tqdm
+
+from companion.files import atomic_path
 
 FRONT = "book/index.html"
 LEFT_OUT = ("reference/api", "reference/contributing", "reference/changelog", "reference/figures")
@@ -80,6 +82,16 @@ def print_pages(folder: Path, pages: dict[str, str]) -> tuple[dict[str, bytes], 
     return printed, site
 
 
+def _lead_by_place(reader: PdfReader) -> None:
+    """Have links within a page lead to places and not to names, which pages have in common."""
+    named = reader.named_destinations
+    for page in reader.pages:
+        for reference in page.get("/Annots", ArrayObject()):
+            link = reference.get_object()
+            if link.get("/Dest") in named:
+                link[NameObject("/Dest")] = named[link["/Dest"]].dest_array
+
+
 def join(printed: dict[str, bytes], titles: dict[str, str], site: str, public: str = "") -> PdfWriter:
     """One document with an outline, whose links lead to its own pages.
 
@@ -93,7 +105,9 @@ def join(printed: dict[str, bytes], titles: dict[str, str], site: str, public: s
     first = {}
     for path, content in printed.items():
         first[path] = len(writer.pages)
-        writer.append(io.BytesIO(content), outline_item=titles[path])
+        reader = PdfReader(io.BytesIO(content))
+        _lead_by_place(reader)
+        writer.append(reader, outline_item=titles[path])
     for page in writer.pages:
         kept = ArrayObject()
         for reference in page.get("/Annots", ArrayObject()):
@@ -132,10 +146,8 @@ def main() -> None:
     public = str(canonical["href"]).removesuffix(FRONT) if canonical else ""
     writer = join(printed, pages, site, public)
     writer.add_metadata({"/Title": pages[FRONT]})
-    part = arguments.out.with_suffix(".part")
-    with part.open("wb") as file:
+    with atomic_path(arguments.out) as part, part.open("wb") as file:
         writer.write(file)
-    part.replace(arguments.out)
     print(f"{arguments.out}: {len(writer.pages)} pages, {arguments.out.stat().st_size / 1e6:.1f} MB")
 
 

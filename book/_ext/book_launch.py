@@ -24,12 +24,15 @@ GITHUB = re.compile(r"https://github\.com/(?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
 CELL_ID = "install-companion"
 
 SETUP_CELL = """\
-# Installs `companion`, the book's package, where it is missing. That takes some minutes.
-# If Colab then asks for a restart of the session, restart it and go on below.
+{remark}
 import importlib.util
 
 if importlib.util.find_spec("companion") is None:
     {install}"""
+INSTALLS = """\
+# Installs `companion`, the book's package, where it is missing. That takes some minutes.
+# If Colab then asks for a restart of the session, restart it and go on below."""
+ASKS = "# Says what to do where `companion`, the book's package, is missing."
 HOW_TO = (
     "the book's package is missing: run `pip install FOLDER`, "
     "where FOLDER is your copy of the book, the one with pyproject.toml"
@@ -67,8 +70,10 @@ def setup_source(repository: str, revision: str) -> str:
         if importlib.util.find_spec("companion") is None:
             %pip install --quiet "companion @ git+https://github.com/someone/something@main"
     """
+    if not repository:
+        return SETUP_CELL.format(remark=ASKS, install=f'raise ModuleNotFoundError("{HOW_TO}")')
     install = f'%pip install --quiet "companion @ git+{repository}@{revision}"'
-    return SETUP_CELL.format(install=install if repository else f'raise ModuleNotFoundError("{HOW_TO}")')
+    return SETUP_CELL.format(remark=INSTALLS, install=install)
 
 
 def add_setup_cell(app: Sphinx, notebook: nbformat.NotebookNode) -> None:

@@ -17,6 +17,7 @@ const font = 'system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif';
 
 document.documentElement.dataset.diagrams = "wait"; // their source is not shown until then, see book.css
 const library = wanted("pre.mermaid").then(() => import("./vendor/mermaid/mermaid.esm.min.mjs"));
+library.catch(() => delete document.documentElement.dataset.diagrams); // then their source is better than nothing
 const SMALLEST = 0.67; // of its letters, which have 15 pixels
 let settings;
 

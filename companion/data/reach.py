@@ -20,7 +20,8 @@ def fetch(dataset: Dataset) -> str:
 def in_reach() -> dict[str, str]:
     """Where each data set that chapters load comes from, by name; ``""`` where a stand-in takes its place.
 
-    What is not in the cache is fetched. The OCSF logs are left out: chapters show a recorded run on them.
+    A data set that cannot be kept in the cache counts as out of reach, too. What is not in the cache is
+    fetched. The OCSF logs are left out: chapters show a recorded run on them.
     """
     found = {}
     for dataset in REGISTRY.values():

@@ -128,8 +128,10 @@ def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: fl
 def flags_too_many(flagged: int, total: int, fpr: float) -> bool:
     """Whether more is flagged than a threshold's false-positive rate explains.
 
-    That is: at least twice the rate, and improbable (below 0.001, one-sided binomial test) if all were
-    normal. Then there are many anomalies, or the data are no longer like those the threshold was chosen on.
+    That is: at least twice the rate, and improbable (below 0.001, one-sided binomial test) if all were normal
+    and the rate were exact. Then there are many anomalies, or the data are no longer like those the threshold
+    was chosen on, or those were few: of thresholds that 99 normals set for a rate of 0.01, about one in seven
+    flags more than 0.02 of all normals.
 
     Args:
         flagged: how many have a score above the threshold.

@@ -150,7 +150,7 @@ def values(answer: Callable[..., Any], shape: tuple[int, ...], *args: Any) -> Te
     """
     found = called(answer, *args)
     try:
-        array = torch.as_tensor(np.asarray(found.detach() if isinstance(found, Tensor) else found))
+        array = torch.as_tensor(np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found))
     except (TypeError, ValueError):
         raise NotYet(f"it gives {kind(found)}, and numbers of shape {shape} are asked for") from None
     if tuple(array.shape) != shape:

@@ -54,7 +54,10 @@ def _block_checks(
         if torch.equal(out, wanted):
             return
         if not out.any():
-            raise NotYet("it returns zeros: nothing carries the input past the layers")
+            raise NotYet(
+                "it returns zeros: no path without weights carries the input past the layers, as one must "
+                "where the shape stays"
+            )
         if torch.equal(out, x):
             raise NotYet(
                 "it returns the input with its negative numbers: the last ReLU comes after the addition"
@@ -64,7 +67,7 @@ def _block_checks(
         raise NotYet("it returns something else than its input; what else is on the shortcut?")
 
     def can_take_away(block: Any) -> None:
-        mine, x = make(block, _CASES[0])[0], torch.rand(8, 16, 8, 8) + 1
+        mine, x = _awake(make(block, _CASES[0])[0]), torch.rand(8, 16, 8, 8) + 1
         if not (mine(x) < x).any():
             raise NotYet("no number gets smaller: a ReLU at the end of the branch lets it only add")
 
@@ -79,7 +82,7 @@ def _block_checks(
             raise NotYet(f"from {case[0]} to {case[1]} channels it has {mine:,} and not {theirs:,}; {hint}")
 
     def learns_everywhere(block: Any) -> None:
-        mine = make(block, _CASES[2])[0]
+        mine = _awake(make(block, _CASES[2])[0])
         mine(torch.randn(4, 16, 8, 8)).square().sum().backward()
         dead = [name for name, p in mine.named_parameters() if p.grad is None or not p.grad.any()]
         if dead:
@@ -108,6 +111,14 @@ def _block_checks(
         ("gradients arrive at every weight", learns_everywhere),
         ("with the original's weights it computes what the original does", computes_the_same),
     )
+
+
+def _awake(module: nn.Module) -> nn.Module:
+    """The module, with numbers in weights that start at zero, as those of a branch's last norm may."""
+    for norm in (m for m in module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)):
+        if norm.weight is not None and not norm.weight.any():
+            nn.init.normal_(norm.weight, std=0.1)
+    return module
 
 
 @torch.no_grad()
@@ -152,7 +163,7 @@ def _unfold_checks() -> tuple[Check, ...]:
             raise NotYet(f"{given} give {found}, not (2, 4, 7, 5)")
 
     def agrees(function: Any) -> None:
-        out, wanted = function(maps, weight), F.conv2d(maps, weight, padding=1)
+        out, wanted = function(maps, weight).detach().cpu().to(maps.dtype), F.conv2d(maps, weight, padding=1)
         if torch.allclose(out, wanted, atol=1e-4):
             return
         if torch.allclose(out, F.conv2d(maps, weight.flip(2, 3), padding=1), atol=1e-4):

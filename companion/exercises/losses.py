@@ -148,7 +148,7 @@ def _nt_xent_checks() -> tuple[Check, ...]:
         compare((number(answer, 3 * a, b, 0.5), nt_xent(a, b, 0.5), {}, said))
 
     def is_stable(answer: Any) -> None:
-        found = torch.as_tensor(answer(a.double(), 30 * a.double(), 0.001)).detach()
+        found = torch.as_tensor(answer(a.double(), 30 * a.double(), 0.001)).detach().cpu()
         if not torch.isfinite(found).all():
             raise NotYet(
                 f"at temperature 0.001 it gives {found.item()}: exponentials of large numbers overflow; take "
@@ -159,14 +159,15 @@ def _nt_xent_checks() -> tuple[Check, ...]:
         compare((found, wanted, {}, said))
 
     def learns(answer: Any) -> None:
-        mine, theirs = (x.clone().requires_grad_() for x in (a, a))
-        out = answer(mine, b, 0.5)
+        mine, theirs = ([x.clone().requires_grad_() for x in (a, b)] for _ in range(2))
+        out = answer(*mine, 0.5)
         if not isinstance(out, Tensor) or out.grad_fn is None:
             raise NotYet("it gives no tensor that gradients could flow back from; is there an `.item()`?")
         out.backward()  # type: ignore[no-untyped-call]
-        nt_xent(theirs, b, 0.5).backward()  # type: ignore[no-untyped-call]
-        arrived = torch.zeros_like(a) if mine.grad is None else mine.grad
-        compare((arrived, theirs.grad, {}, "they differ from the original's; is something detached?"))
+        nt_xent(theirs[0], theirs[1], 0.5).backward()  # type: ignore[no-untyped-call]
+        for own, other in zip(mine, theirs, strict=True):
+            arrived = torch.zeros_like(own) if own.grad is None else own.grad
+            compare((arrived, other.grad, {}, "they differ from the original's; is something detached?"))
 
     return (
         ("it gives a number", is_number),

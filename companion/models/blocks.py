@@ -26,7 +26,10 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 1x1 convolution: one linear layer over the channels, the same at every position; no bias."""
+    """A 1x1 convolution: one linear layer over the channels, the same at every position; no bias.
+
+    With a stride and few channels it is a ``SubsampledConv``, which computes the same.
+    """
     kind = SubsampledConv if stride > 1 and in_channels < 16 else nn.Conv2d
     return kind(in_channels, out_channels, 1, stride=stride, bias=False)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pypdf import PdfReader, PdfWriter
 from pypdf.annotations import Link
-from pypdf.generic import RectangleObject
+from pypdf.generic import NameObject, RectangleObject, TextStringObject
 
 from tools.pdf import join, pages_in_order
 
@@ -53,6 +53,23 @@ def test_links_between_pages_lead_into_the_document() -> None:
         assert links(document, 0) == [2, "https://example.org/", *api]
         assert links(document, 2) == [0]
         assert [entry["/Title"] for entry in document.outline] == ["A", "B"]
+
+
+def test_names_that_pages_have_in_common_are_kept_apart() -> None:
+    def page(pages: int) -> bytes:
+        writer = PdfWriter(io.BytesIO(printed(pages)))
+        writer.add_named_destination("id17", pages - 1)
+        link = Link(rect=RectangleObject((0, 0, 9, 9)), target_page_index=0)
+        link[NameObject("/Dest")] = TextStringObject("id17")
+        writer.add_annotation(0, link)
+        stream = io.BytesIO()
+        writer.write(stream)
+        return stream.getvalue()
+
+    stream = io.BytesIO()
+    join({"a": page(2), "b": page(3)}, {"a": "A", "b": "B"}, SITE).write(stream)
+    document = PdfReader(stream)
+    assert [links(document, number) for number in (0, 2)] == [[1], [4]]
 
 
 def test_the_pages_come_from_the_table_of_contents(tmp_path: Path) -> None:
