@@ -380,3 +380,18 @@ def test_the_data_package_knows_only_its_names():
 
     with pytest.raises(AttributeError, match="load_nothing"):
         companion.data.load_nothing  # noqa: B018
+
+
+def test_what_is_out_of_reach_is_told_from_what_is_here(monkeypatch):
+    from companion.data import reach
+
+    def fetch(dataset):
+        if dataset.name == "california":
+            raise DataError("no source")
+        return f"cache: {dataset.name}"
+
+    monkeypatch.setattr(reach, "fetch", fetch)
+    found = reach.in_reach()
+    assert found["california"] == ""
+    assert found["casting"] == "cache: casting"
+    assert "ocsf-logs" not in found

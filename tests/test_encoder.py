@@ -139,6 +139,13 @@ CELLS = st.one_of(st.none(), st.floats(allow_infinity=False, width=32), st.integ
 TEXTS = st.one_of(st.none(), st.text(max_size=5), st.integers(0, 9), st.booleans())
 
 
+def test_a_value_far_outside_of_training_stays_finite():
+    encoder = TableEncoder(["a"], scaling="standard").fit(pd.DataFrame({"a": [0.0, 1e-36]}))
+    numerical = encoder.transform(pd.DataFrame({"a": [311.0, -1e300]}))[0]
+    assert torch.isfinite(numerical).all()
+    assert numerical[0, 0] > 0 > numerical[1, 0]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(CELLS, CELLS, TEXTS), min_size=1, max_size=30),

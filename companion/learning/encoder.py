@@ -133,7 +133,7 @@ class TableEncoder:
         """The rows as tensors; any number of them, none included.
 
         Returns:
-            float32 (N, ``num_numerical_features``) without NaN, and int64 (N, categorical columns).
+            float32 (N, ``num_numerical_features``), all finite, and int64 (N, categorical columns).
 
         Raises:
             EncoderError: if a column is not there, a number is infinite or no number, or nothing was fitted.
@@ -153,6 +153,8 @@ class TableEncoder:
         shape = (len(frame), 0)
         numerical = np.stack(features, axis=1) if features else np.zeros(shape)
         categorical = np.stack(indices, axis=1) if indices else np.zeros(shape, dtype=np.int64)
+        # a value far outside of a column that hardly varied in training would overflow
+        numerical = np.clip(numerical, *np.array([-1, 1]) * np.finfo(np.float32).max)
         return torch.from_numpy(numerical.astype(np.float32)), torch.from_numpy(categorical)
 
     def _scale(self, values: np.ndarray, fitted: Mapping[str, list[float]]) -> np.ndarray:
