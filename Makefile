@@ -46,7 +46,7 @@ notebooks: $(READY) $(HTML)/index.html
 	@echo "The chapters, executed, are in _build/notebooks."
 
 pdf: $(READY) $(HTML)/index.html
-	$(BIN)/python tools/pdf.py $(HTML) _build/residual-networks-measured.pdf
+	$(BIN)/python -m tools.pdf $(HTML) _build/residual-networks-measured.pdf
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -8,29 +8,20 @@ from threading import Thread
 
 import pytest
 
+from tests.site.test_book import HEADER
 from tools.links import ROOT, addresses, broken_files, fault
 from tools.notebooks import faults, lint_code
 
-CHAPTER = """\
----
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-# A chapter
-
+CHAPTER = (
+    HEADER
+    + """\
 ```{code-cell} ipython3
 import torch
 
 torch.ones(3)
 ```
 """
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Print the built book into one PDF with working links: python tools/pdf.py _build/html book.pdf.
+"""Print the built book into one PDF with working links: python -m tools.pdf _build/html book.pdf.
 
 A browser prints the front page, the chapters and the shorter reference pages, in their order and in the style
 for print; the pages are then joined. Links between them lead to pages of the PDF. Links to what is left out,
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -26,16 +24,10 @@ from pypdf.generic import ArrayObject, DictionaryObject, NameObject, TextStringO
 from tqdm import tqdm
 
 from companion.files import atomic_path
+from tools.browser import READY, launch_options
 
 FRONT = "book/index.html"
 LEFT_OUT = ("reference/api", "reference/contributing", "reference/changelog", "reference/figures")
-READY = """() => {
-    dispatchEvent(new Event("scroll"));
-    for (const image of document.images) image.loading = "eager";
-    return [...document.images].every(image => image.complete)
-        && [...document.querySelectorAll("pre.mermaid")].every(d => d.querySelector("svg"))
-        && document.querySelectorAll("mjx-container").length >= document.querySelectorAll(".math").length;
-}"""
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -59,18 +51,12 @@ def pages_in_order(folder: Path) -> dict[str, str]:
 
 def print_pages(folder: Path, pages: dict[str, str]) -> tuple[dict[str, bytes], str]:
     """Each page as PDF, and the address at which the browser saw the folder."""
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    browser_path = next(filter(None, (shutil.which(name) for name in names if name)), None)
-    if browser_path is None:
-        sys.exit("no Chromium found: install it (apt install chromium), or set CHROMIUM=/path/to/it")
     printed = {}
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         site = f"http://127.0.0.1:{server.server_port}/"
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=browser_path, chromium_sandbox=os.geteuid() != 0
-            )
+            browser = playwright.chromium.launch(**launch_options())
             page = browser.new_page(color_scheme="light")
             for path in tqdm(pages, desc="printing", unit="page", disable=None):
                 page.goto(site + path, wait_until="load")
@@ -140,7 +126,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     pages = pages_in_order(arguments.folder)
-    printed, site = print_pages(arguments.folder, pages)
+    try:
+        printed, site = print_pages(arguments.folder, pages)
+    except FileNotFoundError as error:
+        sys.exit(str(error))
     soup = BeautifulSoup((arguments.folder / FRONT).read_text("utf8"), "html.parser")
     canonical = soup.select_one("link[rel=canonical]")
     public = str(canonical["href"]).removesuffix(FRONT) if canonical else ""

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import io
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,9 @@ import pytest
 from book_assets import AXE, vendor
 from playwright.async_api import Browser, Page, Request, async_playwright
 
+from tools.browser import READY
+from tools.browser import launch_options as browser_options
+
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 PICTURES = ROOT / "_build" / "screenshots"
@@ -28,14 +30,6 @@ WIDTHS = (1280, 390)
 AT_ONCE = 3  # pages open at the same time
 AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 
-READY = """() => {
-    dispatchEvent(new Event("scroll")); // what waits for the reader is fetched
-    for (const image of document.images) image.loading = "eager";
-    const whole = [...document.images].every(image => image.complete);
-    const drawn = [...document.querySelectorAll("pre.mermaid")].every(d => d.querySelector("svg"));
-    const formulas = document.querySelectorAll(".math").length;
-    return whole && drawn && document.querySelectorAll("mjx-container").length >= formulas;
-}"""
 # what a change of the width sets in motion has come to rest
 SETTLED = """async () => {
     await document.fonts.ready;
@@ -217,20 +211,12 @@ def serving(folder: Path, prefix: str = "/") -> Iterator[str]:
 # ---------------------------------------------------------------- the browser
 
 
-def chromium() -> str:
-    """The path of the browser."""
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, (shutil.which(name) for name in names if name)), None)
-    if found is None:
-        pytest.exit("no Chromium found: install it (apt install chromium), or set CHROMIUM=/path/to/it", 1)
-    return found
-
-
 def launch_options() -> dict[str, Any]:
     """How the browser is started."""
-    flags = ["--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-component-update"]
-    # its sandbox does not work for root
-    return {"executable_path": chromium(), "args": flags, "chromium_sandbox": os.geteuid() != 0}
+    try:
+        return browser_options()
+    except FileNotFoundError as error:
+        pytest.exit(str(error), 1)
 
 
 class Visitor:
