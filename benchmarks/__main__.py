@@ -18,13 +18,11 @@ from torchvision import transforms
 from benchmarks import casting
 from benchmarks.turns import medians
 from companion.compute import describe_hardware, pick_compute
-from companion.learning.augment import normalise, random_shift_flip
-from companion.learning.config import FitConfig
-from companion.learning.loop import fit
-from companion.learning.objectives import ImageClassification
-from companion.learning.tables import TableObjective
-from companion.models.cifar_resnet import CifarResNet
+from companion.models.resnet import CifarResNet
 from companion.models.tabular import TabularResNet
+from companion.objectives.classification import ImageClassification, normalize, random_shift_flip
+from companion.objectives.tables import TableObjective
+from companion.training import FitConfig, fit
 
 BATCH = 128
 ROWS = ("training step, net for tables", "embedding")
@@ -114,7 +112,7 @@ def input_pipeline(num_workers: int, num_images: int = 5000, repeats: int = 10) 
     def ours() -> None:
         for _ in range(repeats):
             for chosen in torch.randperm(num_images).split(BATCH):
-                normalise(random_shift_flip(images.index_select(0, chosen)), MEAN, STD)
+                normalize(random_shift_flip(images.index_select(0, chosen)), MEAN, STD)
 
     def theirs() -> None:
         for _ in loader:

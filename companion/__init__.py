@@ -1,7 +1,7 @@
 """The tested package behind the book "Residual Networks, Measured".
 
 Floors, from the ground up: :mod:`companion.compute`; ``companion.data`` and ``companion.models``;
-``companion.learning``; ``companion.experiments``; the command line and the chapters. Imports only go
+``companion.training``; ``companion.experiments``; the command line and the chapters. Imports only go
 down, and importing the package itself does nothing.
 """
 

@@ -108,7 +108,7 @@ CARDS: dict[str, CardText] = {
             "A one-dimensional residual encoder, a latent vector and a mirrored decoder. It learns to "
             "reconstruct "
             "normal windows; what it reconstructs badly is flagged. The code is "
-            "`companion.waveforms.ResNetAE`."
+            "`companion.estimators.waveforms.ResNetAE`."
         ),
         intended=(
             "Teaching, and as a starting point for detectors of unusual windows in signals of one's own, "
@@ -162,7 +162,7 @@ CARDS: dict[str, CardText] = {
         description=(
             "A residual net of three blocks with one output, the logit of a fault. It takes images of 32x48 "
             "pixels in colour. The score is the mean logit of an image and its mirror image. The code is "
-            "`companion.models.resnet.ResNet` and `companion.learning.faults.FaultDiscrimination`."
+            "`companion.models.resnet.ResNet` and `companion.objectives.reconstruction.FaultDiscrimination`."
         ),
         intended=(
             "Teaching, and as a recipe for detectors that are fitted to images of one's own line, to known "

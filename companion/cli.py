@@ -172,8 +172,8 @@ def card(
 ) -> None:
     """Make the model card of a recorded run, in the format of the Hugging Face hub."""
     with errors_as_messages():
-        from companion.card import model_card
         from companion.files import atomic_path
+        from companion.model_cards import model_card
         from companion.runs import load_run
 
         text = model_card(load_run(run_name))

@@ -137,7 +137,7 @@ def fit_events(
         from companion.data.events import ENTITY_COLUMNS
         from companion.data.ocsf import ReadReport
         from companion.data.sessions import SESSION_COLUMNS
-        from companion.events import EventDetector
+        from companion.estimators.events import EventDetector
 
         check_writable(out)
         checkpoint = out.with_name(f".{out.name}.checkpoint")
@@ -200,7 +200,7 @@ def score_events(
     with errors_as_messages():
         from companion.compute import pick_compute
         from companion.data.ocsf import ReadReport
-        from companion.events import EventDetector
+        from companion.estimators.events import EventDetector
 
         if explain and not top:
             top = SHOWN

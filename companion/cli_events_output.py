@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from companion.data.ocsf import ReadReport
     from companion.detection.drift import FieldDrift
-    from companion.event_report import Explanation
+    from companion.estimators.event_report import Explanation
 
 SCORE_ENDINGS = (".parquet", ".csv")
 SHOWN = 10

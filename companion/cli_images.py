@@ -12,7 +12,7 @@ from companion.cli_common import check_writable, errors_as_messages
 
 if TYPE_CHECKING:
     from companion.data.images import FaultImages, ImageSet, Skipped
-    from companion.images import ImageAE
+    from companion.estimators.images import ImageAE
 
 SHOWN = 10
 """How many of a long list are printed."""
@@ -94,7 +94,7 @@ def check_normal(folder: Path, known: Path | None = None) -> None:
 
 
 def with_bar(
-    paths: Sequence[Path], label: str, size: tuple[int, int], colour: bool, batch: int = BATCH
+    paths: Sequence[Path], label: str, size: tuple[int, int], color: bool, batch: int = BATCH
 ) -> Iterator[tuple[list[Path], ImageSet, tuple[Skipped, ...]]]:
     """Images batch by batch with their paths, and a progress bar on standard error if that is a terminal."""
     from tqdm.auto import tqdm
@@ -103,14 +103,14 @@ def with_bar(
 
     done = 0
     with tqdm(total=len(paths), desc=label, unit="file", unit_scale=True, disable=None) as bar:
-        for images, unread in image_batches(paths, size, colour, batch):
+        for images, unread in image_batches(paths, size, color, batch):
             count = len(images) + len(unread)
             yield list(paths[done : done + count]), images, unread
             done += count
             bar.update(count)
 
 
-def read_sample(folder: Path, size: tuple[int, int], colour: bool, most: int, seed: int) -> Sample:
+def read_sample(folder: Path, size: tuple[int, int], color: bool, most: int, seed: int) -> Sample:
     """Distinct images of a folder: all, or if there are more than ``most``, so many.
 
     Which ones, their names and the seed decide, in an order of hashes; of copies one is taken.
@@ -135,7 +135,7 @@ def read_sample(folder: Path, size: tuple[int, int], colour: bool, most: int, se
     skipped: list[Skipped] = []
     seen: set[str] = set()
     copies = 0
-    for _, images, unread in with_bar(chosen, "reading", size, colour):
+    for _, images, unread in with_bar(chosen, "reading", size, color):
         skipped += [Skipped(shown_name(each.name, folder), each.reason) for each in unread]
         distinct = images.distinct()
         fresh = torch.tensor([value not in seen for value in distinct.hashes], dtype=torch.bool)
@@ -203,7 +203,7 @@ def fit_images(
     size: Annotated[
         str, typer.Option(help=f"Height x width that images are brought to; {DIVISOR} divides both.")
     ] = "64x64",
-    grey: Annotated[bool, typer.Option("--grey/--colour", help="Learn grey values or colours.")] = False,
+    gray: Annotated[bool, typer.Option("--gray/--color", help="Learn grey values or colours.")] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images, at most.")] = 30,
     latent: Annotated[int, typer.Option(min=1, help="Numbers in the latent vector.")] = 64,
     known: Annotated[
@@ -242,8 +242,8 @@ def fit_images(
     with errors_as_messages():
         from companion.compute import pick_compute
         from companion.data.images import read_images, split_images
-        from companion.images import ImageAE
-        from companion.learning.faults import STILL, Camera
+        from companion.estimators.images import ImageAE
+        from companion.objectives.reconstruction import STILL, Camera
 
         sides = parse_size(size)
         blocks = parse_scales(scales, sides)
@@ -253,12 +253,12 @@ def fit_images(
         check_normal(folder, known)
         check_writable(out)
         compute = pick_compute(device, "float32")
-        normal = read_sample(folder, sides, not grey, most, seed)
+        normal = read_sample(folder, sides, not gray, most, seed)
         tell_skipped(normal.skipped, folder)
-        none = read_images([], sides, not grey)[0]
+        none = read_images([], sides, not gray)[0]
         anomalies = none
         if known is not None:
-            anomalies, unread, *_ = read_sample(known, sides, not grey, most, seed)
+            anomalies, unread, *_ = read_sample(known, sides, not gray, most, seed)
             tell_skipped(unread, known)
         parts = split_images(
             normal.images, anomalies, none, name=folder.name, source=str(folder), digest="",
@@ -295,7 +295,7 @@ def fit_images(
             print(f"copies of known anomalies, left out: {len(parts.skipped):,}")
         learned = len(model.history_.train["loss"]) * min(model.batch_size, len(learn))
         print(
-            f"learned from {len(learn):,} images of {size} {'grey' if grey else 'colour'} pixels, "
+            f"learned from {len(learn):,} images of {size} {'grey' if gray else 'colour'} pixels, "
             f"held out {len(held):,}; {learned / model.history_.seconds:,.0f} images/s in training"
         )
         print(f"{verdict}\nwritten to {out}")
@@ -323,7 +323,8 @@ def score_images(
 
         from companion.compute import pick_compute
         from companion.data.images import find_images
-        from companion.detection.pictures import image_scores
+        from companion.detection.anomaly_maps import image_scores
+        from companion.estimators.images import ImageAE
         from companion.files import atomic_folder
         from companion.image_report import (
             COLUMNS,
@@ -334,7 +335,6 @@ def score_images(
             shown_name,
             write_page,
         )
-        from companion.images import ImageAE
 
         detector = ImageAE.load(model, pick_compute(device, "float32"))
         check_report_folder(out)

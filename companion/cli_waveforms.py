@@ -192,7 +192,7 @@ def fit_waveforms(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the windows, at most.")] = 50,
     bottleneck: Annotated[int, typer.Option(min=1, help="Numbers in the latent vector.")] = 8,
     depth: Annotated[int, typer.Option(min=1, help="How often the length is halved.")] = 4,
-    standardise: Annotated[str, typer.Option(help="window, channel or none.")] = "window",
+    standardize: Annotated[str, typer.Option(help="window, channel or none.")] = "window",
     validation: Annotated[float, typer.Option(help="The share that is held out.")] = 0.2,
     fpr: Annotated[
         float, typer.Option(help="The false-positive rate that the threshold should keep.")
@@ -204,7 +204,7 @@ def fit_waveforms(
     with errors_as_messages():
         from companion.compute import pick_compute
         from companion.detection.thresholds import ThresholdError
-        from companion.waveforms import ResNetAE
+        from companion.estimators.waveforms import ResNetAE
 
         if not 0 < validation < 1:
             raise ValueError(f"--validation is a share between 0 and 1, not {validation}")
@@ -213,7 +213,7 @@ def fit_waveforms(
         learn, held = hold_out(read_windows(file, length, stride, columns, header), validation, seed)
         model = ResNetAE(
             channels=learn.shape[1], depth=depth, bottleneck=bottleneck, seed=seed,
-            standardise=standardise,  # type: ignore[arg-type]
+            standardize=standardize,  # type: ignore[arg-type]
         )  # fmt: skip
         compute = pick_compute(device, "float32")
         model.fit(learn, epochs=epochs, validation=held, compute=compute, progress=file.name)
@@ -251,7 +251,7 @@ def score_waveforms(
 
         from companion.compute import pick_compute
         from companion.data.windows import Windows
-        from companion.waveforms import ResNetAE
+        from companion.estimators.waveforms import ResNetAE
 
         detector = ResNetAE.load(model, pick_compute(device, "float32"))
         found = read_windows(file, detector.length_ if series else None, stride, columns, header)

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 # Okabe and Ito's palette, told apart with any colour vision
-BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
-COLOURS = {"plain": VERMILLION, "resnet": BLUE, "preact": GREEN}
+BLUE, VERMILLION, GREEN, PURPLE, GRAY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
+COLORS = {"plain": VERMILLION, "resnet": BLUE, "preact": GREEN}
 LINES = {20: (0, (4, 1.5)), 32: (0, (1, 1)), 44: (0, (5, 1, 1, 1)), 56: "solid", 110: (0, (8, 2))}
 
 
@@ -33,7 +33,7 @@ def use_style() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
-            "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, GREY]),
+            "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, GRAY]),
             "grid.color": "#dddddd",
             "grid.linewidth": 0.7,
             "legend.frameon": False,
@@ -52,7 +52,7 @@ def net_style(net: str) -> dict[str, Any]:
     Depths that the book does not use are drawn solid.
     """
     kind, _, depth = net.partition("-")
-    return {"color": COLOURS[kind], "linestyle": LINES.get(int(depth), "solid")}
+    return {"color": COLORS[kind], "linestyle": LINES.get(int(depth), "solid")}
 
 
 def net_label(net: str) -> str:
@@ -154,9 +154,9 @@ def draw_windows(ax: Axes, size: int, kernel: int, stride: int, padding: int) ->
             inside = 0 <= x < size and 0 <= y < size
             face = "#cfe3f1" if inside else "#f4f4f4"
             ax.add_patch(Rectangle((x, y), 1, 1, facecolor=face, edgecolor="#999999", linewidth=0.6))
-    for step, colour in enumerate((VERMILLION, GREEN)):  # where the window stands first, and next
+    for step, color in enumerate((VERMILLION, GREEN)):  # where the window stands first, and next
         corner = (-padding + step * stride + 0.06 * step, -padding + 0.06 * step)
-        window = Rectangle(corner, kernel, kernel, fill=False, edgecolor=colour, linewidth=2.2)
+        window = Rectangle(corner, kernel, kernel, fill=False, edgecolor=color, linewidth=2.2)
         window.set_linestyle("dashed" if step else "solid")
         ax.add_patch(window)
     ax.set(xlim=(-padding - 0.3, size + padding + 0.3), ylim=(size + padding + 0.3, -padding - 0.3))
@@ -168,7 +168,7 @@ def draw_windows(ax: Axes, size: int, kernel: int, stride: int, padding: int) ->
 def mark_synthetic(ax: Axes, synthetic: bool) -> None:
     """Say inside the figure that the data were generated, where they were."""
     if synthetic:
-        ax.set_title("synthetic stand-in data", fontsize=9, color=GREY, loc="right")
+        ax.set_title("synthetic stand-in data", fontsize=9, color=GRAY, loc="right")
 
 
 def plot_nets(

@@ -1,13 +1,15 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading those of others with care."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -80,3 +82,48 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+class StateError(RuntimeError):
+    """A saved state that cannot be used; the message says what to do."""
+
+
+def save_state(path: Path, kind: str, **state: Any) -> None:
+    """Write tensors, numbers, text, and lists and dicts of them to one file, in one piece.
+
+    Args:
+        path: of the file.
+        kind: what the file holds, with its version; :func:`load_state` asks for the same.
+        state: strides of tensors come back, too, which matters for equality to the last bit.
+    """
+    import torch
+
+    with atomic_path(path) as part:
+        torch.save({"kind": kind} | state, part)
+
+
+def load_state(path: Path, kind: str) -> dict[str, Any]:
+    """Read what :func:`save_state` wrote, onto the CPU; no code in the file is run.
+
+    Raises:
+        StateError: if the file is missing, damaged or of another kind.
+    """
+    import torch
+
+    try:
+        with zipfile.ZipFile(
+            path
+        ) as archive:  # what is stored without compression is no larger than the file
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise StateError(f"{path} is compressed, which no file of this package is")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise StateError(f"there is no file {path}") from error
+    except StateError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of the two readers
+        raise StateError(f"{path} is damaged, or no file of this package: {error}") from error
+    if not isinstance(state, dict) or state.get("kind") != kind:
+        found = state.get("kind") if isinstance(state, dict) else None
+        raise StateError(f"{path} holds {found or 'something else'}, not {kind}")
+    return state

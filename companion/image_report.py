@@ -190,8 +190,8 @@ class Findings:
 @cache
 def _palette() -> np.ndarray:
     """The colours of the error maps, uint8 (256, 3)."""
-    colours: np.ndarray = mpl.colormaps["inferno"](np.arange(256), bytes=True)
-    return np.ascontiguousarray(colours[:, :3])
+    colors: np.ndarray = mpl.colormaps["inferno"](np.arange(256), bytes=True)
+    return np.ascontiguousarray(colors[:, :3])
 
 
 def _data_uri(picture: Image.Image) -> str:

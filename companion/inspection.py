@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
-from companion.learning.objectives import ImageClassification
+from companion.objectives.classification import ImageClassification
 
 
 class ImageError(ValueError):

@@ -1,4 +1,6 @@
-"""Golden numbers: every experiment at smoke scale, one thread, float32. ``python -m tests.golden [NAME ...]`` writes them.
+"""Golden numbers: every experiment at smoke scale, one thread, float32.
+
+``python -m tests.golden [NAME ...]`` writes them.
 
 They hold on one machine with one set of libraries only, so the file says which; a guard while code moves.
 """
@@ -24,14 +26,18 @@ TIMED = ("table_cost", "casting_size")  # their metrics are times; only the name
 
 def machine() -> str:
     """What the last digits depend on."""
-    return f"{describe_hardware(torch.device('cpu'))}; torch {metadata.version('torch')}; {platform.machine()}"
+    return (
+        f"{describe_hardware(torch.device('cpu'))}; torch {metadata.version('torch')}; {platform.machine()}"
+    )
 
 
 def measure(name: str) -> dict[str, float | None]:
     """The metrics of one experiment, seed 0."""
     torch.set_num_threads(1)
     experiment = get_experiment(name)
-    result = experiment.run(experiment.config("smoke"), 0, Context(Compute(torch.device("cpu"), None), progress=False))
+    result = experiment.run(
+        experiment.config("smoke"), 0, Context(Compute(torch.device("cpu"), None), progress=False)
+    )
     return {key: None if name in TIMED else value for key, value in sorted(result.metrics.items())}
 
 
@@ -41,5 +47,7 @@ if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:
         start = time.perf_counter()
         golden["metrics"][name] = measure(name)
-        print(f"{name}: {len(golden['metrics'][name])} metrics, {time.perf_counter() - start:.1f} s", flush=True)
+        print(
+            f"{name}: {len(golden['metrics'][name])} metrics, {time.perf_counter() - start:.1f} s", flush=True
+        )
     PATH.write_text(json.dumps(golden, indent=0, sort_keys=True) + "\n", encoding="utf8")

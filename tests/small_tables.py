@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from companion.data.tabular import synthetic_table
+from companion.data.tables import synthetic_table
 
 SMALL_TABLES = {
     "adult": lambda: synthetic_table("adult", 400, num_categorical=2, num_classes=2),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as oracle
 
-from companion.learning.augment import normalise, random_cutout, random_shift_flip
+from companion.objectives.classification import normalize, random_cutout, random_shift_flip
 
 
 def images_of(n: int, channels: int, height: int, width: int) -> torch.Tensor:
@@ -77,12 +77,12 @@ def test_normalise_equals_torchvisions():
     images = images_of(2, 3, 5, 5)
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
     expected = oracle.normalize(images.float() / 255, mean.tolist(), std.tolist())
-    torch.testing.assert_close(normalise(images, mean, std), expected)
+    torch.testing.assert_close(normalize(images, mean, std), expected)
 
 
 def test_images_that_are_already_scaled_are_refused():
     with pytest.raises(TypeError, match="uint8"):
-        normalise(torch.rand(1, 3, 4, 4), torch.zeros(3), torch.ones(3))
+        normalize(torch.rand(1, 3, 4, 4), torch.zeros(3), torch.ones(3))
 
 
 def test_cutout_zeroes_one_square_of_each_image():

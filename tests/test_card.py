@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
-from companion.card import CardError, model_card
 from companion.card_texts import CARDS
 from companion.data.casting import load_casting
 from companion.experiments import get_experiment
+from companion.model_cards import CardError, model_card
 from companion.runs import DataInfo, RecordedRun, RunError, SeedResult, load_run
 from tests.test_cli import call
 

@@ -62,7 +62,7 @@ def cached() -> list[str]:
 
 
 def test_the_archive_becomes_splits_without_common_images(mirror):
-    data = load_casting((16, 24), colour=True)
+    data = load_casting((16, 24), color=True)
     parts = [data.train, data.validation, data.tuning, data.development, data.test]
     assert [len(part) for part in parts] == [32, 8, 60, 132, 528]
     assert [int(part.labels.sum()) for part in parts] == [0, 0, 60, 12, 48]
@@ -89,7 +89,7 @@ def test_the_second_time_comes_from_the_cache(mirror):
     assert first.skipped == again.skipped
     assert first.source == again.source
     casting.verify()
-    assert load_casting((8, 8), colour=True).train.images.shape[1:] == (3, 8, 8)
+    assert load_casting((8, 8), color=True).train.images.shape[1:] == (3, 8, 8)
 
 
 def test_a_damaged_cache_is_got_again(mirror):
@@ -111,7 +111,7 @@ def test_out_of_reach_means_synthetic_and_says_so(mirror, monkeypatch):
     (mirror / "casting.tar.gz").unlink()
     monkeypatch.setattr(casting, "synthetic_archive", lambda: synthetic_archive((10, 12)))
     with pytest.warns(UserWarning, match="SYNTHETIC"):
-        data = load_casting((10, 12), colour=True)
+        data = load_casting((10, 12), color=True)
     assert data.synthetic
     assert cached() == []
     assert len(data.train) + len(data.validation) == sum(COUNTS["train"].values())
@@ -214,7 +214,7 @@ def test_the_real_images_are_what_was_counted(monkeypatch):
     items, lost = casting.archive_items(files)
     assert (len(items), lost) == (13_948, [])
     assert sum(label for name, label, _ in items if name.startswith("test")) == 129
-    few, unread = casting.read_images(items[::500], (28, 48), colour=True)
+    few, unread = casting.read_images(items[::500], (28, 48), color=True)
     assert (len(few), unread) == (28, ())
     tests = [
         (label, hashlib.sha256(content()).hexdigest()) for name, label, content in items if "test/" in name

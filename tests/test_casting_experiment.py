@@ -15,9 +15,9 @@ from companion.data.casting_synthetic import synthetic_moulds
 from companion.data.images import FaultImages, ImageSet, split_images
 from companion.experiments import casting, casting_size, casting_systems, get_experiment
 from companion.experiments.base import Context
-from companion.experiments.casting_systems import COLOUR, GREY, Fitted, Views, together
-from companion.learning.loop import History
+from companion.experiments.casting_systems import COLOR, GRAY, Fitted, Views, together
 from companion.models.cost import multiply_adds
+from companion.training import History
 
 CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
 PARTS = ("train", "validation", "known", "held", "development", "test")
@@ -27,7 +27,7 @@ AREAS = [f"{area}{end}" for area in ("roc_auc", "pr_auc") for end in ("", "_low"
 
 def folder(seed: int, **counts: int) -> ImageSet:
     """Generated moulds of some kinds in colour, the first image of every kind twice."""
-    kinds = {kind: synthetic_moulds(kind, count, COLOUR, seed) for kind, count in counts.items()}
+    kinds = {kind: synthetic_moulds(kind, count, COLOR, seed) for kind, count in counts.items()}
     images = torch.cat([torch.cat([each, each[:1]]) for each in kinds.values()])
     labels = [int(kind in ("spill", "empty")) for kind, each in kinds.items() for _ in range(len(each) + 1)]
     names = tuple(f"{seed}/{place}" for place in range(len(images)))
@@ -35,15 +35,15 @@ def folder(seed: int, **counts: int) -> ImageSet:
     return ImageSet(images, torch.tensor(labels), names, hashes)
 
 
-def few_images(size: tuple[int, int], colour: bool = False) -> FaultImages:
+def few_images(size: tuple[int, int], color: bool = False) -> FaultImages:
     """In the place of ``load_casting``: the same images in either size, as a real loader gives them."""
     folders = folder(1, normal=90), folder(2, spill=24), folder(3, normal=50, moved=12, spill=12, empty=12)
-    if not colour:
-        folders = tuple(replace(each, images=grey(each.images, size)) for each in folders)
+    if not color:
+        folders = tuple(replace(each, images=gray(each.images, size)) for each in folders)
     return split_images(*folders, name="few", source="generated", digest="", synthetic=True)
 
 
-def grey(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def gray(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(images.float().mean(dim=1, keepdim=True), size=size).round().to(torch.uint8)
 
 
@@ -79,7 +79,7 @@ def scores(data):
 
 
 def pixels(views: Views) -> list[bytes]:
-    return [image.numpy().tobytes() for image in views.colour]
+    return [image.numpy().tobytes() for image in views.color]
 
 
 # ---------------------------------------------------------------- the data
@@ -100,11 +100,11 @@ def test_both_views_show_the_same_images_in_the_same_order(data):
     for part in (*PARTS, "whole"):
         views = getattr(data, part)
         assert len(views) == len(data.labels[part])
-        assert views.colour.shape[1:] == (3, *COLOUR)
-        assert torch.equal(views.grey, grey(views.colour, GREY))
+        assert views.color.shape[1:] == (3, *COLOR)
+        assert torch.equal(views.gray, gray(views.color, GRAY))
     batches = list(data.train.batches(50))
     assert sum(map(len, batches)) == len(data.train)
-    assert torch.equal(torch.cat([batch.colour for batch in batches]), data.train.colour)
+    assert torch.equal(torch.cat([batch.color for batch in batches]), data.train.color)
 
 
 def test_normal_parts_and_known_faults_are_what_their_names_say(data):
@@ -176,10 +176,10 @@ def test_a_detector_is_judged_by_these_metrics(data, config, scores):
 
 def test_two_scores_are_added_in_units_of_normals(data):
     def mean(views):
-        return views.colour.double().mean(dim=(1, 2, 3)).numpy()
+        return views.color.double().mean(dim=(1, 2, 3)).numpy()
 
     def spread(views):
-        return views.colour.double().std(dim=(1, 2, 3)).numpy()
+        return views.color.double().std(dim=(1, 2, 3)).numpy()
 
     first, second = Fitted(mean, History()), Fitted(spread, History())
     both = together(first, second, data.validation).score(data.test)
@@ -220,7 +220,7 @@ def test_the_first_steps_are_those_of_the_run(result, data, config):
 
 
 def test_the_memory_is_the_same_for_the_same_seed(data, config):
-    few = Views(data.test.grey[:10], data.test.colour[:10])
+    few = Views(data.test.gray[:10], data.test.color[:10])
     first, again, other = (
         casting_systems.fit_memory(config, data, seed, CONTEXT).score(few) for seed in (0, 0, 1)
     )
@@ -231,11 +231,11 @@ def test_the_memory_is_the_same_for_the_same_seed(data, config):
 def test_another_kind_of_map_is_for_one_score_only(data, config):
     model = casting_systems.moved_autoencoder(config, 0)
     casting_systems.fit_autoencoder(model, "moved", 1, data, CONTEXT)
-    few = Views(data.test.grey[:10], data.test.colour[:10])
-    own = model.score(few.colour)
+    few = Views(data.test.gray[:10], data.test.color[:10])
+    own = model.score(few.color)
     other = casting_systems.error_scores(model, "mse", (1,))(few)
     assert not np.allclose(other, own)
-    np.testing.assert_array_equal(model.score(few.colour), own)
+    np.testing.assert_array_equal(model.score(few.color), own)
 
 
 # ---------------------------------------------------------------- what size is worth
@@ -260,7 +260,7 @@ def test_equal_compute_is_equal_within_one_step_and_equal_time_too(data, small, 
     assert abs(gap) <= small.batch_size * cost["small"] / 2
     assert metrics["small-compute.steps"] > metrics["large.steps"] == small.num_steps
     assert metrics["small-time.steps"] == metrics["conv-time.steps"] == 3
-    sides = casting_size.FULL_SIZE[0] // GREY[0]
+    sides = casting_size.FULL_SIZE[0] // GRAY[0]
     assert metrics["large.full_size_multiply_adds"] == pytest.approx(sides**2 * cost["large"])
 
 
@@ -269,7 +269,7 @@ def test_the_cost_of_the_chapters_nets_is_counted_on_them():
     with torch.device("meta"):
         net = casting_size.build(config, "large", 0)
     assert net.count_parameters() == 23_836_257
-    assert multiply_adds(net, (2, 1, *GREY)) == 2 * multiply_adds(net, (1, 1, *GREY))
+    assert multiply_adds(net, (2, 1, *GRAY)) == 2 * multiply_adds(net, (1, 1, *GRAY))
 
 
 def test_the_seconds_of_a_step_leave_out_those_of_the_start(small, monkeypatch):

@@ -12,8 +12,8 @@ import pytest
 from nbclient import NotebookClient
 
 from companion import figures
-from companion.chapter import glue, mean_and_spread, provenance, show_source, table
 from companion.models.blocks import BasicResidualBlock
+from companion.notebook import glue, mean_and_spread, provenance, show_source, table
 from companion.runs import load_run
 
 BOOK = Path(__file__).parents[1] / "book"

@@ -7,8 +7,7 @@ from torchvision.models.resnet import BasicBlock
 
 from companion.compute import seed_everything
 from companion.models.blocks import BasicResidualBlock, PreActResidualBlock, ZeroPadShortcut
-from companion.models.cifar_resnet import CifarResNet, deepen, make_identity
-from companion.models.resnet import count_parameters
+from companion.models.resnet import CifarResNet, count_parameters, deepen, make_identity
 
 # He et al. 2016, table 6, in millions
 PUBLISHED = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}

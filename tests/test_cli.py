@@ -148,7 +148,7 @@ def test_info_says_what_would_be_used():
 
 def test_images_are_classified(tmp_path, monkeypatch):
     from companion.experiments import classifier
-    from companion.learning.objectives import ImageClassification
+    from companion.objectives.classification import ImageClassification
 
     objective = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
     model = classifier.build("resnet9-4").eval()

@@ -11,7 +11,7 @@ import pytest
 from companion import cli_events, cli_events_output
 from companion.compute import pick_compute
 from companion.data.ocsf import read_events
-from companion.events import EventDetector
+from companion.estimators.events import EventDetector
 from tests.test_cli import call
 
 FAST = ("--steps", "2", "--fpr", "0.02", "--device", "cpu", "--chunk-rows", "300")

@@ -18,11 +18,11 @@ from companion.cli_images import check_normal, parse_scales, parse_size, read_sa
 from companion.data.casting_synthetic import synthetic_moulds
 from companion.data.images import Skipped, decode_thumbnail, find_images, read_images
 from companion.data.sources import DataError
+from companion.estimators.images import ImageAE
 from companion.files import atomic_folder
 from companion.image_report import Findings, check_report_folder, histogram_svg, map_uri
-from companion.images import ImageAE
-from companion.learning.checkpoint import save_weights
-from companion.learning.faults import STILL
+from companion.objectives.reconstruction import STILL
+from companion.training import save_weights
 from tests.test_cli import call
 
 SIZE = (16, 24)
@@ -91,7 +91,7 @@ def test_images_are_learned_scored_and_shown(tmp_path, model):
     assert list(table[0]) == ["file", "score", "flagged", "error"]
     detector = ImageAE.load(model)
     items = [(str(p), 0, p.read_bytes) for p in find_images(folder)]
-    images, unread = read_images(items, SIZE, colour=True)
+    images, unread = read_images(items, SIZE, color=True)
     scored = [row for row in table if not row["error"]]
     np.testing.assert_allclose([float(row["score"]) for row in scored], detector.score(images.images), 1e-5)
     assert [row["flagged"] == "1" for row in scored] == [
@@ -108,7 +108,7 @@ def test_images_are_learned_scored_and_shown(tmp_path, model):
 
 
 def test_the_model_scores_as_an_estimator_made_by_hand(normal, tmp_path):
-    told = good("fit", "images", normal, "--out", tmp_path / "m", "--grey", "--still", "--scales", "2", *FAST)
+    told = good("fit", "images", normal, "--out", tmp_path / "m", "--gray", "--still", "--scales", "2", *FAST)
     assert "no threshold: a false-positive rate of 0.01 needs at least 99" in told
     detector = ImageAE.load(tmp_path / "m")
     assert detector.shape_ == (1, *SIZE)
@@ -169,9 +169,7 @@ def test_a_stopped_training_continues(normal, tmp_path, monkeypatch, model):
         assert result.exit_code == 1
     assert (tmp_path / ".m.checkpoint").is_file()
     good("fit", "images", normal, "--out", tmp_path / "m", "--fpr", 0.1, "--resume", *FAST)
-    images = read_images([(p.name, 0, p.read_bytes) for p in find_images(normal)], SIZE, colour=True)[
-        0
-    ].images
+    images = read_images([(p.name, 0, p.read_bytes) for p in find_images(normal)], SIZE, color=True)[0].images
     whole, again = ImageAE.load(model), ImageAE.load(tmp_path / "m")
     assert np.array_equal(again.score(images), whole.score(images))
     assert again.threshold_ == whole.threshold_

@@ -10,7 +10,7 @@ import pytest
 
 from companion.cli_waveforms import hold_out, read_numbers, read_windows
 from companion.data.windows import cut_windows
-from companion.waveforms import ResNetAE
+from companion.estimators.waveforms import ResNetAE
 from tests.test_cli import call
 from tests.test_waveforms import waves
 
@@ -151,7 +151,7 @@ def test_mistakes_end_with_status_1_and_a_message(tmp_path):
         ((*fit, tmp_path / "short.npy", *out), "depth=3"),
         ((*fit, tmp_path / "short.npy", *out, "--validation", 1), "--validation"),
         ((*fit, tmp_path / "short.npy", *out, "--fpr", 0), "--fpr"),
-        ((*fit, tmp_path / "short.npy", *out, "--standardise", "rows"), "standardise"),
+        ((*fit, tmp_path / "short.npy", *out, "--standardize", "rows"), "standardise"),
         ((*score, tmp_path / "few.npy", *out, "--model", tmp_path / "model"), "not a readable"),
     ]:
         result = call(*map(str, arguments))

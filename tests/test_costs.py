@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from companion.detection.costs import operating_points
-from companion.detection.thresholds import ThresholdError
+from companion.detection.thresholds import ThresholdError, operating_points
 
 
 def test_every_point_is_what_counting_gives():

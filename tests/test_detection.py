@@ -22,7 +22,7 @@ from companion.detection.metrics import (
 )
 from companion.detection.simple import (
     MeanDistance,
-    NeighbourDistance,
+    NeighborDistance,
     PcaReconstruction,
     matrix_profile_scores,
 )
@@ -283,7 +283,7 @@ def test_impossible_alarms_are_refused():
 
 # ---------------------------------------------------------------- simple detectors
 
-DETECTORS = [MeanDistance, PcaReconstruction, NeighbourDistance]
+DETECTORS = [MeanDistance, PcaReconstruction, NeighborDistance]
 
 
 def waves(count, seed, channels=None):
@@ -323,17 +323,17 @@ def test_the_simple_scores_by_hand():
         PcaReconstruction(2, "none").fit(train).score(test), (residual**2).mean(axis=1), rtol=1e-4
     )
     distances = np.sort(np.linalg.norm(test[:, None] - train[None], axis=2), axis=1)[:, :3].mean(axis=1)
-    np.testing.assert_allclose(NeighbourDistance(3, "none").fit(train).score(test), distances, rtol=1e-5)
+    np.testing.assert_allclose(NeighborDistance(3, "none").fit(train).score(test), distances, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: PcaReconstruction(0), "component"),
-        (lambda: NeighbourDistance(0), "neighbour"),
+        (lambda: NeighborDistance(0), "neighbour"),
         (lambda: MeanDistance("rows"), "standardise"),
         (lambda: PcaReconstruction(7).fit(np.random.default_rng(0).normal(size=(9, 6))), "7 components"),
-        (lambda: NeighbourDistance(3).fit(np.zeros((2, 6))), "at least 3"),
+        (lambda: NeighborDistance(3).fit(np.zeros((2, 6))), "at least 3"),
         (lambda: MeanDistance().fit(np.full((2, 6), np.nan)), "no number"),
     ],
 )

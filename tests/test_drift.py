@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from companion.detection.drift import DriftError, DriftTracker
-from companion.detection.tails import CombinedTails, UpperTail
-from companion.detection.thresholds import ThresholdError
+from companion.detection.thresholds import CombinedTails, ThresholdError, UpperTail
 from companion.detection.usual import Usual
 from companion.detection.vectors import VectorError
 

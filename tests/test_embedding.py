@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from companion.learning.embedding import (
+from companion.models.masked_resnet import SelfSupervisedResNet
+from companion.objectives.selfsupervised import (
     embed,
     linear_probe,
-    neighbour_agreement,
-    neighbour_purity,
+    neighbor_agreement,
+    neighbor_purity,
     neighbours,
 )
-from companion.models.selfsupervised import SelfSupervisedResNet
 
 RNG = np.random.default_rng(0)
 
@@ -48,18 +48,18 @@ def test_purity_is_counted_and_near_chance_without_a_relation():
     by_hand = np.mean(
         [(labels[row] == label).mean() for row, label in zip(neighbours(vectors), labels, strict=True)]
     )
-    assert neighbour_purity(vectors, labels) == pytest.approx(by_hand)
+    assert neighbor_purity(vectors, labels) == pytest.approx(by_hand)
     assert 0.2 < by_hand < 0.3
-    assert neighbour_purity(np.eye(4)[labels] * 100 + vectors[:, :1], labels) == 1
+    assert neighbor_purity(np.eye(4)[labels] * 100 + vectors[:, :1], labels) == 1
 
 
 def test_a_rotated_space_agrees_with_itself_and_another_does_not():
     vectors = RNG.normal(size=(300, 6))
     turned = vectors @ np.linalg.qr(RNG.normal(size=(6, 6)))[0] * 3
-    assert neighbour_agreement(vectors, turned) > 0.99
-    assert neighbour_agreement(vectors, RNG.normal(size=(300, 6))) < 0.1
+    assert neighbor_agreement(vectors, turned) > 0.99
+    assert neighbor_agreement(vectors, RNG.normal(size=(300, 6))) < 0.1
     with pytest.raises(ValueError, match="same rows"):
-        neighbour_agreement(vectors, vectors[1:])
+        neighbor_agreement(vectors, vectors[1:])
 
 
 def test_a_probe_reads_what_is_linear_and_nothing_from_noise():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import QuantileTransformer
 
-from companion.learning.encoder import MISSING, UNSEEN, EncoderError, TableEncoder, stable_hash
+from companion.objectives.encoding import MISSING, UNSEEN, EncoderError, TableEncoder, stable_hash
 
 
 def table(rows: int = 200, seed: int = 0) -> pd.DataFrame:

@@ -105,8 +105,8 @@ def test_the_ablation_changes_one_thing_at_a_time():
         assert len(changed - {"objective"}) <= 1
     for rate in config.mask_rates:
         assert nets[config.name_of("masked", "mask_rate", rate)].mask_rate == rate
-    centre = config.name_of("masked", "num_blocks", config.net.num_blocks)
-    assert centre == config.name_of("masked", "mask_rate", config.net.mask_rate)
+    center = config.name_of("masked", "num_blocks", config.net.num_blocks)
+    assert center == config.name_of("masked", "mask_rate", config.net.mask_rate)
     with pytest.raises(KeyError, match="not among"):
         config.name_of("masked", "mask_rate", 0.999)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from companion.data.ocsf_synthetic import EventConfig, generate_events
-from companion.learning.encoder import MISSING, UNSEEN, EncoderError
-from companion.learning.event_features import GAP, EventFeatures, FieldRules, GapTracker
+from companion.objectives.encoding import MISSING, UNSEEN, EncoderError
+from companion.objectives.event_features import GAP, EventFeatures, FieldRules, GapTracker
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,8 @@ import pytest
 from companion.data.event_sample import EventSample
 from companion.data.events import record_ids
 from companion.data.sources import DataError
-from companion.learning.encoder import EncoderError
-from companion.learning.event_clock import EventClock
-from companion.learning.event_features import GapTracker
+from companion.objectives.encoding import EncoderError
+from companion.objectives.event_features import EventClock, GapTracker
 
 RNG = np.random.default_rng(0)
 

@@ -14,10 +14,10 @@ from companion.data.events import entities
 from companion.data.ocsf_synthetic import EventConfig, generate_events
 from companion.data.sources import DataError
 from companion.detection.thresholds import ThresholdError
-from companion.event_report import TIME, rounded
-from companion.events import EventDetector
-from companion.learning.checkpoint import CheckpointError
-from companion.learning.encoder import EncoderError
+from companion.estimators.event_report import TIME, rounded
+from companion.estimators.events import EventDetector
+from companion.objectives.encoding import EncoderError
+from companion.training import CheckpointError
 
 COMPUTE = pick_compute("cpu", "float32")
 SMALL = {"d_model": 16, "num_blocks": 1, "batch_size": 64, "lr": 3e-3, "max_stored": 500, "fpr": 0.01}

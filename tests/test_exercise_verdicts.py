@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from companion.detection.metrics import wilson
-from companion.detection.tails import UpperTail
+from companion.detection.thresholds import UpperTail
 from companion.exercises.verdicts import _needed
 from tests.exercise_reports import right, told
 

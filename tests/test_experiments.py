@@ -12,11 +12,11 @@ from companion.experiments.base import Context
 from companion.experiments.gradients import gradient_flow
 from companion.experiments.lesion import shuffled, unchanging, without
 from companion.experiments.runner import execute
-from companion.learning.checkpoint import CheckpointError, load_weights, weights_metadata
-from companion.learning.objectives import ImageClassification
 from companion.models.blocks import PreActResidualBlock
-from companion.models.cifar_resnet import CifarResNet
+from companion.models.resnet import CifarResNet
+from companion.objectives.classification import ImageClassification
 from companion.runs import RunError, load_run, weights_path
+from companion.training import CheckpointError, load_weights, weights_metadata
 from tests.small_cifar10 import load_small
 
 CPU = Compute(torch.device("cpu"), None)

@@ -14,39 +14,77 @@ PACKAGE = ROOT / "companion"
 FLOORS = {
     "files": 0, "compute": 0,
     "data": 1, "models": 1, "runs": 1,
-    "learning": 2, "figures": 2, "chapter": 2, "detection": 2, "exercises": 2,
-    "inspection": 3, "waveforms": 3, "sequences": 3, "images": 3, "experiments": 3, "card": 3,
-    "card_texts": 3, "events": 3, "event_model": 3, "event_report": 3, "image_report": 3,
+    "training": 2, "objectives": 2, "detection": 2, "figures": 2, "notebook": 2, "exercises": 2,
+    "estimators": 3, "inspection": 3, "experiments": 3, "model_cards": 3, "card_texts": 3, "image_report": 3,
     "cli_common": 4, "cli_waveforms": 4, "cli_images": 4, "cli_events": 4, "cli_events_output": 4, "cli": 4,
 }  # fmt: skip
-MAY_NOT = {"models": {"data", "learning"}, "data": {"models"}, "detection": {"models", "learning"}}
+MAY_NOT = {
+    "models": {"data", "training", "objectives"},
+    "data": {"models"},
+    "detection": {"models", "training", "objectives"},
+}
 
 
-def imported(path: Path) -> set[str]:
+BUDGET = 24_768
+"""Lines of the package, docstrings and blanks included; only ever lowered."""
+LONGEST = 400
+STILL_LONG = {
+    "training.py",
+    "models/autoencoders.py",
+    "objectives/event_features.py",
+    "objectives/selfsupervised.py",
+}
+CIRCLES = {("data/events.py", "data/ocsf_synthetic.py")}
+"""Known faults; these lists only shrink."""
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[Path]:
+    """The package's files that ``path`` imports anywhere, also inside functions."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text("utf8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    parts = (name.split(".") for name in names if name.startswith("companion."))
-    return {part[1] for part in parts if part[1] in FLOORS}
+    parts = [name.split(".") for name in names if name.startswith("companion.")]
+    return {file for part in parts if (file := ROOT.joinpath(*part).with_suffix(".py")).is_file()}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
 
 
 def floor_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_module_is_short_and_imports_only_what_is_below(path):
-    assert len(path.read_text("utf8").splitlines()) <= 400
+    assert len(path.read_text("utf8").splitlines()) <= LONGEST or name_of(path) in STILL_LONG
     own = floor_of(path)
     if own == "__init__":
         assert imported(path) == set()
         return
-    for other in imported(path) - {own}:
+    for other in {floor_of(file) for file in imported(path)} - {own}:
         assert FLOORS[other] <= FLOORS[own], f"{own} imports {other}"
         assert other not in MAY_NOT.get(own, set()), f"{own} imports {other}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    below = {path: imported(path) for path in FILES if path.stem != "__init__"}
+    found = set()
+    for start in below:
+        reached, new = set(), below[start]
+        while new:
+            reached |= new
+            new = {other for path in new for other in below.get(path, ())} - reached
+        found |= {start} if start in reached else set()
+    assert {name_of(path) for path in found} <= {name for circle in CIRCLES for name in circle}
+
+
+def test_the_package_is_small():
+    assert sum(len(path.read_text("utf8").splitlines()) for path in FILES) <= BUDGET
 
 
 def test_importing_the_package_has_no_side_effect_and_loads_nothing_heavy():

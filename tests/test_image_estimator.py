@@ -10,9 +10,9 @@ from torch import nn
 from companion.compute import pick_compute
 from companion.data.casting_synthetic import synthetic_moulds
 from companion.detection.thresholds import ThresholdError
-from companion.images import ImageAE
-from companion.learning.checkpoint import CheckpointError, save_weights
-from companion.learning.faults import Camera
+from companion.estimators.images import ImageAE
+from companion.objectives.reconstruction import Camera
+from companion.training import CheckpointError, save_weights
 
 CPU = pick_compute("cpu", "float32")
 SMALL = {"latent": 6, "widths": (4, 8), "batch_size": 16, "lr": 5e-3}

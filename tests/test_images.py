@@ -58,29 +58,29 @@ def small_set(hashes, labels=None) -> ImageSet:
 
 def test_an_image_of_the_right_size_comes_back_as_it_was():
     pixels = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    assert np.array_equal(decode_image(encoded(pixels), (5, 7), colour=True), pixels.transpose(2, 0, 1))
-    grey = decode_image(encoded(pixels[..., 0]), (5, 7))
-    assert np.array_equal(grey, pixels[None, ..., 0])
-    both = decode_image(encoded(pixels[..., 0]), (5, 7), colour=True)
+    assert np.array_equal(decode_image(encoded(pixels), (5, 7), color=True), pixels.transpose(2, 0, 1))
+    gray = decode_image(encoded(pixels[..., 0]), (5, 7))
+    assert np.array_equal(gray, pixels[None, ..., 0])
+    both = decode_image(encoded(pixels[..., 0]), (5, 7), color=True)
     assert np.array_equal(both, np.repeat(pixels[None, ..., 0], 3, axis=0))
 
 
 def test_every_mode_becomes_grey_or_colour():
     pixels = np.full((4, 4, 3), (200, 100, 50), dtype=np.uint8)
-    grey = decode_image(encoded(pixels), (4, 4))[0, 0, 0]
+    gray = decode_image(encoded(pixels), (4, 4))[0, 0, 0]
     for mode in ("P", "1", "L", "LA", "RGBA"):
         assert decode_image(encoded(pixels, mode=mode), (4, 4)).shape == (1, 4, 4)
-        assert decode_image(encoded(pixels, mode=mode), (4, 4), colour=True).shape == (3, 4, 4)
+        assert decode_image(encoded(pixels, mode=mode), (4, 4), color=True).shape == (3, 4, 4)
     for mode, kind in (("CMYK", "jpeg"), ("YCbCr", "jpeg"), ("L", "jpeg"), ("RGB", "bmp"), ("RGB", "webp")):
-        assert abs(int(decode_image(encoded(pixels, kind, mode), (4, 4))[0, 0, 0]) - int(grey)) < 12
+        assert abs(int(decode_image(encoded(pixels, kind, mode), (4, 4))[0, 0, 0]) - int(gray)) < 12
     see_through = np.dstack([pixels, np.array([[0, 255, 0, 255]] * 4, dtype=np.uint8)])
-    row = decode_image(encoded(see_through), (4, 4), colour=True)[:, 0]
+    row = decode_image(encoded(see_through), (4, 4), color=True)[:, 0]
     assert row[:, 0].tolist() == [0, 0, 0]
     assert row[:, 1].tolist() == [200, 100, 50]
     palette = Image.fromarray(pixels).convert("P")
     file = io.BytesIO()
     palette.save(file, "png", transparency=int(np.asarray(palette)[0, 0]))
-    assert decode_image(file.getvalue(), (4, 4), colour=True).max() == 0
+    assert decode_image(file.getvalue(), (4, 4), color=True).max() == 0
     deep = decode_image(encoded(np.full((4, 4), 40_000, dtype=np.uint16)), (4, 4))
     assert deep.flatten().tolist() == [40_000 >> 8] * 16
 
@@ -95,10 +95,10 @@ def test_the_orientation_that_a_camera_noted_is_applied():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 20), st.integers(1, 20), st.booleans())
-def test_any_size_becomes_the_one_asked_for(high, wide, height, width, colour):
+def test_any_size_becomes_the_one_asked_for(high, wide, height, width, color):
     flat = encoded(np.full((high, wide, 3), 77, dtype=np.uint8))
-    pixels = decode_image(flat, (height, width), colour)
-    assert pixels.shape == (3 if colour else 1, height, width)
+    pixels = decode_image(flat, (height, width), color)
+    assert pixels.shape == (3 if color else 1, height, width)
     assert (pixels == 77).all()
 
 
@@ -167,7 +167,7 @@ def test_the_layout_of_the_casting_images_is_understood(tmp_path):
     (tmp_path / "train" / "again.png").write_bytes(picture(3))
     lines = [f"t{i} b.png {int(i < 4)}" for i in range(9)] + ["lost.png 1", ""]
     (tmp_path / "test" / "test_annotation.txt").write_bytes("\r\n".join(lines).encode())
-    found = load_image_folder(tmp_path, size=(8, 12), colour=True, development_share=0.5)
+    found = load_image_folder(tmp_path, size=(8, 12), color=True, development_share=0.5)
     assert len(found.train) + len(found.validation) == 21
     assert not set(found.train.hashes) & set(found.validation.hashes)
     assert found.tuning.labels.tolist() == [1, 1]
@@ -180,7 +180,7 @@ def test_the_layout_of_the_casting_images_is_understood(tmp_path):
     }
     assert found.train.images.shape[1:] == (3, 8, 12)
     assert not found.synthetic
-    again = load_image_folder(tmp_path, size=(8, 12), colour=True, development_share=0.5)
+    again = load_image_folder(tmp_path, size=(8, 12), color=True, development_share=0.5)
     assert again.digest == found.digest
     assert again.development.names == found.development.names
 

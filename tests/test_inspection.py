@@ -21,8 +21,8 @@ from companion.inspection import (
     reliability,
     shift,
 )
-from companion.learning.objectives import ImageClassification
 from companion.models.resnet9 import ResNet9
+from companion.objectives.classification import ImageClassification
 
 CPU = Compute(torch.device("cpu"), None)
 OBJECTIVE = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
@@ -110,11 +110,11 @@ def test_shifts_move_pixels(right, down):
 
 
 def test_noise_has_its_strength_and_stays_in_range():
-    grey = torch.full((4, 3, 32, 32), 128, dtype=torch.uint8)
-    noisy = add_noise(grey, 10, torch.Generator().manual_seed(0))
+    gray = torch.full((4, 3, 32, 32), 128, dtype=torch.uint8)
+    noisy = add_noise(gray, 10, torch.Generator().manual_seed(0))
     assert noisy.dtype == torch.uint8
     assert float(noisy.float().std()) == pytest.approx(10, rel=0.05)
-    assert torch.equal(add_noise(grey, 0), grey)
+    assert torch.equal(add_noise(gray, 0), gray)
 
 
 # ---------------------------------------------------------------- the reader's own image

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from companion.compute import Compute, seed_everything
-from companion.data.tabular import synthetic_table
+from companion.data.tables import synthetic_table
 from companion.experiments import get_experiment, tables
 from companion.experiments.base import Context
 from companion.experiments.tables import NetConfig
-from companion.learning.loop import evaluate
-from companion.learning.tables import TableObjective, boosting, predict, prepare, score
+from companion.objectives.tables import TableObjective, boosting, predict, prepare, score
+from companion.training import evaluate
 from tests.small_tables import SMALL_TABLES
 
 CPU = Compute(torch.device("cpu"), None)

@@ -13,11 +13,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from companion.compute import Compute, pick_compute, seed_everything
-from companion.learning.checkpoint import CheckpointError, load_weights, save_weights
-from companion.learning.config import FitConfig, learning_rate
-from companion.learning.loop import DivergedError, batch_indices, evaluate, fit
-from companion.learning.objectives import ImageClassification
-from companion.models.cifar_resnet import CifarResNet
+from companion.models.resnet import CifarResNet
+from companion.objectives.classification import ImageClassification
+from companion.training import (
+    CheckpointError,
+    DivergedError,
+    FitConfig,
+    batch_indices,
+    evaluate,
+    fit,
+    learning_rate,
+    load_weights,
+    save_weights,
+)
 
 CPU = Compute(torch.device("cpu"), None)
 OBJECTIVE = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25), max_shift=1, flip=True)
@@ -269,8 +277,8 @@ def test_a_stopped_run_continues_to_the_same_bits(tmp_path, optimizer, precision
 WORKER = """
 import sys
 from pathlib import Path
-from companion.learning.checkpoint import save_weights
-from companion.learning.loop import fit
+from companion.training import save_weights
+from companion.training import fit
 from tests.test_loop import CPU, OBJECTIVE, CifarResNet, FitConfig, seed_everything, toy_images
 seed_everything(0)
 model = CifarResNet(8, num_classes=2)
@@ -336,7 +344,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         Path(target).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("companion.learning.checkpoint.save_file", no_space)
+    monkeypatch.setattr("companion.training.save_file", no_space)
     with pytest.raises(OSError, match="No space left"):
         fit(nn.Linear(1, 1), line_data(), squared, config, compute=CPU, checkpoint=path)
     assert path.read_bytes() == before

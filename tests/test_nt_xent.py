@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from companion.learning.selfsupervised import nt_xent
+from companion.objectives.selfsupervised import nt_xent
 
 
 def brute_force(a, b, temperature):

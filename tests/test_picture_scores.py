@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from companion.detection.anomaly_maps import against_normals, error_map, image_scores, multiscale_map
 from companion.detection.patches import PatchMemory, coreset
-from companion.detection.pictures import against_normals, error_map, image_scores, multiscale_map
 from companion.detection.vectors import VectorError
 from companion.models.blocks import BasicResidualBlock
 from companion.models.patch_features import patch_features

@@ -10,19 +10,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from companion.compute import pick_compute
-from companion.learning.config import FitConfig
-from companion.learning.faults import (
+from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder
+from companion.models.blocks import BasicResidualBlock
+from companion.models.resnet import ResNet
+from companion.objectives.reconstruction import (
     STILL,
     Camera,
     FaultDiscrimination,
     ImageReconstruction,
     some,
 )
-from companion.learning.loop import evaluate, fit
-from companion.learning.pictures import arms, camera_jitter, cut_paste, emptied, haze, spill
-from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder
-from companion.models.blocks import BasicResidualBlock
-from companion.models.resnet import ResNet
+from companion.objectives.synthetic_anomalies import arms, camera_jitter, cut_paste, emptied, haze, spill
+from companion.training import FitConfig, evaluate, fit
 
 PAINTERS = (cut_paste, spill, emptied, arms, haze)
 CPU = pick_compute("cpu", "float32")

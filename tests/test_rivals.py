@@ -9,7 +9,7 @@ from torch import nn
 
 from companion.compute import seed_everything
 from companion.models.resnet import count_parameters
-from companion.models.rivals import NETS, TabTransformer, make_table_net
+from companion.models.tabular_baselines import NETS, TabTransformer, make_table_net
 
 SMALL = {
     "resnet": {"d_model": 8, "num_blocks": 1},

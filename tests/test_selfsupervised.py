@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from companion.compute import Compute, seed_everything
-from companion.learning.config import FitConfig
-from companion.learning.encoder import MISSING, UNSEEN
-from companion.learning.loop import evaluate, fit
-from companion.learning.selfsupervised import (
+from companion.models.masked_resnet import SelfSupervisedResNet
+from companion.objectives.encoding import MISSING, UNSEEN
+from companion.objectives.selfsupervised import (
     Combined,
     Contrastive,
     MaskedFeatures,
@@ -19,7 +18,7 @@ from companion.learning.selfsupervised import (
     group_numbers,
     surprise,
 )
-from companion.models.selfsupervised import SelfSupervisedResNet
+from companion.training import FitConfig, evaluate, fit
 
 CPU = Compute(torch.device("cpu"), None)
 COLUMNS = [(3, [4, 7]), (0, [4, 7]), (3, []), (1, []), (0, [2])]

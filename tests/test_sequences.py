@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from sklearn.base import clone
 from torch import nn
 
+from companion import training as loop
 from companion.compute import pick_compute
 from companion.detection.metrics import roc_auc
 from companion.detection.sequences import SequenceError
 from companion.detection.thresholds import ThresholdError
 from companion.detection.vectors import VectorError
-from companion.learning import loop
-from companion.learning import sequences as learning
-from companion.learning.checkpoint import CheckpointError, save_weights
-from companion.learning.sequences import PADDING, START, NextEvent, pieces
-from companion.models.sequence import NextEventLSTM
-from companion.sequences import SequenceAnomalyDetector
+from companion.estimators.sequences import SequenceAnomalyDetector
+from companion.models.lstm import NextEventLSTM
+from companion.objectives import next_event as learning
+from companion.objectives.next_event import PADDING, START, NextEvent, pieces
+from companion.training import CheckpointError, save_weights
 from tests.toy_sessions import flat, toy
 
 CPU = pick_compute("cpu", "float32")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from companion.detection.shift import two_sample
+from companion.detection.metrics import two_sample
 from companion.detection.vectors import VectorError
 
 

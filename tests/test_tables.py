@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from companion.data import plain, tabular
+from companion.data import plain
+from companion.data import tables as tabular
 from companion.data.sources import ADULT_TEST, ADULT_TRAIN, CALIFORNIA, DataError, Source
-from companion.data.tabular import load_adult, load_california, synthetic_table
+from companion.data.tables import load_adult, load_california, synthetic_table
 
 MIRROR = os.environ.get("COMPANION_MIRROR")
 ADULT_ROW = (

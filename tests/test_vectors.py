@@ -9,7 +9,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from companion.detection.metrics import roc_auc
 from companion.detection.vectors import (
     Forest,
-    NeighbourIndex,
+    NeighborIndex,
     OutlierFactor,
     SubspaceResidual,
     VectorError,
@@ -19,8 +19,8 @@ RNG = np.random.default_rng(0)
 MIX = RNG.normal(size=(3, 8))
 NORMAL = RNG.normal(size=(400, 3)) @ MIX + 0.05 * RNG.normal(size=(400, 8))  # three directions of eight
 DETECTORS = [
-    NeighbourIndex(3),
-    NeighbourIndex(3, "cosine"),
+    NeighborIndex(3),
+    NeighborIndex(3, "cosine"),
     OutlierFactor(10),
     Forest(50),
     SubspaceResidual(),
@@ -54,7 +54,7 @@ def test_bad_vectors_are_refused(detector):
         detector.score(NORMAL[:, :5])
 
 
-@pytest.mark.parametrize("make", [NeighbourIndex, OutlierFactor, Forest, SubspaceResidual])
+@pytest.mark.parametrize("make", [NeighborIndex, OutlierFactor, Forest, SubspaceResidual])
 def test_nothing_is_scored_before_fitting(make):
     with pytest.raises(VectorError, match="fit"):
         make().score(NORMAL)
@@ -65,7 +65,7 @@ def test_nothing_is_scored_before_fitting(make):
 def test_neighbours_are_scikit_learns(rows, width, count, seed):
     rng = np.random.default_rng(seed)
     kept, asked = rng.normal(size=(rows, width)), rng.normal(size=(7, width))
-    index = NeighbourIndex(count).fit(kept)
+    index = NeighborIndex(count).fit(kept)
     distances, ids = index.search(asked)
     oracle, places = NearestNeighbors(n_neighbors=count).fit(kept).kneighbors(asked)
     np.testing.assert_allclose(distances, oracle, rtol=1e-3, atol=1e-3)
@@ -74,7 +74,7 @@ def test_neighbours_are_scikit_learns(rows, width, count, seed):
 
 
 def test_the_cosine_distance_does_not_care_about_length():
-    index = NeighbourIndex(2, "cosine").fit(NORMAL)
+    index = NeighborIndex(2, "cosine").fit(NORMAL)
     np.testing.assert_allclose(index.score(NORMAL[:9]), index.score(100 * NORMAL[:9]), atol=1e-5)
     by_hand = 1 - np.max(
         (NORMAL / np.linalg.norm(NORMAL, axis=1, keepdims=True)) @ (MIX[0] / np.linalg.norm(MIX[0]))
@@ -85,9 +85,9 @@ def test_the_cosine_distance_does_not_care_about_length():
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_an_index_that_was_saved_finds_the_same(tmp_path, distance):
     ids = [f"event-{i}" for i in range(len(NORMAL))]
-    index = NeighbourIndex(4, distance).fit(NORMAL, ids)
+    index = NeighborIndex(4, distance).fit(NORMAL, ids)
     index.save(tmp_path / "index.safetensors")
-    again = NeighbourIndex.load(tmp_path / "index.safetensors")
+    again = NeighborIndex.load(tmp_path / "index.safetensors")
     assert (again.neighbours, again.distance) == (4, distance)
     np.testing.assert_array_equal(again.score(NORMAL[:20] + 1), index.score(NORMAL[:20] + 1))
     assert again.search(NORMAL[:3])[1] == index.search(NORMAL[:3])[1]
@@ -96,16 +96,16 @@ def test_an_index_that_was_saved_finds_the_same(tmp_path, distance):
     (tmp_path / "half").write_bytes(content[: len(content) // 2])
     for damaged in ("half", "missing"):
         with pytest.raises(VectorError, match=damaged):
-            NeighbourIndex.load(tmp_path / damaged)
+            NeighborIndex.load(tmp_path / damaged)
 
 
 def test_more_neighbours_than_vectors_are_all_of_them():
-    index = NeighbourIndex(1).fit(NORMAL[:3])
+    index = NeighborIndex(1).fit(NORMAL[:3])
     assert index.search(NORMAL[:2], 10)[0].shape == (2, 3)
     with pytest.raises(VectorError, match="as many ids"):
-        NeighbourIndex(1).fit(NORMAL[:3], ["a"])
+        NeighborIndex(1).fit(NORMAL[:3], ["a"])
     with pytest.raises(VectorError, match="fit"):
-        NeighbourIndex(1).save(None)
+        NeighborIndex(1).save(None)
 
 
 def test_the_outlier_factor_is_scikit_learns_and_can_learn_from_a_sample():
@@ -115,7 +115,7 @@ def test_the_outlier_factor_is_scikit_learns_and_can_learn_from_a_sample():
     assert OutlierFactor(15, max_vectors=100).fit(NORMAL).model_.n_samples_fit_ == 100
 
 
-@pytest.mark.parametrize("bad", [lambda: NeighbourIndex(0), lambda: SubspaceResidual(1.0)])
+@pytest.mark.parametrize("bad", [lambda: NeighborIndex(0), lambda: SubspaceResidual(1.0)])
 def test_settings_are_checked(bad):
     with pytest.raises(VectorError):
         bad()

@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from torch import nn
 
+from companion import training as loop
 from companion.compute import Compute
 from companion.detection.thresholds import ThresholdError
-from companion.learning import loop
-from companion.learning.checkpoint import CheckpointError, save_weights
-from companion.learning.config import FitConfig
-from companion.learning.loop import make_optimizer
-from companion.learning.waveforms import WaveformReconstruction, random_shift, reconstruction_error
-from companion.models.resnet_ae import WaveAutoencoder, WaveBlock
-from companion.waveforms import ResNetAE
+from companion.estimators.waveforms import ResNetAE
+from companion.models.autoencoders import WaveAutoencoder, WaveBlock
+from companion.objectives.reconstruction import WaveformReconstruction, random_shift, reconstruction_error
+from companion.training import CheckpointError, FitConfig, make_optimizer, save_weights
 
 CPU = Compute(torch.device("cpu"), None)
 SMALL = {"depth": 2, "bottleneck": 3, "width": 4, "batch_size": 16}
@@ -169,8 +167,8 @@ def test_it_finds_what_it_never_saw(fitted):
 @given(
     st.integers(1, 3), st.integers(8, 21), st.sampled_from(["window", "channel", "none"]), st.integers(0, 9)
 )
-def test_shapes_are_kept(channels, length, standardise, count):
-    model = ResNetAE(channels, **SMALL, standardise=standardise)
+def test_shapes_are_kept(channels, length, standardize, count):
+    model = ResNetAE(channels, **SMALL, standardize=standardize)
     model.fit(waves(12, length, channels), epochs=1, compute=CPU)
     windows = waves(count, length, channels, seed=1)
     assert model.reconstruct(windows).shape == windows.shape
@@ -187,7 +185,7 @@ def test_the_score_is_the_residual_computed_by_hand(fitted, norm):
     windows = 5 + 3 * waves(7, seed=3)
     windows[2, 4:9] = np.nan
     model = clone(fitted).set_params(score_norm=norm)
-    model.net_, model.standardiser_, model.length_ = fitted.net_, fitted.standardiser_, fitted.length_
+    model.net_, model.standardizer_, model.length_ = fitted.net_, fitted.standardizer_, fitted.length_
     filled = windows.copy()
     filled[2, 4:9] = np.interp(range(4, 9), [3, 9], windows[2, [3, 9]])
     mean, std = np.nanmean(windows, axis=1, keepdims=True), np.nanstd(windows, axis=1, keepdims=True)
@@ -204,7 +202,7 @@ def test_the_score_is_the_residual_computed_by_hand(fitted, norm):
 def test_offset_and_amplitude_are_invisible_where_each_window_is_standardised(fitted):
     windows = waves(20, seed=4).astype(np.float64)
     np.testing.assert_allclose(fitted.score(1e4 + 50 * windows), fitted.score(windows), rtol=1e-3)
-    fixed = ResNetAE(**SMALL, standardise="channel").fit(waves(60), epochs=20, compute=CPU)
+    fixed = ResNetAE(**SMALL, standardize="channel").fit(waves(60), epochs=20, compute=CPU)
     assert (fixed.score(3 * windows) > 1.5 * fixed.score(windows)).all()
 
 
@@ -279,7 +277,7 @@ def test_a_saved_model_scores_the_same_to_the_last_bit(fitted, tmp_path):
     windows, path = waves(30, seed=6), tmp_path / "model.safetensors"
     for model in (
         fitted,
-        ResNetAE(2, **SMALL, standardise="channel", norm="group").fit(waves(20, 32, 2), epochs=1),
+        ResNetAE(2, **SMALL, standardize="channel", norm="group").fit(waves(20, 32, 2), epochs=1),
     ):
         model.calibrate(waves(120, seed=7) if model.channels == 1 else waves(120, 32, 2), fpr=0.05)
         model.save(path)
@@ -335,7 +333,7 @@ def test_its_parameters_can_be_looked_at_and_copied(fitted):
         ({}, np.full((9, 32), np.inf), "infinite"),
         ({"batch_size": 1}, waves(10), "batch_size"),
         ({"score_norm": "l3"}, waves(10), "score_norm"),
-        ({"standardise": "batch"}, waves(10), "standardise"),
+        ({"standardize": "batch"}, waves(10), "standardize"),
         ({"loss": "huber"}, waves(10), "'l1' or 'l2'"),
     ],
 )

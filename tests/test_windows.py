@@ -17,7 +17,7 @@ from companion.data import ecg, plain
 from companion.data.ecg import LENGTH, load_ecg5000, synthetic_beats
 from companion.data.faults import KINDS, PER_DAY, faulty_series
 from companion.data.sources import ECG5000_TEST, ECG5000_TRAIN, Source
-from companion.data.standardise import Standardiser, as_windows, fill_gaps
+from companion.data.standardize import Standardizer, as_windows, fill_gaps
 from companion.data.windows import cut_scales, cut_windows, resample, scores_over_time, window_starts
 
 MIRROR = os.environ.get("COMPANION_MIRROR")
@@ -150,18 +150,18 @@ def test_impossible_windows_are_refused(make, message):
 )
 def test_standardising_can_be_undone(kind, channels, length, offset, scale):
     windows = offset + scale * np.random.default_rng(0).normal(size=(5, channels, length))
-    standard, centre, spread = Standardiser(kind).fit(windows).transform(windows)
+    standard, center, spread = Standardizer(kind).fit(windows).transform(windows)
     assert standard.dtype == np.float32
     assert np.isfinite(standard).all()
     np.testing.assert_allclose(
-        standard * spread + centre, windows, rtol=1e-5, atol=1e-5 * (scale + abs(offset))
+        standard * spread + center, windows, rtol=1e-5, atol=1e-5 * (scale + abs(offset))
     )
     if kind == "window" and length > 1:
         np.testing.assert_allclose(standard.mean(axis=2), 0, atol=1e-5)
         np.testing.assert_allclose(standard.std(axis=2), 1, atol=1e-5)
     if kind == "channel":
         np.testing.assert_allclose(standard.mean(axis=(0, 2)), 0, atol=1e-5)
-        kept = Standardiser.from_state(Standardiser(kind).fit(windows).state())
+        kept = Standardizer.from_state(Standardizer(kind).fit(windows).state())
         assert np.array_equal(kept.transform(windows[:2])[0], standard[:2])
 
 
@@ -170,7 +170,7 @@ def test_standardising_can_be_undone(kind, channels, length, offset, scale):
 def test_constant_windows_become_zeros(value, dtype):
     windows = np.full((3, 1, 50), value, dtype=dtype)
     for kind in ("window", "channel"):
-        standard, _, scale = Standardiser(kind).fit(windows).transform(windows)
+        standard, _, scale = Standardizer(kind).fit(windows).transform(windows)
         assert np.abs(standard).max() < 1e-3 * max(1, abs(value) * np.finfo(dtype).eps * 1e4)
         assert (scale == 1).all()
 
@@ -179,16 +179,16 @@ def test_gaps_become_straight_lines_and_do_not_count():
     nan = np.nan
     windows = np.array([[[nan, 2.0, nan, nan, 5.0, nan], [nan] * 6]])
     assert fill_gaps(windows).tolist() == [[[2, 2, 3, 4, 5, 5], [0] * 6]]
-    standard, centre, scale = Standardiser().transform(windows)
-    assert (centre[0, 0, 0], scale[0, 0, 0]) == (3.5, 1.5)
+    standard, center, scale = Standardizer().transform(windows)
+    assert (center[0, 0, 0], scale[0, 0, 0]) == (3.5, 1.5)
     assert standard[0, 0, [1, 4]].tolist() == [-1, 1]
     assert (standard[0, 1] == 0).all()
     whole = np.zeros((1, 1, 3))
     assert fill_gaps(whole) is whole
     with pytest.raises(ValueError, match="nothing is known of channel 1"):
-        Standardiser("channel").fit(windows)
+        Standardizer("channel").fit(windows)
     with pytest.raises(ValueError, match="fit the standardiser"):
-        Standardiser("channel").transform(windows)
+        Standardizer("channel").transform(windows)
 
 
 @pytest.mark.parametrize(

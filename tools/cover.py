@@ -17,7 +17,7 @@ def main() -> None:
     curves = {net: 100 * run.curve(f"{net}.error") for net in run.config["nets"]}
     num_steps = run.config["fit"]["num_steps"]
     fig = figures.plot_nets(curves, num_steps, ylabel="training error, %", synthetic=run.data.synthetic)
-    fig.suptitle(f"recorded on {run.date}, {run.hardware}", fontsize=8, color=figures.GREY)
+    fig.suptitle(f"recorded on {run.date}, {run.hardware}", fontsize=8, color=figures.GRAY)
     fig.savefig(TARGET, dpi=150)
 
 

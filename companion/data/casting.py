@@ -39,7 +39,7 @@ _LARGEST_FILE, _LARGEST_SUM = 1_000_000, 100_000_000  # bytes
 
 def load_casting(
     size: tuple[int, int] = (64, 64),
-    colour: bool = False,
+    color: bool = False,
     *,
     validation_share: float = 0.2,
     development_share: float = 0.2,
@@ -48,7 +48,7 @@ def load_casting(
 
     Args:
         size: height and width that every image is brought to; the originals are about 28 x 49.
-        colour: whether images get three channels or one.
+        color: whether images get three channels or one.
         validation_share: see :func:`companion.data.images.split_images`.
         development_share: likewise.
 
@@ -75,7 +75,7 @@ def load_casting(
         synthetic = True
     digest = content_digest(files)
     items, skipped = archive_items(files)
-    every, unread = _decoded(items, size, colour, digest, keep=not synthetic)
+    every, unread = _decoded(items, size, color, digest, keep=not synthetic)
     folders = np.array([name.split("/")[0] for name in every.names])
     return split_images(
         *(every.take(folders == part) for part in ("train", "proliv", "test")),
@@ -233,14 +233,14 @@ def _read_cache() -> tuple[dict[str, bytes], str]:
 
 
 def _decoded(
-    items: list[Item], size: tuple[int, int], colour: bool, digest: str, keep: bool
+    items: list[Item], size: tuple[int, int], color: bool, digest: str, keep: bool
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
     """All images at one size: from the cache, or decoded and kept there.
 
     They are kept for one version of Pillow, which other versions may decode a shade differently.
     """
     height, width = size
-    path = cache_folder() / f"casting-{height}x{width}-{'colour' if colour else 'grey'}.safetensors"
+    path = cache_folder() / f"casting-{height}x{width}-{'colour' if color else 'grey'}.safetensors"
     identity = f"{digest} {pillow_version}"
     if keep and path.is_file():
         with suppress(OSError, SafetensorError, KeyError):  # else it is decoded again
@@ -251,7 +251,7 @@ def _decoded(
                 hashes = tuple(hashlib.sha256(content_of()).hexdigest() for *_, content_of in items)
                 labels = torch.tensor([label for _, label, _ in items], dtype=torch.int64)
                 return ImageSet(images, labels, tuple(name for name, *_ in items), hashes), ()
-    every, unread = read_images(items, size, colour)
+    every, unread = read_images(items, size, color)
     if keep and not unread:
         with suppress(OSError, SafetensorError), atomic_path(path) as part:
             about = {"identity": identity, "sha256": _tensor_digest(every.images)}

@@ -39,7 +39,7 @@ def _noise(shape: tuple[int, int, int, int], cells: int, generator: Generator) -
     return F.interpolate(grid, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def _colour(rgb: tuple[float, float, float]) -> Tensor:
+def _color(rgb: tuple[float, float, float]) -> Tensor:
     return torch.tensor(rgb).view(1, 3, 1, 1)
 
 
@@ -70,17 +70,17 @@ def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -
     y = torch.linspace(-1, 1, height).view(1, 1, -1, 1) - _uniform(one, -reach, reach, generator)
     inside = (x / 0.85).square() + (y / 0.8).square()  # below 1 in the mould, (N, 1, H, W)
     texture = 0.03 * _noise(full, 6, generator) + 0.03 * _noise(full, 14, generator)
-    image = _colour(_FLOOR) + 0.01 * _noise(full, 5, generator)
-    image = torch.where(inside < 1, _colour(_RIM), image)
-    hollow = _colour(_HOLLOW) + 0.04 * y
+    image = _color(_FLOOR) + 0.01 * _noise(full, 5, generator)
+    image = torch.where(inside < 1, _color(_RIM), image)
+    hollow = _color(_HOLLOW) + 0.04 * y
     if kind == "empty":
         shown = hollow.expand(count, 3, height, width)
     else:
         # the metal fills the mould up to a level, or comes in from above as a widening column
         level, column = _uniform(one, -0.5, 0.1, generator), torch.rand(one, generator=generator) < 0.5
         poured = torch.where(column, x.abs() < 0.45 + 0.3 * y.abs(), y > level - 0.3 * x.square())
-        shown = torch.where(poured, _colour(_METAL) + texture, hollow)
-        image = torch.where(column & (x.abs() < 0.4) & (y < 0), _colour(_METAL) + texture, image)
+        shown = torch.where(poured, _color(_METAL) + texture, hollow)
+        image = torch.where(column & (x.abs() < 0.4) & (y < 0), _color(_METAL) + texture, image)
     image = torch.where(inside < 0.75, shown, image)
     if kind == "spill":
         streaks = _noise((count, 1, 1, width), 12, generator).abs() * (1 - (x / 0.5).square()).clamp(min=0)

@@ -96,7 +96,7 @@ def load_image_folder(
     test: Path | None = None,
     *,
     size: tuple[int, int] = (64, 64),
-    colour: bool = False,
+    color: bool = False,
     validation_share: float = 0.2,
     development_share: float = 0.2,
 ) -> FaultImages:
@@ -110,7 +110,7 @@ def load_image_folder(
             ``name 0`` or ``name 1``), or with a folder of normal images (one of :data:`NORMAL_FOLDERS`)
             beside others, which hold anomalies.
         size: height and width that every image is brought to.
-        colour: whether images get three channels or one.
+        color: whether images get three channels or one.
         validation_share: see :func:`companion.data.images.split_images`.
         development_share: likewise.
 
@@ -130,7 +130,7 @@ def load_image_folder(
     skipped: list[Skipped] = []
 
     def read(items: list[Item], where: Path) -> ImageSet:
-        images, unread = read_images(items, size, colour)
+        images, unread = read_images(items, size, color)
         skipped.extend(unread)
         if len(images) == 0:
             raise DataError(f"none of the images in {where} can be read; the first: {unread[0].reason}")
@@ -139,7 +139,7 @@ def load_image_folder(
     def all_of(where: Path, label: int) -> ImageSet:
         return read([(str(p.relative_to(where)), label, p.read_bytes) for p in find_images(where)], where)
 
-    none = read_images([], size, colour)[0]
+    none = read_images([], size, color)[0]
     train = all_of(normal, 0)
     tuning = none if anomalous is None else all_of(Path(anomalous), 1)
     tested = none

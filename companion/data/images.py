@@ -121,7 +121,7 @@ class FaultImages:
 # ---------------------------------------------------------------- reading
 
 
-def decode_image(content: bytes, size: tuple[int, int], colour: bool = False) -> np.ndarray:
+def decode_image(content: bytes, size: tuple[int, int], color: bool = False) -> np.ndarray:
     """Decode an image file and bring it to ``size``.
 
     The orientation that a camera noted is applied, transparent pixels become black, 16 bits become 8, and the
@@ -130,7 +130,7 @@ def decode_image(content: bytes, size: tuple[int, int], colour: bool = False) ->
     Args:
         content: of the file.
         size: height and width.
-        colour: whether the result has three channels or one.
+        color: whether the result has three channels or one.
 
     Returns:
         uint8 (C, H, W).
@@ -142,7 +142,7 @@ def decode_image(content: bytes, size: tuple[int, int], colour: bool = False) ->
         with Image.open(io.BytesIO(content)) as opened:
             picture = ImageOps.exif_transpose(opened)
             picture.load()
-            picture = _eight_bits(picture, colour)
+            picture = _eight_bits(picture, color)
             height, width = size
             if picture.size != (width, height):
                 picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -171,7 +171,7 @@ def decode_thumbnail(content: bytes, longest: int) -> np.ndarray:
     except _BROKEN as error:
         raise _unreadable(content, error) from error
     shrink = min(1, longest / max(width, height))
-    return decode_image(content, (max(1, round(shrink * height)), max(1, round(shrink * width))), colour=True)
+    return decode_image(content, (max(1, round(shrink * height)), max(1, round(shrink * width))), color=True)
 
 
 def _unreadable(content: bytes, error: Exception) -> DataError:
@@ -182,7 +182,7 @@ def _unreadable(content: bytes, error: Exception) -> DataError:
     return DataError(f"cannot be read as an image ({type(error).__name__}: {reason})")
 
 
-def _eight_bits(picture: Image.Image, colour: bool) -> Image.Image:
+def _eight_bits(picture: Image.Image, color: bool) -> Image.Image:
     """The picture in mode ``"RGB"`` or ``"L"``."""
     if picture.mode == "F":
         raise ValueError("has floating-point pixels; their range is not known")
@@ -191,18 +191,18 @@ def _eight_bits(picture: Image.Image, colour: bool) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         opaque = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(opaque, picture.convert("RGBA"))
-    return picture.convert("RGB" if colour else "L")
+    return picture.convert("RGB" if color else "L")
 
 
 def read_images(
-    items: Iterable[Item], size: tuple[int, int] = (64, 64), colour: bool = False
+    items: Iterable[Item], size: tuple[int, int] = (64, 64), color: bool = False
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
     """Read images of any size into one set.
 
     Args:
         items: name, label and content of each.
         size: height and width that they are brought to.
-        colour: whether they get three channels or one.
+        color: whether they get three channels or one.
 
     Returns:
         The set, in the order of ``items``, and what could not be read.
@@ -212,12 +212,12 @@ def read_images(
     """
     if min(size) < 1:
         raise ValueError(f"height and width must be positive, not {size}")
-    channels = 3 if colour else 1
+    channels = 3 if color else 1
     pixels, labels, names, hashes, skipped = [], [], [], [], []
     for name, label, content_of in items:
         try:
             content = content_of()
-            pixels.append(decode_image(content, size, colour))
+            pixels.append(decode_image(content, size, color))
         except (DataError, OSError) as error:
             skipped.append(Skipped(name, str(error)))
         else:
@@ -245,14 +245,14 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def image_batches(
-    paths: Sequence[Path], size: tuple[int, int] = (64, 64), colour: bool = False, batch_size: int = 256
+    paths: Sequence[Path], size: tuple[int, int] = (64, 64), color: bool = False, batch_size: int = 256
 ) -> Iterator[tuple[ImageSet, tuple[Skipped, ...]]]:
     """Read images batch by batch, so that a folder of any size needs little memory.
 
     Args:
         paths: of the files.
         size: see :func:`read_images`.
-        colour: likewise.
+        color: likewise.
         batch_size: files in a batch.
 
     Yields:
@@ -265,7 +265,7 @@ def image_batches(
         raise ValueError(f"batch_size must be positive, not {batch_size}")
     files = iter(paths)
     while batch := list(islice(files, batch_size)):
-        yield read_images(((str(p), 0, p.read_bytes) for p in batch), size, colour)
+        yield read_images(((str(p), 0, p.read_bytes) for p in batch), size, color)
 
 
 # ---------------------------------------------------------------- splitting

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from companion.detection.vectors import NeighbourIndex, VectorError
+from companion.detection.vectors import NeighborIndex, VectorError
 
 Subsample = Literal["random", "coreset"]
 _CANDIDATES = 8  # the coreset is chosen among so many times as many random patches
@@ -87,7 +87,7 @@ class PatchMemory:
             )
         self.neighbours, self.max_patches = neighbours, max_patches
         self.subsample, self.seed = subsample, seed
-        self.index_: NeighbourIndex | None = None
+        self.index_: NeighborIndex | None = None
 
     def fit(self, features: np.ndarray) -> Self:
         """Keep patches of normal images.
@@ -108,7 +108,7 @@ class PatchMemory:
             if not np.isfinite(rows).all():
                 raise VectorError("some patches hold NaN or infinity; leave their images out")
             rows = rows[coreset(rows, self.max_patches, self.seed)]
-        self.index_ = NeighbourIndex(self.neighbours).fit(rows)
+        self.index_ = NeighborIndex(self.neighbours).fit(rows)
         return self
 
     def maps(self, features: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Detectors for rows of numbers and categories that need no net, and ways to make vectors of such rows.
 
-Numbers are standardised and categories are indices, as ``companion.learning.encoder`` gives them. Everything
-is fitted on normal rows. Scores are float64 (N,), higher for the unusual.
+Numbers are standardised and categories are indices, as ``companion.objectives.encoding`` gives them.
+Everything is fitted on normal rows. Scores are float64 (N,), higher for the unusual.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.random_projection import GaussianRandomProjection
 
-from companion.detection.vectors import NeighbourIndex, VectorError
+from companion.detection.vectors import NeighborIndex, VectorError
 
 _LARGEST = 20.0  # nats; a single number far off must not outweigh everything else
 
@@ -231,7 +231,7 @@ class EntityHistory:
         if len(entities) != len(vectors):
             raise VectorError(f"{len(vectors)} vectors need as many entities, not {len(entities)}")
         drawn = np.random.default_rng(self.seed).permutation(len(vectors))[: self.everyone]
-        self.everyone_ = NeighbourIndex(self.neighbours).fit(vectors[drawn])
+        self.everyone_ = NeighborIndex(self.neighbours).fit(vectors[drawn])
         self.own_: dict[object, np.ndarray] = {}
         for name, rows in _by_name(entities):
             if len(rows) >= self.neighbours:
@@ -249,7 +249,7 @@ class EntityHistory:
         scores = np.empty(len(vectors))
         for name, rows in _by_name(entities):
             own = self.own_.get(name)
-            index = self.everyone_ if own is None else NeighbourIndex(self.neighbours).fit(own)
+            index = self.everyone_ if own is None else NeighborIndex(self.neighbours).fit(own)
             scores[rows] = index.score(vectors[rows])
         return scores
 

@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from companion.detection.vectors import NeighbourIndex
+from companion.detection.vectors import NeighborIndex
 
 Aggregate = Literal["mean", "max", "top"]
 """How the surprises of a session's events become its score, see :func:`session_scores`."""
@@ -345,7 +345,7 @@ class BagOfEvents:
     by what it combines. An order alone it cannot see; if it tells order attacks, something else betrays them.
 
     Args:
-        neighbours: how many count, see :class:`companion.detection.vectors.NeighbourIndex`.
+        neighbours: how many count, see :class:`companion.detection.vectors.NeighborIndex`.
 
     Example:
         >>> bag = BagOfEvents(1).fit(np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1]))
@@ -365,7 +365,7 @@ class BagOfEvents:
         """
         tokens, layout = checked_tokens(tokens, sessions, least=1)
         self.size_ = int(tokens.max()) + 1
-        self.index_ = NeighbourIndex(self.neighbours).fit(self._counts(tokens, layout))
+        self.index_ = NeighborIndex(self.neighbours).fit(self._counts(tokens, layout))
         return self
 
     def _counts(self, tokens: np.ndarray, layout: Layout) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Each learns from normal windows with ``fit`` and gives ``score``, higher for the more unusual. Windows are
 (N, channels, L) or (N, L); each window and channel is first given mean 0 and standard deviation 1, as
-:class:`companion.waveforms.ResNetAE` does by default, unless ``standardise`` says otherwise. Gaps (NaN) are
+``ResNetAE`` does by default, unless ``standardize`` says otherwise. Gaps (NaN) are
 filled by straight lines, and the filled samples count like the others.
 """
 
@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
 
-from companion.data.standardise import Standardiser, StandardiserKind, as_windows
+from companion.data.standardize import StandardiserKind, Standardizer, as_windows
 
 
 class WindowDetector(Protocol):
@@ -35,9 +35,9 @@ class _Simple:
 
     _least = 1  # windows to learn from
 
-    def __init__(self, standardise: StandardiserKind = "window") -> None:
-        self.standardise = standardise
-        self._standardiser = Standardiser(standardise)
+    def __init__(self, standardize: StandardiserKind = "window") -> None:
+        self.standardize = standardize
+        self._standardizer = Standardizer(standardize)
         self._shape: tuple[int, int] | None = None
 
     def _learning_rows(self, windows: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ class _Simple:
             raise ValueError(f"too few windows: {len(windows)}, and at least {self._least} are needed")
         if np.isnan(windows).all(axis=(1, 2)).any():
             raise ValueError("some training windows hold no number at all; leave them out")
-        self._standardiser.fit(windows)
+        self._standardizer.fit(windows)
         self._shape = windows.shape[1], windows.shape[2]
         return self._rows(windows)
 
@@ -59,7 +59,7 @@ class _Simple:
         return self._rows(windows)
 
     def _rows(self, windows: np.ndarray) -> np.ndarray:
-        standard = self._standardiser.transform(windows)[0]
+        standard = self._standardizer.transform(windows)[0]
         return standard.reshape(len(windows), windows.shape[1] * windows.shape[2]).astype(np.float64)
 
     @staticmethod
@@ -95,11 +95,11 @@ class PcaReconstruction(_Simple):
 
     Args:
         components: how many.
-        standardise: see :mod:`companion.detection.simple`.
+        standardize: see :mod:`companion.detection.simple`.
     """
 
-    def __init__(self, components: int = 2, standardise: StandardiserKind = "window") -> None:
-        super().__init__(standardise)
+    def __init__(self, components: int = 2, standardize: StandardiserKind = "window") -> None:
+        super().__init__(standardize)
         if components < 1:
             raise ValueError(f"need at least one component, not {components}")
         self.components = self._least = components
@@ -130,16 +130,16 @@ class PcaReconstruction(_Simple):
         return scores
 
 
-class NeighbourDistance(_Simple):
+class NeighborDistance(_Simple):
     """Mean Euclidean distance to the nearest training windows.
 
     Args:
         neighbours: how many.
-        standardise: see :mod:`companion.detection.simple`.
+        standardize: see :mod:`companion.detection.simple`.
     """
 
-    def __init__(self, neighbours: int = 1, standardise: StandardiserKind = "window") -> None:
-        super().__init__(standardise)
+    def __init__(self, neighbours: int = 1, standardize: StandardiserKind = "window") -> None:
+        super().__init__(standardize)
         if neighbours < 1:
             raise ValueError(f"need at least one neighbour, not {neighbours}")
         self.neighbours = self._least = neighbours
@@ -196,7 +196,7 @@ def matrix_profile_scores(series: np.ndarray, train_series: np.ndarray, span: in
     scores = np.full(len(views[0]), np.nan)
     if whole[0].any():
         test, train = (
-            Standardiser("window").transform(view[kept][:, None])[0][:, 0]
+            Standardizer("window").transform(view[kept][:, None])[0][:, 0]
             for view, kept in zip(views, whole, strict=True)
         )
         scores[whole[0]] = pairwise_distances_argmin_min(test, train)[1]

@@ -2,11 +2,16 @@
 
 A score is flagged if it is *above* the threshold: ``score > threshold``. A threshold is therefore always a
 score that is itself not flagged.
+
+What a threshold costs: alerts that someone must look at, and incidents that no one sees.
+
+How rare a score is among normal ones, on one scale for scores of any kind.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
@@ -145,3 +150,156 @@ def flags_too_many(flagged: int, total: int, fpr: float) -> bool:
     if total == 0 or flagged < 2 * fpr * total:
         return False
     return bool(binomtest(flagged, total, fpr, alternative="greater").pvalue < 0.001)
+
+
+@dataclass(frozen=True)
+class OperatingPoints:
+    """What each threshold leads to, from the highest to the lowest; scores above it are flagged.
+
+    Attributes:
+        threshold: (M,).
+        alerts_per_day: (M,), groups with a flagged event.
+        found: (M,), the share of the incidents of which an event is flagged.
+        cost_per_day: (M,), of alerts and missed incidents.
+    """
+
+    threshold: np.ndarray
+    alerts_per_day: np.ndarray
+    found: np.ndarray
+    cost_per_day: np.ndarray
+
+    @property
+    def cheapest(self) -> int:
+        """The index of the lowest cost, of equal ones the highest threshold."""
+        return int(self.cost_per_day.argmin())
+
+
+def operating_points(
+    scores: np.ndarray,
+    anomalous: np.ndarray,
+    groups: np.ndarray,
+    *,
+    days: float,
+    alert_cost: float,
+    miss_cost: float,
+) -> OperatingPoints:
+    """Alerts, found incidents and costs at every threshold that makes a difference.
+
+    Flagged events of one group, such as a session, are one alert. A group with an anomalous event is an
+    incident; it is found if one of its anomalous events is flagged.
+
+    Args:
+        scores: (N,), higher for the unusual.
+        anomalous: bool (N,).
+        groups: (N,), names or numbers.
+        days: how long the events took.
+        alert_cost: of looking at an alert, whether it was right or not.
+        miss_cost: of an incident that was not found, in the same units.
+
+    Returns:
+        The first point flags nothing.
+
+    Raises:
+        ThresholdError: if a score is not finite or there are none.
+        ValueError: if there is no incident, the lengths differ, or a number is not positive.
+    """
+    scores = checked_scores(scores, "events")
+    anomalous = np.asarray(anomalous, dtype=bool)
+    if len(anomalous) != len(scores) or len(groups) != len(scores) or not anomalous.any():
+        raise ValueError("need a label and a group for each score, and at least one anomalous event")
+    if min(days, alert_cost, miss_cost) <= 0:
+        raise ValueError("days and costs must be above 0")
+    highest = _highest(scores, groups)
+    incidents = _highest(scores[anomalous], np.asarray(groups)[anomalous])
+    levels = np.unique(highest)[::-1]
+    below = np.append(levels[1:], -np.inf)  # a threshold that flags a level lies at the next lower one
+    thresholds = np.concatenate([levels[:1], below])
+    alerts = len(highest) - np.searchsorted(np.sort(highest), thresholds, side="right")
+    missed = np.searchsorted(np.sort(incidents), thresholds, side="right")
+    return OperatingPoints(
+        threshold=thresholds,
+        alerts_per_day=alerts / days,
+        found=1 - missed / len(incidents),
+        cost_per_day=(alerts * alert_cost + missed * miss_cost) / days,
+    )
+
+
+def _highest(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The highest score of each group."""
+    codes = np.unique(groups, return_inverse=True)[1]
+    highest = np.full(codes.max() + 1, -np.inf)
+    np.maximum.at(highest, codes, scores)
+    return highest
+
+
+_TAIL = 0.01
+_LEAST = 10
+
+
+class UpperTail:
+    """Scores as levels of rarity: level 3 is reached by one normal in a thousand.
+
+    The level of x is ``-log10(p)``, p the share of normals with a score of x or more, ``(1 + k) / (n + 1)``
+    if k of n reach it. Beyond the highest percent there are too few to count, and beyond the highest score
+    none; there the tail is taken to be exponential, with the mean excess of that percent. So levels go on
+    rising, and the most unusual can still be put in order. What lies beyond is a guess of the shape: 8 need
+    not mean one in a hundred million.
+
+    Args:
+        normal_scores: (n,) of normals that the detector was not fitted on, in any order.
+
+    Raises:
+        ThresholdError: if there are none, or one is not finite.
+
+    Example:
+        >>> tail = UpperTail(np.arange(999.0))
+        >>> tail.level(np.array([0.0, 900.0])).round(2).tolist()
+        [0.0, 1.0]
+    """
+
+    def __init__(self, normal_scores: np.ndarray) -> None:
+        self.scores = np.sort(checked_scores(normal_scores, "normals"))
+        n = len(self.scores)
+        above = min(max(_LEAST, round(_TAIL * n)), n // 2)
+        self.start = float(self.scores[n - 1 - above])
+        excess = self.scores[n - above :] - self.start
+        scale = float(excess.mean()) if above else 0.0
+        self.scale = scale or float(np.ptp(self.scores)) / 10 or 1.0
+
+    def level(self, scores: np.ndarray) -> np.ndarray:
+        """float64 (N,), at least 0, rising with the score."""
+        scores = np.asarray(scores, dtype=np.float64)
+        n = len(self.scores)
+        reach = n - np.searchsorted(self.scores, np.minimum(scores, self.start), side="left")
+        levels = math.log10(n + 1) - np.log10(1 + reach)
+        beyond = np.maximum(scores - self.start, 0) / (self.scale * math.log(10))
+        return np.asarray(levels + beyond)
+
+
+class CombinedTails:
+    """Several scores as one level of rarity.
+
+    Each score is turned into its level, and the levels are added, as R. A. Fisher adds the logarithms of
+    p-values ("Statistical Methods for Research Workers", 4th edition, 1932, section 21.1): a row that is rare
+    in two ways counts for more than one that is rare in one way. The scores need not be independent, for the
+    sum is turned into a level once more.
+
+    Args:
+        normal_scores: float (n, scores) of normals that the detector was not fitted on.
+
+    Raises:
+        ThresholdError: if there are none, or one is not finite.
+    """
+
+    def __init__(self, normal_scores: np.ndarray) -> None:
+        self.normal_scores = np.asarray(normal_scores, dtype=np.float64)
+        self._parts = [UpperTail(column) for column in self.normal_scores.T]
+        self._whole = UpperTail(self._sum(self.normal_scores))
+
+    def _sum(self, scores: np.ndarray) -> np.ndarray:
+        levels = [tail.level(column) for tail, column in zip(self._parts, scores.T, strict=True)]
+        return np.asarray(np.sum(levels, axis=0))
+
+    def level(self, scores: np.ndarray) -> np.ndarray:
+        """Levels float64 (N,) of scores (N, scores); 3 is reached by one normal in a thousand."""
+        return self._whole.level(self._sum(np.asarray(scores, dtype=np.float64)))

@@ -61,7 +61,7 @@ def checked_vectors(vectors: np.ndarray, least: int = 0, width: int | None = Non
     return array
 
 
-class NeighbourIndex:
+class NeighborIndex:
     """The embedding store: vectors with the ids of their records, and the distance to the nearest of them.
 
     The search is exact (FAISS, ``IndexFlat``). The score is the mean distance to the nearest vectors.

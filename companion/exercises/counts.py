@@ -12,9 +12,8 @@ from torch import nn
 
 from companion.exercises.base import Case, Check, Exercise, NotYet, compare, kind, number, told, values
 from companion.models.blocks import BottleneckBlock
-from companion.models.cifar_resnet import CifarResNet
 from companion.models.cost import multiply_adds, stage_costs
-from companion.models.resnet import ResNet, count_parameters, resnet50
+from companion.models.resnet import CifarResNet, ResNet, count_parameters, resnet50
 from companion.models.tabular import PreNormTabularBlock
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from companion.exercises.base import Check, Exercise, NotYet, compare, number, told, values
-from companion.learning.encoder import MISSING, TableEncoder
-from companion.learning.selfsupervised import nt_xent
+from companion.objectives.encoding import MISSING, TableEncoder
+from companion.objectives.selfsupervised import nt_xent
 
 # ---------------------------------------------------------------- attention with heads
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from companion.exercises.base import Check, Exercise, NotYet, compare, number, told, values
-from companion.learning.embedding import neighbour_purity
+from companion.objectives.selfsupervised import neighbor_purity
 
 
 def _share(answer: Any, *args: Any) -> float:
@@ -262,7 +262,7 @@ def _purity_checks() -> tuple[Check, ...]:
     def agrees(answer: Any) -> None:
         cases = []
         for count in (3, 10):
-            found, wanted = number(answer, vectors, labels, count), neighbour_purity(vectors, labels, count)
+            found, wanted = number(answer, vectors, labels, count), neighbor_purity(vectors, labels, count)
             said = f"for {count} neighbours it gives {told(found)}, not {told(wanted)}"
             cases.append((found, wanted, _purity_mistakes(vectors, labels, count), said))
         compare(*cases)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from companion.detection.costs import operating_points
 from companion.detection.metrics import confusion, wilson
-from companion.detection.thresholds import fixed_fpr
+from companion.detection.thresholds import fixed_fpr, operating_points
 from companion.exercises.base import Check, Exercise, NotYet, compare, number, told
 
 # ---------------------------------------------------------------- a promised rate of false positives

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from companion.compute import Compute, pick_compute
-from companion.learning.checkpoint import save_weights
 from companion.runs import DataInfo, SeedResult
+from companion.training import save_weights
 
 SCALE_VARIABLE = "COMPANION_SCALE"
 SCALES = ("smoke", "live", "full")

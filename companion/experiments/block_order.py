@@ -5,7 +5,7 @@ from __future__ import annotations
 from companion.experiments import degradation
 from companion.experiments.base import Experiment
 from companion.experiments.degradation import DegradationConfig
-from companion.learning.config import FitConfig
+from companion.training import FitConfig
 
 _FULL_FIT = FitConfig(num_steps=600, batch_size=128, lr=0.1, warmup_steps=50, schedule="linear")
 

@@ -12,7 +12,7 @@ from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, r
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.experiments.base import Context, Experiment, window_means
 from companion.experiments.casting_systems import (
-    COLOUR,
+    COLOR,
     Casting,
     CastingConfig,
     Fitted,
@@ -27,9 +27,9 @@ from companion.experiments.casting_systems import (
     published_autoencoder,
     together,
 )
-from companion.learning.faults import FaultKind
-from companion.learning.loop import History
+from companion.objectives.reconstruction import FaultKind
 from companion.runs import DataInfo, SeedResult
+from companion.training import History
 
 REPLAY_STEPS = 3
 ROC_GRID = np.linspace(0, 0.2, 41)
@@ -51,7 +51,7 @@ Scores = dict[str, np.ndarray]  # by part of the data
 
 def data_info() -> DataInfo:
     """What the casting images are here: the real ones, or their stand-in."""
-    images = load_casting(COLOUR, colour=True)
+    images = load_casting(COLOR, color=True)
     return DataInfo(name=images.name, source=images.source, digest=images.digest, synthetic=images.synthetic)
 
 
@@ -100,10 +100,10 @@ def detectors(
     """
     yield "pca", fit_pca(config, data, seed)
     published = published_autoencoder(config, seed)
-    fit_autoencoder(published, "published", config.epochs, data, context, grey=True)
-    yield "published", Fitted(error_scores(published, "mse", (1,), grey=True), published.history_)
+    fit_autoencoder(published, "published", config.epochs, data, context, gray=True)
+    yield "published", Fitted(error_scores(published, "mse", (1,), gray=True), published.history_)
     for kind in ("l1", "hybrid"):
-        yield f"published-{kind}", Fitted(error_scores(published, kind, (1,), grey=True), History())
+        yield f"published-{kind}", Fitted(error_scores(published, kind, (1,), gray=True), History())
     moved = moved_autoencoder(config, seed)
     fit_autoencoder(moved, "moved", config.moved_epochs, data, context)
     yield "moved", Fitted(error_scores(moved, "l1", (1,)), moved.history_)

@@ -17,9 +17,9 @@ from companion.experiments.casting_systems import (
     load,
     moved_autoencoder,
 )
-from companion.learning.faults import STILL, FaultKind
-from companion.learning.loop import History
+from companion.objectives.reconstruction import STILL, FaultKind
 from companion.runs import SeedResult
+from companion.training import History
 
 KINDS: dict[str, tuple[FaultKind, ...]] = {
     "without-spills": ("known", "empty"),

@@ -10,20 +10,19 @@ from pydantic import Field
 from torch import nn
 
 from companion.compute import Compute, seed_everything
+from companion.detection.anomaly_maps import error_map, image_scores, multiscale_map
 from companion.detection.metrics import roc_auc
-from companion.detection.pictures import error_map, image_scores, multiscale_map
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.casting import data_info
-from companion.experiments.casting_systems import CAMERA, GREY, Casting, load
-from companion.learning.config import FitConfig
-from companion.learning.faults import ImageReconstruction
-from companion.learning.loop import History, fit
+from companion.experiments.casting_systems import CAMERA, GRAY, Casting, load
 from companion.models.autoencoders import (
     ConvAutoencoder,
     ResidualAutoencoder,
 )
 from companion.models.cost import multiply_adds
+from companion.objectives.reconstruction import ImageReconstruction
 from companion.runs import SeedResult
+from companion.training import FitConfig, History, fit
 
 REPLAY_STEPS = 2
 FULL_SIZE = (256, 256)
@@ -63,9 +62,9 @@ def build(config: CastingSizeConfig, net: Net, seed: int) -> ResidualAutoencoder
     """A net with its initial weights, for 64x64 images: the crops are about 48 pixels wide."""
     seed_everything(seed)
     if net == "conv":
-        return ConvAutoencoder(1, GREY, widths=config.conv)
+        return ConvAutoencoder(1, GRAY, widths=config.conv)
     widths = config.large if net == "large" else config.small
-    return ResidualAutoencoder(1, GREY, widths, config.latent_channels)
+    return ResidualAutoencoder(1, GRAY, widths, config.latent_channels)
 
 
 def objective(net: Net) -> ImageReconstruction:
@@ -102,7 +101,7 @@ def train(
     start = clock(context.compute)
     history = fit(
         model,
-        (data.train.grey,),
+        (data.train.gray,),
         objective(net),
         settings,
         compute=context.compute,
@@ -126,10 +125,10 @@ def judge(model: nn.Module, net: Net, data: Casting, config: CastingSizeConfig) 
         ``validation_l1`` of images in [0, 1], ``roc_auc`` of the mean absolute error, and
         ``coarse_roc_auc`` of the same at scales 4 and 8.
     """
-    normal = data.validation.grey[: config.validation_images]
+    normal = data.validation.gray[: config.validation_images]
     given, made, _ = objective(net).reconstruct(model, normal, 100)
     metrics = {"validation_l1": float(error_map(given, made, "l1").mean())}
-    given, made, _ = objective(net).reconstruct(model, data.development.grey, 100)
+    given, made, _ = objective(net).reconstruct(model, data.development.gray, 100)
     labels = data.labels["development"]
     metrics["roc_auc"] = roc_auc(labels, image_scores(error_map(given, made, "l1")))
     coarse = multiscale_map(given, made, "l1", scales=(4, 8))
@@ -153,7 +152,7 @@ def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
     curves: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
     nets: tuple[Net, ...] = ("large", "small", "conv")
-    cost = {net: multiply_adds(build(config, net, seed), (1, 1, *GREY)) for net in nets}
+    cost = {net: multiply_adds(build(config, net, seed), (1, 1, *GRAY)) for net in nets}
     for net in nets:
         metrics[f"{net}.parameters"] = float(build(config, net, seed).count_parameters())
         metrics[f"{net}.image_multiply_adds"] = float(cost[net])

@@ -18,20 +18,19 @@ from torch import Tensor
 from companion.compute import seed_everything
 from companion.data.casting import load_casting
 from companion.data.images import FaultImages, ImageSet, share_by_hash
+from companion.detection.anomaly_maps import ErrorKind, against_normals
 from companion.detection.patches import PatchMemory
-from companion.detection.pictures import ErrorKind, against_normals
+from companion.estimators.images import ImageAE
 from companion.experiments.base import Config, Context
 from companion.experiments.classifier import trained_classifier
-from companion.images import ImageAE
-from companion.learning.augment import normalise
-from companion.learning.config import FitConfig
-from companion.learning.faults import STILL, Camera, FaultDiscrimination, FaultKind
-from companion.learning.loop import History, fit
 from companion.models.blocks import BasicResidualBlock
 from companion.models.patch_features import patch_features
 from companion.models.resnet import ResNet
+from companion.objectives.classification import normalize
+from companion.objectives.reconstruction import STILL, Camera, FaultDiscrimination, FaultKind
+from companion.training import FitConfig, History, fit
 
-GREY, COLOUR = (64, 64), (32, 48)
+GRAY, COLOR = (64, 64), (32, 48)
 """Height and width of the two views."""
 CAMERA = Camera()
 """How far training moves the camera."""
@@ -88,20 +87,20 @@ class Views:
     """The same images in the two ways.
 
     Attributes:
-        grey: uint8 (N, 1, 64, 64).
-        colour: uint8 (N, 3, 32, 48).
+        gray: uint8 (N, 1, 64, 64).
+        color: uint8 (N, 3, 32, 48).
     """
 
-    grey: Tensor
-    colour: Tensor
+    gray: Tensor
+    color: Tensor
 
     def __len__(self) -> int:
-        return len(self.grey)
+        return len(self.gray)
 
     def batches(self, size: int) -> Iterator[Views]:
         """Parts of ``size`` images, the last perhaps smaller."""
         for start in range(0, len(self), size):
-            yield Views(self.grey[start : start + size], self.colour[start : start + size])
+            yield Views(self.gray[start : start + size], self.color[start : start + size])
 
 
 @dataclass(frozen=True)
@@ -142,17 +141,17 @@ def load(share: float = 1.0) -> Casting:
     Args:
         share: of the images of each part, for a quick look; 1 for all.
     """
-    grey, colour = load_casting(GREY), load_casting(COLOUR, colour=True)
+    gray, color = load_casting(GRAY), load_casting(COLOR, color=True)
     parts: dict[str, Views] = {}
     labels: dict[str, np.ndarray] = {}
 
     def add(name: str, pick: Callable[[FaultImages], ImageSet]) -> None:
-        small = pick(colour)
+        small = pick(color)
         keep = _some(small.labels.numpy(), share)
-        parts[name] = Views(pick(grey).take(keep).images, small.take(keep).images)
+        parts[name] = Views(pick(gray).take(keep).images, small.take(keep).images)
         labels[name] = small.labels.numpy()[keep]
 
-    held = share_by_hash(colour.tuning.distinct().hashes, 0.5, salt="hold")
+    held = share_by_hash(color.tuning.distinct().hashes, 0.5, salt="hold")
     add("train", lambda d: d.train.distinct())
     add("validation", lambda d: d.validation.distinct())
     add("known", lambda d: d.tuning.distinct().take(~held))
@@ -161,8 +160,8 @@ def load(share: float = 1.0) -> Casting:
     add("test", lambda d: d.test.distinct())
     add("whole", lambda d: d.whole_test)
     normal = parts["validation"]
-    disturbed = Views(_disturbed(normal.grey), _disturbed(normal.colour))
-    return Casting(images=colour, disturbed=disturbed, labels=labels, **parts)
+    disturbed = Views(_disturbed(normal.gray), _disturbed(normal.color))
+    return Casting(images=color, disturbed=disturbed, labels=labels, **parts)
 
 
 def _some(labels: np.ndarray, share: float) -> np.ndarray:
@@ -200,7 +199,7 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Fitted:
     """The mean absolute error of a reconstruction from few principal components."""
 
     def rows(views: Views) -> np.ndarray:
-        return views.colour.flatten(1).numpy().astype(np.float32) / 255
+        return views.color.flatten(1).numpy().astype(np.float32) / 255
 
     pca = PCA(config.components, svd_solver="randomized", random_state=seed).fit(rows(data.train))
 
@@ -234,10 +233,10 @@ def moved_autoencoder(
 
 
 def fit_autoencoder(
-    model: ImageAE, name: str, epochs: int, data: Casting, context: Context, grey: bool = False
+    model: ImageAE, name: str, epochs: int, data: Casting, context: Context, gray: bool = False
 ) -> ImageAE:
     """Fit a model of one of the functions above on the view that it was made for."""
-    train, validation = (v.grey if grey else v.colour for v in (data.train, data.validation))
+    train, validation = (v.gray if gray else v.color for v in (data.train, data.validation))
     return model.fit(
         train, epochs=epochs, validation=validation, compute=context.compute,
         checkpoint=context.checkpoint(name), progress=name if context.progress else None,
@@ -245,7 +244,7 @@ def fit_autoencoder(
 
 
 def error_scores(
-    model: ImageAE, kind: ErrorKind, scales: tuple[int, ...], grey: bool = False
+    model: ImageAE, kind: ErrorKind, scales: tuple[int, ...], gray: bool = False
 ) -> Callable[[Views], np.ndarray]:
     """Scores of one fitted autoencoder by another kind of map."""
 
@@ -253,7 +252,7 @@ def error_scores(
         before = model.error, model.scales
         try:
             model.set_params(error=kind, scales=scales)
-            return model.score(views.grey if grey else views.colour)
+            return model.score(views.gray if gray else views.color)
         finally:
             model.set_params(error=before[0], scales=before[1])
 
@@ -268,13 +267,13 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
         parts = []
         mean, std = classifier.objective.mean, classifier.objective.std
         for part in views.batches(200):
-            prepared = normalise(context.compute.images(part.colour), mean, std)
+            prepared = normalize(context.compute.images(part.color), mean, std)
             parts.append(patch_features(classifier.model, prepared, (1, 2), (8, 12)).cpu().numpy())
         return np.concatenate(parts)
 
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(data.train), generator=generator)[: config.memory_images]
-    learn = Views(data.train.grey[chosen], data.train.colour[chosen])
+    learn = Views(data.train.gray[chosen], data.train.color[chosen])
     memory = PatchMemory(3, config.memory_patches, seed=seed).fit(features(learn))
 
     def score(views: Views) -> np.ndarray:
@@ -287,9 +286,9 @@ def discrimination(
     data: Casting, kinds: tuple[FaultKind, ...], obstacles: float = 0.4, hazes: float = 0.15
 ) -> FaultDiscrimination:
     """The objective that tells normal images from those kinds of fault."""
-    sample = data.train.colour[:2000].float() / 255
+    sample = data.train.color[:2000].float() / 255
     return FaultDiscrimination(
-        sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)), known=data.known.colour, kinds=kinds,
+        sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)), known=data.known.color, kinds=kinds,
         camera=CAMERA, obstacles=obstacles, hazes=hazes,
     )  # fmt: skip
 
@@ -308,7 +307,7 @@ def fit_discriminator(
     net = ResNet(BasicResidualBlock, (1, 1, 1), 1, stem="cifar", width=config.width)
     history = fit(
         net,
-        (data.train.colour,),
+        (data.train.color,),
         objective,
         config.fit,
         compute=context.compute,
@@ -318,7 +317,7 @@ def fit_discriminator(
         progress=name if context.progress else None,
         stop_after=stop_after,
     )
-    return net, Fitted(lambda views: objective.scores(net, views.colour), history)
+    return net, Fitted(lambda views: objective.scores(net, views.color), history)
 
 
 def together(first: Fitted, second: Fitted, normals: Views) -> Fitted:

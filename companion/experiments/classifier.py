@@ -12,14 +12,11 @@ from companion.compute import Compute, seed_everything
 from companion.data import load_cifar10
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.degradation import data_info
-from companion.learning.checkpoint import load_weights, weights_metadata
-from companion.learning.config import FitConfig
-from companion.learning.loop import evaluate, fit
-from companion.learning.objectives import Batch, ImageClassification
-from companion.models.cifar_resnet import CifarResNet
-from companion.models.resnet import count_parameters, resnet18
+from companion.models.resnet import CifarResNet, count_parameters, resnet18
 from companion.models.resnet9 import ResNet9
+from companion.objectives.classification import Batch, ImageClassification
 from companion.runs import SeedResult, load_run, weights_path
+from companion.training import FitConfig, evaluate, fit, load_weights, weights_metadata
 
 REPLAY_STEPS = 2
 TRAIN_SIZE = 45_000
@@ -32,7 +29,7 @@ class ClassifierConfig(Config):
         net: see :func:`build`.
         train_size: how many training images are used; ``None`` for all.
         eval_size: how many images of each split are evaluated; ``None`` for all.
-        max_shift: see :class:`companion.learning.objectives.ImageClassification`.
+        max_shift: see :class:`companion.objectives.classification.ImageClassification`.
         flip: likewise.
         cutout: likewise.
         label_smoothing: likewise.

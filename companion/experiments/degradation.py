@@ -13,13 +13,11 @@ from torch import Tensor
 from companion.compute import seed_everything
 from companion.data import load_cifar10
 from companion.experiments.base import Config, Context, Experiment, window_means
-from companion.learning.config import FitConfig
-from companion.learning.loop import evaluate, fit
-from companion.learning.objectives import Batch, ImageClassification
 from companion.models.blocks import BasicResidualBlock, PreActResidualBlock
-from companion.models.cifar_resnet import CifarResNet
-from companion.models.resnet import count_parameters
+from companion.models.resnet import CifarResNet, count_parameters
+from companion.objectives.classification import Batch, ImageClassification
 from companion.runs import DataInfo, SeedResult
+from companion.training import FitConfig, evaluate, fit
 
 REPLAY_STEPS = 3
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from companion.data.events import Events, entities, load_web_events, split_by_time
 from companion.data.ocsf_synthetic import EventConfig, generate_events
 from companion.experiments.base import Config
-from companion.learning.event_features import EventFeatures
+from companion.objectives.event_features import EventFeatures
 from companion.runs import DataInfo
 
 LEAVE_OUT = ("metadata.uid", "actor.session.uid", "session.uid")

@@ -12,7 +12,7 @@ from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_au
 from companion.detection.rows import EntityHistory, EntityRarity, FamilySurprise, FieldRarity
 from companion.detection.vectors import (
     Forest,
-    NeighbourIndex,
+    NeighborIndex,
     OutlierFactor,
     SubspaceResidual,
     VectorDetector,
@@ -35,8 +35,8 @@ from companion.experiments.self_supervised import (
     train,
     vectors,
 )
-from companion.learning.selfsupervised import surprise
-from companion.models.selfsupervised import SelfSupervisedResNet
+from companion.models.masked_resnet import SelfSupervisedResNet
+from companion.objectives.selfsupervised import surprise
 from companion.runs import SeedResult
 
 Scores = dict[str, dict[str, np.ndarray]]  # by detector, then by part: float64 scores of its rows
@@ -64,15 +64,15 @@ class EventDetectionConfig(Config):
     repeats: int = 50
 
 
-def neighbour_scores(reference: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def neighbor_scores(reference: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """float64 (N,): the mean distance to the five nearest vectors of ``reference``."""
-    return NeighbourIndex(min(5, len(reference))).fit(reference).score(asked)
+    return NeighborIndex(min(5, len(reference))).fit(reference).score(asked)
 
 
 def vector_detectors(config: EventDetectionConfig, seed: int) -> dict[str, VectorDetector]:
     """New detectors for vectors, by name."""
     return {
-        "knn": NeighbourIndex(5),
+        "knn": NeighborIndex(5),
         "lof": OutlierFactor(20, config.factor_reference, seed),
         "forest": Forest(seed=seed),
         "subspace": SubspaceResidual(),

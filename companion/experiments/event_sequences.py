@@ -18,12 +18,12 @@ from companion.data.sessions import EventTokens, sessions
 from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
 from companion.detection.precedence import Precedence
 from companion.detection.sequences import BagOfEvents, NgramModel
+from companion.estimators.sequences import SequenceAnomalyDetector
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.event_data import LEAVE_OUT, PreparedEvents, generated_info
 from companion.experiments.self_supervised import PretrainConfig, train, vectors
-from companion.learning.event_features import EventFeatures
+from companion.objectives.event_features import EventFeatures
 from companion.runs import SeedResult
-from companion.sequences import SequenceAnomalyDetector
 
 REPLAY_STEPS = 3
 ORDER_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.shape == "order")
@@ -41,7 +41,7 @@ class EventSequencesConfig(Config):
         later_events: of the week after these, for validation, and of the next one, for the test.
         attack_share: of those events; order attacks only.
         orders: of the n-grams.
-        lstms: tasks and inputs of the nets, see :class:`companion.sequences.SequenceAnomalyDetector`.
+        lstms: tasks and inputs of the nets, see ``SequenceAnomalyDetector``.
         net: the net that embeds events for those that read vectors.
         next_epochs: passes over the sessions for the task ``"next"``.
         order_epochs: likewise for ``"order"``.

@@ -9,11 +9,10 @@ from companion.compute import seed_everything
 from companion.experiments.base import Config, Context, Experiment
 from companion.experiments.degradation import SCALES as DEGRADATION_SCALES
 from companion.experiments.degradation import data_info, prepare
-from companion.learning.config import FitConfig
-from companion.learning.loop import fit
-from companion.learning.objectives import Batch, ImageClassification
-from companion.models.cifar_resnet import CifarResNet
+from companion.models.resnet import CifarResNet
+from companion.objectives.classification import Batch, ImageClassification
 from companion.runs import SeedResult
+from companion.training import FitConfig, fit
 
 VARIANTS = ("no norm, PyTorch's init", "no norm, He's init", "batch norm, He's init")
 """The nets differ in batch normalisation and in the spread of their initial weights."""

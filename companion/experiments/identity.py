@@ -10,11 +10,10 @@ from torch import Generator, Tensor, nn
 
 from companion.compute import seed_everything
 from companion.experiments.base import Config, Context, Experiment, window_means
-from companion.learning.config import FitConfig
-from companion.learning.loop import fit
-from companion.learning.objectives import Batch
 from companion.models.blocks import BasicResidualBlock, zero_residual
+from companion.objectives.classification import Batch
 from companion.runs import DataInfo, SeedResult
+from companion.training import FitConfig, fit
 
 WIDTH, SIZE = 16, 8
 KINDS = ("plain", "residual", "residual, zero start")

@@ -16,10 +16,9 @@ from companion.compute import seed_everything
 from companion.experiments.base import Config, Context, Experiment
 from companion.experiments.degradation import SCALES as DEGRADATION_SCALES
 from companion.experiments.degradation import DegradationConfig, build, data_info, prepare
-from companion.learning.config import FitConfig
-from companion.learning.loop import evaluate, fit
-from companion.models.cifar_resnet import CifarResNet
+from companion.models.resnet import CifarResNet
 from companion.runs import SeedResult
+from companion.training import FitConfig, evaluate, fit
 
 Place = tuple[int, int]  # a block's stage and its index in the stage
 

@@ -11,13 +11,19 @@ from companion.compute import seed_everything
 from companion.detection.rows import OneHotVectors
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.event_data import EventDataConfig, PreparedEvents, generated_info, prepared
-from companion.learning.config import FitConfig
-from companion.learning.embedding import embed, linear_probe, neighbour_agreement, neighbour_purity
-from companion.learning.loop import History, evaluate, fit
-from companion.learning.objectives import Objective
-from companion.learning.selfsupervised import Combined, Contrastive, MaskedFeatures
-from companion.models.selfsupervised import SelfSupervisedResNet
+from companion.models.masked_resnet import SelfSupervisedResNet
+from companion.objectives.classification import Objective
+from companion.objectives.selfsupervised import (
+    Combined,
+    Contrastive,
+    MaskedFeatures,
+    embed,
+    linear_probe,
+    neighbor_agreement,
+    neighbor_purity,
+)
 from companion.runs import SeedResult
+from companion.training import FitConfig, History, evaluate, fit
 
 REPLAY_STEPS = 3
 ObjectiveName = Literal["masked", "contrastive", "combined"]
@@ -29,8 +35,8 @@ class PretrainConfig(Config):
 
     Attributes:
         objective: what is learned.
-        mask_rate: of :class:`companion.learning.selfsupervised.MaskedFeatures`.
-        corruption_rate: of :class:`companion.learning.selfsupervised.Contrastive`.
+        mask_rate: of :class:`companion.objectives.selfsupervised.MaskedFeatures`.
+        corruption_rate: of :class:`companion.objectives.selfsupervised.Contrastive`.
         temperature: likewise.
         weight: of the contrastive loss beside the masked one.
         d_model: features of an embedding.
@@ -167,7 +173,7 @@ def look(
     metrics = {"chance.probe": 1 / len(shares), "chance.purity": float(np.square(shares).sum())}
     for name, (a, b) in spaces.items():
         metrics[f"{name}.probe"] = linear_probe(a, kinds[known], b, kinds[asked], seed)
-        metrics[f"{name}.purity"] = neighbour_purity(b[:few], kinds[asked[:few]])
+        metrics[f"{name}.purity"] = neighbor_purity(b[:few], kinds[asked[:few]])
     return metrics
 
 
@@ -225,7 +231,7 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
         spaces[objective] = found[0]
         few = config.purity_rows
         if config.members > 1:
-            metrics[f"{objective}.agreement"] = neighbour_agreement(found[0][1][:few], found[1][1][:few])
+            metrics[f"{objective}.agreement"] = neighbor_agreement(found[0][1][:few], found[1][1][:few])
     metrics |= look(events, config, seed, spaces)
     return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
 

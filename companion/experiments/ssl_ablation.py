@@ -7,7 +7,7 @@ import numpy as np
 from companion.experiments import self_supervised
 from companion.experiments.base import Config, Context, Experiment
 from companion.experiments.event_data import EventDataConfig, generated_info, prepared
-from companion.experiments.event_detection import neighbour_scores, rank
+from companion.experiments.event_detection import neighbor_scores, rank
 from companion.experiments.self_supervised import (
     SMOKE_DATA,
     SMOKE_NET,
@@ -97,7 +97,7 @@ def run(config: SslAblationConfig, seed: int, context: Context) -> SeedResult:
         net, history = train(events, net_config, seed, context, name)
         seconds[name] = round(history.seconds, 2)
         spaces[name] = [vectors(net, events, r, context) for r in rows]
-        near = neighbour_scores(*(vectors(net, events, r, context) for r in (reference, events.validation)))
+        near = neighbor_scores(*(vectors(net, events, r, context) for r in (reference, events.validation)))
         aucs = rank(events, events.validation, near)
         metrics |= {f"{name}.{kind}": aucs[f"{kind}_roc_auc"] for kind in ("point", "context")}
         first = first or history.train["loss"][: self_supervised.REPLAY_STEPS]

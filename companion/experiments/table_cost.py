@@ -8,7 +8,7 @@ from companion.compute import seed_everything
 from companion.experiments.base import Config, Context, Experiment
 from companion.models.cost import activation_bytes, multiply_adds, time_in_turns
 from companion.models.resnet import count_parameters
-from companion.models.rivals import make_table_net
+from companion.models.tabular_baselines import make_table_net
 from companion.runs import DataInfo, SeedResult
 
 WIDTH = 64

@@ -7,9 +7,9 @@ from itertools import product
 from companion.experiments import tables
 from companion.experiments.base import Config, Context, Experiment
 from companion.experiments.tables import NetConfig, prepared
-from companion.learning.loop import evaluate
 from companion.models.tabular import NormKind
 from companion.runs import SeedResult
+from companion.training import evaluate
 
 KINDS = ("plain", "resnet")
 

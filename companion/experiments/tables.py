@@ -10,15 +10,14 @@ from pydantic import Field
 from torch import nn
 
 from companion.compute import seed_everything
-from companion.data.tabular import load_adult, load_california
+from companion.data.tables import load_adult, load_california
 from companion.experiments.base import Config, Context, Experiment
-from companion.learning.config import FitConfig
-from companion.learning.loop import Evaluation, evaluate, fit
-from companion.learning.objectives import Batch
-from companion.learning.tables import PreparedTable, boosting, predict, prepare, score
 from companion.models.resnet import count_parameters
-from companion.models.rivals import make_table_net
+from companion.models.tabular_baselines import make_table_net
+from companion.objectives.classification import Batch
+from companion.objectives.tables import PreparedTable, boosting, predict, prepare, score
 from companion.runs import DataInfo, SeedResult
+from companion.training import Evaluation, FitConfig, evaluate, fit
 
 REPLAY_STEPS = 3
 LOADERS = {"adult": load_adult, "california": load_california}
@@ -30,7 +29,7 @@ class NetConfig(Config):
     """One net and how it is trained: AdamW with a warm-up and a cosine, the best epoch on validation kept.
 
     Attributes:
-        kind: see :func:`companion.models.rivals.make_table_net`.
+        kind: see :func:`companion.models.tabular_baselines.make_table_net`.
         options: of the net, where they are not the defaults.
         num_epochs: passes over the training rows.
         lr: the highest learning rate.

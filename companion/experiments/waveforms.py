@@ -20,12 +20,12 @@ from companion.detection.metrics import (
     roc_auc,
     roc_points,
 )
-from companion.detection.simple import MeanDistance, NeighbourDistance, PcaReconstruction, WindowDetector
+from companion.detection.simple import MeanDistance, NeighborDistance, PcaReconstruction, WindowDetector
 from companion.detection.thresholds import fixed_fpr, tnr_target
+from companion.estimators.waveforms import ResNetAE
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.models.resnet import count_parameters
 from companion.runs import DataInfo, SeedResult
-from companion.waveforms import ResNetAE
 
 REPLAY_STEPS = 3
 ROC_GRID = np.linspace(0, 0.1, 51)
@@ -92,7 +92,7 @@ def _rivals(config: WaveformsConfig) -> Iterable[tuple[str, int, Callable[[], Wi
     for size in config.components:
         yield "pca", size, lambda size=size: PcaReconstruction(size)  # type: ignore[misc]
     for size in config.neighbours:
-        yield "knn", size, lambda size=size: NeighbourDistance(size)  # type: ignore[misc]
+        yield "knn", size, lambda size=size: NeighborDistance(size)  # type: ignore[misc]
 
 
 @dataclass(frozen=True)

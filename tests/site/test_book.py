@@ -35,7 +35,7 @@ CHAPTER = """\
 from pathlib import Path
 
 from companion.answer import answer
-from companion.chapter import glue
+from companion.notebook import glue
 
 with Path("executions.txt").open("a") as file:
     file.write("x")
@@ -74,9 +74,9 @@ PACKAGE = {
     "data/reach.py": "def in_reach():\n    return {'cifar10': ''}\n",
     "experiments/__init__.py": "",
     "experiments/base.py": "def current_scale():\n    return 'live'\n",
-    "learning/__init__.py": "",
+    "objectives/__init__.py": "",
 }
-REAL_MODULES = ("chapter.py", "compute.py", "files.py", "runs.py", "data/registry.py", "data/sources.py")
+REAL_MODULES = ("notebook.py", "compute.py", "files.py", "runs.py", "data/registry.py", "data/sources.py")
 
 pytestmark = pytest.mark.xdist_group("book")  # one after the other: they share a book
 

@@ -1,4 +1,9 @@
-"""Image augmentation on whole batches of uint8 tensors.
+"""Objectives: what a batch costs, and what else is measured on it.
+
+An objective is called as ``objective(model, batch, generator)`` and returns scalars by name, ``"loss"``
+among them. With a generator it trains (and may augment); with ``None`` it evaluates.
+
+Image augmentation on whole batches of uint8 tensors.
 
 Working image by image in Python costs more than the training step of a small net on a CPU, and much
 more than one on a GPU. Here a whole batch is shifted and flipped by one indexing operation.
@@ -6,9 +11,72 @@ more than one on a GPU. Here a whole batch is shifted and flipped by one indexin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+
+Batch = tuple[Tensor, ...]
+
+
+class Objective(Protocol):
+    """Anything that :func:`companion.training.fit` can minimise."""
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        """Scalars of one batch by name; ``"loss"`` is differentiable, the others are not looked through."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageClassification:
+    """Cross-entropy on uint8 images, with augmentation while training.
+
+    Attributes:
+        mean: (C,) of the training pixels scaled to [0, 1].
+        std: (C,), likewise.
+        max_shift: see :func:`companion.objectives.classification.random_shift_flip`.
+        flip: likewise.
+        cutout: side of a square that is taken out of each image while training; 0 for none.
+        mirrored_views: whether an evaluation averages the logits of each image and its mirror image.
+        label_smoothing: the share of the target spread evenly over all classes, while training only.
+    """
+
+    mean: Tensor
+    std: Tensor
+    max_shift: int = 0
+    flip: bool = False
+    cutout: int = 0
+    mirrored_views: bool = False
+    label_smoothing: float = 0.0
+
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """float32 (N, num_classes) of uint8 images (N, C, H, W), without any augmentation."""
+        pixels = normalize(images, self.mean, self.std)  # (N, C, H, W)
+        logits: Tensor = model(pixels).float()
+        return (logits + model(pixels.flip(3)).float()) / 2 if self.mirrored_views else logits
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        """``loss`` (nats) and ``error`` (share of wrong answers) of (images uint8 NCHW, labels int64 N)."""
+        images, labels = batch
+        smoothing = 0.0
+        if generator is not None:
+            smoothing = self.label_smoothing
+            if self.max_shift or self.flip:
+                images = random_shift_flip(
+                    images, max_shift=self.max_shift, flip=self.flip, generator=generator
+                )
+        if generator is None:
+            logits = self.logits(model, images)  # (N, num_classes)
+        else:
+            pixels = normalize(images, self.mean, self.std)  # (N, C, H, W)
+            if self.cutout:
+                pixels = random_cutout(pixels, size=self.cutout, generator=generator)
+            logits = model(pixels).float()  # (N, num_classes)
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        error = (logits.detach().argmax(dim=1) != labels).float().mean()
+        return {"loss": loss, "error": error}
 
 
 def random_shift_flip(
@@ -51,7 +119,7 @@ def random_cutout(images: Tensor, *, size: int, generator: Generator | None = No
     """Set a square of every image to zero, at a random place (DeVries and Taylor 2017).
 
     The centre of the square may lie anywhere in the image, so that the square may stick out. After
-    :func:`normalise`, zero is the mean colour.
+    :func:`normalize`, zero is the mean colour.
 
     Args:
         images: (N, C, H, W) of a floating-point type.
@@ -72,7 +140,7 @@ def random_cutout(images: Tensor, *, size: int, generator: Generator | None = No
     return images * keep
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """``(images / 255 - mean) / std`` per channel, in float32.
 
     Args:

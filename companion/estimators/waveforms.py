@@ -18,14 +18,20 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from companion.compute import Compute, pick_compute
-from companion.data.standardise import Standardiser, StandardiserKind, as_windows
+from companion.data.standardize import StandardiserKind, Standardizer, as_windows
 from companion.detection.thresholds import fixed_fpr
-from companion.learning.checkpoint import CheckpointError, load_weights, save_weights, weights_metadata
-from companion.learning.config import FitConfig
-from companion.learning.loop import History, evaluate
-from companion.learning.loop import fit as train
-from companion.learning.waveforms import Loss, WaveformReconstruction
-from companion.models.resnet_ae import NormKind, WaveAutoencoder
+from companion.models.autoencoders import NormKind, WaveAutoencoder
+from companion.objectives.reconstruction import Loss, WaveformReconstruction
+from companion.training import (
+    CheckpointError,
+    FitConfig,
+    History,
+    evaluate,
+    load_weights,
+    save_weights,
+    weights_metadata,
+)
+from companion.training import fit as train
 
 Schedule = Literal["constant", "cosine"]
 
@@ -48,7 +54,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
         kernel_size: of the convolutions; odd.
         dropout: inside the residual blocks.
         norm: ``"batch"`` or ``"group"``.
-        standardise: ``"window"``: each window and channel has mean 0 and standard deviation 1, so that
+        standardize: ``"window"``: each window and channel has mean 0 and standard deviation 1, so that
             offset and amplitude are invisible. ``"channel"``: mean and standard deviation of each
             channel over the training windows, kept with the model. ``"none"``: as they come.
         loss: mean absolute (``"l1"``) or squared (``"l2"``) residual, in training.
@@ -59,7 +65,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
         batch_size: windows in a step.
         patience: stop after this many epochs without a lower validation loss, and take the best
             weights; ``None`` for never.
-        jitter: see :class:`companion.learning.waveforms.WaveformReconstruction`.
+        jitter: see :class:`companion.objectives.reconstruction.WaveformReconstruction`.
         max_shift: likewise.
         amplitude: likewise.
         seed: decides initial weights, hold-out, order, augmentation and dropout.
@@ -87,7 +93,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
         kernel_size: int = 5,
         dropout: float = 0.0,
         norm: NormKind = "batch",
-        standardise: StandardiserKind = "window",
+        standardize: StandardiserKind = "window",
         loss: Loss = "l1",
         score_norm: Loss = "l1",
         lr: float = 1e-3,
@@ -102,7 +108,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.channels, self.depth, self.bottleneck = channels, depth, bottleneck
         self.width, self.kernel_size, self.dropout, self.norm = width, kernel_size, dropout, norm
-        self.standardise, self.loss, self.score_norm = standardise, loss, score_norm
+        self.standardize, self.loss, self.score_norm = standardize, loss, score_norm
         self.lr, self.schedule, self.weight_decay = lr, schedule, weight_decay
         self.batch_size, self.patience = batch_size, patience
         self.jitter, self.max_shift, self.amplitude = jitter, max_shift, amplitude
@@ -149,7 +155,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
         if self.batch_size < 2 or epochs < 1 or self.score_norm not in ("l1", "l2"):
             raise ValueError("need a batch_size of at least 2, an epoch, and score_norm 'l1' or 'l2'")
         compute = compute or pick_compute(precision="float32")
-        self.standardiser_ = Standardiser(self.standardise).fit(learn)
+        self.standardizer_ = Standardizer(self.standardize).fit(learn)
         self.length_ = length
         self.threshold_: float | None = None
         self.net_ = self._build()
@@ -223,7 +229,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
 
     def _tensors(self, windows: np.ndarray) -> tuple[Tensor, Tensor]:
         """What the net is given: float32 (N, C, L) without NaN, and bool (N, C, L), where it was known."""
-        standard = self.standardiser_.transform(windows)[0]
+        standard = self.standardizer_.transform(windows)[0]
         return torch.from_numpy(standard), torch.from_numpy(~np.isnan(windows))
 
     # ------------------------------------------------------------ using
@@ -262,8 +268,8 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
             ValueError: if the model is not fitted or the windows do not fit it.
         """
         checked = self._checked(windows)
-        standard, centre, scale = self.standardiser_.transform(checked)
-        own: np.ndarray = (self._reconstructed(standard) * scale + centre).astype(checked.dtype)
+        standard, center, scale = self.standardizer_.transform(checked)
+        own: np.ndarray = (self._reconstructed(standard) * scale + center).astype(checked.dtype)
         return own.reshape(np.shape(windows))
 
     def residuals(self, windows: np.ndarray) -> np.ndarray:
@@ -279,7 +285,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
             ValueError: see :meth:`reconstruct`.
         """
         checked = self._checked(windows)
-        standard = self.standardiser_.transform(checked)[0]
+        standard = self.standardizer_.transform(checked)[0]
         residuals = np.abs(self._reconstructed(standard) - standard)
         return np.where(np.isnan(checked), np.float32(np.nan), residuals)
 
@@ -308,7 +314,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
     def latent(self, windows: np.ndarray) -> np.ndarray:
         """The latent vectors, float32 (N, bottleneck); arguments and errors as :meth:`reconstruct`."""
         checked = self._checked(windows)
-        standard = self.standardiser_.transform(checked)[0]
+        standard = self.standardizer_.transform(checked)[0]
         device = next(self.net_.parameters()).device
         out = np.empty((len(standard), self.bottleneck), np.float32)
         with torch.inference_mode():
@@ -354,7 +360,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
             "version": _VERSION,
             "parameters": json.loads(self._parameters()),
             "length": self.length_,
-            "standardiser": self.standardiser_.state(),
+            "standardiser": self.standardizer_.state(),
             "threshold": self.threshold_,
         }
         save_weights(path, self.net_, kind=_KIND, about=json.dumps(about))
@@ -375,7 +381,7 @@ class ResNetAE(BaseEstimator):  # type: ignore[misc]
                 raise CheckpointError(f"{path} has version {about['version']}, this program reads {_VERSION}")
             model = cls(**about["parameters"])
             model.length_, model.threshold_ = int(about["length"]), about["threshold"]
-            model.standardiser_ = Standardiser.from_state(about["standardiser"])
+            model.standardizer_ = Standardizer.from_state(about["standardiser"])
             model.net_ = model._build()
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a model that can be read: {error}") from error

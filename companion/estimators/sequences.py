@@ -30,12 +30,18 @@ from companion.detection.sequences import (
 )
 from companion.detection.thresholds import fixed_fpr
 from companion.detection.vectors import checked_vectors
-from companion.learning.checkpoint import CheckpointError, load_weights, save_weights, weights_metadata
-from companion.learning.config import FitConfig
-from companion.learning.loop import History, evaluate
-from companion.learning.loop import fit as train
-from companion.learning.sequences import STRETCH, NextEvent, pieces
-from companion.models.sequence import NextEventLSTM
+from companion.models.lstm import NextEventLSTM
+from companion.objectives.next_event import STRETCH, NextEvent, pieces
+from companion.training import (
+    CheckpointError,
+    FitConfig,
+    History,
+    evaluate,
+    load_weights,
+    save_weights,
+    weights_metadata,
+)
+from companion.training import fit as train
 
 Inputs = Literal["tokens", "vectors", "both"]
 
@@ -47,7 +53,7 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
     """An LSTM over the events of a session, trained on normal sessions without labels.
 
     Every event has a token, which is what the net has to expect, and may have a vector, such as its embedding
-    by a :class:`companion.models.selfsupervised.SelfSupervisedResNet`. Vectors are standardised by the mean
+    by a :class:`companion.models.masked_resnet.SelfSupervisedResNet`. Vectors are standardised by the mean
     and standard deviation of each number in training.
 
     A session may have any length. In training, long ones are cut into pieces of ``max_length`` events; a
@@ -58,12 +64,12 @@ class SequenceAnomalyDetector(BaseEstimator):  # type: ignore[misc]
     Args:
         inputs: what the net reads of past events: ``"tokens"`` (one-hot), ``"vectors"``, or ``"both"``.
         task: ``"next"``: the surprise is at what comes next, of all that may come. ``"order"``: at what comes
-            next of all that the session has left; see :class:`companion.learning.sequences.NextEvent`.
+            next of all that the session has left; see :class:`companion.objectives.next_event.NextEvent`.
         memory: whether the net is told at every step what the session has had so far.
         hidden: features of the LSTM's state.
         layers: how many LSTMs stand on one another.
-        dropout: see :class:`companion.models.sequence.NextEventLSTM`.
-        input_dropout: see :class:`companion.learning.sequences.NextEvent`.
+        dropout: see :class:`companion.models.lstm.NextEventLSTM`.
+        input_dropout: see :class:`companion.objectives.next_event.NextEvent`.
         aggregate: how a session's score comes from the surprises of its events, see
             :func:`companion.detection.sequences.session_scores`.
         top: likewise.

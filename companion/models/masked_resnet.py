@@ -71,7 +71,7 @@ class SelfSupervisedResNet(nn.Module):
 
     The row's embedding goes to linear heads: one for each categorical column, to its logits, and one for all
     numbers, to the mean and the standard deviation of each. Numbers are expected to be standardised, as
-    ``companion.learning.encoder`` leaves them.
+    ``companion.objectives.encoding`` leaves them.
 
     Args:
         num_numerical_features: numbers in a row; may be 0.

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from companion.learning.augment import random_shift_flip
+from companion.objectives.classification import random_shift_flip
 
 # images (N, C, H, W), and where they were painted over, float32 (N, 1, H, W), 1 or 0
 Painted = tuple[Tensor, Tensor]
@@ -205,14 +205,14 @@ def emptied(images: Tensor, *, generator: Generator | None = None) -> Painted:
     distance = (((x - middle[0]) / radii[0]).square() + ((y - middle[1] - 0.1) / radii[1]).square()).sqrt()
     soft = torch.sigmoid((1 - distance) * uniform(count, 8, 30, generator, images))  # (N, 1, H, W)
     rim = ((distance > 0.8) & (distance < 1.05)).to(images)
-    colour = (images * rim).sum(dim=(2, 3), keepdim=True) / rim.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    color = (images * rim).sum(dim=(2, 3), keepdim=True) / rim.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     tint = torch.tensor([-0.03, -0.02, 0.02]) if channels == 3 else torch.zeros(channels)
-    colour = colour + tint.to(images).view(1, -1, 1, 1) * uniform(count, 0, 1.5, generator, images)
+    color = color + tint.to(images).view(1, -1, 1, 1) * uniform(count, 0, 1.5, generator, images)
     shade = 0.08 * (
         y * uniform(count, -1, 1, generator, images) + x * uniform(count, -0.5, 0.5, generator, images)
     )
     grain = smooth_noise(images.shape, max(2, height // 2), max(2, width // 2), generator).to(images)
-    filled = colour + uniform(count, -0.06, 0.06, generator, images) + shade + 0.006 * grain
+    filled = color + uniform(count, -0.06, 0.06, generator, images) + shade + 0.006 * grain
     out = images * (1 - soft) + filled * soft
     specks = torch.exp(-((distance - 0.9) / 0.08).square()) * torch.sigmoid(10 * (y - 0.4))
     sparkle = smooth_noise(images.shape, height, width, generator).to(images).clamp(0, 2)
@@ -247,20 +247,20 @@ def arms(images: Tensor, *, largest: float = 0.4, generator: Generator | None = 
     wide, place = uniform(count, 0.08, 0.4, generator, images), uniform(count, -0.8, 0.8, generator, images)
     bar = torch.minimum(along - (1 - reach), wide - (across - place).abs())
     radius = uniform(count, 0.3, 1.2, generator, images)
-    centre = 1 - reach + radius
-    disc = radius - ((along - centre).square() + (across - place).square()).sqrt()
+    center = 1 - reach + radius
+    disc = radius - ((along - center).square() + (across - place).square()).sqrt()
     kind = uniform(count, 0, 1, generator, images)
     shape = torch.where(kind < 0.4, bar, torch.where(kind < 0.8, disc, along - (1 - reach)))
     soft = torch.sigmoid(shape * uniform(count, 10, 40, generator, images))  # (N, 1, H, W)
     own = torch.rand(count, channels, 1, 1, generator=generator).to(images)
     mean = images.mean(dim=(2, 3), keepdim=True)
     mixed = uniform(count, 0.2, 1, generator, images)
-    colour = mixed * own * uniform(count, 0.1, 1, generator, images) + (1 - mixed) * mean
+    color = mixed * own * uniform(count, 0.1, 1, generator, images) + (1 - mixed) * mean
     shade = 0.1 * smooth_noise(images.shape, 3, 4, generator).to(images)
     fine = 0.04 * smooth_noise(images[:, :1].shape, max(2, height // 3), max(2, width // 3), generator).to(
         images
     )
-    out = images * (1 - soft) + (colour + shade + fine) * soft
+    out = images * (1 - soft) + (color + shade + fine) * soft
     return out.clamp(0, 1), (soft > 0.5).to(torch.float32)
 
 

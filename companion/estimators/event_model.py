@@ -15,13 +15,12 @@ from companion.compute import Compute
 from companion.data.events import entities, record_ids
 from companion.detection.rows import EntityRarity
 from companion.detection.usual import Usual
-from companion.detection.vectors import NeighbourIndex
-from companion.learning.checkpoint import prefixed
-from companion.learning.embedding import embed
-from companion.learning.encoder import stable_hash
-from companion.learning.event_features import EventFeatures
-from companion.learning.selfsupervised import surprise
-from companion.models.selfsupervised import SelfSupervisedResNet
+from companion.detection.vectors import NeighborIndex
+from companion.models.masked_resnet import SelfSupervisedResNet
+from companion.objectives.encoding import stable_hash
+from companion.objectives.event_features import EventFeatures
+from companion.objectives.selfsupervised import embed, surprise
+from companion.training import prefixed
 
 _BUCKET_NAMES = 3  # values that are named for a bucket
 
@@ -78,7 +77,7 @@ class EventModel:
     net: SelfSupervisedResNet
     groups: tuple[int, ...]
     clip: float
-    store: NeighbourIndex
+    store: NeighborIndex
     numerical: Tensor
     categorical: Tensor
     habits: EntityRarity
@@ -107,7 +106,7 @@ class EventModel:
             net: trained.
             learned: the events (N) that it learned, in the order of their times.
             tensors: their features.
-            passes: see :meth:`companion.learning.event_features.EventFeatures.groups`.
+            passes: see :meth:`companion.objectives.event_features.EventFeatures.groups`.
             clip: see above.
             neighbours: how many count for the distance.
             max_stored: how many events to keep, at most.
@@ -116,7 +115,7 @@ class EventModel:
         groups = features.groups(passes)
         rows = np.linspace(0, len(learned) - 1, min(max_stored, len(learned))).round().astype(np.int64)
         stored, kept = learned.iloc[rows], (tensors[0][rows], tensors[1][rows])
-        store = NeighbourIndex(neighbours)
+        store = NeighborIndex(neighbours)
         store.fit(embed(net, *kept, compute=compute), record_ids(stored).tolist())
         nats = surprise(net, *kept, groups=groups, compute=compute).clamp(max=clip).numpy()
         usual = Usual().fit(nats, event_classes(stored))
@@ -188,7 +187,7 @@ class EventModel:
         """
         net.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net.")})
         compute.model(net).eval()
-        store = NeighbourIndex(about["neighbours"]).fit(tensors["store.vectors"].numpy(), about["ids"])
+        store = NeighborIndex(about["neighbours"]).fit(tensors["store.vectors"].numpy(), about["ids"])
         buckets = {name: {int(i): v for i, v in names.items()} for name, names in about["buckets"].items()}
         counts = {name[7:]: t.numpy() for name, t in tensors.items() if name.startswith("habits.")}
         return cls(

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from companion.detection.sequences import Task
-from companion.learning.objectives import Batch
-from companion.models.sequence import NextEventLSTM
+from companion.models.lstm import NextEventLSTM
+from companion.objectives.classification import Batch
 
 Logits = tuple[Tensor, Tensor]
 STRETCH = 512

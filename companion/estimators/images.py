@@ -18,14 +18,20 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from companion.compute import Compute, pick_compute
-from companion.detection.pictures import ErrorKind, error_map, image_scores, multiscale_map
+from companion.detection.anomaly_maps import ErrorKind, error_map, image_scores, multiscale_map
 from companion.detection.thresholds import fixed_fpr, tnr_target
-from companion.learning.checkpoint import CheckpointError, load_weights, save_weights, weights_metadata
-from companion.learning.config import FitConfig
-from companion.learning.faults import STILL, Camera, ImageReconstruction
-from companion.learning.loop import History, evaluate
-from companion.learning.loop import fit as train
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder
+from companion.objectives.reconstruction import STILL, Camera, ImageReconstruction
+from companion.training import (
+    CheckpointError,
+    FitConfig,
+    History,
+    evaluate,
+    load_weights,
+    save_weights,
+    weights_metadata,
+)
+from companion.training import fit as train
 
 _KIND, _VERSION = "ImageAE", 1
 _BATCH = 512  # images in one forward pass that learns nothing
@@ -42,10 +48,10 @@ class ImageAE(BaseEstimator):  # type: ignore[misc]
         latent: numbers in the code of the one, channels in that of the other.
         widths: channels of the convolutions or stages.
         loss: mean absolute (``"l1"``) or squared (``"mse"``) error, in training.
-        error: what the maps show, see :func:`companion.detection.pictures.error_map`.
-        scales: of the maps, see :func:`companion.detection.pictures.multiscale_map`.
+        error: what the maps show, see :func:`companion.detection.anomaly_maps.error_map`.
+        scales: of the maps, see :func:`companion.detection.anomaly_maps.multiscale_map`.
         top: the share of pixels that make the score, see
-            :func:`companion.detection.pictures.image_scores`.
+            :func:`companion.detection.anomaly_maps.image_scores`.
         camera: the augmentation while training.
         obstacles: the share of training images that get an obstacle.
         lr: of Adam.

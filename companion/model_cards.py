@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from companion.card_texts import CARDS, CardText
-from companion.chapter import mean_and_spread
+from companion.notebook import mean_and_spread
 from companion.runs import RecordedRun
 
 
@@ -29,9 +29,9 @@ def model_card(run: RecordedRun) -> str:
 
     Example:
         >>> from companion.runs import load_run
-        >>> model_card(load_run("degradation-full-cpu"))
+        >>> model_card(load_run("degradation-full-cpu"))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        companion.card.CardError: no card for runs of 'degradation'; there are cards for: waveforms, casting
+        companion.model_cards.CardError: no card for runs of 'degradation'; there are cards for: ...
     """
     if run.experiment not in CARDS:
         raise CardError(f"no card for runs of {run.experiment!r}; there are cards for: {', '.join(CARDS)}")

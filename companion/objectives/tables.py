@@ -12,9 +12,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
-from companion.data.tabular import Table
-from companion.learning.encoder import TableEncoder
-from companion.learning.objectives import Batch
+from companion.data.tables import Table
+from companion.objectives.classification import Batch
+from companion.objectives.encoding import TableEncoder
 
 SPLITS = ("train", "validation", "test")
 

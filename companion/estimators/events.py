@@ -3,7 +3,7 @@
 A residual net learns to guess hidden fields from the others. An event is unusual if its fields surprise the
 net more than is usual, if its embedding lies far from those of normal events, and if its values are rarer for
 its entity than for everyone, which is counted without the net. Sources: see
-:mod:`companion.learning.selfsupervised` and :mod:`companion.detection.vectors`.
+:mod:`companion.objectives.selfsupervised` and :mod:`companion.detection.vectors`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,15 @@ from companion.data.events import ENTITY_COLUMNS, RECORD_ID, split_by_time
 from companion.data.ocsf_flat import Kind, kind_of_column
 from companion.data.sessions import SESSION_COLUMNS
 from companion.detection.drift import DriftTracker
-from companion.detection.tails import CombinedTails
-from companion.detection.thresholds import fixed_fpr
-from companion.event_model import EventModel
-from companion.event_report import Explanation, explain
-from companion.learning.checkpoint import CheckpointError, load_parts, save_parts
-from companion.learning.config import FitConfig
-from companion.learning.encoder import TableEncoder
-from companion.learning.event_clock import EventClock
-from companion.learning.event_features import GAP, EventFeatures
-from companion.learning.loop import History
-from companion.learning.loop import fit as train
-from companion.learning.selfsupervised import MaskedFeatures
-from companion.models.selfsupervised import SelfSupervisedResNet
+from companion.detection.thresholds import CombinedTails, fixed_fpr
+from companion.estimators.event_model import EventModel
+from companion.estimators.event_report import Explanation, explain
+from companion.models.masked_resnet import SelfSupervisedResNet
+from companion.objectives.encoding import TableEncoder
+from companion.objectives.event_features import GAP, EventClock, EventFeatures
+from companion.objectives.selfsupervised import MaskedFeatures
+from companion.training import CheckpointError, FitConfig, History, load_parts, save_parts
+from companion.training import fit as train
 
 _KIND = "EventDetector 2"
 _LEAST = 50  # events to learn from
@@ -287,7 +283,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
         Surprise, distance and breach of habit have scales of their own. Each is turned into a level of rarity
         among the held-out events, and all together into one
-        (:class:`companion.detection.tails.CombinedTails`): a score of 3 is reached by one normal event in a
+        (``CombinedTails``): a score of 3 is reached by one normal event in a
         thousand.
 
         Args:
@@ -298,7 +294,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
         Returns:
             One row an event, with the frame's index. ``surprise`` and ``distance`` are as
-            :meth:`companion.event_model.EventModel.measure` gives them, ``score`` is their common level, and
+            ``EventModel.measure`` gives them, ``score`` is their common level, and
             ``flagged`` says whether it is above ``threshold_``.
 
         Raises:
@@ -330,7 +326,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             neighbours: how many normal events to name.
 
         Returns:
-            One :class:`companion.event_report.Explanation` an event.
+            One :class:`companion.estimators.event_report.Explanation` an event.
 
         Raises:
             ValueError: as :meth:`score`.

@@ -3,32 +3,38 @@
 Every random draw of step ``t`` comes from the seed and ``t`` alone. So the loop needs no memory of its
 generators, and a run that was killed at any moment continues from its last checkpoint to the same
 final weights, bit for bit where the hardware computes the same (one CPU with the same threads).
+
+How a training run is described: a frozen config, and the learning rate as a function of the step.
+
+Checkpoints: one safetensors file with the weights and everything else that a resumed run needs.
+
+No pickle is read or written. Tensors are stored under ``model.``, ``best.``, ``optimizer.`` and
+``history.``; numbers and the identity of the run stand in the file's metadata.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from companion.compute import Compute
-from companion.learning.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    optimizer_tensors,
-    prefixed,
-    restore_optimizer,
-    save_checkpoint,
-)
-from companion.learning.config import FitConfig, learning_rate
-from companion.learning.objectives import Batch, Objective
+from companion.files import atomic_path
+from companion.objectives.classification import Batch, Objective
 
 FLUSH_EVERY = 50
 """Steps between looks at the loss, each of which makes a GPU wait."""
@@ -241,7 +247,7 @@ def fit(
     Args:
         model: any module, anywhere; it is moved to the device of ``compute`` and left there.
         data: tensors with the same first axis, one entry an example.
-        objective: what to minimise, see :mod:`companion.learning.objectives`.
+        objective: what to minimise, see :mod:`companion.objectives.classification`.
         config: the hyperparameters.
         compute: device and precision.
         seed: decides the order of the examples, the augmentation and dropout, but not the model's
@@ -294,3 +300,243 @@ def fit(
     if run.best:
         model.load_state_dict(run.best)
     return run.history
+
+
+class FitConfig(BaseModel):
+    """The hyperparameters of :func:`companion.training.fit`.
+
+    Attributes:
+        num_steps: optimizer steps.
+        batch_size: examples in a step.
+        lr: the highest learning rate.
+        optimizer: ``"sgd"`` with momentum, ``"adamw"``, or ``"adam"``.
+        momentum: of SGD.
+        nesterov: Nesterov's form of it.
+        weight_decay: on every parameter. With SGD and Adam an L2 penalty: the decay is added to the
+            gradient, and Adam then divides it by the gradient's size, so that weights with large
+            gradients hardly decay. With AdamW all weights shrink by the same share.
+        warmup_steps: steps in which the learning rate climbs from 0 in a straight line.
+        schedule: what follows: ``"constant"``, ``"step"`` (divided by 10 at each milestone),
+            ``"linear"`` or ``"cosine"`` (down to 0 at the last step).
+        milestones: for ``"step"``: shares of ``num_steps``, rising, each between 0 and 1.
+        eval_every: steps between evaluations; ``None`` for one at the end.
+        checkpoint_every: steps between checkpoints, where a checkpoint file is given.
+        patience: stop after this many evaluations without a new best ``monitor``; ``None`` for never.
+            The weights of the best evaluation are then restored.
+        monitor: the evaluated metric that early stopping watches; lower is better.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_steps: int = Field(ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    lr: float = Field(default=0.1, gt=0)
+    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    schedule: Literal["constant", "step", "linear", "cosine"] = "constant"
+    milestones: tuple[float, ...] = ()
+    eval_every: int | None = Field(default=None, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    monitor: str = "loss"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FitConfig:
+        inside = all(0 < share < 1 for share in self.milestones)
+        if not inside or any(a >= b for a, b in pairwise(self.milestones)):
+            raise ValueError(f"milestones must rise strictly between 0 and 1, not {self.milestones}")
+        if bool(self.milestones) != (self.schedule == "step"):
+            raise ValueError("the schedule 'step' needs milestones, and no other schedule takes them")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum")
+        return self
+
+
+def learning_rate(config: FitConfig, step: int) -> float:
+    """The learning rate of ``step``, counted from 0.
+
+    Example:
+        >>> config = FitConfig(num_steps=100, lr=0.4, warmup_steps=10, schedule="linear")
+        >>> [round(learning_rate(config, step), 3) for step in (0, 4, 9, 10, 55, 99)]
+        [0.04, 0.2, 0.4, 0.4, 0.2, 0.004]
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "step":
+        passed = sum(step >= share * config.num_steps for share in config.milestones)
+        return config.lr * 0.1**passed
+    progress = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)  # 0 <= p < 1
+    if config.schedule == "linear":
+        return config.lr * (1 - progress)
+    if config.schedule == "cosine":
+        return config.lr * (1 + math.cos(math.pi * progress)) / 2
+    return config.lr
+
+
+class CheckpointError(RuntimeError):
+    """A weight file or checkpoint that cannot be used; the message says what to do."""
+
+
+@dataclass
+class Checkpoint:
+    """The state of a training run between two steps.
+
+    Attributes:
+        step: steps done.
+        identity: what must be equal for a resumed run: the config, the seed, the data.
+        tensors: parameters, buffers, optimizer state and histories by prefixed name.
+        numbers: everything else that is small, as JSON values.
+    """
+
+    step: int
+    identity: str
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under ``prefix``, with the prefix taken off."""
+        return {name[len(prefix) :]: t for name, t in self.tensors.items() if name.startswith(prefix)}
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under ``prefix``."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors wants dense row-major tensors that share no memory
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write ``checkpoint`` to ``path`` in one piece: a kill leaves the old file or the new one."""
+    metadata = {
+        "step": str(checkpoint.step),
+        "identity": checkpoint.identity,
+        "numbers": json.dumps(checkpoint.numbers),
+    }
+    with atomic_path(path) as part:
+        save_file(_storable(checkpoint.tensors), part, metadata=metadata)
+
+
+def load_checkpoint(path: Path, identity: str) -> Checkpoint:
+    """Read a checkpoint of the run ``identity``.
+
+    Raises:
+        CheckpointError: if the file is not a whole checkpoint, or belongs to another run.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        step, found, numbers = int(metadata["step"]), metadata["identity"], json.loads(metadata["numbers"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable checkpoint ({error}); delete it to start over"
+        ) from error
+    if found != identity:
+        raise CheckpointError(
+            f"{path} belongs to a run with another config, seed or data set; "
+            "delete it to start over, or resume with the old settings\n"
+            f"  found:    {found}\n  expected: {identity}"
+        )
+    return Checkpoint(step, found, tensors, numbers)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state (momentum buffers and the like) by ``"<parameter index>.<name>"``."""
+    return {
+        f"{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what :func:`optimizer_tensors` gave, in the memory layout of the parameters.
+
+    The layout matters for equality to the last bit: PyTorch may round differently where the strides
+    of a parameter and of its momentum differ.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", 1)
+        like = parameters[int(index)]
+        if tensor.shape == like.shape:
+            tensor = torch.empty_like(like).copy_(tensor)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def save_weights(path: Path, model: nn.Module, *, half: bool = False, **metadata: str) -> None:
+    """Write the weights and buffers of ``model`` as safetensors, with strings as metadata.
+
+    With ``half``, floating-point numbers are rounded to float16, which halves the file.
+    """
+    state = model.state_dict()
+    if half:
+        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    with atomic_path(path) as part:
+        save_file(_storable(state), part, metadata=metadata)
+
+
+def weights_metadata(path: Path) -> dict[str, str]:
+    """The strings that :func:`save_weights` wrote beside the weights.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable weight file ({error})") from error
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Read the weights of ``model`` from a file that :func:`save_weights` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged, or its weights do not fit the model.
+    """
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable weight file ({error})") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit this model: {error}") from error
+
+
+def save_parts(path: Path, kind: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a model of several parts as one safetensors file: named tensors, and everything else as JSON.
+
+    Args:
+        path: of the file, which appears in one piece.
+        kind: what the file holds, with its version.
+        about: values that JSON can hold.
+        tensors: any; name those that belong together with :func:`prefixed`.
+    """
+    with atomic_path(path) as part:
+        save_file(_storable(tensors), part, metadata={"kind": kind, "about": json.dumps(about)})
+
+
+def load_parts(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what :func:`save_parts` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            found = metadata.get("kind", "something else")
+            if found != kind:
+                raise CheckpointError(f"{path} holds {found}, not {kind}")
+            return json.loads(metadata["about"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a model that can be read: {error}") from error

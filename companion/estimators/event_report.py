@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from companion.data.events import record_ids
-from companion.event_model import EventModel, event_classes, names_of
-from companion.learning.embedding import embed
-from companion.learning.encoder import MISSING, UNSEEN, TableEncoder
-from companion.learning.event_features import GAP
-from companion.learning.selfsupervised import surprise
-from companion.models.selfsupervised import Reconstruction
+from companion.estimators.event_model import EventModel, event_classes, names_of
+from companion.models.masked_resnet import Reconstruction
+from companion.objectives.encoding import MISSING, UNSEEN, TableEncoder
+from companion.objectives.event_features import GAP
+from companion.objectives.selfsupervised import embed, surprise
 
 TIME = "time of day and weekday"
 _FAMILY_FIELDS = 2  # fields of one family among the reasons
@@ -113,7 +112,7 @@ def explain(
 ) -> list[Explanation]:
     """Explain a few events.
 
-    Each family of fields (:func:`companion.learning.event_features.field_family`) is hidden alone, so that
+    Each family of fields (:func:`companion.objectives.event_features.field_family`) is hidden alone, so that
     its fields are judged by the rest of the event.
 
     Args:

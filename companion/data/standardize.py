@@ -58,7 +58,7 @@ def fill_gaps(windows: np.ndarray) -> np.ndarray:
     return filled
 
 
-class Standardiser:
+class Standardizer:
     """Shift and scale to mean 0 and standard deviation 1, counting known samples only.
 
     Args:
@@ -73,12 +73,12 @@ class Standardiser:
 
     def __init__(self, kind: StandardiserKind = "window") -> None:
         if kind not in ("window", "channel", "none"):
-            raise ValueError(f"standardise is 'window', 'channel' or 'none', not {kind!r}")
+            raise ValueError(f"standardize is 'window', 'channel' or 'none', not {kind!r}")
         self.kind = kind
         self.mean: list[float] | None = None
         self.std: list[float] | None = None
 
-    def fit(self, windows: np.ndarray) -> Standardiser:
+    def fit(self, windows: np.ndarray) -> Standardizer:
         """Learn the channels' statistics from windows (N, C, L), if they are needed; return itself.
 
         Raises:
@@ -100,27 +100,27 @@ class Standardiser:
             centre`` undoes the transformation.
         """
         if self.kind == "window":
-            centre, scale = _statistics(windows, (2,))
+            center, scale = _statistics(windows, (2,))
         elif self.kind == "channel":
             if self.mean is None or self.std is None:
                 raise ValueError("fit the standardiser first")
-            centre, scale = np.array(self.mean)[None, :, None], np.array(self.std)[None, :, None]
+            center, scale = np.array(self.mean)[None, :, None], np.array(self.std)[None, :, None]
         else:
-            centre, scale = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
+            center, scale = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
         known = ~np.isnan(windows).all(axis=2, keepdims=True)  # an unknown channel becomes 0
-        standard = np.where(known, (fill_gaps(windows) - centre) / scale, 0)
-        return standard.astype(np.float32), centre, scale
+        standard = np.where(known, (fill_gaps(windows) - center) / scale, 0)
+        return standard.astype(np.float32), center, scale
 
     def state(self) -> dict[str, Any]:
         """Everything to keep, as JSON values."""
         return {"kind": self.kind, "mean": self.mean, "std": self.std}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Standardiser:
+    def from_state(cls, state: dict[str, Any]) -> Standardizer:
         """What :meth:`state` described."""
-        standardiser = cls(state["kind"])
-        standardiser.mean, standardiser.std = state["mean"], state["std"]
-        return standardiser
+        standardizer = cls(state["kind"])
+        standardizer.mean, standardizer.std = state["mean"], state["std"]
+        return standardizer
 
 
 def _statistics(windows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

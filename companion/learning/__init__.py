@@ -1,1 +1,0 @@
-"""Training: the loop, its checkpoints, augmentation in batches, and objectives."""

@@ -1,0 +1,1 @@
+"""What is minimised: for each kind of data its encoding, its augmentation and its loss."""
