@@ -1,7 +1,9 @@
-"""Two lists that are made and not kept by hand: all figures of the book, all data sets of the registry."""
+"""Lists that are made and not kept by hand: figures of the book, data sets, modules of the package."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
-from sphinx.util.nodes import make_refnode
+from sphinx.util.nodes import make_refnode, nested_parse_with_titles
 
 FIRST_SENTENCE = re.compile(r".*?[.?!](?=\s+[A-Z]|$)|.+", re.DOTALL)
 
@@ -132,11 +134,39 @@ class DataSets(SphinxDirective):
         return node.children
 
 
+def modules(package: str) -> list[str]:
+    """The modules right below a package, without folders and without the command line.
+
+    Example:
+        >>> "companion.data.cifar10" in modules("companion.data")
+        True
+    """
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return [f"{package}.{m.name}" for m in found if not m.ispkg and not m.name.startswith("cli")]
+
+
+class Modules(SphinxDirective):
+    """``{modules} companion.data``: a section for each module of a package, made from its docstrings."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Write the sections as MyST, and read them."""
+        options = "   :members:\n   :show-inheritance:"
+        section = f"## `{{0}}`\n\n```{{{{eval-rst}}}}\n.. automodule:: {{0}}\n{options}\n```\n"
+        text = "\n".join(section.format(name) for name in modules(self.arguments[0]))
+        node = nodes.Element()
+        lines = StringList(text.splitlines(), source=self.arguments[0])
+        nested_parse_with_titles(self.state, lines, node, self.content_offset)
+        return node.children
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Add the two directives."""
+    """Add the directives."""
     app.add_node(FigureIndexNode)
     app.add_directive("figure-index", FigureIndex)
     app.add_directive("data-sets", DataSets)
+    app.add_directive("modules", Modules)
     app.connect("doctree-read", _collect)
     app.connect("env-purge-doc", _forget)
     app.connect("env-updated", _write_again)
