@@ -108,7 +108,7 @@ CARDS: dict[str, CardText] = {
             "A one-dimensional residual encoder, a latent vector and a mirrored decoder. It learns to "
             "reconstruct "
             "normal windows; what it reconstructs badly is flagged. The code is "
-            "`companion.estimators.waveforms.ResNetAE`."
+            "`companion.estimators.ResNetAE`."
         ),
         intended=(
             "Teaching, and as a starting point for detectors of unusual windows in signals of one's own, "

@@ -12,7 +12,7 @@ from companion.cli_common import check_writable, errors_as_messages
 
 if TYPE_CHECKING:
     from companion.data.images import FaultImages, ImageSet, Skipped
-    from companion.estimators.images import ImageAE
+    from companion.estimators import ImageAE
 
 SHOWN = 10
 """How many of a long list are printed."""
@@ -179,10 +179,7 @@ def calibrated(model: ImageAE, parts: FaultImages, fpr: float) -> str:
 
     known = parts.tuning.images
     try:
-        if len(known) == 0:
-            model.calibrate(parts.validation.images, fpr)
-            return f"threshold {model.threshold_:.4g} for a false-positive rate of {fpr:g}"
-        model.calibrate(parts.validation.images, anomalous=known, tnr=1 - fpr)
+        model.calibrate(parts.validation.images, fpr)
     except ThresholdError as error:
         return f"no threshold: {error}"
     caught, alarms = (int(model.predict(each).sum()) for each in (known, parts.validation.images))
@@ -242,7 +239,7 @@ def fit_images(
     with errors_as_messages():
         from companion.compute import pick_compute
         from companion.data.images import read_images, split_images
-        from companion.estimators.images import ImageAE
+        from companion.estimators import ImageAE
         from companion.objectives.reconstruction import STILL, Camera
 
         sides = parse_size(size)
@@ -278,7 +275,7 @@ def fit_images(
         if not resume:
             checkpoint.unlink(missing_ok=True)
         model.fit(
-            learn.images, epochs=epochs, validation=held.images, compute=compute, checkpoint=checkpoint,
+            learn.images, epochs=epochs, compute=compute, checkpoint=checkpoint,
             progress="training",
         )  # fmt: skip
         verdict = calibrated(model, parts, fpr)
@@ -324,7 +321,7 @@ def score_images(
         from companion.compute import pick_compute
         from companion.data.images import find_images
         from companion.detection.anomaly_maps import image_scores
-        from companion.estimators.images import ImageAE
+        from companion.estimators import ImageAE
         from companion.files import atomic_folder
         from companion.image_report import (
             COLUMNS,
@@ -340,7 +337,7 @@ def score_images(
         check_report_folder(out)
         paths = find_images(folder)
         channels, height, width = detector.shape_
-        found = Findings(folder, detector.threshold_, worst, detector.promised_fpr_)
+        found = Findings(folder, detector.threshold_, worst, detector.fpr_)
         with atomic_folder(out) as part:
             clock = time.perf_counter()
             with (part / TABLE).open("w", encoding="utf8", newline="") as file:
@@ -348,7 +345,7 @@ def score_images(
                 table.writerow(COLUMNS)
                 for own, images, unread in with_bar(paths, "scoring", (height, width), channels == 3, batch):
                     maps = detector.maps(images.images)
-                    scores = image_scores(maps, detector.top)
+                    scores = image_scores(maps)
                     table.writerows(found.add(own, images, scores, maps.numpy(), unread))
             seconds = time.perf_counter() - clock
             write_page(part / PAGE, found, shown_name(model.name))

@@ -204,7 +204,7 @@ def fit_waveforms(
     with errors_as_messages():
         from companion.compute import pick_compute
         from companion.detection.thresholds import ThresholdError
-        from companion.estimators.waveforms import ResNetAE
+        from companion.estimators import ResNetAE
 
         if not 0 < validation < 1:
             raise ValueError(f"--validation is a share between 0 and 1, not {validation}")
@@ -212,11 +212,11 @@ def fit_waveforms(
             raise ValueError(f"--fpr is a share between 0 and 1, not {fpr}")
         learn, held = hold_out(read_windows(file, length, stride, columns, header), validation, seed)
         model = ResNetAE(
-            channels=learn.shape[1], depth=depth, bottleneck=bottleneck, seed=seed,
+            depth=depth, bottleneck=bottleneck, seed=seed,
             standardize=standardize,  # type: ignore[arg-type]
         )  # fmt: skip
         compute = pick_compute(device, "float32")
-        model.fit(learn, epochs=epochs, validation=held, compute=compute, progress=file.name)
+        model.fit(learn, epochs=epochs, compute=compute, progress=file.name)
         try:
             model.calibrate(held, fpr)
             verdict = f"threshold {model.threshold_:.4g} for a false-positive rate of {fpr:g}"
@@ -251,12 +251,12 @@ def score_waveforms(
 
         from companion.compute import pick_compute
         from companion.data.windows import Windows
-        from companion.estimators.waveforms import ResNetAE
+        from companion.estimators import ResNetAE
 
         detector = ResNetAE.load(model, pick_compute(device, "float32"))
         found = read_windows(file, detector.length_ if series else None, stride, columns, header)
         windows = found.values if isinstance(found, Windows) else found
-        scores = detector.score(windows)
+        scores = detector.decision_function(windows)
         table = pd.DataFrame({"window": range(len(scores))})
         if isinstance(found, Windows):
             table = table.assign(start=found.starts, end=found.ends)

@@ -18,7 +18,7 @@ from companion.cli_images import check_normal, parse_scales, parse_size, read_sa
 from companion.data.casting_synthetic import synthetic_moulds
 from companion.data.images import Skipped, decode_thumbnail, find_images, read_images
 from companion.data.sources import DataError
-from companion.estimators.images import ImageAE
+from companion.estimators import ImageAE
 from companion.files import atomic_folder
 from companion.image_report import Findings, check_report_folder, histogram_svg, map_uri
 from companion.objectives.reconstruction import STILL
@@ -93,7 +93,9 @@ def test_images_are_learned_scored_and_shown(tmp_path, model):
     items = [(str(p), 0, p.read_bytes) for p in find_images(folder)]
     images, unread = read_images(items, SIZE, color=True)
     scored = [row for row in table if not row["error"]]
-    np.testing.assert_allclose([float(row["score"]) for row in scored], detector.score(images.images), 1e-5)
+    np.testing.assert_allclose(
+        [float(row["score"]) for row in scored], detector.decision_function(images.images), 1e-5
+    )
     assert [row["flagged"] == "1" for row in scored] == [
         float(row["score"]) > detector.threshold_ for row in scored
     ]

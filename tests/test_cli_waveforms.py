@@ -10,7 +10,7 @@ import pytest
 
 from companion.cli_waveforms import hold_out, read_numbers, read_windows
 from companion.data.windows import cut_windows
-from companion.estimators.waveforms import ResNetAE
+from companion.estimators import ResNetAE
 from tests.test_cli import call
 from tests.test_waveforms import waves
 
@@ -42,7 +42,7 @@ def test_windows_are_learned_and_scored(tmp_path, kind):
     table = pd.read_csv(scores)
     assert list(table.columns) == ["window", "score", "flagged"]
     detector = ResNetAE.load(model)
-    np.testing.assert_allclose(table["score"], detector.score(windows))
+    np.testing.assert_allclose(table["score"], detector.decision_function(windows))
     assert table["flagged"].tolist() == detector.predict(windows).astype(int).tolist()
 
 

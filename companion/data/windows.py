@@ -1,7 +1,7 @@
 """Cutting long series into windows, at one scale or several, and carrying scores back to time.
 
 A series is an array (T,) or (channels, T); NaN marks gaps. Windows are (N, channels, length), as
-:class:`companion.estimators.waveforms.ResNetAE` takes them.
+:class:`companion.estimators.autoencoders.ResNetAE` takes them.
 """
 
 from __future__ import annotations

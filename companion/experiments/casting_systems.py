@@ -18,9 +18,9 @@ from torch import Tensor
 from companion.compute import seed_everything
 from companion.data.casting import load_casting
 from companion.data.images import FaultImages, ImageSet, share_by_hash
-from companion.detection.anomaly_maps import ErrorKind, against_normals
+from companion.detection.anomaly_maps import ErrorKind, against_normals, image_scores
 from companion.detection.patches import PatchMemory
-from companion.estimators.images import ImageAE
+from companion.estimators.autoencoders import ImageAE
 from companion.experiments.base import Config, Context
 from companion.experiments.classifier import trained_classifier
 from companion.models.blocks import BasicResidualBlock
@@ -214,8 +214,7 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Fitted:
 def published_autoencoder(config: CastingConfig, seed: int) -> ImageAE:
     """The published baseline: 64x64, grey, squared error, Adam 3e-4, and no augmentation."""
     return ImageAE(
-        latent=512, loss="mse", error="mse", lr=3e-4, weight_decay=1e-5, batch_size=128, camera=STILL,
-        patience=config.patience, seed=seed,
+        latent=512, loss="mse", scales=(1,), lr=3e-4, camera=STILL, patience=config.patience, seed=seed,
     )  # fmt: skip
 
 
@@ -227,8 +226,7 @@ def moved_autoencoder(
         net="residual" if residual else "conv",
         latent=config.residual_latent if residual else config.latent,
         widths=config.residual_widths if residual else (32, 64, 128),
-        loss="l1", error="l1", scales=(4, 8), camera=camera, lr=config.moved_lr, schedule="cosine",
-        patience=None, seed=seed,
+        camera=camera, lr=config.moved_lr, seed=seed,
     )  # fmt: skip
 
 
@@ -249,12 +247,7 @@ def error_scores(
     """Scores of one fitted autoencoder by another kind of map."""
 
     def score(views: Views) -> np.ndarray:
-        before = model.error, model.scales
-        try:
-            model.set_params(error=kind, scales=scales)
-            return model.score(views.gray if gray else views.color)
-        finally:
-            model.set_params(error=before[0], scales=before[1])
+        return image_scores(model.maps(views.gray if gray else views.color, kind, scales))
 
     return score
 

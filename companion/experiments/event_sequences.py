@@ -18,7 +18,7 @@ from companion.data.sessions import EventTokens, sessions
 from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
 from companion.detection.precedence import Precedence
 from companion.detection.sequences import BagOfEvents, NgramModel
-from companion.estimators.sequences import SequenceAnomalyDetector
+from companion.estimators.sequences import SequenceAnomalyDetector, Sessions
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.event_data import LEAVE_OUT, PreparedEvents, generated_info
 from companion.experiments.self_supervised import PretrainConfig, train, vectors
@@ -154,10 +154,9 @@ def make_lstm(
     config: EventSequencesConfig, name: LstmName, num_tokens: int, seed: int
 ) -> SequenceAnomalyDetector:
     """An LSTM; what makes its session score was found on validation sessions."""
-    task, _, inputs = name.partition("-")
+    task = name.partition("-")[0]
     return SequenceAnomalyDetector(
-        inputs,  # type: ignore[arg-type]
-        task=task,  # type: ignore[arg-type]
+        task,  # type: ignore[arg-type]
         hidden=config.hidden,
         aggregate="top" if task == "next" else "max",
         num_tokens=num_tokens,
@@ -174,20 +173,21 @@ def fit_lstm(
     context: Context,
 ) -> tuple[Scorer, SequenceAnomalyDetector]:
     """Train one LSTM; what scores the sessions of a part, and the detector."""
+
+    def read(part: str) -> Sessions:
+        own = data.tokens[part], data.sessions[part]
+        return (*own, embedded[part]) if embedded else own
+
     detector = make_lstm(config, name, data.num_tokens, seed).fit(
-        embedded.get("train"),
-        data.tokens["train"],
-        data.sessions["train"],
+        read("train"),
         epochs=config.next_epochs if name.startswith("next") else config.order_epochs,
+        validation=0.1,
         compute=context.compute,
         checkpoint=context.checkpoint(name),
         progress=name if context.progress else None,
     )
 
-    def score(part: str) -> np.ndarray:
-        return detector.score(embedded.get(part), data.tokens[part], data.sessions[part])
-
-    return score, detector
+    return lambda part: detector.decision_function(read(part)), detector
 
 
 def simple_models(data: Sequences, config: EventSequencesConfig) -> dict[str, Scorer]:
@@ -279,10 +279,9 @@ def replay(config: EventSequencesConfig, seed: int, context: Context) -> dict[st
     data = make_sequences(config, seed)
     name = next(name for name in config.lstms if name.endswith("tokens"))
     detector = make_lstm(config, name, data.num_tokens, seed).fit(
-        None,
-        data.tokens["train"],
-        data.sessions["train"],
+        (data.tokens["train"], data.sessions["train"]),
         epochs=config.next_epochs if name.startswith("next") else config.order_epochs,
+        validation=0.1,
         compute=context.compute,
         stop_after=REPLAY_STEPS,
     )

@@ -22,7 +22,7 @@ from companion.detection.metrics import (
 )
 from companion.detection.simple import MeanDistance, NeighborDistance, PcaReconstruction, WindowDetector
 from companion.detection.thresholds import fixed_fpr, tnr_target
-from companion.estimators.waveforms import ResNetAE
+from companion.estimators.autoencoders import ResNetAE
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.models.resnet import count_parameters
 from companion.runs import DataInfo, SeedResult
@@ -42,7 +42,7 @@ class WaveformsConfig(Config):
         epochs: passes over the 292 training beats.
         width: of the net.
         loss: of the net, in training.
-        score_norm: of the net's score.
+        score_norm: of the net's score; that of training.
         jitter: noise on the net's input.
         components: numbers of principal components; the validation set chooses.
         neighbours: numbers of neighbours; the validation set chooses.
@@ -81,8 +81,7 @@ def data_info() -> DataInfo:
 def build(config: WaveformsConfig, bottleneck: int, seed: int) -> ResNetAE:
     """The autoencoder with one latent width; no early stopping, the learning rate ends at 0."""
     return ResNetAE(
-        bottleneck=bottleneck, width=config.width, loss=config.loss, score_norm=config.score_norm,
-        schedule="cosine", patience=None, jitter=config.jitter, amplitude=0.0, seed=seed,
+        bottleneck=bottleneck, width=config.width, loss=config.loss, jitter=config.jitter, seed=seed,
     )  # fmt: skip
 
 
@@ -148,7 +147,6 @@ def fit_members(
         model = build(config, bottleneck, seed * config.members + member).fit(
             train,
             epochs=config.epochs,
-            validation=0.0,
             compute=Compute(context.compute.device, None),
             checkpoint=context.checkpoint(what),
             progress=what if context.progress else None,
@@ -159,7 +157,7 @@ def fit_members(
 
 def mean_score(members: list[ResNetAE], windows: np.ndarray) -> np.ndarray:
     """The mean of the members' scores, which are in the same units: float64 (N,)."""
-    return np.asarray(np.mean([member.score(windows) for member in members], axis=0))
+    return np.asarray(np.mean([member.decision_function(windows) for member in members], axis=0))
 
 
 def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
@@ -183,7 +181,7 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     tried: list[Tried] = []
     for bottleneck in config.bottlenecks:
         members = fit_members(config, bottleneck, seed, context, beats.train)
-        alone = [member.score(beats.validation) for member in members]
+        alone = [member.decision_function(beats.validation) for member in members]
         scores = np.mean(alone, axis=0)
         what = f"ae-{bottleneck}"
         tried.append(Tried("ae", bottleneck, scores, partial(mean_score, members)))
@@ -230,7 +228,6 @@ def replay(config: WaveformsConfig, seed: int, context: Context) -> dict[str, li
     model = build(config, first, seed * config.members).fit(
         beats.train,
         epochs=config.epochs,
-        validation=0.0,
         compute=Compute(context.compute.device, None),
         stop_after=REPLAY_STEPS,
     )

@@ -1,0 +1,255 @@
+"""Autoencoders that find unusual waveforms and images: what they reconstruct badly is unusual.
+
+The blocks are those of He et al. 2016b ("Identity Mappings in Deep Residual Networks"); a noisy input with a
+clean target is Vincent et al. 2008 ("Extracting and Composing Robust Features with Denoising Autoencoders",
+section 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from companion.data.standardize import StandardiserKind, Standardizer, as_windows
+from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale_map
+from companion.estimators.base import AnomalyDetector, Count, Positive
+from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder
+from companion.objectives.reconstruction import Camera, ImageReconstruction, Loss, WaveformReconstruction
+
+_BATCH = 512  # examples in one forward pass that learns nothing
+Numbers = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+
+
+class ResNetAE(AnomalyDetector):
+    """A 1-D residual autoencoder over windows of fixed length.
+
+    Windows are arrays (N, channels, L), or (N, L) for one channel. NaN marks gaps: the net is given a
+    straight line across them, and they count neither in training nor in the score. The score is the mean
+    residual, in standardised units.
+
+    Args:
+        bottleneck: numbers in the latent vector.
+        depth: how often the length is halved; windows need ``2**depth`` samples.
+        width: channels behind the first convolution.
+        standardize: ``"window"``: each window and channel has mean 0 and standard deviation 1, so that
+            offset and amplitude are invisible. ``"channel"``: by mean and standard deviation of each channel
+            in training. ``"none"``: as they come.
+        loss: mean absolute (``"l1"``) or squared (``"l2"``) residual, in training and in the score.
+        jitter: standard deviation of the noise that is added to the input while training.
+        lr: of Adam.
+        batch_size: windows in a step.
+        patience: stop after this many epochs without a lower validation loss, and take the best weights. With
+            it the learning rate is constant; without, it falls to 0 as a cosine.
+        seed: decides initial weights, hold-out, order and noise.
+
+    Attributes:
+        channels_: of the windows.
+        length_: samples in a window.
+        columns_: names of the channels, if whoever fitted it told them.
+        stride_: samples from window to window of the series that it learned from; ``None`` for no series.
+
+    Example:
+        >>> beats = np.sin(np.linspace(0, 6, 32)) + 0.1 * np.random.default_rng(0).normal(size=(40, 32))
+        >>> model = ResNetAE(depth=2, bottleneck=4, width=4).fit(beats, epochs=2)
+        >>> model.decision_function(beats[:3]).shape
+        (3,)
+    """
+
+    _facts: ClassVar = {
+        "channels_": Count, "length_": Count, "mean_": list[float] | None, "std_": list[Positive] | None,
+        "columns_": list[str] | None, "stride_": Count | None,
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        bottleneck: Count = 8,
+        depth: Annotated[int, Field(ge=1, le=16)] = 4,
+        width: Count = 8,
+        *,
+        standardize: StandardiserKind = "window",
+        loss: Loss = "l2",
+        jitter: Annotated[float, Field(ge=0)] = 0.1,
+        lr: Positive = 1e-3,
+        batch_size: Annotated[int, Field(ge=2)] = 64,
+        patience: Count | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.bottleneck, self.depth, self.width = bottleneck, depth, width
+        self.standardize, self.loss, self.jitter = standardize, loss, jitter
+        self.lr, self.batch_size, self.patience, self.seed = lr, batch_size, patience, seed
+
+    def _learn_shapes(self, X: np.ndarray) -> None:
+        windows = as_windows(X, np.shape(X)[1] if np.ndim(X) == 3 else 1)
+        empty = int(np.isnan(windows).all(axis=(1, 2)).sum())
+        if empty:
+            raise ValueError(f"{empty} training windows hold no number at all; leave them out")
+        learned = Standardizer(self.standardize).fit(windows)
+        self.mean_, self.std_ = learned.mean, learned.std
+        self.channels_, self.length_ = windows.shape[1:]
+        self.columns_: list[str] | None = None
+        self.stride_: int | None = None
+
+    def _net(self) -> WaveAutoencoder:
+        return WaveAutoencoder(self.channels_, self.length_, self.depth, self.bottleneck, self.width)
+
+    def _objective(self, X: Any = None) -> WaveformReconstruction:
+        return WaveformReconstruction(self.loss, self.jitter)
+
+    def _examples(self, X: np.ndarray) -> tuple[tuple[Tensor, ...], np.ndarray]:
+        windows = self._windows(X)
+        standard = self._standard(windows)[0]
+        return (torch.from_numpy(standard), torch.from_numpy(~np.isnan(windows))), np.arange(len(windows))
+
+    def _windows(self, X: np.ndarray) -> np.ndarray:
+        windows = as_windows(X, self.channels_)
+        if windows.shape[2] != self.length_:
+            raise ValueError(f"this model takes windows of {self.length_} samples, not of {windows.shape[2]}")
+        return windows
+
+    def _standard(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        fitted = Standardizer(self.standardize)
+        fitted.mean, fitted.std = self.mean_, self.std_
+        return fitted.transform(windows)
+
+    @torch.inference_mode()
+    def _rebuilt(self, standard: np.ndarray) -> np.ndarray:
+        device = next(self.net_.parameters()).device
+        out = np.empty_like(standard)
+        for start in range(0, len(standard), _BATCH):
+            batch = torch.from_numpy(standard[start : start + _BATCH]).to(device)
+            out[start : start + _BATCH] = self.net_(batch)[0].float().cpu().numpy()
+        return out
+
+    def reconstruct(self, X: np.ndarray) -> np.ndarray:
+        """What the net makes of windows, in their own units, shape and type; gaps are filled."""
+        check_is_fitted(self, "net_")
+        windows = self._windows(X)
+        standard, center, scale = self._standard(windows)
+        own: np.ndarray = (self._rebuilt(standard) * scale + center).astype(windows.dtype)
+        return own.reshape(np.shape(X))
+
+    def residuals(self, X: np.ndarray) -> np.ndarray:
+        """Absolute residuals in standardised units, float32 (N, channels, L), NaN in gaps."""
+        check_is_fitted(self, "net_")
+        windows = self._windows(X)
+        standard = self._standard(windows)[0]
+        return np.where(np.isnan(windows), np.float32(np.nan), np.abs(self._rebuilt(standard) - standard))
+
+    def _score(self, X: np.ndarray) -> np.ndarray:
+        """The mean residual of each window; NaN for one that holds no number at all."""
+        residuals = self.residuals(X).astype(np.float64)
+        known = ~np.isnan(self._windows(X))
+        cost = residuals**2 if self.loss == "l2" else residuals
+        total, count = np.where(known, cost, 0).sum(axis=(1, 2)), known.sum(axis=(1, 2))
+        scores = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        beyond = ~np.isfinite(scores) & (count > 0)  # the net could not compute it: as unusual as can be
+        return np.where(beyond, np.finfo(np.float64).max, scores)
+
+
+class ImageAE(AnomalyDetector):
+    """An autoencoder over images of one size, uint8 tensors (N, C, H, W), grey or colour.
+
+    The score is the mean of an error map.
+
+    Args:
+        net: ``"conv"``, :class:`companion.models.autoencoders.ConvAutoencoder`, or ``"residual"``,
+            :class:`companion.models.autoencoders.ResidualAutoencoder`.
+        latent: numbers in the code of the one, channels in that of the other.
+        widths: channels of the convolutions or stages.
+        loss: mean absolute (``"l1"``) or squared (``"mse"``) error, in training and in the maps.
+        scales: of the maps, see :func:`companion.detection.anomaly_maps.multiscale_map`.
+        camera: the augmentation while training.
+        lr: of Adam.
+        batch_size: images in a step.
+        patience: as in :class:`ResNetAE`.
+        seed: decides initial weights, hold-out, order and augmentation.
+
+    Attributes:
+        shape_: channels, height and width of an image.
+
+    Example:
+        >>> images = torch.randint(90, 110, (40, 1, 16, 16), dtype=torch.uint8)
+        >>> model = ImageAE(latent=4, widths=(4, 8)).fit(images, epochs=1)
+        >>> model.decision_function(images[:3]).shape
+        (3,)
+    """
+
+    _facts: ClassVar = {"shape_": tuple[Literal[1, 3], Count, Count]}
+
+    def __init__(
+        self,
+        net: Literal["conv", "residual"] = "conv",
+        latent: Count = 32,
+        widths: Numbers = (32, 64, 128),
+        *,
+        loss: Literal["l1", "mse"] = "l1",
+        scales: Numbers = (4, 8),
+        camera: Camera = Camera(),  # noqa: B008
+        lr: Positive = 2e-3,
+        batch_size: Annotated[int, Field(ge=2)] = 128,
+        patience: Count | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.net, self.latent, self.widths = net, latent, widths
+        self.loss, self.scales, self.camera = loss, scales, camera
+        self.lr, self.batch_size, self.patience, self.seed = lr, batch_size, patience, seed
+
+    def _learn_shapes(self, X: Tensor) -> None:
+        if X.ndim != 4:
+            raise ValueError(f"images are uint8 (N, C, H, W), not {tuple(X.shape)}")
+        self.shape_ = X.shape[1], X.shape[2], X.shape[3]
+
+    def _net(self) -> ConvAutoencoder | ResidualAutoencoder:
+        channels, height, width = self.shape_
+        if self.net == "conv":
+            return ConvAutoencoder(channels, (height, width), self.latent, self.widths)
+        return ResidualAutoencoder(channels, (height, width), self.widths, self.latent)
+
+    def _objective(self, X: Any = None) -> ImageReconstruction:
+        low = -1.0 if self.net == "conv" else 0.0  # tanh and the sigmoid
+        return ImageReconstruction(self.loss, low, self.camera)
+
+    def _examples(self, X: Tensor) -> tuple[tuple[Tensor, ...], np.ndarray]:
+        if X.dtype != torch.uint8 or X.ndim != 4 or tuple(X.shape[1:]) != self.shape_:
+            raise ValueError(
+                f"this model takes uint8 images (N, {', '.join(map(str, self.shape_))}), "
+                f"not {X.dtype} {tuple(X.shape)}"
+            )
+        return (X,), np.arange(len(X))
+
+    def _reconstructed(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        check_is_fitted(self, "net_")
+        (images,), _ = self._examples(X)
+        return self._objective().reconstruct(self.net_, images, _BATCH)
+
+    def reconstruct(self, X: Tensor) -> Tensor:
+        """What the net makes of the images: float32 (N, C, H, W) in [0, 1], on the CPU."""
+        return self._reconstructed(X)[1]
+
+    def latent_codes(self, X: Tensor) -> np.ndarray:
+        """The codes as rows, float32 (N, d)."""
+        return np.asarray(self._reconstructed(X)[2].flatten(1).numpy())
+
+    def maps(self, X: Tensor, error: ErrorKind | None = None, scales: Sequence[int] | None = None) -> Tensor:
+        """How badly each place is reconstructed, float32 (N, H, W).
+
+        Args:
+            X: images.
+            error: see :func:`companion.detection.anomaly_maps.error_map`; that of the training by default.
+            scales: others than the model's.
+        """
+        parts = [torch.empty(0, *self.shape_[1:])]
+        for start in range(0, len(X), _BATCH):
+            given, made, _ = self._reconstructed(X[start : start + _BATCH])
+            parts.append(multiscale_map(given, made, error or self.loss, scales=scales or self.scales))
+        return torch.cat(parts)
+
+    def _score(self, X: Any) -> np.ndarray:
+        self._examples(X)
+        return image_scores(self.maps(X))

@@ -1,0 +1,250 @@
+"""What all estimators share: fitting, a threshold, flags, and one file that keeps them.
+
+The contract is scikit-learn's: parameters go into the constructor and are only looked at in ``fit``; what was
+learned ends in an underscore; ``decision_function`` is higher for the more unusual.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self, get_type_hints
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from companion.compute import Compute, pick_compute
+from companion.detection.thresholds import fixed_fpr
+from companion.files import StateError, load_state, save_state
+from companion.training import FitConfig, History, evaluate
+from companion.training import fit as train
+
+Count = Annotated[int, Field(ge=1, le=2**20)]
+Positive = Annotated[float, Field(gt=0)]
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Calibration(BaseModel):
+    """A threshold, and the share of normal examples that may have a higher score."""
+
+    model_config = STRICT
+    threshold: float
+    fpr: float = Field(gt=0, lt=1)
+
+
+class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
+    """A net that learns from normal examples, and finds those unlike them.
+
+    A child has the parameters ``lr``, ``batch_size``, ``patience`` and ``seed`` among its own, and says
+
+    - ``_learn_shapes(X)``: sizes and statistics of the training data, in attributes named in ``_facts``,
+    - ``_examples(X)``: tensors, one row an example, and the group of each row, which is never split,
+    - ``_net()`` and ``_objective(X)``: what learns, and from what loss,
+    - ``_score(X)``: how unusual each example is, float64 (N,).
+
+    Attributes:
+        net_: the net, after :meth:`fit`.
+        history_: what was measured while training; empty after :meth:`load`.
+        threshold_: examples with a higher score are flagged; ``None`` until :meth:`calibrate`.
+        fpr_: the share of normal examples that may be, as :meth:`calibrate` was told.
+    """
+
+    lr: float
+    batch_size: int
+    patience: int | None
+    seed: int
+    _facts: ClassVar[dict[str, Any]]
+    """Name and type of each fitted attribute that is kept, beside the net and the threshold."""
+
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        epochs: int = 30,
+        validation: float | Any = 0.0,
+        compute: Compute | None = None,
+        checkpoint: Path | None = None,
+        progress: str | None = None,
+        stop_after: int | None = None,
+    ) -> Self:
+        """Learn from normal examples.
+
+        Args:
+            X: the examples, see the class.
+            y: not used; scikit-learn's pipelines pass it.
+            epochs: passes over the examples, at most.
+            validation: normal examples for early stopping, or the share of ``X`` that is held out at random
+                for it. Copies, and windows that overlap, must not be held out at random.
+            compute: device and precision; by default the best device, in float32.
+            checkpoint: a file to write checkpoints to, and to continue from if it is there.
+            progress: the label of a progress bar; ``None`` for no bar.
+            stop_after: leave after this many steps, to look at the start only.
+
+        Raises:
+            ValueError: if the examples have another shape or are too few, or an argument is out of range.
+        """
+        self._parameters()  # refuses what is out of range
+        self._learn_shapes(X)
+        learn, groups = self._examples(X)
+        held = None
+        if not isinstance(validation, (int, float)):
+            held = self._held_out(validation)
+        elif not 0 <= validation < 1:
+            raise ValueError(f"validation is examples, or a share from 0 to below 1, not {validation}")
+        elif validation > 0:
+            names = np.unique(groups)
+            drawn = np.random.default_rng(self.seed).permutation(len(names))
+            held_names = names[drawn[: max(1, round(validation * len(names)))]]
+            out = torch.from_numpy(np.isin(groups, held_names))
+            learn, held = tuple(part[~out] for part in learn), tuple(part[out] for part in learn)
+        if len(learn[0]) < 2 or epochs < 1:
+            raise ValueError(f"too few: {len(learn[0])} examples to learn from, {epochs} epochs")
+        compute = compute or pick_compute(precision="float32")
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(self.seed)
+            self.net_ = self._net()
+        self.threshold_: float | None = None
+        self.fpr_: float | None = None
+        objective = self._objective(X)
+        digest = hashlib.sha256(b"".join(part.contiguous().numpy().tobytes() for part in learn))
+        self.history_ = train(
+            self.net_, learn, objective, self._config(epochs, len(learn[0]), held is not None),
+            compute=compute, seed=self.seed,
+            evaluation=None if held is None else lambda net: evaluate(net, held, objective, compute, 256),
+            checkpoint=checkpoint, identity=f"{self._parameters()} {digest.hexdigest()}",
+            progress=progress, stop_after=stop_after,
+        )  # fmt: skip
+        self.net_.eval()
+        return self
+
+    def _held_out(self, X: Any) -> tuple[Tensor, ...]:
+        examples: tuple[Tensor, ...] = self._examples(X)[0]
+        return examples
+
+    def _config(self, epochs: int, count: int, watched: bool) -> FitConfig:
+        """With ``patience`` the learning rate is constant; without, it falls to 0 as a cosine."""
+        steps = max(1, count // self.batch_size)
+        return FitConfig(
+            num_steps=epochs * steps, batch_size=self.batch_size, lr=self.lr, optimizer="adam",
+            schedule="constant" if self.patience else "cosine", weight_decay=1e-5,
+            eval_every=steps, checkpoint_every=10 * steps, patience=self.patience if watched else None,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ using
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """How unusual each example is, float64 (N,): the higher, the more; NaN where nothing is known."""
+        check_is_fitted(self, "net_")
+        scores: np.ndarray = self._score(X)
+        return scores
+
+    def calibrate(self, X: Any, fpr: float = 0.01) -> Self:
+        """Set ``threshold_`` so that at most a share ``fpr`` of new normal examples is flagged, on average.
+
+        Args:
+            X: normal examples that training did not see; n of them can promise 1 / (n + 1) at the least.
+            fpr: the share.
+        """
+        self.threshold_, self.fpr_ = fixed_fpr(self.decision_function(X), fpr), fpr
+        return self
+
+    def predict(self, X: Any) -> np.ma.MaskedArray[Any, Any]:
+        """Whether each example is flagged: a masked array of bool (N,), masked where there is no score."""
+        scores = self.decision_function(X)
+        if self.threshold_ is None:
+            raise ValueError("there is no threshold yet; calibrate the model on normal examples first")
+        unknown = np.isnan(scores)
+        return np.ma.masked_array((scores > self.threshold_) | unknown, mask=unknown)
+
+    # ------------------------------------------------------------ keeping
+
+    @classmethod
+    def _kind(cls) -> str:
+        return f"{cls.__name__} 2"
+
+    @classmethod
+    def _settings(cls) -> type[BaseModel]:
+        """The constructor's annotations, as something that checks values."""
+        hints = get_type_hints(cls.__init__, include_extras=True)
+        return _schema("Parameters", {name: hints[name] for name in inspect.signature(cls).parameters})
+
+    def _parameters(self) -> dict[str, Any]:
+        """The parameters, checked, as plain values; NumPy's numbers become Python's."""
+        given = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params(False).items()}
+        try:
+            return self._settings()(**given).model_dump()
+        except ValidationError as error:
+            raise ValueError(_reason(error)) from error
+
+    def save(self, path: Path | str) -> None:
+        """Write parameters, weights, statistics and threshold to one file."""
+        check_is_fitted(self, "net_")
+        calibration = None if self.threshold_ is None else {"threshold": self.threshold_, "fpr": self.fpr_}
+        about = {"parameters": self._parameters(), "calibration": calibration}
+        about["facts"] = {name: getattr(self, name) for name in self._facts}
+        save_state(Path(path), self._kind(), about=about, net=self.net_.state_dict())
+
+    @classmethod
+    def load(cls, path: Path | str, compute: Compute | None = None) -> Self:
+        """Read what :meth:`save` wrote; scores are the same to the last bit on the same device.
+
+        Nothing is allocated that the file does not hold, and no number that is not finite is let in.
+
+        Raises:
+            StateError: if the file is missing, damaged, or no model of this kind.
+        """
+        state = load_state(Path(path), cls._kind())
+        parts = {"parameters": cls._settings(), "facts": _schema("Facts", cls._facts)}
+        schema = _schema("About", {**parts, "calibration": Calibration | None})
+        try:
+            about: Any = schema.model_validate(state["about"])
+            model = cls(**{name: getattr(about.parameters, name) for name in cls._get_param_names()})
+            for name in cls._facts:
+                setattr(model, name, getattr(about.facts, name))
+            with torch.device("meta"):  # shapes without memory
+                model.net_ = model._net()
+            _check_weights(state["net"], model.net_)
+        except (KeyError, ValueError, RuntimeError, ArithmeticError) as error:
+            reason = _reason(error) if isinstance(error, ValidationError) else error
+            raise StateError(f"{path} is not a model that can be used: {reason}") from error
+        model.net_.load_state_dict(state["net"], assign=True)
+        (compute or pick_compute(precision="float32")).model(model.net_).eval()
+        kept = about.calibration
+        model.threshold_, model.fpr_ = (None, None) if kept is None else (kept.threshold, kept.fpr)
+        model.history_ = History()
+        return model
+
+
+def _schema(name: str, fields: dict[str, Any]) -> type[BaseModel]:
+    """A model of required fields with these types."""
+    required: dict[str, Any] = {field: (kind, ...) for field, kind in fields.items()}
+    return create_model(name, __config__=STRICT, **required)
+
+
+def _reason(error: ValidationError) -> str:
+    """The first of its complaints, in a line."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}, not {str(first['input'])[:40]!r}"
+
+
+def _check_weights(weights: Any, net: nn.Module) -> None:
+    """Refuse weights that are not the net's, are larger than what the file holds, or are not finite."""
+    wanted = net.state_dict()
+    if not isinstance(weights, dict) or weights.keys() != wanted.keys():
+        raise ValueError("its weights are those of another net")
+    for name, like in wanted.items():
+        tensor = weights[name]
+        if not isinstance(tensor, Tensor) or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            raise ValueError(f"its {name} is not {like.dtype} {tuple(like.shape)}")
+        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise ValueError(f"its {name} is larger than what the file holds")
+        least = 0.0 if name.endswith("running_var") else -torch.inf
+        if not bool((torch.isfinite(tensor) & (tensor >= least)).all()):
+            raise ValueError(f"its {name} holds numbers that no training leaves")
