@@ -47,31 +47,21 @@ def test_the_shortcut_options_are_the_papers(option, same, changing):
     assert type(make_shortcut(option, 8, 16, 2, nn.BatchNorm2d)) is changing
 
 
-def test_an_unknown_shortcut_is_refused():
-    with pytest.raises(ValueError, match="'A', 'B', 'C' or None, not 'D'"):
-        BasicResidualBlock(8, 8, shortcut="D")
-
-
-def test_zeros_cannot_take_channels_away():
-    with pytest.raises(ValueError, match="16 to 8"):
-        ZeroPadShortcut(16, 8, 1)
+def test_impossible_shortcuts_are_not_made():
+    for shortcut in ("D", "A"):
+        with pytest.raises(AssertionError):
+            BasicResidualBlock(16, 8, shortcut=shortcut)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("training", [True, False])
 def test_zeroed_blocks_start_as_the_identity(block, training):
     made = block(32, 32 // block.expansion).train(training)
-    x = torch.randn(4, 32, 8, 8).relu()
+    x = torch.randn(4, 32, 8, 8)
+    x = x if made.preactivated else x.relu()  # no ReLU follows the addition of the former
     assert not torch.allclose(made(x), x)
     zero_residual(made)
     assert torch.equal(made(x), x)
-
-
-def test_a_pre_activated_identity_passes_negative_numbers_on():
-    block = PreActResidualBlock(8, 8)
-    zero_residual(block)
-    x = torch.randn(2, 8, 4, 4)
-    assert torch.equal(block(x), x)
 
 
 def test_without_a_norm_the_last_convolution_is_zeroed():
@@ -83,8 +73,8 @@ def test_without_a_norm_the_last_convolution_is_zeroed():
 def test_pre_activation_is_the_formula():
     block = PreActResidualBlock(8, 16, 2)
     x = torch.randn(4, 8, 8, 8)
-    active = torch.relu(block.norm1(x))
-    expected = block.shortcut(active) + block.conv2(torch.relu(block.norm2(block.conv1(active))))
+    active = torch.relu(block.bn1(x))
+    expected = block.shortcut(active) + block.conv2(torch.relu(block.bn2(block.conv1(active))))
     torch.testing.assert_close(block(x), expected)
 
 

@@ -141,7 +141,7 @@ def test_a_chain_is_computed_from_its_start():
 def test_the_receptive_field_is_where_the_gradient_is_not_zero(block, stem):
     net = ResNet(block, (1, 2), 5, stem=stem, width=4, norm=lambda channels: nn.Identity()).double().eval()
     if stem == "imagenet":
-        net.pool = nn.AvgPool2d(3, stride=2, padding=1)  # a max passes the gradient to one pixel only
+        net.maxpool = nn.AvgPool2d(3, stride=2, padding=1)  # a max passes the gradient to one pixel only
     for parameter in net.parameters():
         nn.init.constant_(parameter, 1 / parameter[0].numel())
     images = torch.ones(1, 3, 128, 128, dtype=torch.float64, requires_grad=True)
@@ -167,12 +167,12 @@ def test_the_parts_of_a_net_add_up_to_the_net(block, stem):
 
 def test_counting_leaves_the_net_as_it_was():
     net = ResNet(BasicResidualBlock, (1, 1), 5, width=8).train()
-    net.norm.eval()
+    net.bn1.eval()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     for count in (multiply_adds, activation_bytes, numbers_moved, stage_costs):
         count(net, (2, 3, 32, 32))
     assert net.training
-    assert not net.norm.training
+    assert not net.bn1.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
 

@@ -105,19 +105,19 @@ def test_the_stride_of_the_paper():
 
 def padded(net):
     moved(net)
-    net.conv = nn.Conv2d(3, 64, 7, 2, 3, bias=False, groups=1, dilation=1, device="meta")
-    net.pool = nn.MaxPool2d(5, 2, 2)
+    net.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False, groups=1, dilation=1, device="meta")
+    net.maxpool = nn.MaxPool2d(5, 2, 2)
 
 
 @pytest.mark.parametrize(
     ("answer", "hint"),
     [
         (lambda net: "paper", "of type str; change the ResNet"),
-        (lambda net: setattr(net, "head", nn.Linear(2048, 9, device="meta")), "weights have other shapes"),
+        (lambda net: setattr(net, "fc", nn.Linear(2048, 9, device="meta")), "weights have other shapes"),
         (lambda net: moved(net, second=2), "has it a stride of 2 twice"),
         (lambda net: moved(net, first=1), "or none"),
         (lambda net: moved(net, slice(None)), "as in the first stage"),
-        (lambda net: setattr(net.conv, "stride", (1, 1)), "the stages give maps of"),
+        (lambda net: setattr(net.conv1, "stride", (1, 1)), "the stages give maps of"),
         (lambda net: None, "nothing has changed"),
         (lambda net: moved(net, first=1, third=2), "last convolution; it belongs into the first"),
         (lambda net: moved(net, slice(2, None)), "2 blocks have the stride of 2"),

@@ -24,8 +24,8 @@ from companion.estimators.autoencoders import ImageAE
 from companion.experiments.base import Config, Context
 from companion.experiments.classifier import trained_classifier
 from companion.models.blocks import BasicResidualBlock
-from companion.models.patch_features import patch_features
 from companion.models.resnet import ResNet
+from companion.models.resnet9 import ResNet9, patch_features
 from companion.objectives.classification import normalize
 from companion.objectives.reconstruction import STILL, Camera, FaultDiscrimination, FaultKind
 from companion.training import FitConfig, History, fit
@@ -255,13 +255,15 @@ def error_scores(
 def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Fitted:
     """Distances from normal patches, in features of the net that chapter 4 trained on CIFAR-10."""
     classifier = trained_classifier(context.compute)
+    net = classifier.model
+    assert isinstance(net, ResNet9)
 
     def features(views: Views) -> np.ndarray:
         parts = []
         mean, std = classifier.objective.mean, classifier.objective.std
         for part in views.batches(200):
             prepared = normalize(context.compute.images(part.color), mean, std)
-            parts.append(patch_features(classifier.model, prepared, (1, 2), (8, 12)).cpu().numpy())
+            parts.append(patch_features(net, prepared, (1, 2), (8, 12)).cpu().numpy())
         return np.concatenate(parts)
 
     generator = torch.Generator().manual_seed(seed)

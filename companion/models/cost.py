@@ -180,10 +180,16 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
         input_shape: of the images, (N, C, H, W).
     """
     net = copy.deepcopy(net).to("meta").eval()
-    stages = {f"stage {number}": [stage] for number, stage in enumerate(net.stages, start=1)}
-    parts: dict[str, list[nn.Module]] = {"stem": [net.conv, net.norm, net.pool], **stages, "head": [net.head]}
+    stages: dict[str, list[nn.Module]] = {
+        f"stage {number}": [stage] for number, stage in enumerate(net.stages, start=1)
+    }
+    parts: dict[str, list[nn.Module]] = {
+        "stem": [net.conv1, net.bn1, net.maxpool],
+        **stages,
+        "head": [net.fc],
+    }
     if net.block.preactivated:  # then the norm is behind the last stage
-        parts |= {"stem": [net.conv, net.pool], "head": [net.norm, net.head]}
+        parts |= {"stem": [net.conv1, net.maxpool], "head": [net.bn1, net.fc]}
     shapes: dict[nn.Module, tuple[torch.Size, torch.Size]] = {}
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -5,6 +5,9 @@ Source: D. Page, "How to Train Your ResNet", parts 3 and 4, 2018: the net of his
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,19 +15,20 @@ from companion.models.blocks import conv3x3
 
 
 class ConvNormReLU(nn.Sequential):
-    """A 3x3 convolution, batch norm, ReLU, and a max-pool that halves the size if ``pool``."""
+    """A 3x3 convolution, batch norm, ReLU; ``pool`` halves the size."""
 
-    def __init__(self, in_channels: int, out_channels: int, pool: bool = False) -> None:
-        layers = [conv3x3(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU()]
+    def __init__(self, channels: int, width: int, pool: bool = False) -> None:
+        layers = [conv3x3(channels, width), nn.BatchNorm2d(width), nn.ReLU()]
         super().__init__(*layers, *([nn.MaxPool2d(2)] if pool else []))
 
 
 class Residual(nn.Module):
-    """``x + F(x)`` with two :class:`ConvNormReLU` as F; nothing follows the addition."""
+    """``x + F(x)`` with two ``ConvNormReLU`` as F; nothing follows the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.branch = nn.Sequential(ConvNormReLU(channels, channels), ConvNormReLU(channels, channels))
+        layers = [ConvNormReLU(channels, channels) for _ in range(2)]
+        self.branch = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
         out: Tensor = x + self.branch(x)
@@ -32,18 +36,19 @@ class Residual(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """Eight 3x3 convolutions and one linear layer, two of the four stages residual.
+    """Eight 3x3 convolutions and one linear layer; two stages are residual.
 
     Args:
         width: channels of the first layer; the last has eight times as many.
         num_classes: number of outputs.
-        in_channels: channels of the images.
 
-    Differences from the source: weights keep PyTorch's initial values, the head has a bias, inputs are not
-    whitened.
+    Shapes: images (N, 3, H, W), H and W of 8 or more, to logits
+    (N, ``num_classes``).
+
+    Differences from the source: weights keep PyTorch's initial values, the
+    head has a bias, inputs are not whitened.
 
     Example:
-        >>> import torch
         >>> net = ResNet9()
         >>> net(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
@@ -51,22 +56,43 @@ class ResNet9(nn.Module):
         6573130
     """
 
-    def __init__(self, width: int = 64, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, width: int = 64, num_classes: int = 10) -> None:
         super().__init__()
+        a, b, c, d = width, 2 * width, 4 * width, 8 * width
         self.stages = nn.Sequential(
-            ConvNormReLU(in_channels, width),  # (N, w, H, W)
-            nn.Sequential(
-                ConvNormReLU(width, 2 * width, pool=True), Residual(2 * width)
-            ),  # (N, 2w, H/2, W/2)
-            ConvNormReLU(2 * width, 4 * width, pool=True),  # (N, 4w, H/4, W/4)
-            nn.Sequential(
-                ConvNormReLU(4 * width, 8 * width, pool=True), Residual(8 * width)
-            ),  # (N, 8w, H/8, W/8)
+            ConvNormReLU(3, a),  # (N, a, H, W)
+            nn.Sequential(ConvNormReLU(a, b, pool=True), Residual(b)),
+            ConvNormReLU(b, c, pool=True),  # (N, c, H/4, W/4)
+            nn.Sequential(ConvNormReLU(c, d, pool=True), Residual(d)),
         )
-        self.head = nn.Linear(8 * width, num_classes)
+        self.head = nn.Linear(d, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, ``num_classes``) of images (N, ``in_channels``, H, W), any H and W of 8 or more."""
-        x = F.adaptive_max_pool2d(self.stages(images), 1).flatten(1)  # (N, 8w)
-        logits: Tensor = self.head(x) / 8  # small at first, so that the softmax starts undecided
+        maps = self.stages(images)  # (N, d, H/8, W/8)
+        x = F.adaptive_max_pool2d(maps, 1).flatten(1)  # (N, d)
+        logits: Tensor = self.head(x) / 8  # small at first: undecided
         return logits
+
+
+@torch.inference_mode()
+def patch_features(net: ResNet9, images: Tensor, stages: Sequence[int], grid: tuple[int, int]) -> Tensor:
+    """The maps behind some stages of ``net``, smoothed, brought to one grid and put side by side.
+
+    Smoothing over 3x3 positions makes each vector one of a larger patch (Roth et al. 2022, section 3.1).
+
+    Args:
+        net: is put into evaluation mode.
+        images: float (N, 3, H, W), prepared as the net had them in training.
+        stages: which stages, counted from 0.
+        grid: height and width of the grid.
+
+    Returns:
+        float32 (N, h, w, channels of all those stages).
+    """
+    parts, maps = [], images
+    for number, stage in enumerate(net.eval().stages):
+        maps = stage(maps)
+        if number in stages:
+            smooth = F.avg_pool2d(maps.float(), 3, stride=1, padding=1, count_include_pad=False)
+            parts.append(F.interpolate(smooth, size=grid, mode="bilinear", align_corners=False))
+    return torch.cat(parts, dim=1).permute(0, 2, 3, 1).contiguous()
