@@ -266,7 +266,7 @@ def test_a_killed_run_continues_to_the_same_record(tmp_path):
         return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
     worker = start("killed")
-    while worker.poll() is None and not list((tmp_path / "killed-work").rglob("*.safetensors")):
+    while worker.poll() is None and not list((tmp_path / "killed-work").rglob("*.ckpt")):
         time.sleep(0.005)
     worker.send_signal(signal.SIGKILL)
     worker.wait()

@@ -6,7 +6,6 @@ learned ends in an underscore; ``decision_function`` is higher for the more unus
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_type_hints
@@ -112,13 +111,11 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         self.threshold_: float | None = None
         self.fpr_: float | None = None
         objective = self._objective(X)
-        digest = hashlib.sha256(b"".join(part.contiguous().numpy().tobytes() for part in learn))
         self.history_ = train(
             self.net_, learn, objective, self._config(epochs, len(learn[0]), held is not None),
             compute=compute, seed=self.seed,
             evaluation=None if held is None else lambda net: evaluate(net, held, objective, compute, 256),
-            checkpoint=checkpoint, identity=f"{self._parameters()} {digest.hexdigest()}",
-            progress=progress, stop_after=stop_after,
+            checkpoint=checkpoint, progress=progress, stop_after=stop_after,
         )  # fmt: skip
         self.net_.eval()
         return self

@@ -8,7 +8,6 @@ its entity than for everyone, which is counted without the net. Sources: see
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -169,7 +168,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             compute=compute,
             seed=self.seed,
             checkpoint=checkpoint,
-            identity=f"{self._parameters()} {_digest(numerical, categorical)}",
             progress=progress,
         )
         net.eval()
@@ -386,11 +384,3 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             raise CheckpointError(f"{path} is not a model that can be read: {error}") from error
         detector.history_ = History()
         return detector
-
-
-def _digest(*tensors: Tensor) -> str:
-    """What tells one training set from another."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()

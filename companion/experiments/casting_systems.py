@@ -308,7 +308,6 @@ def fit_discriminator(
         compute=context.compute,
         seed=seed,
         checkpoint=context.checkpoint(name),
-        identity=f"{name} {objective.kinds} {objective.obstacles} {objective.hazes} {data.images.digest}",
         progress=name if context.progress else None,
         stop_after=stop_after,
     )

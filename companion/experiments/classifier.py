@@ -141,7 +141,6 @@ def train(
         seed=seed,
         evaluation=lambda model: evaluate(model, validation, objective, context.compute),
         checkpoint=context.checkpoint(name),
-        identity=config.model_dump_json(),
         progress=config.net if context.progress else None,
     )
     curves = {metric: window_means(values, config.points) for metric, values in history.train.items()}

@@ -161,7 +161,6 @@ def run(config: DegradationConfig, seed: int, context: Context) -> SeedResult:
             seed=seed,
             evaluation=evaluation,
             checkpoint=context.checkpoint(net),
-            identity=f"{net} {config.image_size}",
             progress=net if context.progress else None,
         )
         tenth = max(1, config.fit.num_steps // 10)

@@ -103,7 +103,6 @@ def run(config: LesionConfig, seed: int, context: Context) -> SeedResult:
             compute=context.compute,
             seed=seed,
             checkpoint=context.checkpoint(net),
-            identity=f"{net} {config.base.image_size}",
             progress=net if context.progress else None,
         )
         seconds[net] = round(history.seconds, 2)

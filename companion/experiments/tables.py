@@ -121,7 +121,6 @@ def train(
     history = fit(
         model, rows, table.objective, config, compute=context.compute, seed=seed + net.seed_offset,
         evaluation=evaluation, checkpoint=context.checkpoint(name),
-        identity=f"{net.kind} {net.options} {table.table.digest}",
         progress=name if context.progress else None,
     )  # fmt: skip
     errors = np.array(history.evaluations["error"])
