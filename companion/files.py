@@ -111,12 +111,11 @@ def load_state(path: Path, kind: str) -> dict[str, Any]:
     import torch
 
     try:
-        with zipfile.ZipFile(
-            path
-        ) as archive:  # what is stored without compression is no larger than the file
+        with zipfile.ZipFile(path) as archive:  # stored without compression, it is no larger than the file
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise StateError(f"{path} is compressed, which no file of this package is")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by its name PyTorch would take a .safetensors for another format
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise StateError(f"there is no file {path}") from error
     except StateError:

@@ -48,7 +48,7 @@ class Context:
 
     def checkpoint(self, name: str) -> Path | None:
         """The checkpoint file of the part ``name``."""
-        return None if self.checkpoints is None else self.checkpoints / f"{name}.safetensors"
+        return None if self.checkpoints is None else self.checkpoints / f"{name}.ckpt"
 
     def keep_weights(self, name: str, model: nn.Module, **metadata: str) -> None:
         """Write the weights of the part ``name`` in half precision, if they are to be kept."""
