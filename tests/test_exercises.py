@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -10,9 +11,44 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from companion.checker import NotYet, numbers
 from companion.exercises import EXERCISES, check
-from companion.exercises.base import NotYet, compare, number, values
-from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
+from companion.models.blocks import BasicResidualBlock
+from companion.models.resnet import resnet50
+
+HINTS = [(name, hint) for name, exercise in EXERCISES.items() for hint in exercise.mistakes]
+
+
+def told(exercise, answer):
+    """What the checks say of an answer that is not right."""
+    report = check(exercise, answer)
+    assert not report.right, report
+    return " ".join(report.findings.values())
+
+
+@pytest.mark.parametrize(("exercise", "hint"), HINTS)
+def test_whoever_makes_a_likely_mistake_hears_its_hint(exercise, hint):
+    assert hint in told(exercise, EXERCISES[exercise].mistakes[hint])
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_the_reference_is_right_and_what_is_no_answer_hears_it_in_words(exercise):
+    right = check(exercise, EXERCISES[exercise].right)
+    assert repr(right).startswith(f"{exercise}: all right\n  right:   it is called as ")
+    assert len(EXERCISES[exercise].mistakes) <= 2
+    name = EXERCISES[exercise].call.partition("(")[0]
+    assert f"something of type int; hand over {name} itself" in told(exercise, 7)
+    assert told(exercise, lambda: 7) == "yours takes ()"
+
+    def raises(*args):
+        raise RuntimeError("out of order")
+
+    assert "it raises RuntimeError: out of order" in told(exercise, raises)
+    assert "of type str" in told(exercise, lambda *args: "seven")
+    assert re.search("None; is there a `return`|of type NoneType|nothing has changed", told(exercise, print))
+
+
+# ---------------------------------------------------------------- right answers, by hand
 
 
 class Mine(nn.Module):
@@ -41,217 +77,221 @@ class Mine(nn.Module):
         return F.relu(self.branch(x) + self.way(x))
 
 
-def spoilt(**changes):
-    return type("Spoilt", (Mine,), changes)
-
-
 class StartsAtZero(Mine):
     def __init__(self, in_channels, width, stride):
         super().__init__(in_channels, width, stride)
         nn.init.zeros_(self.after_b.weight)
 
 
+def stride_as_a_number(net):
+    for stage in net.blocks()[1:]:
+        stage[0].conv1.stride, stage[0].conv2.stride = 2, 1  # in place of (2, 2) and (1, 1)
+
+
+def another_net(net):
+    with torch.device("meta"):
+        other = resnet50()
+    stride_as_a_number(other)
+    return other
+
+
+def attention(Q, K, V, heads):
+    n, t, d = Q.shape
+    Q, K, V = (x.view(n, t, heads, d // heads) for x in (Q, K, V))
+    weights = torch.einsum("nqhd,nkhd->nhqk", Q, K) / (d // heads) ** 0.5
+    return torch.einsum("nhqk,nkhd->nqhd", weights.softmax(-1), V).reshape(n, t, d)
+
+
+def contrastive(a, b, temperature):
+    z = torch.cat([a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)])
+    losses = []
+    for i in range(len(z)):
+        s = z @ z[i] / temperature
+        rest = [j for j in range(len(z)) if j != i]
+        losses.append(s[rest].logsumexp(0) - s[(i + len(a)) % len(z)])
+    return torch.stack(losses).mean()
+
+
+def indices(training, asked, min_count):
+    kept = sorted(v for v in set(training) - {None} if training.count(v) >= min_count)
+    return [0 if v is None else 2 + kept.index(v) if v in kept else 1 for v in asked]
+
+
+def top_k(logits, labels, k):
+    rank = (logits > logits.gather(1, labels[:, None])).sum(dim=1)
+    return (rank < k).float().mean()
+
+
+def answered(confidence, right, most_wrong, from_the_best=True):
+    best = wrong = 0
+    for many, place in enumerate(confidence.sort(descending=from_the_best).indices, start=1):
+        wrong += not right[place]
+        best = many if wrong <= most_wrong * many + 1e-9 else best
+    return best
+
+
+def purity(vectors, labels, count, itself=False):
+    shares = []
+    for place, vector in enumerate(vectors):
+        order = np.argsort(np.linalg.norm(vectors - vector, axis=1))
+        neighbors = [n for n in order if itself or n != place][:count]
+        shares.append((labels[neighbors] == labels[place]).mean())
+    return np.mean(shares)
+
+
+def between(labels, scores):
+    """A threshold between two scores flags the same as the lower of the two."""
+    tried = np.unique(scores)
+    lower = [min((scores > t)[labels == 1].mean(), (scores <= t)[labels == 0].mean()) for t in tried]
+    place = int(np.argmax(lower))
+    return (tried[place] + tried[place + 1]) / 2
+
+
+def cost(scores, anomalous, groups, threshold, miss_cost, harmless=False):
+    total = 0
+    for name in set(groups):
+        flagged, inside = scores[groups == name] > threshold, anomalous[groups == name]
+        found = flagged.any() if harmless else (flagged & inside).any()
+        total += flagged.any() + miss_cost * (inside.any() and not found)
+    return total
+
+
+def threshold_for(normals, fpr, least=1, error=ValueError):
+    allowed = math.floor(fpr * (len(normals) + 1) + 1e-9)
+    if allowed < least:
+        raise error("too few normals")
+    return sorted(normals, reverse=True)[allowed - 1]
+
+
 @pytest.mark.parametrize(
     ("exercise", "answer"),
     [
-        ("residual-block", BasicResidualBlock),
         ("residual-block", Mine),
         ("residual-block", StartsAtZero),
-        ("pre-activated-block", PreActResidualBlock),
-        ("bottleneck-block", BottleneckBlock),
-        ("convolution", lambda maps, weight: F.conv2d(maps, weight, padding=1)),
         ("convolution", lambda maps, weight: F.conv2d(maps.double(), weight.double(), padding=1)),
+        ("convolution", lambda maps, weight: F.conv2d(maps, nn.Parameter(weight), padding=1)),
+        ("identity-weight", lambda c: np.eye(c)[:, :, None, None] * np.eye(3)[1][:, None] * np.eye(3)[1]),
+        ("conv-weights", lambda n: 432 + 9 * ((n - 2) // 3 * (16**2 + 32**2 + 64**2) - 32 * 16 - 64 * 32)),
+        ("bottleneck-widths", lambda c: torch.tensor([2 / 9 * c, (163**0.5 - 1) / 9 * c])),
+        ("block-weights", lambda d, h: 2 * d * h + h + 3 * d),
+        ("paper-stride", stride_as_a_number),
+        ("paper-stride", another_net),
+        ("attention", attention),
+        ("nt-xent", contrastive),
+        ("category-index", indices),
+        ("category-index", lambda *args: np.array(indices(*args))),
+        ("top-k", top_k),
+        ("refuse", answered),
+        ("purity", purity),
+        ("level", lambda n, x: [-math.log10((1 + sum(n >= one)) / (len(n) + 1)) for one in x]),
+        ("threshold", threshold_for),
+        ("best-threshold", between),
+        ("clean-sheet", lambda p: math.ceil(1.959964**2 * p / (1 - p))),
+        ("alert-cost", cost),
     ],
 )
 def test_right_answers_are_right(exercise, answer):
     report = check(exercise, answer)
     assert report.right, report
-    assert repr(report).startswith(f"{exercise}: all right\n  right:   it is called as ")
 
 
-@pytest.mark.parametrize(
-    ("answer", "promise", "fault"),
-    [
-        (3, "is called as", "of type int; hand over Block itself"),
-        (lambda *args: "block", "can be made", "of type str; derive"),
-        (spoilt(forward=lambda self, x: None), "can be made", "no tensor"),
-        (lambda i, w, s: Mine(i, w, 1), "right shape", r"into \(2, 32, 8, 8\), not \(2, 32, 4, 4\)"),
-        (spoilt(forward=lambda self, x: F.relu(self.branch(x))), "weights at zero", "returns zeros"),
-        (spoilt(forward=lambda self, x: self.branch(x) + self.way(x)), "weights at zero", "negative numbers"),
-        (spoilt(forward=lambda self, x: F.relu(self.branch(x)) + self.way(x)), "take away", "only add"),
-        (
-            spoilt(forward=lambda self, x: F.relu(self.branch(x) + 2 * self.way(x))),
-            "weights at zero",
-            "something else",
-        ),
-        (spoilt(bias=True), "many weights", "biases"),
-        (spoilt(always=True), "many weights", "only where the shape changes"),
-        (
-            spoilt(forward=lambda self, x: F.relu(self.branch(x.detach()).detach() + self.way(x))),
-            "gradients",
-            "b.weight, a.weight",
-        ),
-        (spoilt(stride_at=2), "computes what", "stride where it belongs"),
-        (
-            spoilt(branch=lambda self, x: self.after_b(self.b(self.after_a(F.relu(self.a(x)))))),
-            "computes what",
-            "conv, norm, ReLU",
-        ),
-    ],
-)
-def test_a_wrong_block_hears_what_is_wrong(answer, promise, fault):
-    report = check("residual-block", answer)
-    assert not report.right
-    (found,) = (finding for finding in report.findings if promise in finding.promise)
-    assert re.search(fault, found.fault), report
+# ---------------------------------------------------------------- wrong answers
 
 
-def test_a_pre_activated_block_ends_with_the_addition():
-    report = check("pre-activated-block", BasicResidualBlock)
-    assert "nothing may follow the addition" in repr(report)
-
-
-@pytest.mark.parametrize(
-    ("function", "fault"),
-    [
-        (lambda maps, weight: None, "it gives None; is there a `return`?"),
-        (lambda maps, weight: maps.numpy(), "something of type ndarray, and a tensor"),
-        (lambda maps, weight: F.conv2d(maps, weight), "not (2, 4, 7, 5)"),
-        (lambda maps, weight: F.conv2d(maps, weight.flip(2, 3), padding=1), "upside down"),
-        (lambda maps, weight: F.conv2d(F.pad(maps, (1,) * 4, mode="reflect"), weight), "border"),
-        (lambda maps, weight: F.conv2d(maps, weight.transpose(2, 3), padding=1), "which order"),
-    ],
-)
-def test_a_wrong_convolution_hears_what_is_wrong(function, fault):
-    assert fault in repr(check("convolution", function))
-
-
-def identity_weight(channels, value=1.0, place=(1, 1)):
-    weight = torch.zeros(channels, channels, 3, 3)
-    for channel in range(channels):
-        weight[(channel, channel, *place)] = value
-    return weight
-
-
-def test_a_convolution_that_changes_nothing_is_right():
-    assert check("identity-weight", identity_weight).right
-    assert check("identity-weight", lambda channels: identity_weight(channels).numpy()).right
+def spoilt(**changes):
+    return type("Spoilt", (Mine,), changes)
 
 
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        (lambda c: torch.zeros(c, 1, 3, 3), "shape (4, 1, 3, 3), and not (4, 4, 3, 3)"),
-        (lambda c: torch.zeros(c, c, 3, 3), "the branch of a residual block needs"),
-        (lambda c: identity_weight(c).sum(0, keepdim=True).expand(c, -1, -1, -1), "the sum of all channels"),
-        (lambda c: identity_weight(c, place=(slice(None), slice(None))), "the sum of its window"),
-        (lambda c: identity_weight(c, 1 / 9, (slice(None), slice(None))), "the kernel that blurs"),
-        (lambda c: identity_weight(c, place=(0, 0)), "the middle is [1, 1]"),
-        (lambda c: identity_weight(c, 2), "differs from its input by up to"),
+        (lambda *args: "block", "of type str; derive"),
+        (spoilt(forward=lambda self, x: None), "no tensor"),
+        (lambda i, w, s: Mine(i, w, 1), r"into \(2, 32, 8, 8\), not \(2, 32, 4, 4\)"),
+        (spoilt(forward=lambda self, x: F.relu(self.branch(x))), "returns zeros"),
+        (spoilt(forward=lambda self, x: self.branch(x) + self.way(x)), "ReLU comes after the addition"),
+        (spoilt(forward=lambda self, x: F.relu(self.branch(x) + 2 * self.way(x))), "something else"),
+        (spoilt(forward=lambda self, x: F.relu(F.relu(self.branch(x)) + self.way(x))), "right order"),
+        (spoilt(bias=True), "a bias in front of a norm"),
+        (spoilt(always=True), "no path without weights"),
+        (spoilt(branch=lambda self, x: Mine.branch(self, x.detach()).detach()), "b.weight, a.weight"),
+        (spoilt(stride_at=2), "the stride where it belongs"),
+        (spoilt(branch=lambda self, x: self.after_b(self.b(self.after_a(F.relu(self.a(x)))))), "right order"),
     ],
 )
-def test_a_convolution_that_changes_something_hears_what(answer, fault):
-    assert fault in repr(check("identity-weight", answer))
+def test_a_wrong_block_hears_what_is_wrong(answer, fault):
+    assert re.search(fault, told("residual-block", answer))
 
 
-def test_checking_leaves_the_random_numbers_alone():
+def test_a_pre_activated_block_ends_with_the_addition():
+    assert "nothing may follow the addition" in told("pre-activated-block", BasicResidualBlock)
+
+
+def strides(first, second, stages=slice(1, None)):
+    def change(net):
+        for stage in net.blocks()[stages]:
+            stage[0].conv1.stride, stage[0].conv2.stride = (first, first), (second, second)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (lambda net: "paper", "of type str; change the ResNet"),
+        (strides(2, 2), "maps of different sizes"),
+        (strides(2, 1, slice(None)), "maps of different sizes"),
+        (strides(1, 2), "nothing has changed"),
+        (strides(2, 1, slice(2, None)), "only the first blocks of the three stages"),
+        (lambda net: setattr(net, "head", nn.Linear(2048, 9, device="meta")), "only the first blocks"),
+    ],
+)
+def test_a_misplaced_stride_is_found(answer, fault):
+    assert fault in told("paper-stride", answer)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer", "fault"),
+    [
+        ("attention", lambda Q, K, V, heads: Q[:, :1], "shape (2, 1, 12), and not (2, 5, 12)"),
+        ("attention", lambda Q, K, V, heads: attention(Q, K, V.mul_(2), heads), "changes what it is given"),
+        ("attention", lambda Q, K, V, heads: attention(K, Q, V, heads), "and not tensor"),
+        ("conv-weights", lambda depth: 7, "with 20 it gives 7, and not 267696"),
+        ("purity", lambda *args: purity(*args, itself=True), "with 3 it gives"),
+        ("refuse", lambda *args: answered(*args, from_the_best=False), "with 0.0625 it gives"),
+        ("alert-cost", lambda *args: cost(*args, harmless=True), "it gives"),
+        ("precision", lambda recall, fpr, share: math.nan, "is something divided by 0"),
+        ("threshold", lambda n, fpr: threshold_for(n, fpr, least=0), "50 normals cannot promise"),
+        ("threshold", lambda n, fpr: threshold_for(n, fpr, error=IndexError), "raises IndexError; raise a V"),
+        ("nt-xent", lambda a, b, t: contrastive(a, b, t) + (t < 0.01), "do exponentials overflow?"),
+        ("nt-xent", lambda a, b, t: contrastive(a, b, t).item(), "an `.item()`"),
+        ("nt-xent", lambda a, b, t: contrastive(a.detach(), b, t), "something detached"),
+        ("nt-xent", lambda a, b, t: contrastive(a, b.detach(), t), "something detached"),
+    ],
+)
+def test_other_mistakes_are_found(exercise, answer, fault):
+    assert fault in told(exercise, answer)
+
+
+def test_checking_leaves_the_random_numbers_alone_and_names_are_checked():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
     check("residual-block", Mine)
     assert torch.equal(torch.rand(2), expected)
-
-
-def test_an_unknown_exercise_is_refused():
-    with pytest.raises(ValueError, match="there are: convolution, identity-weight"):
+    with pytest.raises(ValueError, match="there are: residual-block, "):
         check("everything", Mine)
+    assert check("precision", max).findings["it is called as precision(recall, fpr, share)"] == ""
 
 
-@pytest.mark.parametrize("exercise", EXERCISES)
-def test_every_answer_that_is_none_hears_it_in_words(exercise):
-    call = EXERCISES[exercise].call
-    name = call.partition("(")[0]
-    assert EXERCISES[exercise].checks()
-    report = check(exercise, 7)
-    assert f"this is something of type int; hand over {name} itself" in report.findings[0].fault
-    report = check(exercise, lambda: 7)
-    assert report.findings[0].promise == f"it is called as {call}"
-    assert report.findings[0].fault == "yours takes ()"
-
-    def raises(*args):
-        raise RuntimeError("out of order")
-
-    assert "it raises RuntimeError: out of order" in repr(check(exercise, raises))
-    for nothing in (None, "seven"):
-        report = check(exercise, lambda *args, gives=nothing: gives)
-        if exercise == "paper-stride" and nothing is None:
-            continue  # a net may be changed in place
-        assert len(report.findings) == 2, report
-        assert re.search("None; is there a `return`|of type (NoneType|str)", report.findings[1].fault), report
-
-
-def test_a_function_written_in_c_is_called_all_the_same():
-    assert check("precision", max).findings[0].fault == ""
-
-
-# ---------------------------------------------------------------- what checks are made of
-
-
-@pytest.mark.parametrize("given", [3, 3.0, np.float32(3), np.array([3]), torch.tensor(3.0)])
+@pytest.mark.parametrize(
+    "given", [3, 3.0, np.float32(3), [3], np.array([3]), nn.Parameter(torch.tensor(3.0))]
+)
 def test_a_number_may_be_of_any_library(given):
-    assert number(lambda: given) == 3
+    assert numbers(lambda: given, (), ()).item() == 3
 
 
-@pytest.mark.parametrize(
-    ("given", "fault"),
-    [
-        (None, "None; is there a `return`"),
-        (True, "of type bool, and a number"),
-        ("3", "of type str, and a number"),
-        (torch.zeros(2, 3), r"shape \(2, 3\), and one number"),
-        (float("nan"), "gives nan; is something divided by 0"),
-        (float("inf"), "gives inf"),
-    ],
-)
-def test_what_is_no_number_hears_what_it_is(given, fault):
-    with pytest.raises(NotYet, match=fault):
-        number(lambda: given)
-
-
-@pytest.mark.parametrize("given", [[1, 2], (1.0, 2), np.array([1, 2]), nn.Parameter(torch.tensor([1.0, 2]))])
-def test_numbers_may_be_of_any_library(given):
-    assert values(lambda: given, (2,)).tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("given", "fault"),
-    [
-        ({}, "of type dict, and numbers"),
-        ("ab", "of type str"),
-        ([1, 2, 3], r"shape \(3,\), and not \(2,\)"),
-        ([1, float("nan")], "NaN or infinite"),
-    ],
-)
-def test_what_are_no_numbers_hears_what_it_is(given, fault):
-    with pytest.raises(NotYet, match=fault):
-        values(lambda: given, (2,))
-
-
-def test_an_answer_that_changes_what_it_is_given_hears_that():
-    for argument in (torch.zeros(2), np.zeros(2), [0, 0]):
-
-        def spoil(x):
-            x[0] = 1
-            return 3
-
-        with pytest.raises(NotYet, match="changes what it is given"):
-            number(spoil, argument)
-        assert argument[0] == 0
-
-
-def test_a_hint_is_given_if_the_mistake_explains_all_cases():
-    compare((1, 1, {"doubled": 2}, "off"), (3, 3, {"doubled": 6}, "off"))
-    with pytest.raises(NotYet, match="doubled"):
-        compare((2, 1, {"doubled": 2}, "off"), (6, 3, {"doubled": 6}, "off"))
-    with pytest.raises(NotYet, match="second is off"):
-        compare((1, 1, {"doubled": 2}, "first is off"), (6, 3, {"doubled": 6}, "second is off"))
+@pytest.mark.parametrize("given", [{}, "ab", [1, 2], [math.inf]])
+def test_what_is_no_number_hears_what_it_is(given):
+    with pytest.raises(NotYet, match=r"of type|shape \(2,\), and not|NaN or infinite"):
+        numbers(lambda: given, (), ())

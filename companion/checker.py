@@ -1,0 +1,245 @@
+"""What checks an exercise is made of: an answer is called, and compared with a reference.
+
+No solution is compared letter by letter. An answer must give what the package's own function gives for small
+inputs; a block must compute what ours computes, and let gradients through. So names, and the way to the
+answer, are the reader's own. For the likeliest mistakes an exercise has answers that make them: who gives the
+same numbers hears the hint.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from companion.models.resnet import count_parameters
+
+Answer = Callable[..., Any]
+Check = Callable[[Any, Any], None]
+
+
+class NotYet(Exception):
+    """A check that failed; the message says what was seen and where to look."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An exercise that can be checked.
+
+    Attributes:
+        call: how an answer is called, such as ``top_k(logits, labels, k)``; its name is the reader's own.
+        right: the reference.
+        inputs: makes the arguments with which both are called; none if only the properties count.
+        mistakes: by their hint, answers with a likely mistake.
+        measure: what is compared, of a result and the arguments.
+        properties: promises, each with a function of answer and reference that raises :class:`NotYet`.
+    """
+
+    call: str
+    right: Answer
+    inputs: Callable[[], Sequence[tuple[Any, ...]]] = tuple
+    mistakes: Mapping[str, Answer] = field(default_factory=dict)
+    measure: Answer = lambda found, *_: found
+    properties: Mapping[str, Check] = field(default_factory=dict)
+
+    def fits(self, answer: Any, right: Answer) -> None:
+        """See that the answer can be called as it should be."""
+        name, _, inside = self.call.rstrip(")").partition("(")
+        if not callable(answer):
+            raise NotYet(f"this is {kind(answer)}; hand over {name} itself, and not what it gives")
+        try:
+            signature = inspect.signature(answer)
+        except ValueError:
+            return  # written in C, and does not tell
+        try:
+            signature.bind(*inside.split(", "))
+        except TypeError:
+            raise NotYet(f"yours takes {signature}") from None
+
+    def gives_numbers(self, answer: Answer, right: Answer) -> None:
+        """See that the answer gives numbers of the right shape, for every input."""
+        for given in self.inputs():
+            numbers(answer, given, numbers(right, given).shape)
+
+    def agrees(self, answer: Answer, right: Answer) -> None:
+        """Compare the answer with the reference, and with the mistakes, over all inputs."""
+        inputs = self.inputs()
+
+        def results(of: Answer) -> list[Any]:
+            return [self.measure(numbers(of, given), *given) for given in inputs]
+
+        found = results(answer)
+        off = [given for given, *pair in zip(inputs, found, results(right), strict=True) if not near(*pair)]
+        for hint, mistake in self.mistakes.items() if off else ():
+            if all(map(near, found, results(mistake))):
+                raise NotYet(hint)
+        if off:
+            mine, theirs = (numbers(of, off[0]) for of in (answer, right))
+            small = ", ".join(repr(x) for x in off[0] if np.size(x) == 1)
+            told = (f"{mine.item():g}", f"{theirs.item():g}") if mine.numel() == 1 else (mine, theirs)
+            raise NotYet(f"{small and f'with {small} '}it gives {told[0]}, and not {told[1]}")
+
+    def findings(self, answer: Any) -> dict[str, str]:
+        """By promise, what the answer does instead, or ``""``."""
+        checks: dict[str, Check] = {f"it is called as {self.call}": self.fits}
+        if self.inputs():
+            checks["it gives numbers of the right shape"] = self.gives_numbers
+            checks["they are those of the reference"] = self.agrees
+        found: dict[str, str] = {}
+        for promise, test in {**checks, **self.properties}.items():
+            try:
+                test(answer, self.right)
+                found[promise] = ""
+            except NotYet as fault:
+                found[promise] = str(fault)
+            except Exception as error:
+                found[promise] = f"it raises {type(error).__name__}: {error}"
+            if found[promise] and len(found) <= 2:
+                break  # what cannot be called, or gives no such numbers, can be asked nothing else
+        return found
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the checks found: what a right answer does, and what this one does instead, or ``""``."""
+
+    exercise: str
+    findings: Mapping[str, str]
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing is missing."""
+        return not any(self.findings.values())
+
+    def __repr__(self) -> str:
+        lines = [f"{self.exercise}: {'all right' if self.right else 'not yet right'}"]
+        for promise, fault in self.findings.items():
+            lines.append(f"  not yet: {promise}\n           {fault}" if fault else f"  right:   {promise}")
+        return "\n".join(lines)
+
+
+def kind(value: Any) -> str:
+    """What a value is, in words."""
+    return f"something of type {type(value).__name__}"
+
+
+def numbers(answer: Answer, given: Sequence[Any], shape: Sequence[int] | None = None) -> Tensor:
+    """What an answer gives, as float64: from a tensor, an array, a list or a number of any library."""
+    kept = copy.deepcopy(tuple(given))
+    found = answer(*kept)
+    if not all(np.array_equal(*pair) for pair in zip(kept, given, strict=True)):
+        raise NotYet("it changes what it is given; whoever calls it still needs that, so work on a copy")
+    if found is None:
+        raise NotYet("it gives None; is there a `return`?")
+    try:
+        array = torch.as_tensor(
+            np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found)
+        ).double()
+    except (TypeError, ValueError):
+        raise NotYet(f"it gives {kind(found)}, and numbers are asked for") from None
+    if shape is not None and array.shape != shape and not array.numel() == math.prod(shape) == 1:
+        raise NotYet(f"it gives numbers of shape {tuple(array.shape)}, and not {tuple(shape)}")
+    if not torch.isfinite(array).all():
+        raise NotYet("some of what it gives is NaN or infinite; is something divided by 0?")
+    return array.reshape(array.shape if shape is None else tuple(shape))
+
+
+def near(one: Any, other: Any) -> bool:
+    """Whether numbers are equal but for rounding."""
+    one, other = (torch.as_tensor(x, dtype=torch.float64) for x in (one, other))
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-5, atol=2e-5)
+
+
+def normals(*shape: int) -> Tensor:
+    """The same normal numbers at every call."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+# ---------------------------------------------------------------- properties of blocks
+
+
+def _made(block: Answer, right: Answer, case: tuple[int, int, int]) -> nn.Module:
+    """A block of which no weight starts at zero, as those of a branch's last norm may."""
+    torch.manual_seed(0)
+    module = block(case[0], case[1] // getattr(right, "expansion", 1), case[2])
+    if not isinstance(module, nn.Module):
+        raise NotYet(f"it makes {kind(module)}; derive the class from nn.Module")
+    for layer in (m for m in module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)):
+        if not layer.weight.any():
+            nn.init.normal_(layer.weight, std=0.1)
+    return module
+
+
+def _starts_as_shortcut(block: Answer, right: Answer) -> None:
+    mine, theirs = (_made(of, right, (16, 16, 1)) for of in (block, right))
+    for parameter in (*mine.parameters(), *theirs.parameters()):
+        nn.init.zeros_(parameter)
+    out, wanted = mine(normals(2, 16, 8, 8)), theirs(normals(2, 16, 8, 8))
+    if not isinstance(out, Tensor):
+        raise NotYet("its forward returns no tensor; is there a `return`?")
+    if not out.any():
+        raise NotYet("it returns zeros: no path without weights carries the input past the layers")
+    if not torch.equal(out, wanted):
+        end = "nothing may follow" if (wanted < 0).any() else "the last ReLU comes after"
+        raise NotYet(f"something else than in the original is left: {end} the addition")
+
+
+def _learns_everywhere(block: Answer, right: Answer) -> None:
+    mine = _made(block, right, (16, 32, 2))
+    mine(normals(4, 16, 8, 8)).square().sum().backward()
+    dead = [name for name, p in mine.named_parameters() if p.grad is None or not p.grad.any()]
+    if dead:
+        raise NotYet(f"none arrives at {', '.join(dead)}; is it used in forward, and nothing detached?")
+
+
+def _computes_the_same(block: Answer, right: Answer) -> None:
+    for case, size in product(((16, 16, 1), (16, 32, 1), (16, 32, 2)), (8, 9)):
+        mine, theirs = (_made(of, right, case).eval() for of in (block, right))
+        for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
+            for tensor in (*norm.parameters(), *norm.buffers()):
+                if tensor.is_floating_point():
+                    nn.init.uniform_(tensor, 0.5, 1.5)  # so that no two norms are alike
+        x, made = (
+            normals(2, case[0], size, size),
+            f"from {case[0]} to {case[1]} channels with stride {case[2]}",
+        )
+        found, wanted = mine(x), theirs(x)
+        if found.shape != wanted.shape:
+            raise NotYet(
+                f"{made} it turns {tuple(x.shape)} into {tuple(found.shape)}, not {tuple(wanted.shape)}"
+            )
+        if (many := count_parameters(mine)) != (few := count_parameters(theirs)):
+            hint = "is there a bias in front of a norm, or a projection where the shape stays?"
+            raise NotYet(f"{made} it has {many:,} weights and not {few:,}; {hint}")
+        if not any(torch.allclose(mine(x), wanted, atol=1e-4) for _ in _same_weights(mine, theirs)):
+            hint = "are conv, norm and ReLU in the right order, and the stride where it belongs?"
+            raise NotYet(f"{made} the results differ; {hint}")
+
+
+def _same_weights(mine: nn.Module, theirs: nn.Module) -> Iterator[None]:
+    """Load the original's weights in every order of layers in which they fit."""
+    own, other = (
+        [[m for m in net.modules() if type(m) is of] for of in (nn.Conv2d, nn.BatchNorm2d)]
+        for net in (mine, theirs)
+    )
+    for orders in product(*map(permutations, other)):
+        pairs = [pair for layers in zip(own, orders, strict=True) for pair in zip(*layers, strict=True)]
+        if all(a.weight.shape == b.weight.shape for a, b in pairs):
+            for a, b in pairs:
+                a.load_state_dict(b.state_dict())
+            yield
+
+
+BLOCK = {
+    "with all weights at zero its shortcut is left": _starts_as_shortcut,
+    "gradients arrive at every weight": _learns_everywhere,
+    "with the original's weights it computes what the original does": _computes_the_same,
+}

@@ -1,0 +1,280 @@
+"""The exercises that can be checked: ``check("name", answer)`` says whether it is right, and if not, why."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from companion.checker import BLOCK, Answer, Exercise, NotYet, Report, kind, near, normals
+from companion.detection.metrics import wilson
+from companion.detection.thresholds import fixed_fpr
+from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
+from companion.models.cost import multiply_adds
+from companion.models.resnet import CifarResNet, ResNet, count_parameters, resnet50
+from companion.models.tabular import PreNormTabularBlock
+from companion.objectives.encoding import TableEncoder
+from companion.objectives.selfsupervised import neighbor_purity, nt_xent
+
+
+def check(exercise: str, answer: Any) -> Report:
+    """Say whether your answer, a class or a function, is right, and if not, what is wrong.
+
+    Example:
+        >>> check("residual-block", BasicResidualBlock).right
+        True
+        >>> check("precision", lambda recall, fpr, share: recall / (recall + fpr))
+        precision: not yet right
+          right:   it is called as precision(recall, fpr, share)
+          right:   it gives numbers of the right shape
+          not yet: they are those of the reference
+                   the share of unusual beats is not used
+    """
+    if exercise not in EXERCISES:
+        raise ValueError(f"there is no exercise {exercise!r} to check; there are: {', '.join(EXERCISES)}")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        return Report(exercise, EXERCISES[exercise].findings(answer))
+
+
+def _paper_stride(net: ResNet) -> ResNet:
+    for stage in net.blocks()[1:]:
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    return net
+
+
+def _moves_stride(answer: Answer, right: Answer) -> None:
+    def shown(net: ResNet) -> tuple[list[Any], int, int]:
+        strides = [np.ravel(m.stride)[0] for m in net.modules() if isinstance(m, nn.Conv2d)]  # 2, or (2, 2)
+        return strides, count_parameters(net), multiply_adds(net, (1, 3, 224, 224))
+
+    with torch.device("meta"):
+        before, net = resnet50(), resnet50()
+    net = net if (given := answer(net)) is None else given  # changed in place, or another one made
+    if not isinstance(net, ResNet):
+        raise NotYet(f"it gives {kind(net)}; change the ResNet that it is given")
+    try:
+        found = shown(net)
+    except RuntimeError:
+        raise NotYet("branch and shortcut give maps of different sizes; each path halves once") from None
+    if found == shown(before):
+        raise NotYet("nothing has changed: the stride of 2 is still in the 3x3 convolution")
+    if found != shown(right(before)):
+        raise NotYet("only the first blocks of the three stages that halve change: 2 in conv1, 1 in conv2")
+
+
+def _convs(depth: int, biases: bool = False) -> int:
+    with torch.device("meta"):
+        convs = [m for m in CifarResNet(depth).modules() if isinstance(m, nn.Conv2d)]
+    return sum(conv.weight.numel() + biases * conv.out_channels for conv in convs)
+
+
+def _widths(c: float, ones: int = 2, threes: int = 2) -> tuple[float, float]:
+    """Where 9 w^2 = ones * c * w, and where 9 w^2 + 2 c w = threes * 9 c^2."""
+    return ones * c / 9, (math.sqrt(1 + 81 * threes) - 1) / 9 * c
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int, *, swap: bool = True, **options: Any) -> Tensor:
+    one, two, three = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(one, two, three, **options)
+    return (mixed.transpose(1, 2) if swap else mixed).reshape(q.shape)
+
+
+def _itself(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    z = F.normalize(torch.cat([a, b]))
+    return F.cross_entropy(z @ z.T / temperature, torch.arange(len(z)).roll(len(a)))
+
+
+def _is_stable(answer: Answer, right: Answer) -> None:
+    given = (*normals(2, 6, 4).double(), 0.001)
+    found = torch.as_tensor(answer(*given)).detach().cpu()
+    if not near(found, right(*given)):
+        hint = "do exponentials overflow? `logsumexp` and `F.cross_entropy` see to it"
+        raise NotYet(f"at temperature 0.001 it gives {found.item():g}; {hint}")
+
+
+def _has_gradients(answer: Answer, right: Answer) -> None:
+    gradients: list[list[Tensor]] = []
+    for of in (answer, right):
+        views = [x.clone().requires_grad_() for x in normals(2, 6, 4)]
+        out = of(*views, 0.5)
+        if not isinstance(out, Tensor) or out.grad_fn is None:
+            raise NotYet("it gives no tensor that gradients could flow back from; is there an `.item()`?")
+        out.backward()  # type: ignore[no-untyped-call]
+        gradients.append([torch.zeros_like(x) if x.grad is None else x.grad for x in views])
+    if not all(map(near, *gradients)):
+        raise NotYet("they differ from the original's; is something detached?")
+
+
+def _index(training: list[Any], values: list[Any], min_count: int) -> np.ndarray:
+    encoder = TableEncoder([], ["job"], min_count=min_count).fit(pd.DataFrame({"job": training}))
+    return np.ravel(encoder.transform(pd.DataFrame({"job": values}))[1])
+
+
+def _hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    return (logits.topk(k).indices == labels[:, None]).double()
+
+
+def _answered(confidence: Tensor, right: Tensor, most_wrong: float, *, of_all: bool = False) -> int:
+    wrong = (~right)[confidence.argsort(descending=True)].cumsum(0)
+    given = len(right) if of_all else torch.arange(1, len(right) + 1)
+    return max((int(place) + 1 for place in (wrong <= most_wrong * given + 1e-9).nonzero()), default=0)
+
+
+def _refusals() -> list[tuple[Any, ...]]:
+    confidence, right = normals(64).sigmoid(), torch.ones(64, dtype=torch.bool)
+    right[confidence.argsort(descending=True)[[2, 24, 32, 36, 40, 44, 48, 49, 50, 51]]] = False
+    return [(confidence, right, most) for most in (0.0625, 0.125, 0.09)] + [(confidence, ~right, 0.1)]
+
+
+def _any_alike(vectors: np.ndarray, labels: np.ndarray, count: int) -> float:
+    away = np.linalg.norm(vectors[:, None] - vectors, axis=2).argsort(axis=1)[:, 1 : count + 1]
+    return float((labels[away] == labels[:, None]).any(axis=1).mean())
+
+
+def _level(normals: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    reach = (normals >= scores[:, None]).sum(axis=1)
+    return np.asarray(-np.log10((1 + reach) / (len(normals) + 1)))
+
+
+def _refuses(answer: Answer, _: Answer) -> None:
+    try:
+        found = answer(normals(50).numpy(), 0.01)
+    except ValueError:
+        return
+    except Exception as error:
+        raise NotYet(f"with too few normals it raises {type(error).__name__}; raise a ValueError") from None
+    raise NotYet(f"50 normals cannot promise a rate of 0.01, and it gives {found}; raise a ValueError")
+
+
+def _lower(threshold: Any, labels: np.ndarray, scores: np.ndarray, of: Answer = min) -> float:
+    flagged = scores > float(threshold)
+    return float(of([flagged[labels == 1].mean(), (~flagged)[labels == 0].mean()]))
+
+
+def _best(labels: np.ndarray, scores: np.ndarray, of: Answer = min) -> float:
+    return float(max(np.unique(scores), key=lambda t: _lower(t, labels, scores, of)))
+
+
+def _labelled() -> list[tuple[np.ndarray, np.ndarray]]:
+    labels = np.arange(85) % 10 // 7  # three of ten are anomalies
+    scores = (normals(85).numpy() * (1 + 2 * labels) + 2 * labels).round(1)  # some are equal
+    return [(labels[part], scores[part]) for part in (slice(70), slice(15, 85), slice(0, 85, 2))]
+
+
+def _cost(scores: Any, anomalous: Any, groups: Any, threshold: float, miss_cost: float) -> float:
+    flagged = scores > threshold
+    missed = set(groups[anomalous]) - set(groups[flagged & anomalous])
+    return len(set(groups[flagged])) + len(missed) * miss_cost
+
+
+def _apart(scores: Any, anomalous: Any, groups: Any, threshold: float, miss_cost: float) -> float:
+    flagged = scores > threshold
+    more = int(flagged.sum()) - len(set(groups[flagged]))
+    return _cost(scores, anomalous, groups, threshold, miss_cost) + more
+
+
+def _sessions() -> list[tuple[Any, ...]]:
+    groups, scores = np.arange(60) % 12, (normals(60).numpy() * 2).round()
+    anomalous = (groups % 3 == 0) & (normals(60, 2)[:, 1].numpy() > 0)
+    return [(scores, anomalous, groups, t, cost) for t in (-2.0, 0.0, 1.0, 2.0, 9.0) for cost in (20.0, 3.0)]
+
+
+_JOBS = ["nurse", "cook", None, "diver", "cook", "nurse", "nurse", "baker", "cook", "nurse", "baker"]
+_ASKED = ["cook", None, "astronaut", "diver", "nurse", "baker", ""]
+_CALL = "Block(in_channels, width, stride)"
+# fmt: off
+EXERCISES = {
+    "residual-block": Exercise(_CALL, BasicResidualBlock, properties=BLOCK),
+    "pre-activated-block": Exercise(_CALL, PreActResidualBlock, properties=BLOCK),
+    "bottleneck-block": Exercise(_CALL, BottleneckBlock, properties=BLOCK),
+    "paper-stride": Exercise(
+        "paper_stride(net)", _paper_stride, properties={"the net is the paper's": _moves_stride}),
+    "convolution": Exercise(
+        "conv(maps, weight)", lambda x, w: F.conv2d(x, w, padding=1),
+        lambda: [(normals(2, 3, 7, 5), normals(4, 3, 3, 3))],
+        {"here no kernel is turned upside down": lambda x, w: F.conv2d(x, w.flip(2, 3), padding=1),
+         "beyond the border are zeros": lambda x, w: F.conv2d(F.pad(x, (1, 1, 1, 1), "reflect"), w)}),
+    "identity-weight": Exercise(
+        "identity_weight(channels)", lambda c: nn.init.dirac_(torch.empty(c, c, 3, 3)), lambda: [(4,), (7,)],
+        {"each channel gets the sum of all": lambda c: F.pad(torch.ones(c, c, 1, 1), (1, 1, 1, 1)),
+         "all weights are zero, as in the branch of a residual block": lambda c: torch.zeros(c, c, 3, 3)},
+        lambda weight, c: F.conv2d(normals(2, c, 6, 6).double(), weight, padding=1)),
+    "conv-weights": Exercise(
+        "weights(depth)", _convs, lambda: [(20,), (8,), (32,), (110,)],
+        {"you count biases; a convolution in front of a norm has none": lambda n: _convs(n, biases=True),
+         "the first convolution, from 3 channels to 16, is missing": lambda n: _convs(n) - 3 * 16 * 9}),
+    "bottleneck-widths": Exercise(
+        "widths(channels)", _widths, lambda: [(288,), (100,)],
+        {"there are two 1x1 convolutions, one at each end": lambda c: _widths(c, ones=1),
+         "a basic block has two 3x3 convolutions over C channels, not one": lambda c: _widths(c, threes=1)}),
+    "block-weights": Exercise(
+        "block_weights(d, h)", lambda d, h: count_parameters(PreNormTabularBlock(d, h)),
+        lambda: [(128, 256), (100, 37)],
+        {"the linear layers have biases, too": lambda d, h: 2 * d * h + 2 * d,
+         "a pre-norm block has one norm, not two": lambda d, h: 2 * d * h + 3 * h + 3 * d}),
+    "attention": Exercise(
+        "attention(Q, K, V, heads)", _attention, lambda: [(*normals(3, 2, 5, 12), heads) for heads in (1, 3)],
+        {"the root is of d / heads, a head's length": lambda *a: _attention(*a, scale=12**-0.5),
+         "a token's heads stand together; transpose, then reshape": lambda *a: _attention(*a, swap=False)}),
+    "nt-xent": Exercise(
+        "contrastive_loss(a, b, temperature)", nt_xent,
+        lambda: [(*normals(2, 6, 4), t) for t in (0.5, 1.0, 0.1)],
+        {"a view is compared with itself: leave j = i out of the sum": _itself,
+         "that is the sum; take the mean over the 2N views": lambda a, b, t: nt_xent(a, b, t) * 2 * len(a)},
+        properties={"a low temperature does not make it infinite": _is_stable,
+                    "its gradients are right, for both views": _has_gradients}),
+    "category-index": Exercise(
+        "indices(training, values, min_count)", _index,
+        lambda: [(_JOBS, _ASKED, 1), (_JOBS, _ASKED, 2), (["cook", None, None], [None], 2)],
+        {"0 and 1 are taken: the first value gets 2": lambda *a: _index(*a) - (_index(*a) > 1),
+         "who is seen exactly `min_count` times has a place": lambda t, v, many: _index(t, v, many + 1)}),
+    "top-k": Exercise(
+        "top_k(logits, labels, k)", lambda *a: _hits(*a).sum(1).mean(),
+        lambda: [(normals(40, 6), torch.arange(40) % 6, k) for k in (2, 3, 6)],
+        {"that is the k-th guess alone; all of the first k count": lambda *a: _hits(*a)[:, -1].mean(),
+         "the mean runs over all k guesses; ask first whether `any` is right": lambda *a: _hits(*a).mean()}),
+    "refuse": Exercise(
+        "answered(confidence, right, most_wrong)", _answered, _refusals,
+        {"the share is of the answers that are given": lambda *a: _answered(*a, of_all=True)}),
+    "purity": Exercise(
+        "purity(vectors, labels, count)", neighbor_purity,
+        lambda: [(normals(60, 3).numpy(), np.arange(60) % 3, count) for count in (3, 10)],
+        {"one neighbour of the same label is not enough; take the share": _any_alike}),
+    "precision": Exercise(
+        "precision(recall, fpr, share)", lambda r, f, s: r * s / (r * s + f * (1 - s)),
+        lambda: [(0.9, 0.01, 0.3), (0.7, 0.05, 0.001), (0.5, 0.0, 0.1), (0.5, 0.1, 1.0)],
+        {"the share of unusual beats is not used": lambda r, f, s: r / (r + f),
+         "false positives come from the others, a share of 1 - share": lambda r, f, s: r * s / (r * s + f)}),
+    "level": Exercise(
+        "level(normal_scores, scores)", _level,
+        lambda: [(normals(99).numpy(), np.r_[normals(99)[:5].numpy(), 9, -9].astype("f4"))],
+        {"that is the natural logarithm; take the one to base 10": lambda *a: _level(*a) * math.log(10),
+         "who equals the score reaches it, too": lambda n, x: _level(n, np.nextafter(x, np.float32(99)))}),
+    "threshold": Exercise(
+        "threshold_for(normal_scores, fpr)", fixed_fpr,
+        lambda: [(normals(n).numpy(), fpr) for n, fpr in ((999, 0.01), (250, 0.03), (199, 0.005))],
+        {"that is a plain quantile, which promises too much": lambda x, fpr: np.quantile(x, 1 - fpr),
+         "a new normal makes n + 1": lambda x, fpr: np.sort(x)[-max(1, math.floor(fpr * len(x) + 1e-9))]},
+        properties={"it refuses to promise what too few normals cannot": _refuses}),
+    "best-threshold": Exercise(
+        "best_threshold(labels, scores)", _best, _labelled,
+        {"that is the rate; give the threshold that reaches it": lambda y, x: _lower(_best(y, x), y, x),
+         "the sum of both rates is high, but the lower is not": lambda y, x: _best(y, x, sum)}, _lower),
+    "clean-sheet": Exercise(
+        "needed(promise)", lambda p: 1 + bisect_left(range(1, 9999), p, key=lambda n: wilson(n, n).low),
+        lambda: [(0.9,), (0.99,), (0.5,), (0.999,)],
+        {"the interval has two ends, each has half of the 5 %": lambda p: math.ceil(2.70554 * p / (1 - p)),
+         "that is the one-sided bound, not Wilson's": lambda p: math.ceil(math.log(0.05) / math.log(p))}),
+    "alert-cost": Exercise(
+        "cost(scores, anomalous, groups, threshold, miss_cost)", _cost, _sessions,
+        {"flagged events of one group are one alert": _apart,
+         "who equals the threshold is not flagged": lambda x, a, g, t, m: _cost(x, a, g, t - 0.1, m)}),
+}
+# fmt: on
+"""What can be checked, by name."""
