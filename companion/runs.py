@@ -11,39 +11,34 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import companion
 from companion.files import atomic_path
 
-RECORDED = Path(__file__).parent / "recorded"
-LIBRARIES = ("torch", "numpy")
+PACKAGE = Path(companion.__file__).parent
+RECORDED = PACKAGE / "recorded"
+LIBRARIES = ("torch", "numpy", "scikit-learn")
 
 
 class RunError(RuntimeError):
-    """A recorded run that is missing or cannot be read; the message says what to do."""
+    """A run that is missing, cannot be read or cannot be resumed; the message says what to do."""
 
 
 class DataInfo(BaseModel):
-    """What an experiment was fed with.
-
-    Attributes:
-        name: the data set.
-        source: where it came from.
-        digest: SHA-256 of its content.
-        synthetic: whether it was generated because the real data were out of reach.
-    """
+    """What an experiment was fed with; ``synthetic`` if generated, the real data being out of reach."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     source: str
-    digest: str
+    digest: str  # SHA-256 of the content
     synthetic: bool
 
 
@@ -60,9 +55,15 @@ class SeedResult(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int
-    metrics: dict[str, float]
-    curves: dict[str, list[float]]
-    seconds: dict[str, float]
+    metrics: dict[str, float] = Field(default_factory=dict)
+    curves: dict[str, list[float]] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+    def include(self, what: str, part: SeedResult) -> None:
+        """Take over the metrics and curves of a part under ``"<what>.<name>"``, and its seconds."""
+        self.metrics.update({f"{what}.{name}": value for name, value in part.metrics.items()})
+        self.curves.update({f"{what}.{name}": values for name, values in part.curves.items()})
+        self.seconds.update(part.seconds)
 
 
 class RecordedRun(BaseModel):
@@ -80,6 +81,7 @@ class RecordedRun(BaseModel):
         package: version of ``companion``.
         libraries: versions by name, Python's among them.
         hardware: see :func:`companion.compute.describe_hardware`.
+        threads: of PyTorch on the CPU, which the last digits depend on; older runs do not tell.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"float32"`` or ``"bfloat16"``.
         wall_seconds: training time of all nets and seeds, evaluations while training included, over all
@@ -100,6 +102,7 @@ class RecordedRun(BaseModel):
     package: str
     libraries: dict[str, str]
     hardware: str
+    threads: int | None = None
     device: str
     precision: str
     wall_seconds: float
@@ -130,11 +133,7 @@ class RecordedRun(BaseModel):
         return np.array([result.curves[name] for result in self.results])
 
     def save(self, folder: Path, weights: Sequence[Path] = ()) -> Path:
-        """Write the run to ``folder`` under its standard name, after the files of ``weights``.
-
-        Returns:
-            The path of the JSON file.
-        """
+        """Write the run to ``folder`` under its standard name, after the files of ``weights``."""
         digests = {}
         for source in weights:
             content = source.read_bytes()
@@ -191,7 +190,7 @@ def package_commit() -> str | None:
     """The commit that the package's source is at, or ``None`` where it is not in a repository."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(companion.__file__).parent), *arguments]
+        command = ["git", "-C", str(PACKAGE), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
@@ -199,6 +198,15 @@ def package_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+@cache
+def source_digest() -> str:
+    """SHA-256 of all Python files of the package: what a commit stands for, also outside a repository."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def library_versions() -> dict[str, str]:

@@ -9,8 +9,8 @@ from torch import nn
 from companion.compute import Compute, seed_everything
 from companion.experiments import classifier, degradation, get_experiment
 from companion.experiments.base import Context
-from companion.experiments.gradients import gradient_flow
 from companion.experiments.lesion import shuffled, unchanging, without
+from companion.experiments.optimisation import gradient_flow
 from companion.experiments.runner import execute
 from companion.models.blocks import PreActResidualBlock
 from companion.models.resnet import CifarResNet

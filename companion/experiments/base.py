@@ -1,24 +1,50 @@
-"""What an experiment is: a function of a frozen config and a seed, at three named scales."""
+"""What an experiment is: a function of a frozen config and a seed, at three named scales.
+
+:mod:`companion.experiments.runner` runs one over several seeds into a recorded run.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from companion.compute import Compute, pick_compute
+from companion.objectives.classification import Batch, Objective
 from companion.runs import DataInfo, SeedResult
-from companion.training import save_weights
+from companion.training import Evaluation, FitConfig, History, fit, save_weights
 
 SCALE_VARIABLE = "COMPANION_SCALE"
 SCALES = ("smoke", "live", "full")
 """Seconds, for tests; at most a minute and a half on two CPU cores; what the claim needs."""
+REPLAY_STEPS = 3
+MODULES = {
+    "block_order": "degradation", "casting": "casting", "casting_ablation": "casting_ablation",
+    "casting_size": "casting_size", "classifier": "classifier", "degradation": "degradation",
+    "event_detection": "event_detection", "event_sequences": "event_sequences",
+    "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
+    "lesion": "lesion", "recipe": "classifier", "self_supervised": "self_supervised",
+    "ssl_ablation": "ssl_ablation", "tab_transformer": "tables", "table_cost": "table_cost",
+    "table_depth": "tables", "tables": "tables", "waveforms": "waveforms", "web_detection": "event_detection",
+}  # fmt: skip
+"""The module of each experiment, which is there in upper case."""
+NAMES = tuple(MODULES)
+
+
+def get_experiment(name: str) -> Experiment[Any]:
+    """The experiment called ``name``; its module is imported only now."""
+    if name not in MODULES:
+        raise ValueError(f"there is no experiment {name!r}; there are: {', '.join(NAMES)}")
+    module = import_module(f"companion.experiments.{MODULES[name]}")
+    experiment: Experiment[Any] = getattr(module, name.upper())
+    return experiment
 
 
 class Config(BaseModel):
@@ -28,6 +54,15 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+E = TypeVar("E")
+
+
+class FirstSteps(Exception):
+    """The first losses of the first net of a replayed run."""
+
+    def __init__(self, name: str, losses: list[float]) -> None:
+        super().__init__(name, losses)
+        self.name, self.losses = name, losses
 
 
 @dataclass(frozen=True)
@@ -39,16 +74,60 @@ class Context:
         checkpoints: a folder for checkpoints, or ``None`` to keep none.
         progress: whether to show progress bars.
         weights: a folder for trained weights that are worth keeping, or ``None`` to keep none.
+        stop_after: in a replay, the steps after which the first net ends the run by :class:`FirstSteps`.
     """
 
     compute: Compute
     checkpoints: Path | None = None
     progress: bool = True
     weights: Path | None = None
+    stop_after: int | None = None
 
-    def checkpoint(self, name: str) -> Path | None:
-        """The checkpoint file of the part ``name``."""
-        return None if self.checkpoints is None else self.checkpoints / f"{name}.ckpt"
+    def fit(
+        self,
+        name: str,
+        model: nn.Module,
+        data: Batch,
+        objective: Objective,
+        config: FitConfig,
+        seed: int,
+        *,
+        evaluation: Evaluation | None = None,
+        result: SeedResult | None = None,
+    ) -> History:
+        """:func:`companion.training.fit` with all that the surroundings decide.
+
+        The net's ``name`` stands at its progress bar and its checkpoint, and ``result`` takes under it the
+        seconds and the curve ``"<name>.first_loss"``.
+        """
+        evaluation = None if self.stop_after else evaluation
+        history = fit(model, data, objective, config, seed=seed, evaluation=evaluation, **self._around(name))
+        return self._collect(name, history, result)
+
+    def fit_estimator(
+        self, name: str, estimator: E, *data: Any, result: SeedResult | None = None, **options: Any
+    ) -> E:
+        """The same for a detector of :mod:`companion.estimators`."""
+        estimator.fit(*data, **options, **self._around(name))  # type: ignore[attr-defined]
+        self._collect(name, estimator.history_, result)  # type: ignore[attr-defined]
+        return estimator
+
+    def _around(self, name: str) -> dict[str, Any]:
+        return {
+            "compute": self.compute,
+            "checkpoint": None if self.checkpoints is None else self.checkpoints / f"{name}.ckpt",
+            "progress": name if self.progress else None,
+            "stop_after": self.stop_after,
+        }
+
+    def _collect(self, name: str, history: History, result: SeedResult | None) -> History:
+        first = history.train["loss"][:REPLAY_STEPS]
+        if self.stop_after:
+            raise FirstSteps(name, first)
+        if result is not None:
+            result.curves[f"{name}.first_loss"] = first
+            result.seconds[name] = round(history.seconds, 2)
+        return history
 
     def keep_weights(self, name: str, model: nn.Module, **metadata: str) -> None:
         """Write the weights of the part ``name`` in half precision, if they are to be kept."""
@@ -68,8 +147,6 @@ class Experiment(Generic[C]):
             on a GPU, where they exist.
         run: trains and measures with one seed.
         data: loads the data (again, from memory or cache) and tells what they are.
-        replay: repeats the first steps of one seed and returns curves that ``run`` returned too, to be
-            compared with a recorded run.
         float32: whether it computes in float32 whatever the device can do; recorded runs then say so.
     """
 
@@ -79,20 +156,19 @@ class Experiment(Generic[C]):
     scales: Mapping[str, C]
     run: Callable[[C, int, Context], SeedResult]
     data: Callable[[], DataInfo]
-    replay: Callable[[C, int, Context], dict[str, list[float]]] | None = None
     float32: bool = False
 
     def config(self, scale: str, device_type: str = "cpu") -> C:
         """The config of a scale on a kind of device."""
         return self.scales.get(f"{check_scale(scale)}-{device_type}", self.scales[scale])
 
+    def compute(self, compute: Compute) -> Compute:
+        """``compute``, or the same in float32 for an experiment that wants it."""
+        return Compute(compute.device, None) if self.float32 else compute
+
 
 def check_scale(scale: str) -> str:
-    """``scale`` itself.
-
-    Raises:
-        ValueError: if it is not one of :data:`SCALES`.
-    """
+    """``scale`` itself, if it is one of :data:`SCALES`."""
     if scale not in SCALES:
         raise ValueError(f"the scale must be one of {', '.join(SCALES)}, not {scale!r}")
     return scale
@@ -117,3 +193,32 @@ def window_means(values: list[float], points: int) -> list[float]:
     """
     windows = np.array_split(np.asarray(values), min(points, len(values)))
     return [round(float(window.mean()), 6) for window in windows]
+
+
+class _Loaded(Protocol):
+    @property
+    def source(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def synthetic(self) -> bool: ...
+
+
+def data_info(*loaded: _Loaded, name: str) -> DataInfo:
+    """What data sets are, taken as one; synthetic if one of them is."""
+    return DataInfo(
+        name=name,
+        source=" and ".join(data.source for data in loaded),
+        digest=" ".join(data.digest for data in loaded),
+        synthetic=any(data.synthetic for data in loaded),
+    )
+
+
+def replay(experiment: Experiment[C], config: C, seed: int, compute: Compute) -> FirstSteps | None:
+    """The first losses of the first net that a run trains; ``None`` if it trains none."""
+    context = Context(experiment.compute(compute), progress=False, stop_after=REPLAY_STEPS)
+    try:
+        experiment.run(config, seed, context)
+    except FirstSteps as first:
+        return first
+    return None

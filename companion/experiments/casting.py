@@ -10,7 +10,7 @@ import numpy as np
 from companion.data.casting import load_casting
 from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
 from companion.detection.thresholds import fixed_fpr, tnr_target
-from companion.experiments.base import Context, Experiment, window_means
+from companion.experiments.base import REPLAY_STEPS, Context, Experiment, window_means
 from companion.experiments.casting_systems import (
     COLOR,
     Casting,
@@ -31,7 +31,6 @@ from companion.objectives.reconstruction import FaultKind
 from companion.runs import DataInfo, SeedResult
 from companion.training import History
 
-REPLAY_STEPS = 3
 ROC_GRID = np.linspace(0, 0.2, 41)
 """The false-positive rates at which the curve ``roc`` is given."""
 FINAL = "final"
@@ -160,14 +159,6 @@ def run(config: CastingConfig, seed: int, context: Context) -> SeedResult:
     return measure(detectors(config, data, seed, context), data, config, seed)
 
 
-def replay(config: CastingConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The training losses of the first steps of the recommended detector."""
-    data = load(config.share)
-    objective = discrimination(data, *DISCRIMINATORS[FINAL])
-    _, fitted = fit_discriminator(config, data, seed, context, objective, stop_after=REPLAY_STEPS)
-    return {f"{FINAL}.first_loss": fitted.history.train["loss"]}
-
-
 _SHORT = CastingConfig().fit.model_copy(update={"num_steps": 4, "batch_size": 24, "warmup_steps": 1})
 SCALES = {
     "smoke": CastingConfig(
@@ -195,5 +186,4 @@ CASTING = Experiment(
     scales=SCALES,
     run=run,
     data=data_info,
-    replay=replay,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from companion.compute import Compute, seed_everything
 from companion.detection.anomaly_maps import error_map, image_scores, multiscale_map
 from companion.detection.metrics import roc_auc
-from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means
 from companion.experiments.casting import data_info
 from companion.experiments.casting_systems import CAMERA, GRAY, Casting, load
 from companion.models.autoencoders import (
@@ -24,7 +25,6 @@ from companion.objectives.reconstruction import ImageReconstruction
 from companion.runs import SeedResult
 from companion.training import FitConfig, History, fit
 
-REPLAY_STEPS = 2
 FULL_SIZE = (256, 256)
 """Height and width that the large net was designed for."""
 Net = Literal["large", "small", "conv"]
@@ -80,42 +80,38 @@ def clock(compute: Compute) -> float:
     return time.perf_counter()
 
 
+def _settings(config: CastingSizeConfig, net: Net, num_steps: int) -> FitConfig:
+    return FitConfig(
+        num_steps=num_steps, batch_size=config.batch_size, lr=config.lr[net], optimizer="adam",
+        weight_decay=1e-5, schedule="cosine", warmup_steps=num_steps // 10,
+    )  # fmt: skip
+
+
 def train(
-    config: CastingSizeConfig,
-    net: Net,
-    num_steps: int,
-    seed: int,
-    context: Context,
-    stop_after: int | None = None,
+    config: CastingSizeConfig, net: Net, num_steps: int, seed: int, context: Context, name: str
 ) -> tuple[nn.Module, History, float]:
-    """Train a net from its initial weights.
+    """Train a net from its initial weights, in one piece.
 
     Returns:
         The net, what was measured, and the seconds of :func:`clock` that it took.
     """
     data, model = load(config.share), build(config, net, seed)
-    settings = FitConfig(
-        num_steps=num_steps, batch_size=config.batch_size, lr=config.lr[net], optimizer="adam",
-        weight_decay=1e-5, schedule="cosine", warmup_steps=num_steps // 10,
-    )  # fmt: skip
-    start = clock(context.compute)
-    history = fit(
-        model,
-        (data.train.gray,),
-        objective(net),
-        settings,
-        compute=context.compute,
-        seed=seed,
-        progress=net if context.progress and stop_after is None else None,
-        stop_after=stop_after,
+    settings, start = _settings(config, net, num_steps), clock(context.compute)
+    history = replace(context, checkpoints=None).fit(
+        name, model, (data.train.gray,), objective(net), settings, seed
     )
     return model, history, clock(context.compute) - start
 
 
 def seconds_per_step(config: CastingSizeConfig, net: Net, seed: int, context: Context) -> float:
     """Of :func:`clock`, from a short and a longer start of the same training."""
-    short, long = (train(config, net, 1000, seed, context, stop_after=n)[2] for n in (4, 24))
-    return max(1e-6, (long - short) / 20)
+    rows, spent = (load(config.share).train.gray,), []
+    for steps in (4, 24):
+        model, settings = build(config, net, seed), _settings(config, net, 1000)
+        start = clock(context.compute)
+        fit(model, rows, objective(net), settings, compute=context.compute, seed=seed, stop_after=steps)
+        spent.append(clock(context.compute) - start)
+    return max(1e-6, (spent[1] - spent[0]) / 20)
 
 
 def judge(model: nn.Module, net: Net, data: Casting, config: CastingSizeConfig) -> dict[str, float]:
@@ -160,7 +156,7 @@ def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
     metrics["large.full_size_multiply_adds"] = float(full_size)
 
     def measure(name: str, net: Net, num_steps: int) -> float:
-        model, history, spent = train(config, net, num_steps, seed, context)
+        model, history, spent = train(config, net, num_steps, seed, context, name)
         images = num_steps * config.batch_size
         facts = {"steps": num_steps, "images": images, "multiply_adds": images * cost[net], "seconds": spent}
         facts |= judge(model, net, data, config)
@@ -176,12 +172,6 @@ def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
         steps = max(1, round(spent / seconds_per_step(config, net, seed, context)))
         measure(f"{net}-time", net, steps)
     return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
-
-
-def replay(config: CastingSizeConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The training losses of the large net's first steps."""
-    _, history, _ = train(config, "large", config.num_steps, seed, context, stop_after=REPLAY_STEPS)
-    return {"large.first_loss": history.train["loss"]}
 
 
 # not fewer than 16 channels: oneDNN 3.12, in PyTorch 2.14, writes outside its memory in the float32 backward
@@ -200,5 +190,4 @@ CASTING_SIZE = Experiment(
     scales=SCALES,
     run=run,
     data=data_info,
-    replay=replay,
 )

@@ -28,7 +28,7 @@ from companion.models.resnet import ResNet
 from companion.models.resnet9 import ResNet9, patch_features
 from companion.objectives.classification import normalize
 from companion.objectives.reconstruction import STILL, Camera, FaultDiscrimination, FaultKind
-from companion.training import FitConfig, History, fit
+from companion.training import FitConfig, History
 
 GRAY, COLOR = (64, 64), (32, 48)
 """Height and width of the two views."""
@@ -235,10 +235,7 @@ def fit_autoencoder(
 ) -> ImageAE:
     """Fit a model of one of the functions above on the view that it was made for."""
     train, validation = (v.gray if gray else v.color for v in (data.train, data.validation))
-    return model.fit(
-        train, epochs=epochs, validation=validation, compute=context.compute,
-        checkpoint=context.checkpoint(name), progress=name if context.progress else None,
-    )  # fmt: skip
+    return context.fit_estimator(name, model, train, epochs=epochs, validation=validation)
 
 
 def error_scores(
@@ -295,22 +292,11 @@ def fit_discriminator(
     context: Context,
     objective: FaultDiscrimination,
     name: str = "discriminator",
-    stop_after: int | None = None,
 ) -> tuple[ResNet, Fitted]:
     """A small residual net that tells normal images from known and painted faults, and its scores."""
     seed_everything(seed)
     net = ResNet(BasicResidualBlock, (1, 1, 1), 1, stem="cifar", width=config.width)
-    history = fit(
-        net,
-        (data.train.color,),
-        objective,
-        config.fit,
-        compute=context.compute,
-        seed=seed,
-        checkpoint=context.checkpoint(name),
-        progress=name if context.progress else None,
-        stop_after=stop_after,
-    )
+    history = context.fit(name, net, (data.train.color,), objective, config.fit, seed)
     return net, Fitted(lambda views: objective.scores(net, views.color), history)
 
 

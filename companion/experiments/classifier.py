@@ -1,9 +1,10 @@
-"""Chapter 4's experiment: how well does a residual net classify CIFAR-10 in a given time?"""
+"""Chapter 4: how well does a residual net classify CIFAR-10 in a given time, and what is its recipe worth?"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,9 +17,8 @@ from companion.models.resnet import CifarResNet, count_parameters, resnet18
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import Batch, ImageClassification
 from companion.runs import SeedResult, load_run, weights_path
-from companion.training import FitConfig, evaluate, fit, load_weights, weights_metadata
+from companion.training import FitConfig, evaluate, load_weights, weights_metadata
 
-REPLAY_STEPS = 2
 TRAIN_SIZE = 45_000
 
 
@@ -83,9 +83,6 @@ SCALES = {
 def build(net: str) -> nn.Module:
     """The net called ``"resnet9-<width>"``, ``"resnet18"`` or ``"resnet-<depth>"`` (chapter 1's).
 
-    Raises:
-        ValueError: for another name.
-
     Example:
         >>> count_parameters(build("resnet18"))
         11173962
@@ -131,33 +128,28 @@ def train(
     splits, objective = prepare(config)
     validation: Batch = tuple(t[: config.eval_size] for t in splits["validation"])
     seed_everything(seed)
-    model = build(config.net)
-    history = fit(
-        model,
-        splits["train"],
-        objective,
-        config.fit,
-        compute=context.compute,
-        seed=seed,
-        evaluation=lambda model: evaluate(model, validation, objective, context.compute),
-        checkpoint=context.checkpoint(name),
-        progress=config.net if context.progress else None,
+    model, result = build(config.net), SeedResult(seed=seed)
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        return evaluate(model, validation, objective, context.compute)
+
+    history = context.fit(
+        name, model, splits["train"], objective, config.fit, seed, evaluation=measure, result=result
     )
     curves = {metric: window_means(values, config.points) for metric, values in history.train.items()}
-    curves["first_loss"] = history.train["loss"][:REPLAY_STEPS]
+    curves["first_loss"] = result.curves.pop(f"{name}.first_loss")
     curves |= {f"validation_{metric}": values for metric, values in history.evaluations.items()}
     curves["seconds"] = [round(seconds, 2) for seconds in history.eval_seconds]
+    result.curves.update(curves)
     mirrored = evaluate(model, validation, replace(objective, mirrored_views=True), context.compute)
-    metrics = {
-        "train_error": window_means(history.train["error"], 10)[-1],
-        "validation_error": curves["validation_error"][-1],
-        "validation_loss": curves["validation_loss"][-1],
-        "validation_error_with_mirror_images": mirrored["error"],
-        "parameters": float(count_parameters(model)),
-    }
-    return model, SeedResult(
-        seed=seed, metrics=metrics, curves=curves, seconds={name: round(history.seconds, 2)}
+    result.metrics.update(
+        train_error=window_means(history.train["error"], 10)[-1],
+        validation_error=curves["validation_error"][-1],
+        validation_loss=curves["validation_loss"][-1],
+        validation_error_with_mirror_images=mirrored["error"],
+        parameters=float(count_parameters(model)),
     )
+    return model, result
 
 
 def run(config: ClassifierConfig, seed: int, context: Context) -> SeedResult:
@@ -178,10 +170,10 @@ def run(config: ClassifierConfig, seed: int, context: Context) -> SeedResult:
         classes=json.dumps(load_cifar10().class_names),
     )
     test: Batch = tuple(t[: config.eval_size] for t in splits["test"])
-    once = evaluate(model, test, objective, context.compute)["error"]
-    mirrored = evaluate(model, test, replace(objective, mirrored_views=True), context.compute)["error"]
-    tested = {"test_error": once, "test_error_with_mirror_images": mirrored}
-    return result.model_copy(update={"metrics": result.metrics | tested})
+    for name, views in (("test_error", False), ("test_error_with_mirror_images", True)):
+        judged = evaluate(model, test, replace(objective, mirrored_views=views), context.compute)
+        result.metrics[name] = judged["error"]
+    return result
 
 
 @dataclass(frozen=True)
@@ -200,12 +192,7 @@ class TrainedClassifier:
 
 
 def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> TrainedClassifier:
-    """The net whose weights a recorded run kept, on the device of ``compute``.
-
-    Raises:
-        RunError: if the run or its weights are missing.
-        CheckpointError: if the file cannot be read.
-    """
+    """The net whose weights a recorded run kept, on the device of ``compute``."""
     path = weights_path(load_run(run), "net")
     about = weights_metadata(path)
     model = build(about["net"])
@@ -215,22 +202,6 @@ def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> Tr
     return TrainedClassifier(compute.model(model).eval(), ImageClassification(mean, std), names)
 
 
-def replay(config: ClassifierConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The training losses of the first steps."""
-    splits, objective = prepare(config)
-    seed_everything(seed)
-    history = fit(
-        build(config.net),
-        splits["train"],
-        objective,
-        config.fit,
-        compute=context.compute,
-        seed=seed,
-        stop_after=REPLAY_STEPS,
-    )
-    return {"first_loss": history.train["loss"]}
-
-
 CLASSIFIER = Experiment(
     name="classifier",
     question="How well does a residual net classify CIFAR-10 after an hour on two CPU cores?",
@@ -238,5 +209,88 @@ CLASSIFIER = Experiment(
     scales=SCALES,
     run=run,
     data=data_info,
-    replay=replay,
+)
+
+
+# ---------------------------------------------------------------- what each choice is worth
+
+BASE = ClassifierConfig(net="resnet9-16", fit=recipe(3, 256, 0.3, 1, 3))
+VARIANTS = (
+    "as it is", "no mirroring", "no shifts", "cutout", "no label smoothing", "no weight decay",
+    "no Nesterov", "no momentum", "constant lr", "lr / 3", "lr x 3", "batch of 64",
+)  # fmt: skip
+"""The recipe, and the recipe with one choice changed."""
+
+
+class RecipeConfig(Config):
+    """The recipe, and which of :data:`VARIANTS` are trained."""
+
+    base: ClassifierConfig = BASE
+    variants: tuple[str, ...] = VARIANTS
+
+
+def override(base: ClassifierConfig, variant: str) -> ClassifierConfig:
+    """``base`` with one choice changed.
+
+    A batch of 64 takes four times the steps, so that the net sees the same number of images, at a quarter of
+    the learning rate.
+
+    Example:
+        >>> override(BASE, "no shifts").max_shift
+        0
+    """
+    fit = base.fit
+    outer: dict[str, dict[str, Any]] = {
+        "as it is": {},
+        "no mirroring": {"flip": False},
+        "no shifts": {"max_shift": 0},
+        "cutout": {"cutout": 8},
+        "no label smoothing": {"label_smoothing": 0.0},
+    }
+    inner: dict[str, dict[str, Any]] = {
+        "no weight decay": {"weight_decay": 0.0},
+        "no Nesterov": {"nesterov": False},
+        "no momentum": {"nesterov": False, "momentum": 0.0, "lr": fit.lr / (1 - fit.momentum)},
+        "constant lr": {"schedule": "constant"},
+        "lr / 3": {"lr": fit.lr / 3},
+        "lr x 3": {"lr": fit.lr * 3},
+        "batch of 64": {
+            "batch_size": max(1, fit.batch_size // 4),
+            "lr": fit.lr / 4,
+            "num_steps": fit.num_steps * 4,
+            "warmup_steps": fit.warmup_steps * 4,
+            "eval_every": fit.num_steps * 4,
+        },
+    }
+    if variant in outer:
+        return base.model_copy(update=outer[variant])
+    return base.model_copy(update={"fit": fit.model_copy(update=inner[variant])})
+
+
+def run_recipe(config: RecipeConfig, seed: int, context: Context) -> SeedResult:
+    """Train the net once for each variant; only the validation split is looked at.
+
+    Returns:
+        ``"<variant>.<metric>"`` and ``"<variant>.<curve>"`` of :func:`train`.
+    """
+    result = SeedResult(seed=seed)
+    for variant in config.variants:
+        result.include(variant, train(override(config.base, variant), seed, context, variant)[1])
+    return result
+
+
+RECIPE = Experiment(
+    name="recipe",
+    question="What is each choice of the training recipe worth?",
+    config_type=RecipeConfig,
+    scales={
+        "smoke": RecipeConfig(base=SCALES["smoke"], variants=("as it is", "no shifts")),
+        "live": RecipeConfig(
+            base=BASE.model_copy(update={"fit": recipe(1, 256, 0.3, 0, 1)}),
+            variants=("as it is", "no mirroring"),
+        ),
+        "full": RecipeConfig(),
+    },
+    run=run_recipe,
+    data=data_info,
 )

@@ -1,4 +1,8 @@
-"""Chapter 1's experiment: plain and residual CIFAR nets of growing depth under identical conditions."""
+"""Chapters 1 and 2: plain and residual CIFAR nets of growing depth under identical conditions.
+
+Three experiments train these nets: ``degradation`` itself, ``learning_rates`` (is the deep plain net only
+trained with the wrong one?) and ``block_order`` (where do norm and activation stand?).
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,17 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from companion.compute import seed_everything
 from companion.data import load_cifar10
+from companion.experiments import base
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.models.blocks import BasicResidualBlock, PreActResidualBlock
 from companion.models.resnet import CifarResNet, count_parameters
 from companion.objectives.classification import Batch, ImageClassification
 from companion.runs import DataInfo, SeedResult
-from companion.training import FitConfig, evaluate, fit
-
-REPLAY_STEPS = 3
+from companion.training import FitConfig, evaluate
 
 
 class DegradationConfig(Config):
@@ -47,33 +50,11 @@ class DegradationConfig(Config):
     peek: bool = False
 
 
-NETS = ("plain-20", "plain-56", "resnet-20", "resnet-56")
-_LIVE_FIT = FitConfig(num_steps=300, batch_size=128, lr=0.03, warmup_steps=20)
-_FULL_FIT = FitConfig(
-    num_steps=10 * 351, batch_size=128, lr=0.1, warmup_steps=100, schedule="step", milestones=(0.5, 0.75),
-    eval_every=351, checkpoint_every=351,
-)  # fmt: skip
-_PAPER_FIT = _FULL_FIT.model_copy(
-    update={"num_steps": 64_000, "warmup_steps": 400, "eval_every": 640, "checkpoint_every": 3200}
-)
-_PAPER_NETS = tuple(f"{kind}-{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56))
+class LearningRatesConfig(Config):
+    """The learning rates that every net of ``base`` is trained with."""
 
-SCALES = {
-    "smoke": DegradationConfig(
-        nets=("plain-8", "plain-14", "resnet-8", "resnet-14"),
-        image_size=8,
-        train_size=512,
-        eval_size=256,
-        fit=FitConfig(num_steps=6, batch_size=32, lr=0.05, warmup_steps=2),
-        points=6,
-    ),
-    "live": DegradationConfig(nets=NETS, image_size=16, eval_size=2000, augment=False, fit=_LIVE_FIT),
-    "full": DegradationConfig(nets=NETS, fit=_FULL_FIT, peek=True),
-    "live-cuda": DegradationConfig(
-        nets=NETS, augment=False, fit=_LIVE_FIT.model_copy(update={"num_steps": 800})
-    ),
-    "full-cuda": DegradationConfig(nets=(*_PAPER_NETS, "resnet-110"), fit=_PAPER_FIT, peek=True),
-}
+    lrs: tuple[float, ...] = (0.01, 0.03, 0.1)
+    base: DegradationConfig
 
 
 def build(net: str) -> CifarResNet:
@@ -119,88 +100,94 @@ def prepare(config: DegradationConfig) -> tuple[dict[str, Batch], ImageClassific
 
 def data_info() -> DataInfo:
     """What CIFAR-10 is here: the real one, or its stand-in."""
-    cifar = load_cifar10()
-    return DataInfo(name="cifar10", source=cifar.source, digest=cifar.digest, synthetic=cifar.synthetic)
+    return base.data_info(load_cifar10(), name="cifar10")
 
 
-def run(config: DegradationConfig, seed: int, context: Context) -> SeedResult:
-    """Train every net of ``config`` with one seed.
+def train(config: DegradationConfig, net: str, context: Context, result: SeedResult, what: str) -> None:
+    """Train one net with the seed of ``result``, and add to that under ``"<what>."``.
 
-    A plain net and its residual twin start from the same weights and see the same batches.
-
-    Returns:
-        For each net the curves ``loss`` and ``error`` of training (window means), and with evaluations
-        ``validation_error``, ``validation_loss`` and, if ``peek``, ``test_error``; and the metrics
-        ``train_loss`` and ``train_error`` (mean of the last tenth of the steps, as seen while training),
-        ``fixed_train_error`` (the final net on un-augmented training images), ``validation_error``,
-        ``test_error`` (the final net, once) and ``parameters``.
+    The curves are ``loss`` and ``error`` of training (window means), and with evaluations
+    ``validation_error``, ``validation_loss`` and, if ``peek``, ``test_error``; the metrics ``train_loss`` and
+    ``train_error`` (mean of the last tenth of the steps, as seen while training), ``fixed_train_error`` (the
+    final net on un-augmented training images), ``validation_error``, ``test_error`` (the final net, once)
+    and ``parameters``.
     """
     splits, objective = prepare(config)
     evaluated = {name: tuple(t[: config.eval_size] for t in split) for name, split in splits.items()}
-    metrics: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
-    seconds: dict[str, float] = {}
+    seed_everything(result.seed)
+    model = build(net)
+
+    def measure(model: nn.Module, split: str) -> dict[str, float]:
+        return evaluate(model, evaluated[split], objective, context.compute)
+
+    def evaluation(model: nn.Module) -> dict[str, float]:
+        names = ("validation", "test") if config.peek else ("validation",)
+        return {f"{name}_{metric}": value for name in names for metric, value in measure(model, name).items()}
+
+    history = context.fit(
+        what, model, splits["train"], objective, config.fit, result.seed,
+        evaluation=evaluation, result=result,
+    )  # fmt: skip
+    tenth = max(1, config.fit.num_steps // 10)
+    for metric, values in history.train.items():
+        result.curves[f"{what}.{metric}"] = window_means(values, config.points)
+        result.metrics[f"{what}.train_{metric}"] = float(np.mean(values[-tenth:]))
+    if config.fit.eval_every is not None:
+        result.curves.update({f"{what}.{name}": values for name, values in history.evaluations.items()})
+    for split, name in {"train": "fixed_train", "validation": "validation", "test": "test"}.items():
+        result.metrics[f"{what}.{name}_error"] = measure(model, split)["error"]
+    result.metrics[f"{what}.parameters"] = float(count_parameters(model))
+
+
+def run(config: DegradationConfig, seed: int, context: Context) -> SeedResult:
+    """Train every net with one seed: under ``"<net>."`` what :func:`train` gives.
+
+    A plain net and its residual twin start from the same weights and see the same batches.
+    """
+    result = SeedResult(seed=seed)
     for net in config.nets:
-        seed_everything(seed)
-        model = build(net)
-
-        def evaluation(model: torch.nn.Module) -> dict[str, float]:
-            names = ("validation", "test") if config.peek else ("validation",)
-            return {
-                f"{name}_{metric}": value
-                for name in names
-                for metric, value in evaluate(model, evaluated[name], objective, context.compute).items()
-            }
-
-        history = fit(
-            model,
-            splits["train"],
-            objective,
-            config.fit,
-            compute=context.compute,
-            seed=seed,
-            evaluation=evaluation,
-            checkpoint=context.checkpoint(net),
-            progress=net if context.progress else None,
-        )
-        tenth = max(1, config.fit.num_steps // 10)
-        for metric, values in history.train.items():
-            curves[f"{net}.{metric}"] = window_means(values, config.points)
-            metrics[f"{net}.train_{metric}"] = float(np.mean(values[-tenth:]))
-            curves[f"{net}.first_{metric}"] = values[:REPLAY_STEPS]
-        for metric, values in history.evaluations.items():
-            if config.fit.eval_every is not None:
-                curves[f"{net}.{metric}"] = values
-        final = {
-            name: evaluate(model, evaluated[name], objective, context.compute)["error"] for name in evaluated
-        }
-        metrics[f"{net}.fixed_train_error"] = final["train"]
-        metrics[f"{net}.validation_error"] = final["validation"]
-        metrics[f"{net}.test_error"] = final["test"]
-        metrics[f"{net}.parameters"] = float(count_parameters(model))
-        seconds[net] = round(history.seconds, 2)
-    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+        train(config, net, context, result, net)
+    return result
 
 
-def replay(config: DegradationConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The training losses of the first steps of the first net of each kind."""
-    splits, objective = prepare(config)
-    chosen = {net.partition("-")[0]: net for net in reversed(config.nets)}.values()
-    losses = {}
-    for net in chosen:
-        seed_everything(seed)
-        history = fit(
-            build(net),
-            splits["train"],
-            objective,
-            config.fit,
-            compute=context.compute,
-            seed=seed,
-            stop_after=REPLAY_STEPS,
-        )
-        losses[f"{net}.first_loss"] = history.train["loss"]
-    return losses
+def run_learning_rates(config: LearningRatesConfig, seed: int, context: Context) -> SeedResult:
+    """Train every net once per learning rate: under ``"<net>@<lr>."`` what :func:`train` gives."""
+    result = SeedResult(seed=seed)
+    for lr in config.lrs:
+        fit = config.base.fit.model_copy(update={"lr": lr})
+        for net in config.base.nets:
+            train(config.base.model_copy(update={"fit": fit}), net, context, result, f"{net}@{lr}")
+    return result
 
+
+NETS = ("plain-20", "plain-56", "resnet-20", "resnet-56")
+_LIVE_FIT = FitConfig(num_steps=300, batch_size=128, lr=0.03, warmup_steps=20)
+_FULL_FIT = FitConfig(
+    num_steps=10 * 351, batch_size=128, lr=0.1, warmup_steps=100, schedule="step", milestones=(0.5, 0.75),
+    eval_every=351, checkpoint_every=351,
+)  # fmt: skip
+_PAPER_FIT = _FULL_FIT.model_copy(
+    update={"num_steps": 64_000, "warmup_steps": 400, "eval_every": 640, "checkpoint_every": 3200}
+)
+_PAPER_NETS = tuple(f"{kind}-{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56))
+_ORDER_FIT = FitConfig(num_steps=600, batch_size=128, lr=0.1, warmup_steps=50, schedule="linear")
+
+SCALES = {
+    "smoke": DegradationConfig(
+        nets=("plain-8", "plain-14", "resnet-8", "resnet-14"),
+        image_size=8,
+        train_size=512,
+        eval_size=256,
+        fit=FitConfig(num_steps=6, batch_size=32, lr=0.05, warmup_steps=2),
+        points=6,
+    ),
+    "live": DegradationConfig(nets=NETS, image_size=16, eval_size=2000, augment=False, fit=_LIVE_FIT),
+    "full": DegradationConfig(nets=NETS, fit=_FULL_FIT, peek=True),
+    "live-cuda": DegradationConfig(
+        nets=NETS, augment=False, fit=_LIVE_FIT.model_copy(update={"num_steps": 800})
+    ),
+    "full-cuda": DegradationConfig(nets=(*_PAPER_NETS, "resnet-110"), fit=_PAPER_FIT, peek=True),
+}
 
 DEGRADATION = Experiment(
     name="degradation",
@@ -209,5 +196,42 @@ DEGRADATION = Experiment(
     scales=SCALES,
     run=run,
     data=data_info,
-    replay=replay,
+)
+
+LEARNING_RATES = Experiment(
+    name="learning_rates",
+    question="Does any learning rate make the deep plain net train as well as the shallow one?",
+    config_type=LearningRatesConfig,
+    scales={
+        "smoke": LearningRatesConfig(lrs=(0.01, 0.1), base=SCALES["smoke"]),
+        "live": LearningRatesConfig(lrs=(0.03,), base=SCALES["live"]),
+        "full": LearningRatesConfig(base=SCALES["live"]),
+    },
+    run=run_learning_rates,
+    data=data_info,
+)
+
+BLOCK_ORDER = Experiment(
+    name="block_order",
+    question="Do pre-activated residual nets train better than the original ones?",
+    config_type=DegradationConfig,
+    scales={
+        "smoke": SCALES["smoke"].model_copy(update={"nets": ("resnet-8", "preact-8")}),
+        "live": DegradationConfig(
+            nets=("resnet-20", "preact-20"),
+            image_size=16,
+            eval_size=2000,
+            augment=False,
+            fit=_ORDER_FIT.model_copy(update={"num_steps": 150}),
+            points=30,
+        ),
+        "full": DegradationConfig(
+            nets=tuple(f"{kind}-{depth}" for depth in (20, 56, 110) for kind in ("resnet", "preact")),
+            image_size=16,
+            augment=False,
+            fit=_ORDER_FIT,
+        ),
+    },
+    run=run,
+    data=data_info,
 )

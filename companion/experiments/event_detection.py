@@ -228,34 +228,24 @@ def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult
         which is what chance reaches in ``pr_auc``; ``"incidents.test_<shape>"``.
     """
     events = prepared(config.data, seed)
-    clock = time.perf_counter()
-    scores = raw_scores(events, config, seed)
-    seconds = {"raw": round(time.perf_counter() - clock, 2)}
-    first: list[float] = []
+    result, scores = SeedResult(seed=seed), Scores()
     for objective in config.objectives:
         net_config = config.net.model_copy(update={"objective": objective})
-        net, history = train(events, net_config, seed, context, objective)
-        seconds[objective] = round(history.seconds, 2)
+        net, _ = train(events, net_config, seed, context, objective, result)
         scores |= net_scores(net, objective, events, config, seed, context)
-        first = first or history.train["loss"][: self_supervised.REPLAY_STEPS]
-    metrics = judge(events, scores, config.repeats)
+    clock = time.perf_counter()
+    scores |= raw_scores(events, config, seed)
+    result.seconds["raw"] = round(time.perf_counter() - clock, 2)
+    result.metrics.update(judge(events, scores, config.repeats))
     for shape in shapes_of(events):
         for part in PARTS:
-            metrics[f"share.{part}_{shape}"] = float(
+            result.metrics[f"share.{part}_{shape}"] = float(
                 positives(events, getattr(events, part), "shape", shape)[1].mean()
             )
         own = events.labels.iloc[events.test]
         sessions: pd.Series = own.loc[own["shape"] == shape, "session"]
-        metrics[f"incidents.test_{shape}"] = float(sessions.nunique())
-    return SeedResult(seed=seed, metrics=metrics, curves={"first_loss": first}, seconds=seconds)
-
-
-def replay(config: EventDetectionConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The losses of the first steps of the first net."""
-    events = prepared(config.data, seed)
-    net_config = config.net.model_copy(update={"objective": config.objectives[0]})
-    history = train(events, net_config, seed, context, "replay", self_supervised.REPLAY_STEPS)[1]
-    return {"first_loss": history.train["loss"]}
+        result.metrics[f"incidents.test_{shape}"] = float(sessions.nunique())
+    return result
 
 
 SMOKE = EventDetectionConfig(data=SMOKE_DATA, net=SMOKE_NET, reference=300, factor_reference=200, repeats=3)
@@ -278,7 +268,6 @@ EVENT_DETECTION = Experiment(
     },
     run=run,
     data=generated_info,
-    replay=replay,
 )
 
 _WEB = EventDataConfig(source="web")
@@ -295,5 +284,4 @@ WEB_DETECTION = Experiment(
     },
     run=run,
     data=web_info,
-    replay=replay,
 )

@@ -25,7 +25,6 @@ from companion.experiments.self_supervised import PretrainConfig, train, vectors
 from companion.objectives.event_features import EventFeatures
 from companion.runs import SeedResult
 
-REPLAY_STEPS = 3
 ORDER_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.shape == "order")
 LstmName = Literal["next-tokens", "next-vectors", "order-tokens", "order-vectors"]
 PARTS = ("train", "validation", "test")
@@ -171,6 +170,7 @@ def fit_lstm(
     embedded: dict[str, np.ndarray],
     seed: int,
     context: Context,
+    result: SeedResult | None = None,
 ) -> tuple[Scorer, SequenceAnomalyDetector]:
     """Train one LSTM; what scores the sessions of a part, and the detector."""
 
@@ -178,15 +178,14 @@ def fit_lstm(
         own = data.tokens[part], data.sessions[part]
         return (*own, embedded[part]) if embedded else own
 
-    detector = make_lstm(config, name, data.num_tokens, seed).fit(
+    detector = context.fit_estimator(
+        f"lstm-{name}",
+        make_lstm(config, name, data.num_tokens, seed),
         read("train"),
         epochs=config.next_epochs if name.startswith("next") else config.order_epochs,
         validation=0.1,
-        compute=context.compute,
-        checkpoint=context.checkpoint(name),
-        progress=name if context.progress else None,
+        result=result,
     )
-
     return lambda part: detector.decision_function(read(part)), detector
 
 
@@ -242,9 +241,8 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
     """
     data = make_sequences(config, seed)
     judged = {part: judged_sessions(data, part, config.min_events) for part in PARTS[1:]}
+    result = SeedResult(seed=seed)
     metrics: dict[str, float] = {"train.sessions": float(data.sessions["train"].max() + 1)}
-    curves: dict[str, list[float]] = {}
-    seconds: dict[str, float] = {}
     for part, own in judged.items():
         metrics |= {
             f"{part}.sessions": float(len(own)),
@@ -252,16 +250,15 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
         }
     clock = time.perf_counter()
     scorers = simple_models(data, config)
-    seconds["counting"] = round(time.perf_counter() - clock, 2)
-    needed = any(name.endswith("vectors") for name in config.lstms)
-    embedded = embed_events(data, config, seed, context) if needed else {}
+    result.seconds["counting"] = round(time.perf_counter() - clock, 2)
+    embedded: dict[str, np.ndarray] = {}
     for name in config.lstms:
+        if name.endswith("vectors") and not embedded:
+            embedded = embed_events(data, config, seed, context)
         used = embedded if name.endswith("vectors") else {}
-        scorers[f"lstm-{name}"], detector = fit_lstm(data, config, name, used, seed, context)
+        scorers[f"lstm-{name}"], detector = fit_lstm(data, config, name, used, seed, context, result)
         losses = detector.history_.train["loss"]
-        curves[f"lstm-{name}.loss"] = window_means(losses, config.points)
-        curves[f"lstm-{name}.first_loss"] = losses[:REPLAY_STEPS]
-        seconds[f"lstm-{name}"] = round(detector.history_.seconds, 2)
+        result.curves[f"lstm-{name}.loss"] = window_means(losses, config.points)
     for model, score in scorers.items():
         for part, own in judged.items():
             scores = score(part)
@@ -271,21 +268,8 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
                     attacked = own["attack"].notna().to_numpy()
                     got = bootstrap(metric, attacked, scores[own.index], repeats=config.repeats)
                     metrics |= {f"{model}.test_{key}_low": got.low, f"{model}.test_{key}_high": got.high}
-    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
-
-
-def replay(config: EventSequencesConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The losses of the first steps of the first net that reads tokens."""
-    data = make_sequences(config, seed)
-    name = next(name for name in config.lstms if name.endswith("tokens"))
-    detector = make_lstm(config, name, data.num_tokens, seed).fit(
-        (data.tokens["train"], data.sessions["train"]),
-        epochs=config.next_epochs if name.startswith("next") else config.order_epochs,
-        validation=0.1,
-        compute=context.compute,
-        stop_after=REPLAY_STEPS,
-    )
-    return {f"lstm-{name}.first_loss": detector.history_.train["loss"]}
+    result.metrics.update(metrics)
+    return result
 
 
 EVENT_SEQUENCES = Experiment(
@@ -318,5 +302,4 @@ EVENT_SEQUENCES = Experiment(
     },
     run=run,
     data=generated_info,
-    replay=replay,
 )

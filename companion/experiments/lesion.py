@@ -18,7 +18,7 @@ from companion.experiments.degradation import SCALES as DEGRADATION_SCALES
 from companion.experiments.degradation import DegradationConfig, build, data_info, prepare
 from companion.models.resnet import CifarResNet
 from companion.runs import SeedResult
-from companion.training import FitConfig, evaluate, fit
+from companion.training import FitConfig, evaluate
 
 Place = tuple[int, int]  # a block's stage and its index in the stage
 
@@ -89,27 +89,15 @@ def run(config: LesionConfig, seed: int, context: Context) -> SeedResult:
     """
     splits, objective = prepare(config.base)
     validation = tuple(t[: config.base.eval_size] for t in splits["validation"])
-    metrics: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
-    seconds: dict[str, float] = {}
+    result = SeedResult(seed=seed)
+
+    def error(model: nn.Module) -> float:
+        return evaluate(model, validation, objective, context.compute)["error"]
+
     for net in config.base.nets:
         seed_everything(seed)
         model = build(net)
-        history = fit(
-            model,
-            splits["train"],
-            objective,
-            config.base.fit,
-            compute=context.compute,
-            seed=seed,
-            checkpoint=context.checkpoint(net),
-            progress=net if context.progress else None,
-        )
-        seconds[net] = round(history.seconds, 2)
-
-        def error(model: nn.Module) -> float:
-            return evaluate(model, validation, objective, context.compute)["error"]
-
+        context.fit(net, model, splits["train"], objective, config.base.fit, seed, result=result)
         places, rng = unchanging(model), np.random.default_rng(seed)
         removed = [error(without(model, [place])) for place in places]
         dropped, mixed = [], []
@@ -119,13 +107,12 @@ def run(config: LesionConfig, seed: int, context: Context) -> SeedResult:
             dropped.append(np.mean([error(without(model, [places[i] for i in each])) for each in chosen]))
             pairs = [[_random_pair(places, rng) for _ in range(count)] for _ in draws]
             mixed.append(np.mean([error(shuffled(model, each)) for each in pairs]))
-        curves[f"{net}.removed"] = removed
-        curves[f"{net}.dropped"] = [float(value) for value in dropped]
-        curves[f"{net}.shuffled"] = [float(value) for value in mixed]
-        metrics[f"{net}.whole"] = error(model)
-        metrics[f"{net}.removed_mean"] = float(np.mean(removed))
-        metrics[f"{net}.removed_max"] = max(removed)
-    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+        for name, values in (("removed", removed), ("dropped", dropped), ("shuffled", mixed)):
+            result.curves[f"{net}.{name}"] = [float(value) for value in values]
+        result.metrics[f"{net}.whole"] = error(model)
+        result.metrics[f"{net}.removed_mean"] = float(np.mean(removed))
+        result.metrics[f"{net}.removed_max"] = max(removed)
+    return result
 
 
 _LIVE = DEGRADATION_SCALES["live"].model_copy(

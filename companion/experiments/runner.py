@@ -3,23 +3,89 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pooch
+import torch
+from pydantic import ValidationError
 
 import companion
 from companion.compute import Compute, describe_hardware
-from companion.experiments.base import C, Context, Experiment
+from companion.experiments.base import C, Config, Context, Experiment
 from companion.files import atomic_path
-from companion.runs import RecordedRun, SeedResult, library_versions, now, package_commit
+from companion.runs import (
+    DataInfo,
+    RecordedRun,
+    RunError,
+    SeedResult,
+    library_versions,
+    now,
+    package_commit,
+    source_digest,
+)
 
 
-def work_folder(experiment: Experiment[C], scale: str, config: C, compute: Compute, digest: str) -> Path:
-    """Where the checkpoints of a run are kept: another config, data set or precision, another folder."""
-    identity = f"{config.model_dump_json()} {digest} {compute.device.type} {compute.autocast_dtype}"
-    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    return Path(pooch.os_cache("companion")) / "checkpoints" / f"{experiment.name}-{scale}-{key}"
+def conditions(config: Config, data: DataInfo, compute: Compute) -> dict[str, Any]:
+    """All that the numbers of a seed depend on. Seeds of other conditions do not go into one record."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "data": data.digest,
+        "source of companion": source_digest(),
+        "libraries": library_versions(),
+        "hardware": describe_hardware(compute.device),
+        "threads": torch.get_num_threads(),
+        "precision": "bfloat16" if compute.autocast_dtype else "float32",
+    }
+
+
+def _differences(then: Any, today: Any, name: str = "") -> Iterator[str]:
+    if isinstance(then, dict) and isinstance(today, dict):
+        for key in [*then, *(today.keys() - then)]:
+            yield from _differences(then.get(key), today.get(key), f"{name}.{key}".lstrip("."))
+    elif then != today:
+        short = [text if len(text) < 40 else text[:12] for text in (str(then), str(today))]
+        yield f"{name} was {short[0]}, is {short[1]}"
+
+
+def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
+    """The folder of a run's finished seeds and half-trained nets: under other conditions, another folder.
+
+    Without ``resume`` the folders of older runs are deleted. With it, a run that was begun under other
+    conditions is refused, as its numbers are not those of today's code, libraries or machine.
+    """
+    parent = Path(pooch.os_cache("companion")) / "checkpoints"
+    key = hashlib.sha256(json.dumps(today, sort_keys=True).encode()).hexdigest()[:12]
+    work, begun = parent / f"{stem}-{key}", list(parent.glob(f"{stem}-*"))
+    if not resume:
+        for folder in begun:
+            shutil.rmtree(folder, ignore_errors=True)
+    elif begun and work not in begun:
+        newest = max(begun, key=lambda folder: folder.stat().st_mtime)
+        try:
+            then = json.loads((newest / "conditions.json").read_text("utf8"))
+            changes = "; ".join(_differences(then, today))
+        except (OSError, ValueError):
+            changes = "its file conditions.json cannot be read"
+        raise RunError(
+            f"the run in {newest} cannot be resumed, it was begun under other conditions: {changes}. "
+            "Go back to those to continue it, or start anew without --resume, which deletes it."
+        )
+    with atomic_path(work / "conditions.json") as part:
+        part.write_text(json.dumps(today, indent=1), encoding="utf8")
+    return work
+
+
+def _finished(path: Path) -> SeedResult:
+    try:
+        return SeedResult.model_validate_json(path.read_text("utf8"))
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{path} is damaged; delete it, and --resume runs this seed again, or start anew without --resume"
+        ) from error
 
 
 def execute(
@@ -36,29 +102,23 @@ def execute(
 
     Args:
         experiment: what to run.
-        scale: one of :data:`companion.experiments.base.SCALES`.
+        scale: one of :data:`SCALES`.
         seeds: one run each, in this order.
         compute: device and precision; an experiment that wants float32 gets it.
         out: the folder for the JSON file.
-        resume: continue a run that was stopped, and keep the seeds that it had finished. Without it,
-            an older run's checkpoints are deleted first.
+        resume: continue a run that was stopped, and keep the seeds that it had finished, see
+            :func:`work_folder`.
         progress: whether to show progress bars.
 
     Returns:
-        The path of the JSON file. Once it is written, the checkpoints are kept only for a later
-        ``resume`` with more seeds.
-
-    Raises:
-        ValueError: if no seed is given, or one twice.
+        The path of the JSON file. What is kept for a later ``resume`` with more seeds stays.
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"need different seeds, at least one, not {seeds}")
-    compute = Compute(compute.device, None) if experiment.float32 else compute
-    config = experiment.config(scale, compute.device.type)
-    data = experiment.data()
-    work = work_folder(experiment, scale, config, compute, data.digest)
-    if not resume:
-        shutil.rmtree(work, ignore_errors=True)
+    compute = experiment.compute(compute)
+    config, data = experiment.config(scale, compute.device.type), experiment.data()
+    today = conditions(config, data, compute)
+    work = work_folder(f"{experiment.name}-{scale}-{compute.device.type}", today, resume)
     commit, results = package_commit(), []
     for seed in seeds:
         finished = work / f"seed-{seed}.json"
@@ -69,19 +129,20 @@ def execute(
             with atomic_path(finished) as part:
                 part.write_text(result.model_dump_json(), encoding="utf8")
             shutil.rmtree(folder, ignore_errors=True)
-        results.append(SeedResult.model_validate_json(finished.read_text("utf8")))
+        results.append(_finished(finished))
     recorded = RecordedRun(
         experiment=experiment.name,
         scale=scale,
-        config=config.model_dump(mode="json"),
+        config=today["config"],
         data=data,
         results=results,
         commit=commit,
         package=companion.__version__,
-        libraries=library_versions(),
-        hardware=describe_hardware(compute.device),
+        libraries=today["libraries"],
+        hardware=today["hardware"],
+        threads=today["threads"],
         device=compute.device.type,
-        precision="bfloat16" if compute.autocast_dtype else "float32",
+        precision=today["precision"],
         wall_seconds=round(sum(sum(result.seconds.values()) for result in results), 1),
         finished=now(),
     )

@@ -23,9 +23,8 @@ from companion.objectives.selfsupervised import (
     neighbor_purity,
 )
 from companion.runs import SeedResult
-from companion.training import FitConfig, History, evaluate, fit
+from companion.training import FitConfig, History, evaluate
 
-REPLAY_STEPS = 3
 ObjectiveName = Literal["masked", "contrastive", "combined"]
 OBJECTIVES: tuple[ObjectiveName, ...] = ("masked", "contrastive", "combined")
 
@@ -117,21 +116,12 @@ def train(
     seed: int,
     context: Context,
     name: str,
-    stop_after: int | None = None,
+    result: SeedResult | None = None,
 ) -> tuple[SelfSupervisedResNet, History]:
     """Train a net on the normal training events."""
     net = make_net(events, config, seed)
-    history = fit(
-        net,
-        (events.numerical[events.train], events.categorical[events.train]),
-        make_objective(events, config),
-        config.fit(),
-        compute=context.compute,
-        seed=seed,
-        checkpoint=context.checkpoint(name),
-        progress=name if context.progress else None,
-        stop_after=stop_after,
-    )
+    rows = events.numerical[events.train], events.categorical[events.train]
+    history = context.fit(name, net, rows, make_objective(events, config), config.fit(), seed, result=result)
     return net.eval(), history
 
 
@@ -199,14 +189,11 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
     Returns:
         For each of ``masked``, ``contrastive``, ``combined``, and for ``untrained`` and ``one_hot``, what
         :func:`look` gives, for nets of the first member. For the objectives ``agreement`` (of the members'
-        neighbourhoods), ``validation_loss`` on normal validation events, and the curves of the training
-        loss, ``loss``, and its first values, ``first_loss``.
+        neighbourhoods), ``validation_loss`` on normal validation events, and the curve of the training loss.
     """
     events = prepared(config.data, seed)
     rows = looked_at(events, config, seed)
-    metrics: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
-    seconds: dict[str, float] = {}
+    result = SeedResult(seed=seed)
     untrained = make_net(events, config.net, seed).eval()
     spaces = {"one_hot": one_hot(events, *rows)}
     spaces["untrained"] = [vectors(untrained.to(context.compute.device), events, r, context) for r in rows]
@@ -216,32 +203,22 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
         found = []
         for member in range(config.members):
             name = f"{objective}-{member}"
-            net, history = train(events, net_config, seed * config.members + member, context, name)
+            net, history = train(events, net_config, seed * config.members + member, context, name, result)
             found.append([vectors(net, events, r, context) for r in rows])
-            seconds[name] = round(history.seconds, 2)
             if member == 0:
                 data = events.numerical[asked], events.categorical[asked]
                 judged = evaluate(net, data, make_objective(events, net_config), context.compute, 512)
-                metrics |= {f"{objective}.validation_{key}": value for key, value in judged.items()}
-                curves |= {
-                    f"{objective}.{key}": window_means(values, config.points)
-                    for key, values in history.train.items()
-                }
-                curves[f"{objective}.first_loss"] = history.train["loss"][:REPLAY_STEPS]
+                for key, value in judged.items():
+                    result.metrics[f"{objective}.validation_{key}"] = value
+                for key, values in history.train.items():
+                    result.curves[f"{objective}.{key}"] = window_means(values, config.points)
         spaces[objective] = found[0]
         few = config.purity_rows
         if config.members > 1:
-            metrics[f"{objective}.agreement"] = neighbor_agreement(found[0][1][:few], found[1][1][:few])
-    metrics |= look(events, config, seed, spaces)
-    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
-
-
-def replay(config: SelfSupervisedConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The losses of the first steps of the first objective."""
-    events = prepared(config.data, seed)
-    net_config = config.net.model_copy(update={"objective": OBJECTIVES[0]})
-    _, history = train(events, net_config, seed * config.members, context, "replay", REPLAY_STEPS)
-    return {f"{OBJECTIVES[0]}.first_loss": history.train["loss"]}
+            agreement = neighbor_agreement(found[0][1][:few], found[1][1][:few])
+            result.metrics[f"{objective}.agreement"] = agreement
+    result.metrics.update(look(events, config, seed, spaces))
+    return result
 
 
 SMOKE_DATA = EventDataConfig(num_events=2500, days=7.0, attack_share=0.1)
@@ -261,5 +238,4 @@ SELF_SUPERVISED = Experiment(
     },
     run=run,
     data=generated_info,
-    replay=replay,
 )

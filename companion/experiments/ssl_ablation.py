@@ -90,27 +90,16 @@ def run(config: SslAblationConfig, seed: int, context: Context) -> SeedResult:
     rows = looked_at(events, shape, seed)
     reference = events.sample(events.train, config.reference, seed)
     spaces: dict[str, list[np.ndarray]] = {}
-    metrics: dict[str, float] = {}
-    seconds: dict[str, float] = {}
-    first: list[float] = []
+    result = SeedResult(seed=seed)
     for name, net_config in config.nets().items():
-        net, history = train(events, net_config, seed, context, name)
-        seconds[name] = round(history.seconds, 2)
+        net, _ = train(events, net_config, seed, context, name, result)
         spaces[name] = [vectors(net, events, r, context) for r in rows]
         near = neighbor_scores(*(vectors(net, events, r, context) for r in (reference, events.validation)))
         aucs = rank(events, events.validation, near)
-        metrics |= {f"{name}.{kind}": aucs[f"{kind}_roc_auc"] for kind in ("point", "context")}
-        first = first or history.train["loss"][: self_supervised.REPLAY_STEPS]
-    metrics |= look(events, shape, seed, spaces)
-    return SeedResult(seed=seed, metrics=metrics, curves={"first_loss": first}, seconds=seconds)
-
-
-def replay(config: SslAblationConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The losses of the first steps of the first net."""
-    events = prepared(config.data, seed)
-    net_config = next(iter(config.nets().values()))
-    history = train(events, net_config, seed, context, "replay", self_supervised.REPLAY_STEPS)[1]
-    return {"first_loss": history.train["loss"]}
+        for kind in ("point", "context"):
+            result.metrics[f"{name}.{kind}"] = aucs[f"{kind}_roc_auc"]
+    result.metrics.update(look(events, shape, seed, spaces))
+    return result
 
 
 SSL_ABLATION = Experiment(
@@ -141,5 +130,4 @@ SSL_ABLATION = Experiment(
     },
     run=run,
     data=generated_info,
-    replay=replay,
 )

@@ -1,8 +1,13 @@
-"""Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables."""
+"""Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables.
+
+``table_depth`` asks what the shortcut buys, and ``tab_transformer`` trains one net longer.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,15 +16,16 @@ from torch import nn
 
 from companion.compute import seed_everything
 from companion.data.tables import load_adult, load_california
+from companion.experiments import base
 from companion.experiments.base import Config, Context, Experiment
 from companion.models.resnet import count_parameters
+from companion.models.tabular import NormKind
 from companion.models.tabular_baselines import make_table_net
 from companion.objectives.classification import Batch
 from companion.objectives.tables import PreparedTable, boosting, predict, prepare, score
 from companion.runs import DataInfo, SeedResult
-from companion.training import Evaluation, FitConfig, evaluate, fit
+from companion.training import FitConfig, evaluate
 
-REPLAY_STEPS = 3
 LOADERS = {"adult": load_adult, "california": load_california}
 BOOSTING = "boosting"
 EVAL_BATCH = 2048
@@ -78,21 +84,13 @@ def prepared(dataset: str, train_size: int | None = None) -> PreparedTable:
     """The data set as tensors; with ``train_size``, only so many training rows are kept to learn from."""
     whole = prepare(LOADERS[dataset]())
     train = tuple(tensor[:train_size] for tensor in whole.splits["train"])
-    return PreparedTable(
-        whole.table, whole.encoder, whole.splits | {"train": train}, whole.target_mean, whole.target_std,
-        whole.objective,
-    )  # fmt: skip
+    return replace(whole, splits=whole.splits | {"train": train})
 
 
 def data_info() -> DataInfo:
     """Both tables at once; synthetic if one of them is."""
     tables = [prepared(name).table for name in LOADERS]
-    return DataInfo(
-        name=" and ".join(table.name for table in tables),
-        source=" and ".join(table.source for table in tables),
-        digest=" ".join(table.digest for table in tables),
-        synthetic=any(table.synthetic for table in tables),
-    )
+    return base.data_info(*tables, name=" and ".join(table.name for table in tables))
 
 
 def build(table: PreparedTable, net: NetConfig, seed: int) -> nn.Module:
@@ -113,30 +111,28 @@ def train(
         target's unit), ``best_epoch`` (counted from 1) and ``parameters``, the curve ``validation`` (one
         value an epoch) and ``first_loss``.
     """
-    model = build(table, net, seed)
+    model, result = build(table, net, seed), SeedResult(seed=seed)
     validation: Batch = table.splits["validation"]
-    evaluation: Evaluation = lambda m: evaluate(m, validation, table.objective, context.compute, EVAL_BATCH)  # noqa: E731
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        return evaluate(model, validation, table.objective, context.compute, EVAL_BATCH)
+
     rows: Batch = table.splits["train"]
-    config = net.fit(len(rows[0]))
-    history = fit(
-        model, rows, table.objective, config, compute=context.compute, seed=seed + net.seed_offset,
-        evaluation=evaluation, checkpoint=context.checkpoint(name),
-        progress=name if context.progress else None,
+    history = context.fit(
+        name, model, rows, table.objective, net.fit(len(rows[0])), seed + net.seed_offset,
+        evaluation=measure, result=result,
     )  # fmt: skip
     errors = np.array(history.evaluations["error"])
     classify = table.objective.num_classes is not None
     curve = 1 - errors if classify else np.sqrt(errors) * table.target_std
-    metrics = {
-        "validation": score(table, "validation", predict(model, table, "validation", context.compute)),
-        "best_epoch": float(errors.argmin() + 1),
-        "parameters": float(count_parameters(model)),
-    }
-    curves = {
-        "validation": [round(float(value), 5) for value in curve],
-        "first_loss": history.train["loss"][:REPLAY_STEPS],
-    }
-    seconds = {name: round(history.seconds, 2)}
-    return model, SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+    result.metrics.update(
+        validation=score(table, "validation", predict(model, table, "validation", context.compute)),
+        best_epoch=float(errors.argmin() + 1),
+        parameters=float(count_parameters(model)),
+    )
+    result.curves["validation"] = [round(float(value), 5) for value in curve]
+    result.curves["first_loss"] = result.curves.pop(f"{name}.first_loss")
+    return model, result
 
 
 def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
@@ -146,47 +142,27 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
         For ``"<data set>-<net>"`` the metrics and curves of :func:`train`, and ``test``, looked at once;
         for boosting and the ensembles ``validation`` and ``test``, and for boosting ``trees``.
     """
-    metrics: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
-    seconds: dict[str, float] = {}
+    whole = SeedResult(seed=seed)
+    parts = ("validation", "test")
     for dataset, nets in config.nets.items():
         table = prepared(dataset, config.train_size)
         predictions: dict[str, dict[str, np.ndarray]] = {}
-        if config.boosting:
-            predictions[BOOSTING], trees = boosting(table, seed)
-            metrics[f"{dataset}-{BOOSTING}.trees"] = float(trees)
         for name, net in nets.items():
             model, result = train(table, net, seed, context, f"{dataset}-{name}")
-            predictions[name] = {
-                split: predict(model, table, split, context.compute) for split in ("validation", "test")
-            }
-            metrics |= {f"{dataset}-{name}.{metric}": value for metric, value in result.metrics.items()}
-            curves |= {f"{dataset}-{name}.{curve}": values for curve, values in result.curves.items()}
-            seconds |= result.seconds
+            predictions[name] = {part: predict(model, table, part, context.compute) for part in parts}
+            whole.include(f"{dataset}-{name}", result)
+        if config.boosting:
+            predictions[BOOSTING], trees = boosting(table, seed)
+            whole.metrics[f"{dataset}-{BOOSTING}.trees"] = float(trees)
         for members in config.ensembles:
             if all(name in predictions for name in members):
                 predictions["+".join(members)] = {
-                    split: np.mean([predictions[name][split] for name in members], axis=0)
-                    for split in ("validation", "test")
+                    part: np.mean([predictions[name][part] for name in members], axis=0) for part in parts
                 }
         for name, each in predictions.items():
-            for split in ("validation", "test"):
-                metrics[f"{dataset}-{name}.{split}"] = score(table, split, each[split])
-    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
-
-
-def replay(config: TablesConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The training losses of the first steps of each data set's first net."""
-    losses = {}
-    for dataset, nets in config.nets.items():
-        table, (name, net) = prepared(dataset, config.train_size), next(iter(nets.items()))
-        rows: Batch = table.splits["train"]
-        history = fit(
-            build(table, net, seed), rows, table.objective, net.fit(len(rows[0])),
-            compute=context.compute, seed=seed + net.seed_offset, stop_after=REPLAY_STEPS,
-        )  # fmt: skip
-        losses[f"{dataset}-{name}.first_loss"] = history.train["loss"]
-    return losses
+            for part in parts:
+                whole.metrics[f"{dataset}-{name}.{part}"] = score(table, part, each[part])
+    return whole
 
 
 def _nets(epochs: dict[str, tuple[int, int]]) -> dict[str, dict[str, NetConfig]]:
@@ -268,5 +244,108 @@ TABLES = Experiment(
     scales=SCALES,
     run=run,
     data=data_info,
-    replay=replay,
+)
+
+# in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
+_TAB_NET = NetConfig(kind="tab_transformer", num_epochs=16, lr=1e-3)
+_SMALL_TAB_NET = NetConfig(
+    kind="tab_transformer", options={"d_token": 8, "num_layers": 1}, num_epochs=1, batch_size=64
+)
+
+
+def _tab_config(net: NetConfig, train_size: int | None = None) -> TablesConfig:
+    return TablesConfig(nets={"adult": {"tab_transformer": net}}, train_size=train_size, boosting=False)
+
+
+TAB_TRANSFORMER = Experiment(
+    name="tab_transformer",
+    question="How good does TabTransformer get on Adult when it is given more time?",
+    config_type=TablesConfig,
+    scales={
+        "smoke": _tab_config(_SMALL_TAB_NET, train_size=256),
+        "live": _tab_config(_TAB_NET.model_copy(update={"num_epochs": 1})),
+        "full": _tab_config(_TAB_NET),
+    },
+    run=run,
+    data=data_info,
+)
+
+
+# ---------------------------------------------------------------- what the shortcut buys
+
+KINDS = ("plain", "resnet")
+
+
+class TableDepthConfig(Config):
+    """What is trained on what.
+
+    Attributes:
+        datasets: ``"adult"``, ``"california"``, or both.
+        norms: see :class:`companion.models.tabular.TabularResNet`.
+        depths: how many blocks.
+        base: the net and its recipe; norm, number of blocks and shortcut are set from outside.
+        train_size: how many training rows are used; ``None`` for all.
+    """
+
+    datasets: tuple[str, ...] = ("adult", "california")
+    norms: tuple[NormKind, ...] = ("layer", "batch")
+    depths: tuple[int, ...] = (2, 4, 8, 16)
+    base: NetConfig
+    train_size: int | None = None
+
+
+def override(base: NetConfig, norm: NormKind, kind: str, depth: int) -> NetConfig:
+    """``base`` with so many blocks of a norm, with (``"resnet"``) or without (``"plain"``) the shortcut.
+
+    Example:
+        >>> override(NetConfig(kind="resnet", num_epochs=1), "batch", "plain", 4).options
+        {'norm': 'batch', 'num_blocks': 4, 'residual': False}
+    """
+    options = base.options | {"norm": norm, "num_blocks": depth, "residual": kind == "resnet"}
+    return base.model_copy(update={"options": options})
+
+
+def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResult:
+    """Train every depth with and without the shortcut; only training and validation rows are looked at.
+
+    Returns:
+        For ``"<data set>-<norm>-<kind>-<depth>"`` the metrics and curves of :func:`train`, and
+        ``train_loss``: of the net that was kept, over all training rows, without dropout (nats, or squared
+        standard deviations of the target).
+    """
+    whole = SeedResult(seed=seed)
+    for dataset in config.datasets:
+        table = prepared(dataset, config.train_size)
+        for norm, depth, kind in product(config.norms, config.depths, KINDS):
+            name = f"{dataset}-{norm}-{kind}-{depth}"
+            model, result = train(table, override(config.base, norm, kind, depth), seed, context, name)
+            result.metrics.update(
+                train_loss=evaluate(model, table.splits["train"], table.objective, context.compute)["loss"]
+            )
+            whole.include(name, result)
+    return whole
+
+
+_BASE = NetConfig(kind="resnet", options={"d_model": 128, "dropout": 0.1}, num_epochs=12, lr=1e-3)
+
+TABLE_DEPTH = Experiment(
+    name="table_depth",
+    question="What does the shortcut buy in a net for tables, as it gets deeper?",
+    config_type=TableDepthConfig,
+    scales={
+        "smoke": TableDepthConfig(
+            depths=(1, 2),
+            base=_BASE.model_copy(update={"options": {"d_model": 8}, "num_epochs": 1, "batch_size": 64}),
+            train_size=256,
+        ),
+        "live": TableDepthConfig(
+            datasets=("california",),
+            norms=("layer",),
+            depths=(2, 8, 16),
+            base=_BASE.model_copy(update={"num_epochs": 3}),
+        ),
+        "full": TableDepthConfig(base=_BASE),
+    },
+    run=run_depth,
+    data=data_info,
 )

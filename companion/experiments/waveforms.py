@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal
 
@@ -141,17 +141,12 @@ def fit_members(
     config: WaveformsConfig, bottleneck: int, seed: int, context: Context, train: np.ndarray
 ) -> list[ResNetAE]:
     """Autoencoders of one latent width that differ in their seeds alone."""
+    around = replace(context, compute=Compute(context.compute.device, None))
     members = []
     for member in range(config.members):
         what = f"ae-{bottleneck}-{member}"
-        model = build(config, bottleneck, seed * config.members + member).fit(
-            train,
-            epochs=config.epochs,
-            compute=Compute(context.compute.device, None),
-            checkpoint=context.checkpoint(what),
-            progress=what if context.progress else None,
-        )
-        members.append(model)
+        model = build(config, bottleneck, seed * config.members + member)
+        members.append(around.fit_estimator(what, model, train, epochs=config.epochs))
     return members
 
 
@@ -221,19 +216,6 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
 
 
-def replay(config: WaveformsConfig, seed: int, context: Context) -> dict[str, list[float]]:
-    """The training losses of the first steps of the first autoencoder."""
-    beats = _beats(config.validation_normals)
-    first = config.bottlenecks[0]
-    model = build(config, first, seed * config.members).fit(
-        beats.train,
-        epochs=config.epochs,
-        compute=Compute(context.compute.device, None),
-        stop_after=REPLAY_STEPS,
-    )
-    return {f"ae-{first}.first_loss": model.history_.train["loss"]}
-
-
 SCALES = {
     "smoke": WaveformsConfig(
         bottlenecks=(2, 8),
@@ -256,6 +238,5 @@ WAVEFORMS = Experiment(
     scales=SCALES,
     run=run,
     data=data_info,
-    replay=replay,
     float32=True,
 )

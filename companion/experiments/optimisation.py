@@ -1,0 +1,245 @@
+"""Chapters 1 and 2: why deep plain nets are hard to train.
+
+``gradients`` measures how large gradients are in each layer, and what decides it; ``identity`` asks whether a
+stack of blocks can learn to do nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from companion.compute import seed_everything
+from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments.degradation import SCALES as DEGRADATION_SCALES
+from companion.experiments.degradation import data_info, prepare
+from companion.models.blocks import BasicResidualBlock, zero_residual
+from companion.models.resnet import CifarResNet
+from companion.objectives.classification import Batch, ImageClassification
+from companion.runs import DataInfo, SeedResult
+from companion.training import FitConfig
+
+VARIANTS = ("no norm, PyTorch's init", "no norm, He's init", "batch norm, He's init")
+"""The nets differ in batch normalisation and in the spread of their initial weights."""
+
+
+class GradientsConfig(Config):
+    """What is measured and how.
+
+    Attributes:
+        depth: of the nets.
+        batch_size: images in the batch that the gradients are taken on.
+        trained: whether the nets with batch norm are also trained, and measured again.
+        fit: the recipe of that training.
+    """
+
+    depth: int = 56
+    batch_size: int = 128
+    trained: bool = True
+    fit: FitConfig = FitConfig(num_steps=40, batch_size=128, lr=0.03, warmup_steps=20)
+
+
+def make_net(variant: str, depth: int, residual: bool) -> CifarResNet:
+    """A net of one of the :data:`VARIANTS`.
+
+    PyTorch's own initial weights of a convolution have a sixth of the variance of He's: the signal
+    shrinks from layer to layer where no norm restores it.
+    """
+    model = CifarResNet(depth, residual=residual, norm=variant.startswith("batch"))
+    if "PyTorch" in variant:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+    return model
+
+
+def _backward(model: nn.Module, batch: Batch, objective: ImageClassification, context: Context) -> None:
+    model.zero_grad(set_to_none=True)
+    loss = objective(model, tuple(t.to(context.compute.device) for t in batch), None)["loss"]
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def gradient_norms(
+    model: nn.Module, batch: Batch, objective: ImageClassification, context: Context
+) -> list[float]:
+    """The Euclidean norm of the loss's gradient in each convolution's weights, from the first layer on.
+
+    In float32 and training mode, on one batch. The squares are summed in float64, as some are tiny. The
+    model's running statistics move as in training.
+    """
+    model = context.compute.model(model).train()
+    _backward(model, batch, objective, context)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    norms = [float(m.weight.grad.cpu().double().norm()) for m in convolutions if m.weight.grad is not None]
+    model.zero_grad(set_to_none=True)
+    return norms
+
+
+def gradient_flow(
+    model: CifarResNet, batch: Batch, objective: ImageClassification, context: Context
+) -> dict[str, list[float]]:
+    """How the loss's gradient changes on its way back through each block that keeps the shape.
+
+    With ``before`` the gradient in a block's output and ``after`` that in its input, a residual block
+    without an activation behind the addition has ``after = before + (what comes through F)``.
+
+    Returns:
+        ``cosine``, of the angle between ``before`` and ``after``, and ``ratio``, the norm of
+        ``after - before`` as a share of the norm of ``before``; one number a block, from the first on.
+    """
+    context.compute.model(model).train()
+    cosine: list[float] = []
+    ratio: list[float] = []
+
+    def measure(_: nn.Module, inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
+        after, before = inputs[0], outputs[0]
+        if after is not None and before is not None and after.shape == before.shape:
+            a, b = after.double().flatten(), before.double().flatten()
+            cosine.append(float(a @ b / (a.norm() * b.norm())))
+            ratio.append(float((a - b).norm() / b.norm()))
+
+    hooks = [block.register_full_backward_hook(measure) for stage in model.blocks() for block in stage]
+    _backward(model, batch, objective, context)
+    for hook in hooks:
+        hook.remove()
+    model.zero_grad(set_to_none=True)
+    return {"cosine": cosine[::-1], "ratio": ratio[::-1]}  # the gradient meets the last block first
+
+
+def run_gradients(config: GradientsConfig, seed: int, context: Context) -> SeedResult:
+    """Measure gradient norms of plain and residual nets at the start, and after some training.
+
+    Returns:
+        The curves ``"<plain|resnet>, <variant>.start"`` and, for batch norm, ``".trained"``: one norm a
+        convolution. As metrics the ratio of the first layer's norm to the last's, under the same names.
+    """
+    splits, objective = prepare(DEGRADATION_SCALES["live"])
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(splits["train"][0]), (config.batch_size,), generator=generator)
+    batch = tuple(t[chosen] for t in splits["train"])
+    result = SeedResult(seed=seed)
+    norms: dict[str, list[float]] = {}
+    for variant in VARIANTS:
+        for kind in ("plain", "resnet"):
+            what = f"{kind}, {variant}"
+            seed_everything(seed)
+            model = make_net(variant, config.depth, residual=kind == "resnet")
+            norms[f"{what}.start"] = gradient_norms(model, batch, objective, context)
+            if config.trained and variant.startswith("batch"):
+                context.fit(what, model, splits["train"], objective, config.fit, seed, result=result)
+                norms[f"{what}.trained"] = gradient_norms(model, batch, objective, context)
+    result.curves.update(norms)
+    result.metrics.update({name: each[0] / max(each[-1], 1e-30) for name, each in norms.items()})
+    return result
+
+
+GRADIENTS = Experiment(
+    name="gradients",
+    question="Do gradients vanish in deep plain nets, and does batch normalisation keep them alive?",
+    config_type=GradientsConfig,
+    scales={
+        "smoke": GradientsConfig(depth=14, batch_size=16, fit=FitConfig(num_steps=3, batch_size=16)),
+        "live": GradientsConfig(),
+        "full": GradientsConfig(fit=GradientsConfig().fit.model_copy(update={"num_steps": 1000})),
+    },
+    run=run_gradients,
+    data=data_info,
+)
+
+
+# ---------------------------------------------------------------- learning to do nothing
+
+WIDTH, SIZE = 16, 8
+KINDS = ("plain", "residual", "residual, zero start")
+"""The kinds of stacks that are compared."""
+
+
+class IdentityConfig(Config):
+    """What is trained and how.
+
+    Attributes:
+        num_blocks: the heights of the stacks, two 3x3 convolutions a block.
+        num_examples: how many random inputs there are.
+        fit: the recipe, the same for all stacks.
+        points: how many points a curve is averaged down to.
+    """
+
+    num_blocks: tuple[int, ...] = (2, 8)
+    num_examples: int = 2048
+    fit: FitConfig = FitConfig(
+        num_steps=400, batch_size=64, lr=0.02, warmup_steps=20, schedule="cosine", weight_decay=0
+    )
+    points: int = 50
+
+
+def make_stack(kind: str, num_blocks: int) -> nn.Sequential:
+    """A stack of equal blocks of one of the :data:`KINDS`.
+
+    The zero start sets the scale of each block's last norm to zero, so that F(x) = 0.
+    """
+    shortcut: Literal["A"] | None = None if kind == "plain" else "A"
+    blocks = [BasicResidualBlock(WIDTH, WIDTH, shortcut=shortcut) for _ in range(num_blocks)]
+    if kind == "residual, zero start":
+        for block in blocks:
+            zero_residual(block)
+    return nn.Sequential(*blocks)
+
+
+def feature_maps(num_examples: int) -> Tensor:
+    """Random non-negative feature maps (N, 16, 8, 8) with neighbouring positions alike, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(num_examples, WIDTH, SIZE, SIZE, generator=generator)
+    return F.relu(F.avg_pool2d(noise, 3, stride=1, padding=1) * 3)
+
+
+def relative_error(model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+    """Mean squared difference of output and input, as a share of the input's variance.
+
+    0 is the identity; 1 is what always answering with the mean of the inputs would give.
+    """
+    (x,) = batch
+    return {"loss": F.mse_loss(model(x).float(), x) / x.var()}
+
+
+def run_identity(config: IdentityConfig, seed: int, context: Context) -> SeedResult:
+    """Train each kind of stack at each height to return its input.
+
+    Returns:
+        The curves ``"<kind>-<height>.loss"`` (relative squared error), and as metrics its first value
+        and the mean of the last tenth.
+    """
+    result = SeedResult(seed=seed)
+    for height in config.num_blocks:
+        for kind in KINDS:
+            what = f"{kind}-{height}"
+            seed_everything(seed)
+            history = context.fit(
+                what, make_stack(kind, height), (feature_maps(config.num_examples),), relative_error,
+                config.fit, seed, result=result,
+            )  # fmt: skip
+            losses = history.train["loss"]
+            result.curves[f"{what}.loss"] = window_means(losses, config.points)
+            result.metrics[f"{what}.first_loss"] = losses[0]
+            result.metrics[f"{what}.final_loss"] = window_means(losses, 10)[-1]
+    return result
+
+
+IDENTITY = Experiment(
+    name="identity",
+    question="Which stacks of blocks can learn to return their input?",
+    config_type=IdentityConfig,
+    scales={
+        "smoke": IdentityConfig(
+            num_blocks=(1, 2), num_examples=64, fit=FitConfig(num_steps=4, batch_size=16, weight_decay=0)
+        ),
+        "live": IdentityConfig(),
+        "full": IdentityConfig(
+            num_blocks=(2, 4, 8, 16), fit=IdentityConfig().fit.model_copy(update={"num_steps": 2000})
+        ),
+    },
+    run=run_identity,
+    data=lambda: DataInfo(name="random feature maps", source="generated", digest="", synthetic=False),
+)
