@@ -23,16 +23,14 @@ app = typer.Typer(
 data_app = typer.Typer(help="Get, check and list the data sets.", no_args_is_help=True)
 fit_app = typer.Typer(help="Fit a detector to data of your own.", no_args_is_help=True)
 score_app = typer.Typer(help="Score data of your own with a fitted detector.", no_args_is_help=True)
-generate_app = typer.Typer(help="Generate data to try things on.", no_args_is_help=True)
 runs_app = typer.Typer(help="Look at recorded runs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
 app.add_typer(fit_app, name="fit")
 app.add_typer(score_app, name="score")
-app.add_typer(generate_app, name="generate")
 cli_waveforms.register(fit_app, score_app)
 cli_images.register(fit_app, score_app)
-cli_events.register(fit_app, score_app, generate_app)
+cli_events.register(fit_app, score_app)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
 

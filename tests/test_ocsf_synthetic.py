@@ -12,20 +12,15 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from companion.data.ocsf import read_events, scan_events
 from companion.data.ocsf_actions import ACTIONS, CLASSES, KINDS, MIX, NAMES
 from companion.data.ocsf_plan import make_plan
 from companion.data.ocsf_synthetic import (
     ATTACKS,
-    BLOCK_ROWS,
     FIELDS,
     EventConfig,
     generate_events,
-    iter_events,
-    write_synthetic,
 )
 from companion.data.ocsf_world import ROLES, make_world, zipf
-from companion.data.ocsf_write import json_lines
 
 SCHEMA = Path(os.environ.get("COMPANION_MIRROR", "")) / "ocsf_schema_1.8.0.json"
 ORDER = tuple(name for name, attack in ATTACKS.items() if attack.shape == "order")
@@ -54,6 +49,26 @@ def attacked():
 
 
 # ---------------------------------------------------------------- the schema
+
+
+def nested(flat: dict):
+    """The event behind dotted names; lists have their length under ``#``."""
+    tree: dict = {}
+    for path, value in flat.items():
+        *parents, name = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+
+    def with_lists(node):
+        if not isinstance(node, dict):
+            return node
+        if "#" in node:
+            return [with_lists(node[str(i)]) for i in range(min(node["#"], 2))]
+        return {name: with_lists(child) for name, child in node.items()}
+
+    return with_lists(tree)
 
 
 def faults(name: str, schema: dict, attributes: dict, event: dict, profiles: list[str]):
@@ -94,8 +109,9 @@ def test_every_event_of_every_class_is_valid(attacked, normal):
     schema = json.loads(SCHEMA.read_text("utf8"))
     classes = {content["uid"]: content for content in schema["classes"].values()}
     found, seen = set(), set()
-    for line in json_lines(pd.concat([attacked.frame.iloc[::3], normal.frame.iloc[::10]])):
-        event = json.loads(line)
+    frame = pd.concat([attacked.frame.iloc[::3], normal.frame.iloc[::10]]).astype(object)
+    for row in frame.to_dict("records"):
+        event = nested({name: value for name, value in row.items() if not pd.isna(value)})
         attributes = classes[event["class_uid"]]["attributes"]
         found |= set(
             faults(str(event["class_uid"]), schema, attributes, event, event["metadata"]["profiles"])
@@ -144,32 +160,6 @@ def test_the_same_seed_gives_the_same_events(attacked):
     other = generate_events(EventConfig(num_events=2_000, attack_share=0.25, seed=2))
     assert other.digest != attacked.digest
     assert not other.frame["metadata.uid"].equals(attacked.frame["metadata.uid"].iloc[:2000])
-
-
-def test_pieces_are_the_whole_and_alike():
-    config = EventConfig(num_events=BLOCK_ROWS + 1_000)
-    pieces = list(iter_events(config))
-    assert [len(piece.frame) for piece in pieces] == [BLOCK_ROWS, 1_000]
-    assert list(pieces[0].frame.dtypes) == list(pieces[1].frame.dtypes)
-    assert list(pieces[0].frame.columns) == list(FIELDS)
-    whole = pd.concat([piece.frame for piece in pieces])
-    assert whole.index.equals(pd.RangeIndex(config.num_events))
-    assert whole["time"].is_monotonic_increasing
-    assert whole["metadata.uid"].is_unique
-
-
-@pytest.mark.parametrize("ending", ["parquet", "jsonl.gz"])
-def test_written_events_are_read_as_they_were(tmp_path, ending):
-    config = EventConfig(num_events=2_000)
-    write_synthetic(tmp_path / f"e.{ending}", tmp_path / "labels.parquet", config)
-    expected = generate_events(config)
-    frame = pd.concat(read_events(tmp_path / f"e.{ending}", kinds=FIELDS, chunk_rows=700))
-    pd.testing.assert_frame_equal(frame, expected.frame)
-    assert {
-        name: kind for name, kind in scan_events(tmp_path / f"e.{ending}").items() if FIELDS[name] != kind
-    } == {}
-    labels = pd.read_parquet(tmp_path / "labels.parquet")
-    assert labels["attack"].equals(expected.labels["attack"])
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,26 @@
-"""Events with their labels: the real ones, splits by time and by entity."""
+"""Security events as frames of flat columns: names, types, times, entities, and splits by time.
+
+Fields are named as the Open Cybersecurity Schema Framework names them (https://schema.ocsf.io, release
+1.8.0), the parts of their path joined by dots: ``{"user": {"name": "ann"}}`` becomes ``user.name``.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from companion.data import plain
-from companion.data.ocsf import read_events
-from companion.data.registry import OCSF_LOGS
-from companion.data.sources import MIRROR_VARIABLE, DataError
+import pyarrow as pa
 
 ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
 """Who an event is about, the first of these that it has."""
 RECORD_ID = "metadata.uid"
 """The field that holds the id of a record."""
-
-WEB_JSON = (
-    "metadata", "device", "actor", "src_endpoint", "dst_endpoint", "http_request", "http_response",
-    "resources", "anomaly", "error",
-)  # fmt: skip
-"""Columns of the real events that hold objects as JSON text; each also stands there in flat copies."""
-WEB_LEAKS = ("message", "error", "resources")
-"""Fields of the real events that give the label away, since the message names the fault (``"Cache miss storm
-detected"``), an error object stands at one kind of fault only, and of all requests just the faulty ones have
-no resources."""
+LIST_ITEMS = 2
+"""How many items of a list become columns; its length is a column, too."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +28,7 @@ class Events:
     """Events in the order of their times, and what is known about them apart from them.
 
     Attributes:
-        frame: one row an event; columns are dotted OCSF names, of the types that
-            :func:`companion.data.ocsf.read_events` gives.
+        frame: one row an event; columns are dotted OCSF names, of the types of :func:`make_frame`.
         labels: the same rows; column ``attack`` has the kind of attack or fault, or is missing. Generated
             events have also ``shape`` (``"point"``, ``"context"`` or ``"order"``) and ``attack_id`` (which
             incident), both missing without an attack, ``session`` (a number) and ``kind`` (of the session).
@@ -55,62 +44,119 @@ class Events:
     synthetic: bool
 
 
-def load_web_events(*, leaks: bool = False) -> Events:
-    """API events of a small web service under load, with injected faults.
+# ---------------------------------------------------------------- nested to flat
 
-    Two hours of events (OCSF class 6003, written as release 1.0.0), of which 277 belong to faults. They are
-    not quite valid: ``api`` is missing, and events that the database wrote have no actor and no source.
 
-    Args:
-        leaks: keep the fields of ``WEB_LEAKS``, which give the label away.
+def flatten(event: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested event as one level of paths and scalars; nulls and empty objects are left out.
+
+    Example:
+        >>> flatten({"user": {"name": "ann", "uid": None}, "tags": ["a", "b", "c"]})
+        {'user.name': 'ann', 'tags.#': 3, 'tags.0': 'a', 'tags.1': 'b'}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in event.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, path + ".")
+        elif isinstance(value, list):
+            flat |= {f"{path}.#": len(value)} | flatten(dict(enumerate(value[:LIST_ITEMS])), path + ".")
+        elif value is not None:
+            flat[path] = value
+    return flat
+
+
+def make_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Flat events as a frame; columns stand in the order in which they first appear.
+
+    A column of whole numbers is ``Int64``, of numbers ``float64`` (not finite: missing), of truth values
+    ``boolean``; everything else, and every mixture, is text.
+
+    Example:
+        >>> make_frame([{"a": 1, "b": "x"}, {"a": 2.5, "c": True}]).dtypes.astype(str).tolist()
+        ['float64', 'str', 'boolean']
+    """
+    columns: dict[str, tuple[list[int], list[Any]]] = {}
+    count = 0
+    for row in rows:
+        for name, value in row.items():
+            places, values = columns.setdefault(name, ([], []))
+            places.append(count)
+            values.append(value)
+        count += 1
+    return pd.DataFrame(
+        {name: _typed(values, places, count) for name, (places, values) in columns.items()},
+        index=pd.RangeIndex(count),
+    )
+
+
+def _typed(values: list[Any], places: list[int], count: int) -> Any:
+    kinds = {type(value) for value in values}
+    if (kinds == {int} and min(values) >= -(2**63) and max(values) < 2**63) or kinds == {bool}:
+        content = np.zeros(count, dtype=np.int64 if kinds == {int} else bool)
+        missing = np.ones(count, dtype=bool)
+        content[places], missing[places] = values, False
+        return (pd.arrays.IntegerArray if kinds == {int} else pd.arrays.BooleanArray)(content, missing)
+    if kinds <= {int, float}:
+        numbers = np.full(count, np.nan)
+        numbers[places] = [value if abs(value) < 1e308 else np.nan for value in values]
+        return numbers
+    texts = np.full(count, None, dtype=object)
+    texts[places] = [value if isinstance(value, str) else json.dumps(value, default=str) for value in values]
+    try:
+        return text_array(texts)
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON may hold and Unicode may not
+        return text_array([text and text.encode("utf8", "replace").decode("utf8") for text in texts])
+
+
+def text_array(texts: Any) -> Any:
+    """Texts and ``None`` as a pandas array of type ``str``; by way of Arrow, which is 20 times as fast."""
+    return pd.array(pa.array(texts, pa.large_string()), dtype="str")
+
+
+def to_milliseconds(column: pd.Series) -> np.ndarray:
+    """Times in any of the common units as milliseconds since 1970, value by value.
+
+    Numbers, also written as text, are seconds below 1e11 (the year 5138), milliseconds below 1e14,
+    microseconds below 1e17, and nanoseconds above. So milliseconds before March 1973 would be misread. Other
+    text is read as ISO 8601; without a zone it counts as UTC.
 
     Returns:
-        The events in the order of their times. If ``synthetic`` is true, no source was in reach, a warning
-        has said why, and generated events stand in.
-    """
-    try:
-        content, source = plain.read(OCSF_LOGS)
-    except DataError as error:
-        warnings.warn(
-            "The OCSF logs are out of reach; going on with SYNTHETIC events in their place. For the real "
-            f"ones put {OCSF_LOGS.cached} into {MIRROR_VARIABLE} or go online, then run "
-            f"`companion data fetch {OCSF_LOGS.name}`.\n{error}",
-            stacklevel=2,
-        )
-        from companion.data.ocsf_synthetic import EventConfig, generate_events
+        float64 (N,), NaN where no time can be read.
 
-        return generate_events(EventConfig(num_events=27_084))
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / OCSF_LOGS.cached
-        path.write_bytes(content)
-        frame = next(read_events(path, json_columns=WEB_JSON, chunk_rows=100_000))  # it is one small chunk
-    frame = frame.sort_values("time", kind="stable", ignore_index=True)
-    labels = pd.DataFrame({"attack": frame["anomaly.type"]})
-    copies = tuple(f"{name.removesuffix('s')}_" for name in WEB_JSON)
-    left_out = ("anomaly", *(() if leaks else WEB_LEAKS))
-    kept = [
-        name
-        for name in frame.columns
-        if name.partition(".")[0] not in left_out and ("." in name or not name.startswith(copies))
-    ]
-    return Events(
-        frame=frame[kept],
-        labels=labels,
-        source=source,
-        digest=hashlib.sha256(content).hexdigest(),
-        synthetic=False,
+    Example:
+        >>> to_milliseconds(pd.Series([1728049742, "1728049742000", "2024-10-04T13:49:02Z"])).tolist()
+        [1728049742000.0, 1728049742000.0, 1728049742000.0]
+    """
+    if pd.api.types.is_datetime64_any_dtype(column):
+        column = column.astype("str")
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    numbers[~(np.abs(numbers) < 9.2e18)] = np.nan  # pandas counts nanoseconds in 64 bits
+    size = np.abs(numbers)
+    times = np.select(
+        [size < 1e11, size < 1e14, size < 1e17], [numbers * 1e3, numbers, numbers / 1e3], numbers / 1e6
     )
+    others = np.isnan(numbers) & column.notna().to_numpy()
+    if others.any():
+        moments = pd.to_datetime(column[others].astype("str"), utc=True, errors="coerce", format="ISO8601")
+        times[others] = (moments - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(milliseconds=1)
+    return np.asarray(np.round(times))
+
+
+# ---------------------------------------------------------------- who, which, when
 
 
 def entities(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> pd.Series:
     """Who each event is about: the first of ``columns`` that it has, missing if it has none of them.
 
     Raises:
-        DataError: if the frame has none of the columns.
+        ValueError: if the frame has none of the columns.
     """
     there = [frame[name] for name in columns if name in frame.columns]
     if not there:
-        raise DataError(f"the events have none of the columns {', '.join(columns)}; say which name an entity")
+        raise ValueError(
+            f"the events have none of the columns {', '.join(columns)}; say which name an entity"
+        )
     found = there[0].astype("str")
     for column in there[1:]:
         found = found.where(found.notna(), column.astype("str"))
@@ -118,10 +164,7 @@ def entities(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> pd
 
 
 def record_ids(frame: pd.DataFrame) -> pd.Series:
-    """The id of each event's record: ``metadata.uid``, or the frame's index where there is none.
-
-    Returns:
-        Texts (N,) of type ``str``, with the frame's index.
+    """The id of each event's record as text: ``metadata.uid``, or the frame's index where there is none.
 
     Example:
         >>> record_ids(pd.DataFrame({"metadata.uid": ["a", None]})).tolist()
@@ -134,6 +177,25 @@ def record_ids(frame: pd.DataFrame) -> pd.Series:
     return known.where(known.notna(), rows).rename("id")
 
 
+def seconds_since_last(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> np.ndarray:
+    """Inter-arrival time: seconds since the last event of the same entity, float64 (N,), NaN for its first.
+
+    Args:
+        frame: events with ``time`` in milliseconds, none missing, in the order of their times.
+        columns: what names an entity.
+
+    Raises:
+        ValueError: if the events are not in that order, or nothing names an entity.
+    """
+    time = frame["time"].to_numpy(dtype=np.int64)
+    if (np.diff(time) < 0).any():
+        raise ValueError("the events are not in the order of their times; sort them by 'time'")
+    who = entities(frame, columns).fillna("").to_numpy(dtype=object)
+    before = pd.Series(time).groupby(who).shift().to_numpy(dtype=np.float64)
+    gaps: np.ndarray = (time - before) / 1000
+    return gaps
+
+
 def split_by_time(
     frame: pd.DataFrame, shares: Sequence[float] = (0.6, 0.2, 0.2), *, groups: pd.Series | None = None
 ) -> tuple[np.ndarray, ...]:
@@ -142,65 +204,18 @@ def split_by_time(
     Events of one time, and of one group, stay together.
 
     Args:
-        frame: events with a column ``time``; N rows in any order.
+        frame: events with a column ``time``, none missing; N rows in any order.
         shares: of the events, in the order of time; they sum to 1.
         groups: of each event (N), such as its session; a group belongs where its first event does.
 
     Returns:
         Row numbers, int64 and rising, one array for each share; empty ones if many events have one time.
-
-    Raises:
-        ValueError: if the shares are not positive or do not sum to 1, a time is missing, or there are no
-            events.
     """
-    _check_shares(shares)
-    if len(frame) == 0 or frame["time"].isna().any():
-        raise ValueError("there are no events, or some have no time; leave those out or give them one")
+    assert abs(sum(shares) - 1) < 1e-9
     time = pd.Series(frame["time"].to_numpy(dtype=np.int64))
     if groups is not None:
-        keys = pd.Series(groups.to_numpy(dtype=object))
-        first = time.groupby(keys).transform("min")
+        first = time.groupby(pd.Series(groups.to_numpy(dtype=object))).transform("min")
         time = first.fillna(time).astype(np.int64)
-    edges = np.sort(time.to_numpy())[_cuts(shares, len(time))]
-    part = np.searchsorted(edges, time.to_numpy(), side="right")
+    cuts = np.minimum(np.round(np.cumsum(shares)[:-1] * len(time)).astype(np.int64), len(time) - 1)
+    part = np.searchsorted(np.sort(time.to_numpy())[cuts], time.to_numpy(), side="right")
     return tuple(np.flatnonzero(part == i) for i in range(len(shares)))
-
-
-def split_by_entity(
-    frame: pd.DataFrame,
-    shares: Sequence[float] = (0.6, 0.2, 0.2),
-    *,
-    columns: Sequence[str] = ENTITY_COLUMNS,
-    seed: int = 0,
-) -> tuple[np.ndarray, ...]:
-    """Some entities to learn from, others to test on: does it work for someone new?
-
-    Args:
-        frame: events (N).
-        shares: of the entities; they sum to 1.
-        columns: what names an entity, see :func:`entities`. Events without one count as one entity.
-        seed: decides who goes where.
-
-    Returns:
-        Row numbers, int64 and rising, one array for each share.
-
-    Raises:
-        ValueError: if the shares are not positive or do not sum to 1, or there are no events.
-        DataError: if the frame has none of the columns.
-    """
-    _check_shares(shares)
-    if len(frame) == 0:
-        raise ValueError("there are no events to split")
-    codes, names = pd.factorize(entities(frame, columns).fillna(""), sort=True)
-    place = np.random.default_rng(seed).permutation(len(names))[codes]
-    part = np.searchsorted(_cuts(shares, len(names)), place, side="right")
-    return tuple(np.flatnonzero(part == i) for i in range(len(shares)))
-
-
-def _check_shares(shares: Sequence[float]) -> None:
-    if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
-        raise ValueError(f"shares must be positive and sum to 1; got {list(shares)}")
-
-
-def _cuts(shares: Sequence[float], size: int) -> np.ndarray:
-    return np.minimum(np.round(np.cumsum(shares)[:-1] * size).astype(np.int64), size - 1)

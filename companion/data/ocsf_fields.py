@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from companion.data.events import text_array
 from companion.data.ocsf_actions import (
     ACCOUNT,
     ACTIONS,
@@ -23,11 +24,11 @@ from companion.data.ocsf_actions import (
     NETWORK,
     PROCESS,
 )
-from companion.data.ocsf_flat import Kind, text_array
 from companion.data.ocsf_plan import Plan
 from companion.data.ocsf_world import COUNTRIES, ROLES, World
 
 VERSION = "1.8.0"
+Kind = Literal["integer", "number", "flag", "text"]
 
 _INTEGERS = """
     activity_id category_uid class_uid severity_id status_id time timezone_offset type_uid
@@ -75,7 +76,7 @@ def _fields() -> dict[str, Kind]:
 
 
 FIELDS = _fields()
-"""What each column of the synthetic events holds; give it to :func:`companion.data.ocsf.read_events`."""
+"""What each column of the synthetic events holds."""
 
 _FORGOTTEN = {
     "device.os.version": 0.05, "device.uid": 0.02, "device.is_managed": 0.1, "src_endpoint.port": 0.05,

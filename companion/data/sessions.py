@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from companion.data.events import ENTITY_COLUMNS, entities
-from companion.data.sources import DataError
-from companion.files import atomic_path
 
 SESSION_COLUMNS = ("actor.session.uid", "session.uid")
 """Which session an event belongs to, the first of these that it has."""
@@ -20,7 +16,6 @@ TOKEN_FIELDS = ("type_uid", "status_id", "api.operation")
 """What an event is to a sequence model, namely class and activity, its success, and which operation."""
 UNSEEN = 0
 """The token of events that training did not know."""
-_VERSION = 1
 
 
 def sessions(
@@ -40,24 +35,19 @@ def sessions(
         frame: events with ``time`` in milliseconds; N rows in any order.
         columns: what names a session; those that the frame lacks are passed over.
         max_gap_seconds: the longest pause within a session; ``float("inf")`` for any.
-        entity_columns: what names an entity, see :func:`companion.data.events.entities`.
+        entity_columns: what names an entity, see ``entities``.
 
     Returns:
         int64 (N,), numbered from 0 without gaps in the order of the sessions' first events.
 
     Raises:
-        DataError: if an event has no time, or the frame has none of the columns of either kind.
-        ValueError: if the longest pause is negative or NaN.
+        ValueError: if the frame has none of the columns of either kind.
 
     Example:
         >>> frame = pd.DataFrame({"time": [0, 10, 20, 9_000_000], "session.uid": ["a", "b", "a", "a"]})
         >>> sessions(frame).tolist()
         [0, 1, 0, 2]
     """
-    if not max_gap_seconds >= 0:
-        raise ValueError(f"max_gap_seconds must be at least 0, not {max_gap_seconds}")
-    if "time" not in frame.columns or frame["time"].isna().any():
-        raise DataError("every event needs a time")
     key = _keys(frame, columns, entity_columns)
     time = frame["time"].to_numpy(dtype=np.int64)
     order = np.lexsort((np.arange(len(key)), time, key))  # by key, then time, then row
@@ -85,9 +75,9 @@ def _keys(frame: pd.DataFrame, columns: Sequence[str], entity_columns: Sequence[
         return codes
     try:
         who = entities(frame, entity_columns)
-    except DataError as error:
+    except ValueError:
         if not there:
-            raise DataError(f"nothing says which session an event belongs to: {error}") from error
+            raise
         who = pd.Series(None, index=frame.index, dtype="str")
     others = pd.factorize(who.fillna(""))[0].astype(np.int64) + len(codes)  # no number of a session id
     return np.where(missing, others, codes)
@@ -111,9 +101,6 @@ class EventTokens:
     Attributes:
         names: for each token the values that it stands for; ``()`` for ``UNSEEN``.
 
-    Raises:
-        ValueError: for no field, one that is named twice, or a count below 1.
-
     Example:
         >>> frame = pd.DataFrame({"type_uid": [300201, 300201, 300202], "status_id": [1, 2, 1]})
         >>> tokens = EventTokens(("type_uid", "status_id"), min_count=1).fit(frame)
@@ -122,10 +109,6 @@ class EventTokens:
     """
 
     def __init__(self, fields: Sequence[str] = TOKEN_FIELDS, min_count: int = 20) -> None:
-        if not fields or len(set(fields)) != len(fields) or min_count < 1:
-            raise ValueError(
-                f"need different fields and a min_count of 1, not {list(fields)} and {min_count}"
-            )
         self.fields, self.min_count = tuple(fields), int(min_count)
         self.names: list[tuple[str, ...]] = []
 
@@ -137,12 +120,10 @@ class EventTokens:
         """Learn which combinations are common.
 
         Raises:
-            DataError: if there are no events, or they have none of the fields.
+            ValueError: if the events have none of the fields.
         """
-        if len(frame) == 0:
-            raise DataError("there are no events to learn tokens from")
         if not set(self.fields) & set(frame.columns):
-            raise DataError(f"the events have none of the fields {', '.join(self.fields)}")
+            raise ValueError(f"the events have none of the fields {', '.join(self.fields)}")
         combined, place = _distinct(self._values(frame))
         left = Counter(dict(zip(combined, np.bincount(place).tolist(), strict=True)))
         names: list[tuple[str, ...]] = []
@@ -165,12 +146,7 @@ class EventTokens:
 
         Returns:
             int64 (N,), each below ``len(self)``.
-
-        Raises:
-            DataError: if nothing was fitted.
         """
-        if not self.names:
-            raise DataError("fit the tokens first, on normal events of the past")
         values = self._values(frame)
         combined, place = _distinct(values)
         number = {name: token for token, name in enumerate(self.names)}
@@ -193,37 +169,6 @@ class EventTokens:
                 column = column.astype("Int64")
             columns[name] = column.astype("str").where(column.notna(), "")
         return pd.DataFrame(columns)
-
-    def save(self, path: Path) -> None:
-        """Write everything as JSON.
-
-        Raises:
-            DataError: if nothing was fitted.
-        """
-        if not self.names:
-            raise DataError("fit the tokens first")
-        content = {
-            "version": _VERSION, "fields": self.fields, "min_count": self.min_count, "names": self.names,
-        }  # fmt: skip
-        with atomic_path(path) as part:
-            part.write_text(json.dumps(content), encoding="utf8")
-
-    @classmethod
-    def load(cls, path: Path) -> EventTokens:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            DataError: if the file is missing, damaged, or of another version.
-        """
-        try:
-            content = json.loads(path.read_text("utf8"))
-            if content["version"] != _VERSION:
-                raise DataError(f"{path} has version {content['version']}, this program reads {_VERSION}")
-            tokens = cls(content["fields"], content["min_count"])
-            tokens.names = [tuple(map(str, name)) for name in content["names"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} holds no tokens that can be read: {error}") from error
-        return tokens
 
 
 def _distinct(values: pd.DataFrame) -> tuple[list[tuple[str, ...]], np.ndarray]:

@@ -1,17 +1,17 @@
 """One object that learns what an engineer's own security events look like and finds the unusual ones.
 
-A residual net learns to guess hidden fields from the others. An event is unusual if its fields surprise the
-net more than is usual, if its embedding lies far from those of normal events, and if its values are rarer for
-its entity than for everyone, which is counted without the net. Sources: see
-:mod:`companion.objectives.selfsupervised` and :mod:`companion.detection.vectors`.
+A residual net learns to predict hidden fields from the others. An event is unusual if its fields surprise the
+net more than is usual for its class, if its embedding lies far from those of normal events, and if its values
+are rarer for its entity than for everyone, which is counted without the net.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,103 +20,117 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from companion.compute import Compute, pick_compute
-from companion.data.event_sample import EventSample
-from companion.data.events import ENTITY_COLUMNS, RECORD_ID, split_by_time
-from companion.data.ocsf_flat import Kind, kind_of_column
+from companion.data.events import ENTITY_COLUMNS, entities, record_ids, seconds_since_last, split_by_time
 from companion.data.sessions import SESSION_COLUMNS
-from companion.detection.drift import DriftTracker
+from companion.detection.rows import EntityRarity
 from companion.detection.thresholds import CombinedTails, fixed_fpr
-from companion.estimators.event_model import EventModel
-from companion.estimators.event_report import Explanation, explain
+from companion.detection.usual import Usual
+from companion.detection.vectors import NeighborIndex
+from companion.files import StateError, load_state, save_state
 from companion.models.masked_resnet import SelfSupervisedResNet
-from companion.objectives.encoding import TableEncoder
-from companion.objectives.event_features import GAP, EventClock, EventFeatures
-from companion.objectives.selfsupervised import MaskedFeatures
-from companion.training import CheckpointError, FitConfig, History, load_parts, save_parts
+from companion.objectives.encoding import MISSING, UNSEEN
+from companion.objectives.event_features import GAP, EventFeatures
+from companion.objectives.selfsupervised import MaskedFeatures, embed, surprise
+from companion.training import FitConfig, History
 from companion.training import fit as train
 
-_KIND = "EventDetector 2"
+_KIND = "EventDetector 3"
 _LEAST = 50  # events to learn from
+_BATCH, _LR, _MASK_RATE = 512, 1e-2, 0.3  # of the training
+_PASSES = 8  # forward passes of a score; families of fields are hidden whole
+_CLIP = 10.0  # nats of one field that count; without it one number that is far off would outweigh all else
+_NEIGHBORS, _STORED = 5, 20_000  # normal events that count for the distance, and that are kept
+_BREACH = 5.0  # times rarer for the entity than for everyone, to be named
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an event is unusual.
+
+    Attributes:
+        row: its label in the frame's index.
+        fields: the most surprising fields, with their value, what the net expected, and nats.
+        habits: fields whose value is rarer for the entity than for everyone, and how many times.
+        nearest: the id of the nearest normal event, and its distance.
+    """
+
+    row: int
+    fields: tuple[tuple[str, str, str, float], ...]
+    habits: tuple[tuple[str, str, float], ...]
+    nearest: tuple[str, float]
+
+    def lines(self) -> list[str]:
+        """For people, a line each."""
+        lines = [
+            f"{name} = {value}  (expected {likely}; {nats:.1f} nats)"
+            for name, value, likely, nats in self.fields
+        ]
+        lines += [
+            f"{name} = {value}  ({times:.0f} times rarer for this entity than for everyone)"
+            for name, value, times in self.habits
+        ]
+        return [*lines, f"nearest normal event: {self.nearest[0]} (distance {self.nearest[1]:.2f})"]
 
 
 class EventDetector(BaseEstimator):  # type: ignore[misc]
     """Learns normal events and scores others; frames as :func:`companion.data.ocsf.read_events` gives them.
 
-    Learning passes once over all events and keeps a fair sample of them, so their number does not matter. The
-    time since an entity's last event is taken among all of them. The earlier events of the sample teach the
-    net; the later ones calibrate the scores and the threshold. The events should be mostly normal; no labels
-    are needed.
+    The earlier events teach the net; the later ones calibrate the scores and the threshold. The events should
+    be mostly normal; no labels are needed.
 
     Args:
         d_model: features of an event's embedding.
         num_blocks: of the net.
         num_steps: of the training.
-        batch_size: events in a step.
-        lr: the highest learning rate, of AdamW.
-        mask_rate: the share of the families of fields that are hidden in training.
-        passes: in how many passes the fields are hidden when events are scored; families of fields are hidden
-            whole. More passes see a little more and take longer.
-        clip: the most surprise of one field that counts, in nats. Without it one number that is
-            far off would outweigh all else.
-        neighbours: how many of the nearest normal events count for the distance.
-        max_events: in the sample.
-        max_stored: embeddings of normal events that are kept to compare with.
-        held_out: the share of the sample, its latest part, that calibrates.
+        max_events: that are learned from, at most; a random sample of more. The time since an entity's last
+            event is taken among all of them.
+        held_out: the share of the events, its latest part, that calibrates.
         fpr: the share of normal events that may be flagged.
-        columns: what names an entity, see :func:`companion.data.events.entities`.
+        columns: what names an entity.
         leave_out: fields and objects that must not be used; ``*`` stands for any letters. By default the
             names of sessions, which say nothing and are new to every entity.
+        json_columns: fields whose text is JSON, for ``read_events``; kept with the model.
         seed: decides everything random.
 
     Attributes:
-        features_: fitted, after :meth:`fit`.
-        kinds_: the columns that :meth:`score` wants and their kinds, for ``read_events``.
-        json_columns_: fields whose text is JSON, as ``read_events`` was told; empty unless set, for frames
-            are taken as they are. Kept with the model.
-        drift_: counts of the training events, see :meth:`tracker`.
+        features_: fitted.
         threshold_: events with a higher score are flagged.
-        counts_: events that came, learned, stored, held out, came late, and had no time.
+        counts_: events that were learned, stored, held out.
         history_: what was measured while training; empty after :meth:`load`.
 
     Example:
         >>> from companion.data.ocsf_synthetic import EventConfig, generate_events
         >>> events = generate_events(EventConfig(num_events=1000)).frame
         >>> detector = EventDetector(d_model=16, num_blocks=1, num_steps=2, fpr=0.05).fit(events)
-        >>> list(detector.score(events[:3]).columns)
+        >>> list(detector.measure(events[:3]).columns)
         ['surprise', 'distance', 'habit', 'score', 'flagged']
     """
 
     def __init__(
         self,
-        *,
         d_model: int = 128,
         num_blocks: int = 3,
         num_steps: int = 1000,
-        batch_size: int = 512,
-        lr: float = 1e-2,
-        mask_rate: float = 0.3,
-        passes: int = 8,
-        clip: float = 10.0,
-        neighbours: int = 5,
         max_events: int = 200_000,
-        max_stored: int = 20_000,
         held_out: float = 0.2,
         fpr: float = 0.001,
         columns: Sequence[str] = ENTITY_COLUMNS,
         leave_out: Sequence[str] = SESSION_COLUMNS,
+        json_columns: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        self.d_model, self.num_blocks, self.num_steps = d_model, num_blocks, num_steps
-        self.batch_size, self.lr, self.mask_rate = batch_size, lr, mask_rate
-        self.passes, self.clip, self.neighbours = passes, clip, neighbours
-        self.max_events, self.max_stored, self.held_out, self.fpr = max_events, max_stored, held_out, fpr
-        self.columns, self.leave_out, self.seed = columns, leave_out, seed
-
-    # ------------------------------------------------------------ learning
+        self.d_model, self.num_blocks, self.num_steps, self.max_events = (
+            d_model,
+            num_blocks,
+            num_steps,
+            max_events,
+        )
+        self.held_out, self.fpr, self.seed = held_out, fpr, seed
+        self.columns, self.leave_out, self.json_columns = columns, leave_out, json_columns
 
     def fit(
         self,
-        frames: pd.DataFrame | Iterable[pd.DataFrame],
+        frame: pd.DataFrame,
         y: None = None,
         *,
         compute: Compute | None = None,
@@ -126,261 +140,265 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         """Learn from events that are mostly normal.
 
         Args:
-            frames: one frame, or pieces that follow each other as in their file; all with the same columns,
-                which ``kinds`` of ``read_events`` sees to.
+            frame: events in the order of their times.
             y: not used.
             compute: device and precision; by default the best device and its fastest good precision.
             checkpoint: a file to write checkpoints to, and to continue from if it is there.
             progress: the label of a progress bar of the training; ``None`` for no bar.
 
-        Returns:
-            The detector itself.
-
         Raises:
-            ValueError: if an argument is out of range or there are too few events. As ``EncoderError`` if
-                there is no time or no field that varies, as ``ThresholdError`` if too few are held out for
-                so small an ``fpr``, as ``DataError`` if nothing names an entity.
+            ValueError: if an argument is out of range, there are too few events, too few are held out for so
+                small an ``fpr``, nothing names an entity, or no field varies.
             CheckpointError: if the checkpoint belongs to another training.
         """
-        self._check()
-        self.json_columns_: tuple[str, ...] = ()
-        compute = compute or pick_compute()
-        clock, sample = EventClock(self.columns), EventSample(self.max_events, self.seed)
-        for frame in [frames] if isinstance(frames, pd.DataFrame) else frames:
-            timed, gaps = clock(frame.drop(columns=[name for name in frame.columns if self._left_out(name)]))
-            sample.add(timed.assign(**{GAP: gaps}))
-        if sample.seen * (1 - self.held_out) < _LEAST:
-            raise ValueError(f"too few events to learn from: {sample.seen:,}")
-        kept = sample.frame().sort_values("time", kind="stable")
-        learn, later = (kept.iloc[rows] for rows in split_by_time(kept, (1 - self.held_out, self.held_out)))
-        fixed_fpr(np.arange(len(later)), self.fpr)  # are they enough? Better now than after the training
-        self.features_ = EventFeatures(columns=self.columns).fit(
-            learn.drop(columns=GAP), learn[GAP].to_numpy()
-        )
-        numerical, categorical, raw = self._tensors(learn, learn[GAP].to_numpy())
-        self.kinds_: dict[str, Kind] = {name: kind_of_column(kept[name]) for name in self._wanted(kept)}
-        net = self._build()
-        self.history_ = train(
-            net,
-            (numerical, categorical),
-            MaskedFeatures(self.mask_rate, self.features_.groups()),
-            self._fit_config(),
-            compute=compute,
-            seed=self.seed,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-        net.eval()
-        self._model = EventModel.build(
-            self.features_,
-            net,
-            learn,
-            (numerical, categorical),
-            passes=self.passes,
-            clip=self.clip,
-            neighbours=self.neighbours,
-            max_stored=self.max_stored,
-            compute=compute,
-        )
-        fields = [*self._encoder.numerical, *self._encoder.categorical]
-        self.drift_ = DriftTracker(fields, self._encoder.categorical_cardinalities).fit(raw, categorical)
-        self._calibrate(later)
-        self.counts_ = {
-            "events": sample.seen,
-            "learned": len(learn),
-            "stored": len(self._model.store.ids),
-            "held out": len(later),
-            "late": clock.late,
-            "without time": clock.untimed,
-        }
-        return self
-
-    def _check(self) -> None:
         for name in ("held_out", "fpr"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} lies between 0 and 1, not {getattr(self, name)}")
-        for name in ("passes", "neighbours", "max_stored", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-
-    def _left_out(self, name: str) -> bool:
-        return any(fnmatchcase(name, field) or name.startswith(field + ".") for field in self.leave_out)
-
-    @property
-    def _encoder(self) -> TableEncoder:
-        assert self.features_.encoder is not None
-        return self.features_.encoder
-
-    def _wanted(self, frame: pd.DataFrame) -> list[str]:
-        """The columns that scoring needs, in the order of the frame."""
-        fields = {*self._encoder.numerical, *self._encoder.categorical} - {GAP}
-        wanted = fields | {"time", "class_uid", RECORD_ID, *self.columns}
-        return [str(name) for name in frame.columns if name in wanted]
-
-    def _build(self) -> SelfSupervisedResNet:
-        """The net with its initial weights; the global generator is left as it was."""
-        sizes = self._encoder.num_numerical_features, self._encoder.categorical_cardinalities
+        self.compute_ = compute or pick_compute()
+        left_out = [name for name in frame.columns if self._is_left_out(str(name))]
+        kept = frame.drop(columns=left_out).assign(**{GAP: seconds_since_last(frame, self.columns)})
+        if len(kept) > self.max_events:
+            kept = kept.sample(self.max_events, random_state=self.seed).sort_values("time", kind="stable")
+        if len(kept) * (1 - self.held_out) < _LEAST:
+            raise ValueError(f"too few events to learn from: {len(kept):,}")
+        learn, later = (kept.iloc[rows] for rows in split_by_time(kept, (1 - self.held_out, self.held_out)))
+        fixed_fpr(np.arange(len(later)), self.fpr)  # are they enough? Better now than after the training
+        gaps = learn[GAP].to_numpy()
+        self.features_ = EventFeatures(columns=self.columns).fit(learn.drop(columns=GAP), gaps)
+        tensors = self.features_.transform(learn, gaps)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
-            return SelfSupervisedResNet(*sizes, self.d_model, self.num_blocks)
-
-    def _fit_config(self) -> FitConfig:
-        return FitConfig(
-            num_steps=self.num_steps,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            optimizer="adamw",
-            schedule="cosine",
+            self.net_ = self._build()
+        config = FitConfig(
+            num_steps=self.num_steps, batch_size=_BATCH, lr=_LR, optimizer="adamw", schedule="cosine",
             warmup_steps=min(50, self.num_steps // 10),
+        )  # fmt: skip
+        objective = MaskedFeatures(_MASK_RATE, self.features_.groups())
+        self.history_ = train(
+            self.net_, tensors, objective, config, compute=self.compute_, seed=self.seed,
+            checkpoint=checkpoint, identity=str(self.get_params()), progress=progress,
+        )  # fmt: skip
+        self.net_.eval()
+        self._remember(learn, tensors)
+        self._calibrate(self._measures(later, *self.features_.transform(later, later[GAP].to_numpy())))
+        self.counts_ = {"learned": len(learn), "stored": len(self._ids), "held out": len(later)}
+        return self
+
+    def _is_left_out(self, name: str) -> bool:
+        return any(fnmatchcase(name, field) or name.startswith(field + ".") for field in self.leave_out)
+
+    def _build(self) -> SelfSupervisedResNet:
+        encoder = self.features_.fitted
+        sizes = encoder.num_numerical_features, encoder.categorical_cardinalities
+        return SelfSupervisedResNet(*sizes, self.d_model, self.num_blocks)
+
+    def _remember(self, learned: pd.DataFrame, tensors: tuple[Tensor, Tensor]) -> None:
+        """Keep normal events, spread evenly over those learned, and count the habits of all of them."""
+        rows = np.linspace(0, len(learned) - 1, min(_STORED, len(learned))).round().astype(np.int64)
+        self._ids = record_ids(learned.iloc[rows]).tolist()
+        self._classes = _classes(learned.iloc[rows])
+        self._stored = tensors[0][rows], tensors[1][rows]
+        self._habits = EntityRarity(self.features_.fitted.categorical_cardinalities)
+        self._habits.fit(tensors[1].numpy(), self._names(learned))
+        self._index()
+
+    def _index(self) -> None:
+        """What follows from the stored events and the net: their embeddings, and their usual surprise."""
+        self._groups = self.features_.groups(_PASSES)
+        vectors = embed(self.net_, *self._stored, compute=self.compute_)
+        self._store = NeighborIndex(_NEIGHBORS).fit(vectors, self._ids)
+        nats = surprise(self.net_, *self._stored, groups=self._groups, compute=self.compute_)
+        self._usual = Usual().fit(nats.clamp(max=_CLIP).numpy(), self._classes)
+
+    def _names(self, frame: pd.DataFrame) -> np.ndarray:
+        return entities(frame, self.columns).fillna("").to_numpy(dtype=object)
+
+    def _calibrate(self, measures: np.ndarray) -> None:
+        self._tails = CombinedTails(measures)
+        self.threshold_ = fixed_fpr(self._tails.level(measures), self.fpr)
+
+    def _measures(self, frame: pd.DataFrame, numerical: Tensor, categorical: Tensor) -> np.ndarray:
+        """Surprise beyond the usual, distance to normal events, breach of habit: float64 (N, 3)."""
+        nats = surprise(self.net_, numerical, categorical, groups=self._groups, compute=self.compute_)
+        excess = self._usual.excess(nats.clamp(max=_CLIP).numpy(), _classes(frame)).sum(axis=1)
+        distance = self._store.score(embed(self.net_, numerical, categorical, compute=self.compute_))
+        return np.stack(
+            [excess, distance, self._habits.score(categorical.numpy(), self._names(frame))], axis=1
         )
 
-    def _parameters(self) -> str:
-        """The parameters as JSON; NumPy's numbers become Python's."""
-        return json.dumps(self.get_params(), default=lambda number: number.item())
+    # ------------------------------------------------------------ using
 
-    def _tensors(self, frame: pd.DataFrame, gaps: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
-        """The features, and the numbers among them in their own units for the tracker of drift."""
-        return *self.features_.transform(frame, gaps), self.features_.numbers(frame, gaps)
-
-    def _calibrate(self, later: pd.DataFrame) -> None:
-        """Learn from held-out events how high normal scores are, and how far the fields drift anyway."""
-        numerical, categorical, raw = self._tensors(later, later[GAP].to_numpy())
-        self._tails = CombinedTails(np.stack(self._model.measure(later, numerical, categorical), axis=1))
-        self.drift_.usual(raw, categorical)
-        self._set_threshold()
-
-    def _set_threshold(self) -> None:
-        self.threshold_ = fixed_fpr(self._tails.level(self._tails.normal_scores), self.fpr)
-
-    # ------------------------------------------------------------ scoring
-
-    def _fitted(self) -> None:
-        if not hasattr(self, "threshold_"):
-            raise ValueError("fit the detector first, or load one")
-
-    def clock(self) -> EventClock:
-        """A fresh clock for a file of events, to go over its chunks in their order.
-
-        It gives the frames and gaps that :meth:`score` and :meth:`explain` ask for.
-        """
-        return EventClock(self.columns)
-
-    def tracker(self) -> DriftTracker:
-        """A fresh tracker of drift, to be given to :meth:`score` with every chunk.
-
-        Raises:
-            ValueError: if nothing was fitted.
-        """
-        self._fitted()
-        return DriftTracker.from_state(self.drift_.state())
-
-    def score(
-        self, frame: pd.DataFrame, gaps: np.ndarray | None = None, *, drift: DriftTracker | None = None
-    ) -> pd.DataFrame:
-        """How unusual each event is.
+    def measure(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """How unusual each event is, and in which way.
 
         Surprise, distance and breach of habit have scales of their own. Each is turned into a level of rarity
-        among the held-out events, and all together into one
-        (``CombinedTails``): a score of 3 is reached by one normal event in a
+        among the held-out events, and all together into one score: 3 is reached by one normal event in a
         thousand.
 
         Args:
-            frame: events (N), N may be 0. Unknown fields are ignored, lacking ones are missing.
-            gaps: float64 (N,), as :meth:`clock` gives them along with the frame, so that chunks know what
-                came before; without them the frame is taken for all there is.
-            drift: counts the events, if given.
+            frame: events (N) in the order of their times; unknown fields are ignored, lacking ones missing.
 
         Returns:
-            One row an event, with the frame's index. ``surprise`` and ``distance`` are as
-            ``EventModel.measure`` gives them, ``score`` is their common level, and
-            ``flagged`` says whether it is above ``threshold_``.
+            One row an event, with the frame's index: ``surprise``, ``distance``, ``habit``, ``score``,
+            ``flagged``.
 
         Raises:
-            ValueError: if nothing was fitted. As ``EncoderError`` if the events have no time, as
-                ``DataError`` if nothing names an entity.
+            ValueError: if nothing was fitted, nothing names an entity, or the events have another order.
         """
-        self._fitted()
-        if gaps is None:
-            frame, gaps = self.clock()(frame)
-        numerical, categorical, raw = self._tensors(frame, gaps)
-        if drift is not None:
-            drift.update(raw, categorical)
-        measured = np.stack(self._model.measure(frame, numerical, categorical), axis=1)
-        table = pd.DataFrame(measured, frame.index, columns=["surprise", "distance", "habit"])
-        scores = self._tails.level(measured)
+        if not hasattr(self, "threshold_"):
+            raise ValueError("fit the detector first, or load one")
+        tensors = self.features_.transform(frame, seconds_since_last(frame, self.columns))
+        measures = self._measures(frame, *tensors)
+        table = pd.DataFrame(measures, frame.index, columns=["surprise", "distance", "habit"])
+        scores = self._tails.level(measures)
         return table.assign(score=scores, flagged=scores > self.threshold_)
 
-    def explain(
-        self, frame: pd.DataFrame, gaps: np.ndarray | None = None, *, reasons: int = 5, neighbours: int = 2
-    ) -> list[Explanation]:
-        """Why events are unusual: the fields that surprise most, and the nearest normal events.
+    def decision_function(self, frame: pd.DataFrame) -> np.ndarray:
+        """The score of :meth:`measure`, float64 (N,): the higher, the more unusual."""
+        return self.measure(frame)["score"].to_numpy()
 
-        Here each family of fields is hidden alone, which takes longer than a score: explain a few.
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Whether each event is flagged: bool (N,)."""
+        return self.measure(frame)["flagged"].to_numpy()
+
+    @torch.inference_mode()
+    def explain(self, frame: pd.DataFrame, rows: Sequence[int], reasons: int = 4) -> list[Explanation]:
+        """Why events are unusual.
+
+        Each family of fields is hidden alone, which takes longer than a score: explain a few.
 
         Args:
-            frame: events (N).
-            gaps: as for :meth:`score`.
-            reasons: how many fields to name, at most two of a family.
-            neighbours: how many normal events to name.
+            frame: events (N) in the order of their times.
+            rows: positions of those to explain.
+            reasons: how many fields to name, at most.
 
         Returns:
-            One :class:`companion.estimators.event_report.Explanation` an event.
-
-        Raises:
-            ValueError: as :meth:`score`.
+            One explanation for each of ``rows``.
         """
-        self._fitted()
-        if gaps is None:
-            frame, gaps = self.clock()(frame)
-        return explain(self._model, frame, gaps, reasons=reasons, neighbours=neighbours)
+        gaps = seconds_since_last(frame, self.columns)[rows]
+        frame = frame.iloc[list(rows)].assign(**{GAP: gaps})
+        tensors = self.features_.transform(frame, gaps)
+        groups, fields = np.array(self.features_.groups()), np.array(self.features_.fields)
+        nats = surprise(self.net_, *tensors, groups=tuple(groups), compute=self.compute_).numpy()
+        excess = self._usual.excess(np.minimum(nats, _CLIP), _classes(frame))
+        rarer = np.exp(self._habits.transform(tensors[1].numpy(), self._names(frame)))
+        distances, places = self._store.search_places(embed(self.net_, *tensors, compute=self.compute_), 1)
+        categorical, found = self.features_.fitted.categorical, []
+        for i in range(len(frame)):
+            event = frame.iloc[i]
+            told: list[tuple[str, str, str, float]] = []
+            for group in dict.fromkeys(groups[np.argsort(-excess[i])]):
+                column = int(np.argmax(np.where(groups == group, excess[i], -np.inf)))
+                if excess[i, column] > 0 and len(told) < reasons:
+                    one = tensors[0][i : i + 1], tensors[1][i : i + 1]
+                    likely = self._expected(one, torch.from_numpy(groups == group), column)
+                    told.append(
+                        (
+                            str(fields[column]),
+                            _text(event.get(fields[column])),
+                            likely,
+                            float(nats[i, column]),
+                        )
+                    )
+            habits = [
+                (categorical[j], _text(event.get(categorical[j])), float(rarer[i, j]))
+                for j in np.argsort(-rarer[i])[:2]
+                if rarer[i, j] >= _BREACH
+            ]
+            nearest = self._ids[places[i, 0]], float(distances[i, 0])
+            found.append(Explanation(int(frame.index[i]), tuple(told), tuple(habits), nearest))
+        return found
+
+    def _expected(self, event: tuple[Tensor, Tensor], hidden: Tensor, column: int) -> str:
+        """What the net takes a feature of one event to be if its family is hidden."""
+        encoder, device = self.features_.fitted, self.compute_.device
+        with self.compute_.autocast():
+            guess = self.net_(*(part.to(device) for part in event), hidden.to(device)[None])
+        place = column - encoder.num_numerical_features
+        if place >= 0:
+            shares = guess.logits[place][0].float().softmax(dim=0)
+            index = int(shares.argmax())
+            name = encoder.categorical[place]
+            if index in (MISSING, UNSEEN):
+                value = "missing" if index == MISSING else "a rare value"
+            else:
+                value = "another" if name in encoder.hashed else encoder.categories(name)[index - 2]
+            return f"{value} ({100 * float(shares[index]):.0f} %)"
+        name, mean, scale = (
+            self.features_.fields[column],
+            float(guess.mean[0, column]),
+            float(guess.scale[0, column]),
+        )
+        if name == "time" or encoder.feature_names[column].endswith(" is missing"):
+            return "another time" if name == "time" else ("missing" if mean > 0.5 else "a value")
+        low, high = encoder.unscale(name, np.array([mean - scale, mean + scale]))
+        return f"{low:,.4g} to {high:,.4g}"
 
     # ------------------------------------------------------------ keeping
 
     def save(self, path: Path) -> None:
-        """Write everything to one safetensors file, in one piece.
-
-        Raises:
-            ValueError: if nothing was fitted.
-        """
-        self._fitted()
-        model, tensors = self._model.parts()
-        about = {
-            "parameters": json.loads(self._parameters()),
-            "features": self.features_.to_json(),
-            "model": model,
-            "kinds": self.kinds_,
-            "json_columns": self.json_columns_,
-            "drift": self.drift_.state(),
-            "counts": self.counts_,
-        }
-        tensors["normal_scores"] = torch.from_numpy(self._tails.normal_scores)
-        save_parts(path, _KIND, about, tensors)
+        """Write everything to one file."""
+        names, counts = self._habits.state()
+        save_state(
+            path,
+            _KIND,
+            parameters={
+                name: list(v) if isinstance(v, tuple) else v for name, v in self.get_params().items()
+            },
+            features=self.features_.to_json(),
+            counts=self.counts_,
+            net=self.net_.state_dict(),
+            stored=self._stored,
+            ids=self._ids,
+            classes=self._classes.tolist(),
+            entities=names,
+            habits={name: torch.from_numpy(array) for name, array in counts.items()},
+            normal_scores=torch.from_numpy(self._tails.normal_scores),
+        )
 
     @classmethod
     def load(cls, path: Path, compute: Compute | None = None) -> EventDetector:
         """Read what :meth:`save` wrote; scores are the same to the last bit on the same device.
 
-        Args:
-            path: of the file.
-            compute: device and precision; by default the best device and its fastest good precision.
-
         Raises:
-            CheckpointError: if the file is missing, damaged, or no model of this kind and version.
+            StateError: if the file is missing, damaged, or no model of this kind and version.
         """
-        about, tensors = load_parts(path, _KIND)
-        compute = compute or pick_compute()
+        state = load_state(path, _KIND)
         try:
-            detector = cls(**about["parameters"])
-            detector.features_ = EventFeatures.from_json(about["features"])
-            detector.kinds_, detector.counts_ = about["kinds"], about["counts"]
-            detector.json_columns_ = tuple(about["json_columns"])
-            detector.drift_ = DriftTracker.from_state(about["drift"])
-            detector._model = EventModel.from_parts(
-                detector.features_, detector._build(), about["model"], tensors, compute
-            )
-            detector._tails = CombinedTails(tensors["normal_scores"].numpy())
-            detector._set_threshold()
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path} is not a model that can be read: {error}") from error
+            detector = cls(**state["parameters"])
+            detector.compute_ = compute or pick_compute()
+            detector.features_ = EventFeatures.from_json(state["features"])
+            with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
+                shapes = {name: part.shape for name, part in detector._build().state_dict().items()}
+            if shapes != {name: part.shape for name, part in state["net"].items()}:
+                raise ValueError("its weights do not fit its parameters")
+            detector.net_ = detector._build()
+            detector.net_.load_state_dict(state["net"])
+            if not all(
+                bool(part.isfinite().all()) for part in (*state["net"].values(), state["normal_scores"])
+            ):
+                raise ValueError("it holds numbers that are not finite")
+            detector.compute_.model(detector.net_).eval()
+            detector.counts_, detector._ids = state["counts"], state["ids"]
+            detector._stored = tuple(state["stored"])
+            detector._classes = np.array(state["classes"], dtype=object)
+            habits = EntityRarity(detector.features_.fitted.categorical_cardinalities)
+            counts = {name: part.numpy() for name, part in state["habits"].items()}
+            detector._habits = habits.restore(state["entities"], counts)
+            detector._index()
+            detector._calibrate(state["normal_scores"].numpy())
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            raise StateError(f"{path} is not a model that can be read: {error}") from error
         detector.history_ = History()
         return detector
+
+
+def _classes(frame: pd.DataFrame) -> np.ndarray:
+    """The class of each event as text (N,), empty where there is none."""
+    if "class_uid" not in frame.columns:
+        return np.full(len(frame), "", dtype=object)
+    return frame["class_uid"].astype("str").fillna("").to_numpy(dtype=object)
+
+
+def _text(value: Any) -> str:
+    return "missing" if value is None or pd.isna(value) else str(value)

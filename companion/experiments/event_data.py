@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from companion.data.events import Events, entities, load_web_events, split_by_time
+from companion.data.events import Events, entities, split_by_time
+from companion.data.ocsf import load_web_events
 from companion.data.ocsf_synthetic import EventConfig, generate_events
 from companion.experiments.base import Config
 from companion.objectives.event_features import EventFeatures
