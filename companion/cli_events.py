@@ -90,8 +90,9 @@ def score_events(
         with atomic_path(out) as part:
             table.to_csv(part, index=False)
         worst = table["score"].to_numpy().argsort(kind="stable")[::-1][:top].tolist()
-        for number, why in enumerate(detector.explain(frame, worst) if top else (), start=1):
-            event = table.iloc[worst[number - 1]]
+        reasons = detector.explain(frame, worst)
+        for number, place in enumerate(worst, start=1):
+            event = table.iloc[place]
             moment, who = pd.Timestamp(event["time"], unit="ms", tz="UTC"), event["entity"]
             print(
                 f"\n{number}. event {event['id']}, row {event['row']}, {moment:%Y-%m-%d %H:%M:%S} UTC, {who}"
@@ -100,7 +101,15 @@ def score_events(
                 f"   score {event['score']:.2f}{' (flagged)' if event['flagged'] else ''}, surprise "
                 f"{event['surprise']:.1f}, distance {event['distance']:.2f}, habit {event['habit']:.2f}"
             )
-            print(*(f"   - {line}" for line in why.lines()), sep="\n")
+            for why in reasons[reasons["row"] == place].itertuples():
+                print(
+                    f"   - {why.field} = {why.value}  (expected {why.expected}; {why.nats:.1f} nats", end=""
+                )
+                print(
+                    f"; {why.times_rarer:.0f} times rarer for it than for all)"
+                    if why.times_rarer > 2
+                    else ")"
+                )
         print(f"\n{len(table):,} events scored, {int(table['flagged'].sum()):,} flagged; written to {out}")
 
 

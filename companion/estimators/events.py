@@ -8,10 +8,8 @@ are rarer for its entity than for everyone, which is counted without the net.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,36 +38,6 @@ _BATCH, _LR, _MASK_RATE = 512, 1e-2, 0.3  # of the training
 _PASSES = 8  # forward passes of a score; families of fields are hidden whole
 _CLIP = 10.0  # nats of one field that count; without it one number that is far off would outweigh all else
 _NEIGHBORS, _STORED = 5, 20_000  # normal events that count for the distance, and that are kept
-_BREACH = 5.0  # times rarer for the entity than for everyone, to be named
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why an event is unusual.
-
-    Attributes:
-        row: its label in the frame's index.
-        fields: the most surprising fields, with their value, what the net expected, and nats.
-        habits: fields whose value is rarer for the entity than for everyone, and how many times.
-        nearest: the id of the nearest normal event, and its distance.
-    """
-
-    row: int
-    fields: tuple[tuple[str, str, str, float], ...]
-    habits: tuple[tuple[str, str, float], ...]
-    nearest: tuple[str, float]
-
-    def lines(self) -> list[str]:
-        """For people, a line each."""
-        lines = [
-            f"{name} = {value}  (expected {likely}; {nats:.1f} nats)"
-            for name, value, likely, nats in self.fields
-        ]
-        lines += [
-            f"{name} = {value}  ({times:.0f} times rarer for this entity than for everyone)"
-            for name, value, times in self.habits
-        ]
-        return [*lines, f"nearest normal event: {self.nearest[0]} (distance {self.nearest[1]:.2f})"]
 
 
 class EventDetector(BaseEstimator):  # type: ignore[misc]
@@ -119,13 +87,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         json_columns: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        self.d_model, self.num_blocks, self.num_steps, self.max_events = (
-            d_model,
-            num_blocks,
-            num_steps,
-            max_events,
-        )
-        self.held_out, self.fpr, self.seed = held_out, fpr, seed
+        self.d_model, self.num_blocks, self.num_steps = d_model, num_blocks, num_steps
+        self.max_events, self.held_out, self.fpr, self.seed = max_events, held_out, fpr, seed
         self.columns, self.leave_out, self.json_columns = columns, leave_out, json_columns
 
     def fit(
@@ -262,52 +225,37 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         return self.measure(frame)["flagged"].to_numpy()
 
     @torch.inference_mode()
-    def explain(self, frame: pd.DataFrame, rows: Sequence[int], reasons: int = 4) -> list[Explanation]:
-        """Why events are unusual.
+    def explain(self, frame: pd.DataFrame, rows: Sequence[int], fields: int = 4) -> pd.DataFrame:
+        """Why events are unusual: the fields that surprise most or break the entity's habit.
 
         Each family of fields is hidden alone, which takes longer than a score: explain a few.
 
         Args:
             frame: events (N) in the order of their times.
             rows: positions of those to explain.
-            reasons: how many fields to name, at most.
+            fields: how many to name for each, at most.
 
         Returns:
-            One explanation for each of ``rows``.
+            ``row`` (of ``rows``), ``field``, ``value``, what the net ``expected``, ``nats``, and how many
+            ``times_rarer`` the value is for the entity than for everyone, NaN for numbers.
         """
         gaps = seconds_since_last(frame, self.columns)[rows]
         frame = frame.iloc[list(rows)].assign(**{GAP: gaps})
         tensors = self.features_.transform(frame, gaps)
-        groups, fields = np.array(self.features_.groups()), np.array(self.features_.fields)
+        groups, names = np.array(self.features_.groups()), self.features_.fields
         nats = surprise(self.net_, *tensors, groups=tuple(groups), compute=self.compute_).numpy()
         excess = self._usual.excess(np.minimum(nats, _CLIP), _classes(frame))
-        rarer = np.exp(self._habits.transform(tensors[1].numpy(), self._names(frame)))
-        distances, places = self._store.search_places(embed(self.net_, *tensors, compute=self.compute_), 1)
-        categorical, found = self.features_.fitted.categorical, []
-        for i in range(len(frame)):
-            event = frame.iloc[i]
-            told: list[tuple[str, str, str, float]] = []
-            for group in dict.fromkeys(groups[np.argsort(-excess[i])]):
-                column = int(np.argmax(np.where(groups == group, excess[i], -np.inf)))
-                if excess[i, column] > 0 and len(told) < reasons:
-                    one = tensors[0][i : i + 1], tensors[1][i : i + 1]
-                    likely = self._expected(one, torch.from_numpy(groups == group), column)
-                    told.append(
-                        (
-                            str(fields[column]),
-                            _text(event.get(fields[column])),
-                            likely,
-                            float(nats[i, column]),
-                        )
-                    )
-            habits = [
-                (categorical[j], _text(event.get(categorical[j])), float(rarer[i, j]))
-                for j in np.argsort(-rarer[i])[:2]
-                if rarer[i, j] >= _BREACH
-            ]
-            nearest = self._ids[places[i, 0]], float(distances[i, 0])
-            found.append(Explanation(int(frame.index[i]), tuple(told), tuple(habits), nearest))
-        return found
+        habits = np.exp(self._habits.transform(tensors[1].numpy(), self._names(frame)))
+        rarer = np.concatenate([np.full_like(tensors[0].numpy(), np.nan), habits], axis=1)
+        told = []
+        for i, row in enumerate(rows):
+            event = tensors[0][i : i + 1], tensors[1][i : i + 1]
+            for j in np.argsort(-(excess[i] + np.nan_to_num(np.log(rarer[i])).clip(0)))[:fields]:
+                value = frame[names[j]].iloc[i] if names[j] in frame else None
+                expected = self._expected(event, torch.from_numpy(groups == groups[j]), int(j))
+                shown = "missing" if pd.isna(value) else str(value)
+                told.append((row, names[j], shown, expected, nats[i, j], rarer[i, j]))
+        return pd.DataFrame(told, columns=["row", "field", "value", "expected", "nats", "times_rarer"])
 
     def _expected(self, event: tuple[Tensor, Tensor], hidden: Tensor, column: int) -> str:
         """What the net takes a feature of one event to be if its family is hidden."""
@@ -398,7 +346,3 @@ def _classes(frame: pd.DataFrame) -> np.ndarray:
     if "class_uid" not in frame.columns:
         return np.full(len(frame), "", dtype=object)
     return frame["class_uid"].astype("str").fillna("").to_numpy(dtype=object)
-
-
-def _text(value: Any) -> str:
-    return "missing" if value is None or pd.isna(value) else str(value)
