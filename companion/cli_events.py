@@ -102,14 +102,8 @@ def score_events(
                 f"{event['surprise']:.1f}, distance {event['distance']:.2f}, habit {event['habit']:.2f}"
             )
             for why in reasons[reasons["row"] == place].itertuples():
-                print(
-                    f"   - {why.field} = {why.value}  (expected {why.expected}; {why.nats:.1f} nats", end=""
-                )
-                print(
-                    f"; {why.times_rarer:.0f} times rarer for it than for all)"
-                    if why.times_rarer > 2
-                    else ")"
-                )
+                rare = f"; {why.times_rarer:.0f} times rarer for it" if why.times_rarer > 2 else ""
+                print(f"   - {why.field} = {why.value}  (expected {why.expected}; {why.nats:.1f} nats{rare})")
         print(f"\n{len(table):,} events scored, {int(table['flagged'].sum()):,} flagged; written to {out}")
 
 

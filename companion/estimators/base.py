@@ -206,7 +206,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
                 setattr(model, name, getattr(about.facts, name))
             with torch.device("meta"):  # shapes without memory
                 model.net_ = model._net()
-            _check_weights(state["net"], model.net_)
+            check_weights(state["net"], model.net_)
         except (KeyError, ValueError, RuntimeError, ArithmeticError) as error:
             reason = _reason(error) if isinstance(error, ValidationError) else error
             raise StateError(f"{path} is not a model that can be used: {reason}") from error
@@ -231,7 +231,7 @@ def _reason(error: ValidationError) -> str:
     return f"{place}: {first['msg']}, not {str(first['input'])[:40]!r}"
 
 
-def _check_weights(weights: Any, net: nn.Module) -> None:
+def check_weights(weights: Any, net: nn.Module) -> None:
     """Refuse weights that are not the net's, are larger than what the file holds, or are not finite."""
     wanted = net.state_dict()
     if not isinstance(weights, dict) or weights.keys() != wanted.keys():

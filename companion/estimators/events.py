@@ -24,6 +24,7 @@ from companion.detection.rows import EntityRarity
 from companion.detection.thresholds import CombinedTails, fixed_fpr
 from companion.detection.usual import Usual
 from companion.detection.vectors import NeighborIndex
+from companion.estimators.base import check_weights
 from companion.files import StateError, load_state, save_state
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.encoding import MISSING, UNSEEN
@@ -139,7 +140,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         objective = MaskedFeatures(_MASK_RATE, self.features_.groups())
         self.history_ = train(
             self.net_, tensors, objective, config, compute=self.compute_, seed=self.seed,
-            checkpoint=checkpoint, identity=str(self.get_params()), progress=progress,
+            checkpoint=checkpoint, progress=progress,
         )  # fmt: skip
         self.net_.eval()
         self._remember(learn, tensors)
@@ -317,15 +318,11 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             detector.compute_ = compute or pick_compute()
             detector.features_ = EventFeatures.from_json(state["features"])
             with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
-                shapes = {name: part.shape for name, part in detector._build().state_dict().items()}
-            if shapes != {name: part.shape for name, part in state["net"].items()}:
-                raise ValueError("its weights do not fit its parameters")
+                check_weights(state["net"], detector._build())
             detector.net_ = detector._build()
             detector.net_.load_state_dict(state["net"])
-            if not all(
-                bool(part.isfinite().all()) for part in (*state["net"].values(), state["normal_scores"])
-            ):
-                raise ValueError("it holds numbers that are not finite")
+            if not bool(state["normal_scores"].isfinite().all()):
+                raise ValueError("its scores are not finite")
             detector.compute_.model(detector.net_).eval()
             detector.counts_, detector._ids = state["counts"], state["ids"]
             detector._stored = tuple(state["stored"])
