@@ -1,4 +1,4 @@
-"""Chapters 6 and 7: events as tensors, split by time, with what is known about them kept apart."""
+"""Chapters 6 and 7: events as tensors, split by time, with what is known about them kept apart; rankings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from companion.data.events import Events, entities, split_by_time
 from companion.data.ocsf import load_web_events
 from companion.data.ocsf_synthetic import EventConfig, generate_events
-from companion.experiments.base import Config
+from companion.detection.metrics import pr_auc, recall_at_fpr, roc_auc
+from companion.experiments.base import Config, data_info
 from companion.objectives.event_features import EventFeatures
 from companion.runs import DataInfo
 
@@ -131,19 +132,45 @@ def generated_info() -> DataInfo:
     frame = generate_events(EventConfig(num_events=1000)).frame
     digest = hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
     return DataInfo(
-        name="generated OCSF events",
-        source="companion.data.ocsf_synthetic",
-        digest=digest,
-        synthetic=True,
+        name="generated OCSF events", source="companion.data.ocsf_synthetic", digest=digest, synthetic=True
     )
 
 
 def web_info() -> DataInfo:
     """What the real events are, or their stand-in."""
-    events = load_web()
-    return DataInfo(
-        name="OCSF logs of a web service",
-        source=events.source,
-        digest=events.digest,
-        synthetic=events.synthetic,
-    )
+    return data_info(load_web(), name="OCSF logs of a web service")
+
+
+def positives(events: PreparedEvents, rows: np.ndarray, column: str, value: str) -> tuple[np.ndarray, ...]:
+    """Which of ``rows`` are judged, bool, and which of those are anomalies, bool.
+
+    Events of other attacks are neither normal nor what is looked for; they are left out.
+    """
+    labels = events.labels.iloc[rows]
+    wanted = (labels[column] == value).to_numpy(dtype=bool)
+    judged = wanted | labels["attack"].isna().to_numpy()
+    return judged, wanted[judged]
+
+
+def shapes_of(events: PreparedEvents) -> list[str]:
+    """The shapes of attack that single events can show, ``"order"`` left out."""
+    return sorted(set(events.labels["shape"].dropna()) - {"order"})
+
+
+def rank(events: PreparedEvents, rows: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """How well scores of ``rows`` rank attacks of each shape above normal events.
+
+    Returns:
+        ``"<shape>_<metric>"`` for the metrics of ``METRICS``; NaN if there is no such attack.
+    """
+    found = {}
+    for shape in shapes_of(events):
+        judged, wanted = positives(events, rows, "shape", shape)
+        known = bool(wanted.any())
+        own = scores[judged]
+        found[f"{shape}_roc_auc"] = roc_auc(wanted, own) if known else float("nan")
+        found[f"{shape}_pr_auc"] = pr_auc(wanted, own) if known else float("nan")
+        for fpr in (0.001, 0.01):
+            value = recall_at_fpr(wanted, own, fpr) if known else float("nan")
+            found[f"{shape}_recall_at_{fpr:g}"] = value
+    return found

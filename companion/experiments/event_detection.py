@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
+from companion.detection.metrics import bootstrap, pr_auc, roc_auc
 from companion.detection.rows import EntityHistory, EntityRarity, FamilySurprise, FieldRarity
 from companion.detection.vectors import (
     Forest,
@@ -23,7 +23,10 @@ from companion.experiments.event_data import (
     EventDataConfig,
     PreparedEvents,
     generated_info,
+    positives,
     prepared,
+    rank,
+    shapes_of,
     web_info,
 )
 from companion.experiments.self_supervised import (
@@ -64,11 +67,6 @@ class EventDetectionConfig(Config):
     repeats: int = 50
 
 
-def neighbor_scores(reference: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """float64 (N,): the mean distance to the five nearest vectors of ``reference``."""
-    return NeighborIndex(min(5, len(reference))).fit(reference).score(asked)
-
-
 def vector_detectors(config: EventDetectionConfig, seed: int) -> dict[str, VectorDetector]:
     """New detectors for vectors, by name."""
     return {
@@ -77,41 +75,6 @@ def vector_detectors(config: EventDetectionConfig, seed: int) -> dict[str, Vecto
         "forest": Forest(seed=seed),
         "subspace": SubspaceResidual(),
     }
-
-
-def positives(events: PreparedEvents, rows: np.ndarray, column: str, value: str) -> tuple[np.ndarray, ...]:
-    """Which of ``rows`` are judged, bool, and which of those are anomalies, bool.
-
-    Events of other attacks are neither normal nor what is looked for; they are left out.
-    """
-    labels = events.labels.iloc[rows]
-    wanted = (labels[column] == value).to_numpy(dtype=bool)
-    judged = wanted | labels["attack"].isna().to_numpy()
-    return judged, wanted[judged]
-
-
-def shapes_of(events: PreparedEvents) -> list[str]:
-    """The shapes of attack that single events can show, ``"order"`` left out."""
-    return sorted(set(events.labels["shape"].dropna()) - {"order"})
-
-
-def rank(events: PreparedEvents, rows: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """How well scores of ``rows`` rank attacks of each shape above normal events.
-
-    Returns:
-        ``"<shape>_<metric>"`` for the metrics of ``METRICS``; NaN if there is no such attack.
-    """
-    found = {}
-    for shape in shapes_of(events):
-        judged, wanted = positives(events, rows, "shape", shape)
-        known = bool(wanted.any())
-        own = scores[judged]
-        found[f"{shape}_roc_auc"] = roc_auc(wanted, own) if known else float("nan")
-        found[f"{shape}_pr_auc"] = pr_auc(wanted, own) if known else float("nan")
-        for fpr in (0.001, 0.01):
-            value = recall_at_fpr(wanted, own, fpr) if known else float("nan")
-            found[f"{shape}_recall_at_{fpr:g}"] = value
-    return found
 
 
 def judge(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
