@@ -28,9 +28,9 @@ def rows_of(sessions, most=99):
 # ---------------------------------------------------------------- the net
 
 
-@pytest.mark.parametrize(("layers", "context"), [(1, 0), (2, 3)])
-def test_an_event_is_judged_by_those_before_it_alone(layers, context):
-    net = NextEventLSTM(4, 6, hidden=8, layers=layers, num_context=context).eval()
+@pytest.mark.parametrize("context", [0, 3])
+def test_an_event_is_judged_by_those_before_it_alone(context):
+    net = NextEventLSTM(4, 6, hidden=8, num_context=context).eval()
     vectors, told = torch.randn(3, 7, 4), torch.randn(3, 7, context)
     logits = net(vectors, told)[0]
     assert logits.shape == (3, 7, 6)
@@ -59,20 +59,6 @@ def test_the_net_is_an_lstm_with_a_head():
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         hidden = o.sigmoid() * cell.tanh()
         torch.testing.assert_close(net(vectors)[0][:, t], net.head(hidden))
-
-
-def test_impossible_nets_and_inputs_are_refused():
-    for bad in ({"hidden": 0}, {"layers": 0}, {"dropout": 1.0}, {"num_context": -1}, {"num_tokens": 0}):
-        with pytest.raises(ValueError, match="at least 1"):
-            NextEventLSTM(**{"num_features": 4, "num_tokens": 6} | bad)
-    net = NextEventLSTM(4, 6, num_context=2)
-    for vectors, context in (
-        (torch.zeros(2, 3, 5), torch.zeros(2, 3, 2)),
-        (torch.zeros(2, 0, 4), torch.zeros(2, 0, 2)),
-        (torch.zeros(2, 3, 4), None),
-    ):
-        with pytest.raises(ValueError, match="need"):
-            net(vectors, context)
 
 
 # ---------------------------------------------------------------- the objective

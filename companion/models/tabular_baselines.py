@@ -1,4 +1,4 @@
-"""The residual net's rivals on tables, all called as ``net(numerical, categorical)``.
+"""The residual net's baselines on tables, all called as ``net(numerical, categorical)``.
 
 FT-Transformer and the multilayer perceptron are their authors' code (``rtdl_revisiting_models``), and so is
 TabM (``tabm``). TabTransformer is put together here from PyTorch's own transformer layers.
@@ -18,16 +18,7 @@ from companion.models.tabular import TableInput, TabularResNet, make_embedding
 
 
 class TableMLP(nn.Module):
-    """Embeddings and numbers side by side, then linear layers with ReLU and dropout: no shortcut, no norm.
-
-    Args:
-        num_numerical_features: numbers in a row; may be 0.
-        categorical_cardinalities: see :class:`companion.models.tabular.TabularResNet`.
-        num_outputs: classes, or 1 for regression.
-        d_model: features of each hidden layer.
-        num_layers: how many hidden layers.
-        dropout: behind each hidden layer.
-    """
+    """Embeddings and numbers side by side, then linear layers with ReLU and dropout: no shortcut, no norm."""
 
     def __init__(
         self,
@@ -46,32 +37,22 @@ class TableMLP(nn.Module):
         )
 
     def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
-        """(N, ``num_outputs``)."""
         out: Tensor = self.mlp(self.input(numerical, categorical))
-        return out
+        return out  # (N, num_outputs)
 
 
 class TabTransformer(nn.Module):
     """Attention between the categories of a row; the numbers pass beside it.
 
-    Each category becomes a token. Transformer layers let the tokens look at each other. What comes out is
-    laid side by side, the normalised numbers are appended, and an MLP with hidden layers of 4 and 2 times
-    that width gives the output. Without categories only the norm and the MLP are left.
+    Each category becomes a token of ``d_token`` features. Transformer layers let the tokens look at each
+    other. What comes out is laid side by side, the normalised numbers are appended, and an MLP with hidden
+    layers of 4 and 2 times that width gives the output. Without categories only norm and MLP are left.
 
     Source: X. Huang, A. Khetan, M. Cvitkovic and Z. Karnin, "TabTransformer: Tabular Data Modeling Using
-    Contextual Embeddings", 2020, section 2; sizes from its appendix.
+    Contextual Embeddings", 2020, section 2; sizes (8 heads among them) from its appendix.
 
-    Differences from the paper: each column has its own table of embeddings, without a part that all values
-    of a column share, and there is no pre-training.
-
-    Args:
-        num_numerical_features: numbers in a row; may be 0.
-        categorical_cardinalities: see :class:`companion.models.tabular.TabularResNet`.
-        num_outputs: classes, or 1 for regression.
-        d_token: features of a token.
-        num_layers: transformer layers.
-        num_heads: attention heads; must divide ``d_token``.
-        dropout: in the transformer layers and the MLP.
+    Differences from the paper: norms stand first, each column has its own table of embeddings, without a part
+    that all values of a column share, and there is no pre-training.
     """
 
     def __init__(
@@ -82,20 +63,18 @@ class TabTransformer(nn.Module):
         *,
         d_token: int = 32,
         num_layers: int = 6,
-        num_heads: int = 8,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
         self.embeddings = nn.ModuleList(make_embedding(c, d_token) for c in categorical_cardinalities)
-        layer = nn.TransformerEncoderLayer(
-            d_token, num_heads, 4 * d_token, dropout, "gelu", batch_first=True, norm_first=True
-        )
-        self.transformer = (
-            nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
-            if categorical_cardinalities
-            else None
-        )
-        self.norm = nn.LayerNorm(num_numerical_features) if num_numerical_features else None
+        self.transformer, self.norm = None, None
+        if categorical_cardinalities:
+            layer = nn.TransformerEncoderLayer(
+                d_token, 8, 4 * d_token, dropout, "gelu", batch_first=True, norm_first=True
+            )
+            self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        if num_numerical_features:
+            self.norm = nn.LayerNorm(num_numerical_features)
         width = num_numerical_features + d_token * len(categorical_cardinalities)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.ReLU(), nn.Dropout(dropout),
@@ -103,29 +82,30 @@ class TabTransformer(nn.Module):
             nn.Linear(2 * width, num_outputs),
         )  # fmt: skip
 
-    def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
-        """(N, ``num_outputs``)."""
+    def forward(
+        self, numerical: Tensor | None, categorical: Tensor | None = None
+    ) -> Tensor:  # fmt: skip
         parts = []
         if self.transformer is not None and categorical is not None:
-            tokens = torch.stack([each(categorical[:, i]) for i, each in enumerate(self.embeddings)], dim=1)
-            parts.append(
-                self.transformer(tokens).flatten(1)
-            )  # (N, columns, d_token) -> (N, columns * d_token)
+            columns = categorical.unbind(dim=1)  # one index a row
+            pairs = zip(self.embeddings, columns, strict=True)
+            tokens = torch.stack([table(column) for table, column in pairs], 1)
+            tokens = self.transformer(tokens)  # (N, columns, d_token)
+            parts.append(tokens.flatten(1))  # (N, columns * d_token)
         if self.norm is not None and numerical is not None:
-            parts.append(self.norm(numerical))
+            parts.append(self.norm(numerical))  # (N, numbers)
         out: Tensor = self.mlp(torch.cat(parts, dim=1))
-        return out
+        return out  # (N, num_outputs)
 
 
 class Published(nn.Module):
-    """An author's net that wants ``None`` where there are no columns of a kind."""
+    """An author's net, which wants ``None`` where there are no columns of a kind."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
-        """(N, outputs), or (N, k, outputs) from a net that predicts k times."""
         given = (x if x is not None and x.shape[1] else None for x in (numerical, categorical))
         out: Tensor = self.net(*given)
         return out
@@ -136,49 +116,37 @@ def _resnet(numbers: int, cardinalities: Sequence[int], outputs: int, **options:
 
 
 def _ft_transformer(numbers: int, cardinalities: Sequence[int], outputs: int, **options: Any) -> nn.Module:
-    chosen = FTTransformer.get_default_kwargs() | {"_is_default": False} | options
-    return Published(
-        FTTransformer(n_cont_features=numbers, cat_cardinalities=list(cardinalities), d_out=outputs, **chosen)
-    )
+    sizes = {"n_cont_features": numbers, "cat_cardinalities": list(cardinalities), "d_out": outputs}
+    defaults = FTTransformer.get_default_kwargs() | {"_is_default": False}
+    return Published(FTTransformer(**sizes, **defaults | options))
 
 
 def _tabm(numbers: int, cardinalities: Sequence[int], outputs: int, **options: Any) -> nn.Module:
-    return Published(
-        TabM.make(n_num_features=numbers, cat_cardinalities=list(cardinalities), d_out=outputs, **options)
-    )
+    sizes = {"n_num_features": numbers, "cat_cardinalities": list(cardinalities), "d_out": outputs}
+    return Published(TabM.make(**sizes, **options))
 
 
 NETS: dict[str, Callable[..., nn.Module]] = {
-    "resnet": _resnet,
-    "mlp": TableMLP,
-    "ft_transformer": _ft_transformer,
-    "tab_transformer": TabTransformer,
-    "tabm": _tabm,
-}
+    "resnet": _resnet, "mlp": TableMLP, "ft_transformer": _ft_transformer,
+    "tab_transformer": TabTransformer, "tabm": _tabm,
+}  # fmt: skip
 
 
 def make_table_net(
-    kind: str,
-    num_numerical_features: int,
-    categorical_cardinalities: Sequence[int],
-    num_outputs: int,
-    **options: Any,
+    kind: str, numbers: int, cardinalities: Sequence[int], num_outputs: int, **options: Any
 ) -> nn.Module:
     """A net for rows of a table.
 
     Args:
         kind: a key of ``NETS``.
-        num_numerical_features: numbers in a row; may be 0.
-        categorical_cardinalities: how many indices each categorical column has; may be empty.
+        numbers: numerical features in a row; may be 0.
+        cardinalities: how many indices each categorical column has; may be empty.
         num_outputs: classes, or 1 for regression.
         options: of that kind of net; the others keep their defaults.
 
     Returns:
         A module to be called with float (N, numbers) and int64 (N, columns). It gives (N, outputs); TabM,
         which is k nets in one, gives (N, k, outputs).
-
-    Raises:
-        ValueError: for an unknown kind, or if there is no input at all.
 
     Example:
         >>> net = make_table_net("tabm", 3, [4], 2, k=8)
@@ -187,6 +155,4 @@ def make_table_net(
     """
     if kind not in NETS:
         raise ValueError(f"the net is one of {', '.join(NETS)}, not {kind!r}")
-    if num_numerical_features + len(categorical_cardinalities) == 0:
-        raise ValueError("a row needs at least one numerical or categorical feature")
-    return NETS[kind](num_numerical_features, categorical_cardinalities, num_outputs, **options)
+    return NETS[kind](numbers, cardinalities, num_outputs, **options)

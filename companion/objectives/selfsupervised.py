@@ -104,7 +104,7 @@ class MaskedFeatures:
     """Guess the hidden features of a row from the others.
 
     The loss is the mean over all hidden features of the surprise at their true values (see
-    :meth:`companion.models.masked_resnet.Reconstruction.surprise`), each divided by what knowing nothing
+    :meth:`companion.models.masked_resnet.Reconstruction.nll`), each divided by what knowing nothing
     costs: the logarithm of the cardinality for a category, and the expected surprise of the standard normal
     distribution for a number. So columns of either kind and any cardinality cost about 1 before training,
     and 0 once the others tell them. What no other column tells ends at 1 for a standardised number, and for
@@ -141,7 +141,7 @@ class MaskedFeatures:
         numerical, categorical = batch[:2]
         groups = group_numbers(self.groups, net.num_features)
         mask = draw_mask(len(numerical), groups, self.mask_rate, _generator(generator)).to(numerical.device)
-        surprises = net(numerical, categorical, mask).surprise(numerical, categorical)  # (N, features)
+        surprises = net(numerical, categorical, mask).nll(numerical, categorical)  # (N, features)
         shares = torch.where(mask, surprises / net.ignorance, 0)
         scalars = {"loss": shares.sum() / mask.sum()}
         split = net.num_numerical_features
@@ -350,7 +350,7 @@ def surprise(
 
     Returns:
         float32 (N, numbers + columns) on the CPU, in nats, at least 0, as
-        :meth:`companion.models.masked_resnet.Reconstruction.surprise` defines it.
+        :meth:`companion.models.masked_resnet.Reconstruction.nll` defines it.
 
     Raises:
         TypeError: if the model is not a ``SelfSupervisedResNet``.
@@ -372,7 +372,7 @@ def surprise(
                 with compute.autocast():
                     mask = hidden.to(compute.device).expand(len(numbers), -1)
                     guess = net(numbers, categories, mask, columns)
-                found = guess.surprise(numbers, categories[:, columns]).cpu()  # all numbers, these columns
+                found = guess.nll(numbers, categories[:, columns]).cpu()  # all numbers, these columns
                 asked = torch.cat([hidden[: net.num_numerical_features], hidden.new_ones(len(columns))])
                 surprises[rows, hidden] = found[:, asked]
     finally:
