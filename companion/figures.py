@@ -15,31 +15,29 @@ from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 # Okabe and Ito's palette, told apart with any colour vision
 BLUE, VERMILLION, GREEN, PURPLE, GRAY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
 COLORS = {"plain": VERMILLION, "resnet": BLUE, "preact": GREEN}
 LINES = {20: (0, (4, 1.5)), 32: (0, (1, 1)), 44: (0, (5, 1, 1, 1)), 56: "solid", 110: (0, (8, 2))}
+STYLE: dict[str, Any] = {
+    "figure.figsize": (5.6, 3.6),
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, GRAY]),
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
 
 
 def use_style() -> None:
     """Set the book's style for the figures that follow, at twice the resolution in a notebook."""
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (5.6, 3.6),
-            "figure.constrained_layout.use": True,
-            "font.size": 11,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, GRAY]),
-            "grid.color": "#dddddd",
-            "grid.linewidth": 0.7,
-            "legend.frameon": False,
-            "lines.linewidth": 1.8,
-        }
-    )
+    mpl.rcParams.update(STYLE)  # type: ignore[arg-type]
     if "inline" in mpl.get_backend():
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -47,10 +45,7 @@ def use_style() -> None:
 
 
 def net_style(net: str) -> dict[str, Any]:
-    """Colour by kind and line by depth of a net called ``"plain-20"`` or ``"resnet-56"``.
-
-    Depths that the book does not use are drawn solid.
-    """
+    """Colour by kind and line by depth of a net called ``"plain-20"``; unknown depths are solid."""
     kind, _, depth = net.partition("-")
     return {"color": COLORS[kind], "linestyle": LINES.get(int(depth), "solid")}
 
@@ -79,17 +74,7 @@ def plot_series(
 def show_images(
     pictures: Sequence[np.ndarray], titles: Sequence[str] = (), columns: int = 4, size: float = 1.4
 ) -> Figure:
-    """Pictures in rows, with short titles.
-
-    Args:
-        pictures: each (H, W, 3) uint8 in colour, or (H, W) drawn in grey from its own minimum to its maximum.
-        titles: one for each picture, or none.
-        columns: pictures in a row.
-        size: width of a picture in inches.
-
-    Returns:
-        The figure, not shown yet.
-    """
+    """Pictures (H, W, 3) or (H, W) in rows of inches ``size`` a picture, with a short title each, or none."""
     rows = -(-len(pictures) // columns)
     height = size * (1.22 if titles else 1.05)
     fig, axes = plt.subplots(rows, columns, figsize=(size * columns, height * rows), squeeze=False)
@@ -103,22 +88,12 @@ def show_images(
 
 
 def strip(pictures: np.ndarray, gap: int = 2) -> np.ndarray:
-    """Pictures of one size side by side, with white between them.
-
-    Args:
-        pictures: uint8 (N, C, H, W), C is 1 or 3, at least one.
-        gap: pixels between two.
-
-    Returns:
-        uint8 (H, W', 3), for ``imshow``.
+    """Pictures (N, C, H, W) uint8 side by side, ``gap`` white pixels between two: (H, W', 3), C is 1 or 3.
 
     Example:
         >>> strip(np.zeros((3, 1, 4, 5), dtype=np.uint8)).shape
         (4, 19, 3)
     """
-    pictures = np.asarray(pictures)
-    if pictures.ndim != 4 or len(pictures) == 0 or pictures.shape[1] not in (1, 3):
-        raise ValueError(f"need at least one picture (N, 1 or 3, H, W), not {pictures.shape}")
     padded = np.pad(pictures, ((0, 0), (0, 0), (0, 0), (0, gap)), constant_values=255)  # (N, C, H, W + gap)
     count, channels, height, width = padded.shape
     row = padded.transpose(2, 0, 3, 1).reshape(height, count * width, channels)
@@ -126,43 +101,13 @@ def strip(pictures: np.ndarray, gap: int = 2) -> np.ndarray:
 
 
 def show_strips(strips: Mapping[str, np.ndarray], height: float = 0.62) -> Figure:
-    """Rows of pictures, each under its title.
-
-    Args:
-        strips: by title, see :func:`strip`.
-        height: of a row in inches.
-
-    Returns:
-        The figure, not shown yet.
-    """
+    """Rows of pictures, each under its title, ``height`` inches high."""
     fig, axes = plt.subplots(len(strips), 1, figsize=(5.6, len(strips) * (height + 0.22)), squeeze=False)
     for ax, (title, row) in zip(axes.flat, strips.items(), strict=True):
         ax.imshow(row, interpolation="nearest")
         ax.set_title(title, fontsize=9, loc="left", pad=2)
         ax.axis("off")
     return fig
-
-
-def draw_windows(ax: Axes, size: int, kernel: int, stride: int, padding: int) -> int:
-    """Draw a square input, its padding, and where the kernel's window stands first and next.
-
-    Returns:
-        The number of positions in each direction, ``(size + 2 padding - kernel) // stride + 1``.
-    """
-    for y in range(-padding, size + padding):
-        for x in range(-padding, size + padding):
-            inside = 0 <= x < size and 0 <= y < size
-            face = "#cfe3f1" if inside else "#f4f4f4"
-            ax.add_patch(Rectangle((x, y), 1, 1, facecolor=face, edgecolor="#999999", linewidth=0.6))
-    for step, color in enumerate((VERMILLION, GREEN)):  # where the window stands first, and next
-        corner = (-padding + step * stride + 0.06 * step, -padding + 0.06 * step)
-        window = Rectangle(corner, kernel, kernel, fill=False, edgecolor=color, linewidth=2.2)
-        window.set_linestyle("dashed" if step else "solid")
-        ax.add_patch(window)
-    ax.set(xlim=(-padding - 0.3, size + padding + 0.3), ylim=(size + padding + 0.3, -padding - 0.3))
-    ax.set_aspect("equal")
-    ax.axis("off")
-    return (size + 2 * padding - kernel) // stride + 1
 
 
 def mark_synthetic(ax: Axes, synthetic: bool) -> None:
@@ -174,17 +119,7 @@ def mark_synthetic(ax: Axes, synthetic: bool) -> None:
 def plot_nets(
     curves: Mapping[str, np.ndarray], num_steps: int, *, ylabel: str, synthetic: bool = False
 ) -> Figure:
-    """One curve a net over the training steps.
-
-    Args:
-        curves: for each net an array (seeds, points) whose points divide the training evenly.
-        num_steps: optimizer steps from the first to the last point.
-        ylabel: what the curves show.
-        synthetic: whether the data were generated; then the figure says so.
-
-    Returns:
-        The figure, not shown yet.
-    """
+    """One curve a net over the training steps, of (seeds, points) that divide the training evenly."""
     fig, ax = plt.subplots()
     for net, values in curves.items():
         points = values.shape[1]

@@ -47,12 +47,7 @@ def glue(name: str, value: object) -> None:
 
 
 def mean_and_spread(values: np.ndarray, digits: int = 2, scale: float = 1.0) -> str:
-    """``"mean ± sample standard deviation"``, or the one value where there is only one seed.
-
-    Args:
-        values: (seeds,).
-        digits: behind the decimal point.
-        scale: 100 turns shares into per cent.
+    """``"mean ± sample standard deviation"`` of (seeds,), or the one value; ``scale=100`` gives per cent.
 
     Example:
         >>> mean_and_spread(np.array([0.1, 0.2, 0.3]), digits=1, scale=100)
@@ -99,18 +94,14 @@ def provenance(run: RecordedRun) -> Markdown:
 def table(header: list[str], rows: list[list[str]]) -> Markdown:
     """A table of text, the first column to the left and the others to the right.
 
-    Raises:
-        ValueError: if a row has not as many cells as the header.
-
     Example:
         >>> print(table(["net", "error"], [["plain-20", "9.5"]]).data)
         | net | error |
         |:--|--:|
         | plain-20 | 9.5 |
     """
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError(f"every row needs {len(header)} cells")
-    lines = [header, [":--"] + ["--:"] * (len(header) - 1), *rows]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    text = text.replace("| :--", "|:--").replace(" | --:", "|--:").replace("--: |", "--:|")
+    assert all(len(row) == len(header) for row in rows), f"every row needs {len(header)} cells"
+    rule = "|:--" + "|--:" * (len(header) - 1) + "|"
+    text = "\n".join("| " + " | ".join(line) + " |" for line in [header, *rows])
+    text = text.replace("\n", f"\n{rule}\n", 1) if rows else f"{text}\n{rule}"
     return Markdown(text)  # type: ignore[no-untyped-call]

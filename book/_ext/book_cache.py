@@ -17,12 +17,12 @@ from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.util import logging
 
 KEEP = 3
 """How many caches are kept: the current one and the last ones before it."""
 
-logger = logging.getLogger(__name__)
+READ = (".py", ".json", ".md", ".toml")
+"""Files of the package that decide what chapters show: code, recorded runs, cards, tables of facts."""
 
 
 def fingerprint(root: Path, data: str, scale: str, device: str = "cpu") -> str:
@@ -38,7 +38,7 @@ def fingerprint(root: Path, data: str, scale: str, device: str = "cpu") -> str:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256(f"{data}\0{scale}\0{device}\0".encode())
-    files = [*(root / "companion").rglob("*.py"), *(root / "companion").rglob("*.json")]
+    files = [path for path in (root / "companion").rglob("*") if path.suffix in READ]
     for path in [*sorted(files), root / "requirements.txt"]:
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)

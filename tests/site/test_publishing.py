@@ -10,6 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
+from book_cache import READ
 from book_launch import setup_source
 from book_site import address
 from bs4 import BeautifulSoup
@@ -199,7 +200,7 @@ def test_the_workflow_keeps_outputs_under_what_they_depend_on(workflow: dict[str
     assert step["with"]["path"] == "_build/.jupyter_cache"
     patterns = re.findall(r"'([^']+)'", step["with"]["key"])
     hashed = {path for pattern in patterns for path in ROOT.glob(pattern)}
-    package = {path for kind in ("py", "json") for path in (ROOT / "companion").rglob(f"*.{kind}")}
+    package = {path for path in (ROOT / "companion").rglob("*") if path.suffix in READ}
     assert hashed == package | {ROOT / "requirements.txt"} | set((ROOT / "book").rglob("*.md"))
 
 
