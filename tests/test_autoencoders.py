@@ -1,4 +1,4 @@
-"""The autoencoders for images: parameter counts, shapes, gradients, and what they refuse."""
+"""The autoencoders: parameter counts, shapes, gradients, and what they refuse."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from companion.models.autoencoders import (
-    ConvAutoencoder,
-    PreActResidualDecoder,
-    PreActResidualEncoder,
-    ResidualAutoencoder,
-    count_parameters,
-)
+from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder, WaveBlock
+from companion.models.resnet import count_parameters
 
 
 def test_the_residual_autoencoder_has_the_parameters_of_its_source():
@@ -25,7 +20,7 @@ def test_the_residual_autoencoder_has_the_parameters_of_its_source():
     assert net.get_latent_size() == (16, 16, 16)
     assert net.get_compression_ratio() == 16.0
     biased = [name for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
-    assert biased == ["decoder.out"]
+    assert biased == ["decoder.4"]
 
 
 def test_the_convolutional_autoencoder_has_the_layers_of_its_source():
@@ -50,7 +45,7 @@ def test_small_ones_give_back_the_shape(channels, high, wide, widths):
     images = torch.rand(2, channels, *size)
     for net in (
         ConvAutoencoder(channels, size, latent=3, widths=widths),
-        ResidualAutoencoder(channels, size, widths=widths, latent_channels=2, blocks=1),
+        ResidualAutoencoder(channels, size, widths=widths, latent_channels=2),
     ):
         x_hat, z = net.eval()(images)
         assert x_hat.shape == images.shape
@@ -64,7 +59,7 @@ def test_the_ranges_are_those_of_tanh_and_of_the_sigmoid():
     images = 5 * torch.randn(4, 1, 16, 16)
     for net, low in (
         (ConvAutoencoder(1, (16, 16), 4, (4, 8)), -1),
-        (ResidualAutoencoder(1, (16, 16), (4, 8), 2, 1), 0),
+        (ResidualAutoencoder(1, (16, 16), (4, 8), 2), 0),
     ):
         x_hat = net(images)[0]
         assert x_hat.min() >= low
@@ -78,28 +73,50 @@ def test_every_parameter_gets_a_gradient():
 
 
 def test_the_convolution_and_the_upsampling_commute():
-    decoder = PreActResidualDecoder(1, (4,), 3, 1).eval()
-    stage, code = decoder.stages[0], torch.randn(2, 3, 5, 6)
+    stage, code = ResidualAutoencoder(1, (8, 8), (4,), 3).eval().decoder[0], torch.randn(2, 3, 5, 6)
     other = stage.conv(nn.functional.interpolate(code, scale_factor=2, mode="bilinear"))
     torch.testing.assert_close(stage(code), stage.blocks(stage.norm(other)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 40), st.integers(1, 9))
+def test_a_window_of_any_length_comes_back(channels, depth, more, bottleneck):
+    length = 2**depth + more
+    torch.manual_seed(length)
+    net = WaveAutoencoder(channels, length, depth, bottleneck, 3)
+    reconstruction, latent = net(torch.randn(3, channels, length))
+    assert reconstruction.shape == (3, channels, length)
+    assert latent.shape == (3, *net.get_latent_size())
+    reconstruction.square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+    net.eval()
+    whole = net(windows := torch.randn(4, channels, length))[0]
+    alone = torch.cat([net(window[None])[0] for window in windows])
+    torch.testing.assert_close(whole, alone, rtol=1e-3, atol=1e-3)
+
+
+def test_a_block_over_time_is_preactivated_and_adds():
+    block = WaveBlock(3, 3).eval()
+    x = torch.randn(2, 3, 9)
+    inner = block.conv2(torch.relu(block.bn2(block.conv1(torch.relu(block.bn1(x))))))
+    assert torch.equal(block(x), inner + x)
+    down = WaveBlock(3, 5, stride=2).eval()
+    nn.init.zeros_(down.conv2.weight)
+    assert torch.equal(down(x), down.shortcut(x))
+    assert down(x).shape == (2, 5, 5)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: ConvAutoencoder(size=(60, 64)), "sides that 8 divides"),
-        (lambda: ConvAutoencoder(latent=0), "positive"),
-        (lambda: ConvAutoencoder(widths=()), "a convolution"),
         (lambda: ResidualAutoencoder(size=(8, 256)), "sides that 16 divides"),
-        (lambda: ResidualAutoencoder(blocks=0), "positive"),
-        (lambda: PreActResidualEncoder(widths=()), "one stage"),
-        (lambda: PreActResidualDecoder(widths=(0,)), "positive"),
-        (lambda: ConvAutoencoder()(torch.zeros(2, 3, 64, 64)), r"\(N, 1, 64, 64\)"),
-        (lambda: ConvAutoencoder()(torch.zeros(1, 64, 64)), r"\(N, 1, 64, 64\)"),
-        (lambda: ResidualAutoencoder(widths=(2, 4))(torch.zeros(1, 1, 6, 8)), "sides that 4 divides"),
-        (lambda: PreActResidualDecoder(widths=(2,))(torch.zeros(1, 3, 4, 4)), r"\(N, 16, H, W\)"),
+        (lambda: WaveAutoencoder(1, 15), "take windows of at least 16 samples, or depth=3"),
+        (lambda: ConvAutoencoder()(torch.zeros(2, 3, 64, 64)), "channels"),
+        (lambda: ResidualAutoencoder(1, (8, 8), (2, 4))(torch.zeros(1, 1, 6, 8)), r"\(1, 8, 8\), not"),
+        (lambda: WaveAutoencoder(1, 32)(torch.zeros(2, 1, 31)), r"\(1, 32\), not"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, RuntimeError, AssertionError), match=message):
         make()

@@ -179,7 +179,7 @@ def images_uint8(count: int = 24, channels: int = 3, seed: int = 0) -> torch.Ten
     ("net", "low"),
     [
         (lambda: ConvAutoencoder(3, (16, 24), 8, (4, 8)), -1.0),
-        (lambda: ResidualAutoencoder(3, (16, 24), (4, 8), 2, 1), 0.0),
+        (lambda: ResidualAutoencoder(3, (16, 24), (4, 8), 2), 0.0),
     ],
 )
 def test_both_autoencoders_learn_to_reconstruct(net, low):

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from companion.models.autoencoders import WaveAutoencoder, WaveBlock
 from companion.objectives.reconstruction import WaveformReconstruction, random_shift, reconstruction_error
 from companion.training import FitConfig, make_optimizer
 
@@ -19,63 +18,6 @@ def waves(count, length=32, channels=None, seed=0):
     shape = (count, length) if channels is None else (count, channels, length)
     phase = rng.uniform(0, 0.5, (*shape[:-1], 1))
     return (np.sin(np.linspace(0, 6, length) + phase) + 0.05 * rng.normal(size=shape)).astype(np.float32)
-
-
-# ---------------------------------------------------------------- the net
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.integers(1, 3),
-    st.integers(1, 4),
-    st.integers(0, 40),
-    st.integers(1, 9),
-    st.sampled_from([1, 3, 5]),
-    st.sampled_from(["batch", "group"]),
-)
-def test_any_length_comes_back(channels, depth, more, bottleneck, kernel, norm):
-    length = 2**depth + more
-    torch.manual_seed(length)
-    net = WaveAutoencoder(channels, length, depth, bottleneck, 3, kernel, dropout=0.1, norm=norm)
-    reconstruction, latent = net(torch.randn(3, channels, length))
-    assert reconstruction.shape == (3, channels, length)
-    assert latent.shape == (3, bottleneck)
-    reconstruction.square().sum().backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
-    net.eval()
-    whole = net(windows := torch.randn(4, channels, length))[0]
-    alone = torch.cat([net(window[None])[0] for window in windows])
-    torch.testing.assert_close(whole, alone, rtol=1e-3, atol=1e-3)
-
-
-def test_a_block_is_preactivated_and_adds():
-    block = WaveBlock(3, 3).eval()
-    x = torch.randn(2, 3, 9)
-    inner = block.conv2(torch.relu(block.norm2(block.conv1(torch.relu(block.norm1(x))))))
-    assert torch.equal(block(x), inner + x)
-    nn.init.zeros_(block.conv2.weight)
-    assert torch.equal(block(x), x)
-    down = WaveBlock(3, 5, stride=2).eval()
-    nn.init.zeros_(down.conv2.weight)
-    assert torch.equal(down(x), down.shortcut(x))
-    assert down(x).shape == (2, 5, 5)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"length": 15}, r"halved 4 times; take windows of at least 16 samples, or depth=3"),
-        ({"bottleneck": 0}, "at least 1"),
-        ({"kernel_size": 4}, "odd"),
-        ({"dropout": 1.0}, "dropout"),
-        ({"norm": "layer"}, "norm"),
-    ],
-)
-def test_impossible_nets_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        WaveAutoencoder(**{"channels": 1, "length": 32} | arguments)
-    with pytest.raises(ValueError, match=r"\(N, 1, 32\)"):
-        WaveAutoencoder(1, 32)(torch.zeros(2, 2, 32))
 
 
 # ---------------------------------------------------------------- the objective
