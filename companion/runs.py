@@ -43,20 +43,15 @@ class DataInfo(BaseModel):
 
 
 class SeedResult(BaseModel):
-    """What one seed gave.
-
-    Attributes:
-        seed: the seed.
-        metrics: numbers by ``"<what>.<metric>"``; errors are shares between 0 and 1.
-        curves: series by ``"<what>.<metric>"``.
-        seconds: training time by ``"<what>"``, evaluations included, everything else left out.
-    """
+    """What one seed gave."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int
+    seed: int  #: the seed
+    #: numbers by ``"<what>.<metric>"``; errors are shares between 0 and 1
     metrics: dict[str, float] = Field(default_factory=dict)
-    curves: dict[str, list[float]] = Field(default_factory=dict)
+    curves: dict[str, list[float]] = Field(default_factory=dict)  #: series by ``"<what>.<metric>"``
+    #: training time by ``"<what>"``, evaluations included, everything else left out
     seconds: dict[str, float] = Field(default_factory=dict)
 
     def include(self, what: str, part: SeedResult) -> None:
@@ -67,46 +62,31 @@ class SeedResult(BaseModel):
 
 
 class RecordedRun(BaseModel):
-    """One execution of an experiment over one or more seeds, with its provenance.
-
-    Attributes:
-        version: of this schema.
-        experiment: the name it is registered under.
-        scale: ``"smoke"``, ``"live"`` or ``"full"``.
-        config: the experiment's config, as JSON values.
-        data: what it was fed with.
-        results: one entry a seed.
-        commit: of the repository, ``"-dirty"`` appended where ``companion`` had uncommitted changes;
-            ``None`` outside a repository.
-        package: version of ``companion``.
-        libraries: versions by name, Python's among them.
-        hardware: see :func:`companion.compute.describe_hardware`.
-        threads: of PyTorch on the CPU, which the last digits depend on; older runs do not tell.
-        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        precision: ``"float32"`` or ``"bfloat16"``.
-        wall_seconds: training time of all nets and seeds, evaluations while training included, over all
-            sessions of a resumed run. Other work on the machine makes it longer.
-        finished: date and time in UTC, ISO 8601.
-        weights: SHA-256 of each file of trained weights that lies beside the run, by the part's name.
-    """
+    """One execution of an experiment over one or more seeds, with its provenance."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
-    experiment: str
-    scale: str
-    config: dict[str, Any]
-    data: DataInfo
-    results: list[SeedResult]
+    version: Literal[1] = 1  #: of this schema
+    experiment: str  #: the name it is registered under
+    scale: str  #: ``"smoke"``, ``"live"`` or ``"full"``
+    config: dict[str, Any]  #: the experiment's config, as JSON values
+    data: DataInfo  #: what it was fed with
+    results: list[SeedResult]  #: one entry a seed
+    #: of the repository, ``"-dirty"`` appended where ``companion`` had uncommitted changes; ``None`` outside
+    #: a repository
     commit: str | None
-    package: str
-    libraries: dict[str, str]
-    hardware: str
+    package: str  #: version of ``companion``
+    libraries: dict[str, str]  #: versions by name, Python's among them
+    hardware: str  #: see :func:`companion.compute.describe_hardware`
+    #: of PyTorch on the CPU, which the last digits depend on; older runs do not tell
     threads: int | None = None
-    device: str
-    precision: str
+    device: str  #: ``"cpu"``, ``"cuda"`` or ``"mps"``
+    precision: str  #: ``"float32"`` or ``"bfloat16"``
+    #: training time of all nets and seeds, evaluations while training included, over all sessions of a
+    #: resumed run. Other work on the machine makes it longer
     wall_seconds: float
-    finished: str
+    finished: str  #: date and time in UTC, ISO 8601
+    #: SHA-256 of each file of trained weights that lies beside the run, by the part's name
     weights: dict[str, str] = {}
 
     @property

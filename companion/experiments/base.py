@@ -67,20 +67,14 @@ class FirstSteps(Exception):
 
 @dataclass(frozen=True)
 class Context:
-    """What surrounds a run and must not change its numbers.
+    """What surrounds a run and must not change its numbers."""
 
-    Attributes:
-        compute: device and precision.
-        checkpoints: a folder for checkpoints, or ``None`` to keep none.
-        progress: whether to show progress bars.
-        weights: a folder for trained weights that are worth keeping, or ``None`` to keep none.
-        stop_after: in a replay, the steps after which the first net ends the run by :class:`FirstSteps`.
-    """
-
-    compute: Compute
-    checkpoints: Path | None = None
-    progress: bool = True
+    compute: Compute  #: device and precision
+    checkpoints: Path | None = None  #: a folder for checkpoints, or ``None`` to keep none
+    progress: bool = True  #: whether to show progress bars
+    #: a folder for trained weights that are worth keeping, or ``None`` to keep none
     weights: Path | None = None
+    #: in a replay, the steps after which the first net ends the run by :class:`FirstSteps`
     stop_after: int | None = None
 
     def fit(
@@ -137,25 +131,17 @@ class Context:
 
 @dataclass(frozen=True)
 class Experiment(Generic[C]):
-    """A named experiment.
+    """A named experiment."""
 
-    Attributes:
-        name: what ``companion run`` calls it.
-        question: what it answers, in one sentence.
-        config_type: the class of its configs.
-        scales: configs by scale. ``"live-cuda"`` and ``"full-cuda"`` replace ``"live"`` and ``"full"``
-            on a GPU, where they exist.
-        run: trains and measures with one seed.
-        data: loads the data (again, from memory or cache) and tells what they are.
-        float32: whether it computes in float32 whatever the device can do; recorded runs then say so.
-    """
-
-    name: str
-    question: str
-    config_type: type[C]
+    name: str  #: what ``companion run`` calls it
+    question: str  #: what it answers, in one sentence
+    config_type: type[C]  #: the class of its configs
+    #: configs by scale. ``"live-cuda"`` and ``"full-cuda"`` replace ``"live"`` and ``"full"`` on a GPU,
+    #: where they exist
     scales: Mapping[str, C]
-    run: Callable[[C, int, Context], SeedResult]
-    data: Callable[[], DataInfo]
+    run: Callable[[C, int, Context], SeedResult]  #: trains and measures with one seed
+    data: Callable[[], DataInfo]  #: loads the data (again, from memory or cache) and tells what they are
+    #: whether it computes in float32 whatever the device can do; recorded runs then say so
     float32: bool = False
 
     def config(self, scale: str, device_type: str = "cpu") -> C:

@@ -31,31 +31,19 @@ Net = Literal["large", "small", "conv"]
 
 
 class CastingSizeConfig(Config):
-    """What is trained, and how long.
+    """What is trained, and how long."""
 
-    Attributes:
-        large: channels of the large residual net's stages.
-        small: of the small one's.
-        conv: of the published autoencoder without shortcuts.
-        latent_channels: channels of either residual net's code.
-        num_steps: of the large net; the others get its multiply-adds, or its seconds.
-        batch_size: of all.
-        lr: learning rate of each net after warming up; it falls to 0 as a cosine.
-        validation_images: normal images on which reconstruction is measured.
-        share: of the images that are used.
-        points: how many points a training curve is averaged down to.
-    """
-
-    large: tuple[int, ...] = (64, 128, 256, 512)
-    small: tuple[int, ...] = (16, 32, 64, 128)
-    conv: tuple[int, ...] = (32, 64, 128)
-    latent_channels: int = 16
-    num_steps: int = 120
-    batch_size: int = 16
+    large: tuple[int, ...] = (64, 128, 256, 512)  #: channels of the large residual net's stages
+    small: tuple[int, ...] = (16, 32, 64, 128)  #: of the small one's
+    conv: tuple[int, ...] = (32, 64, 128)  #: of the published autoencoder without shortcuts
+    latent_channels: int = 16  #: channels of either residual net's code
+    num_steps: int = 120  #: of the large net; the others get its multiply-adds, or its seconds
+    batch_size: int = 16  #: of all
+    #: learning rate of each net after warming up; it falls to 0 as a cosine
     lr: dict[Net, float] = Field(default={"large": 5e-4, "small": 2e-3, "conv": 1e-3})
-    validation_images: int = 500
-    share: float = 1.0
-    points: int = 40
+    validation_images: int = 500  #: normal images on which reconstruction is measured
+    share: float = 1.0  #: of the images that are used
+    points: int = 40  #: how many points a training curve is averaged down to
 
 
 def build(config: CastingSizeConfig, net: Net, seed: int) -> ResidualAutoencoder | ConvAutoencoder:

@@ -38,61 +38,37 @@ _DISTURBED_SEED = 7
 
 
 class CastingConfig(Config):
-    """What is fitted and how it is judged.
+    """What is fitted and how it is judged."""
 
-    Attributes:
-        epochs: of the published recipe, at most.
-        patience: epochs without a lower validation loss after which it stops.
-        moved_epochs: of the autoencoders with a moving camera, whose learning rate falls to 0 as a cosine.
-        moved_lr: their learning rate at the start.
-        latent: numbers in the code of the convolutional one of these.
-        residual_widths: channels of the residual one's stages.
-        residual_latent: channels of its code.
-        components: of the PCA.
-        memory_images: normal images whose patches are kept.
-        memory_patches: how many of their patches.
-        width: channels of the small residual net that tells normal images from faults.
-        fit: how that one learns.
-        tnr: the share of validation normals that ``tnr_target`` leaves alone.
-        fpr: the share of disturbed validation normals that ``fixed_fpr`` flags.
-        share: of the images that are used.
-        repeats: samples of the bootstrap.
-        points: how many points a training curve is averaged down to.
-    """
-
-    epochs: int = 80
-    patience: int = 12
+    epochs: int = 80  #: of the published recipe, at most
+    patience: int = 12  #: epochs without a lower validation loss after which it stops
+    #: of the autoencoders with a moving camera, whose learning rate falls to 0 as a cosine
     moved_epochs: int = 12
-    moved_lr: float = 2e-3
-    latent: int = 32
-    residual_widths: tuple[int, ...] = (8, 16, 32)
-    residual_latent: int = 2
-    components: int = 16
-    memory_images: int = 600
-    memory_patches: int = 10_000
-    width: int = 8
+    moved_lr: float = 2e-3  #: their learning rate at the start
+    latent: int = 32  #: numbers in the code of the convolutional one of these
+    residual_widths: tuple[int, ...] = (8, 16, 32)  #: channels of the residual one's stages
+    residual_latent: int = 2  #: channels of its code
+    components: int = 16  #: of the PCA
+    memory_images: int = 600  #: normal images whose patches are kept
+    memory_patches: int = 10_000  #: how many of their patches
+    width: int = 8  #: channels of the small residual net that tells normal images from faults
     fit: FitConfig = FitConfig(
         num_steps=300, batch_size=96, lr=5e-3, optimizer="adamw", weight_decay=0.01, schedule="cosine",
         warmup_steps=37,
-    )  # fmt: skip
-    tnr: float = 0.95
-    fpr: float = 0.01
-    share: float = 1.0
-    repeats: int = 1000
-    points: int = 80
+    )  # fmt: skip  #: how that one learns
+    tnr: float = 0.95  #: the share of validation normals that ``tnr_target`` leaves alone
+    fpr: float = 0.01  #: the share of disturbed validation normals that ``fixed_fpr`` flags
+    share: float = 1.0  #: of the images that are used
+    repeats: int = 1000  #: samples of the bootstrap
+    points: int = 80  #: how many points a training curve is averaged down to
 
 
 @dataclass(frozen=True)
 class Views:
-    """The same images in the two ways.
+    """The same images in the two ways."""
 
-    Attributes:
-        gray: uint8 (N, 1, 64, 64).
-        color: uint8 (N, 3, 32, 48).
-    """
-
-    gray: Tensor
-    color: Tensor
+    gray: Tensor  #: uint8 (N, 1, 64, 64)
+    color: Tensor  #: uint8 (N, 3, 32, 48)
 
     def __len__(self) -> int:
         return len(self.gray)
@@ -108,30 +84,18 @@ class Casting:
     """The casting images as the experiments use them.
 
     Of copies one is kept, but in ``whole``, which is for comparison with what others measured.
-
-    Attributes:
-        images: all parts as :func:`companion.data.casting.load_casting` gives them, in colour.
-        train: normal images to learn from.
-        validation: normal images for early stopping and thresholds.
-        disturbed: the same behind haze and obstacles, by a camera that moved.
-        known: half of the known spills, for training.
-        held: the other half, for thresholds.
-        development: a fifth of the test images, for choices between recipes.
-        test: the others.
-        whole: both, with copies.
-        labels: by part, int64 (N,), 0 for normal and 1 for anomalous.
     """
 
-    images: FaultImages
-    train: Views
-    validation: Views
-    disturbed: Views
-    known: Views
-    held: Views
-    development: Views
-    test: Views
-    whole: Views
-    labels: dict[str, np.ndarray]
+    images: FaultImages  #: all parts as :func:`companion.data.casting.load_casting` gives them, in colour
+    train: Views  #: normal images to learn from
+    validation: Views  #: normal images for early stopping and thresholds
+    disturbed: Views  #: the same behind haze and obstacles, by a camera that moved
+    known: Views  #: half of the known spills, for training
+    held: Views  #: the other half, for thresholds
+    development: Views  #: a fifth of the test images, for choices between recipes
+    test: Views  #: the others
+    whole: Views  #: both, with copies
+    labels: dict[str, np.ndarray]  #: by part, int64 (N,), 0 for normal and 1 for anomalous
 
 
 @cache
@@ -184,15 +148,10 @@ def _disturbed(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A detector that can score.
+    """A detector that can score."""
 
-    Attributes:
-        score: float64 (N,) of N images, the higher the more unusual.
-        history: what was measured while training; empty if nothing was trained.
-    """
-
-    score: Callable[[Views], np.ndarray]
-    history: History
+    score: Callable[[Views], np.ndarray]  #: float64 (N,) of N images, the higher the more unusual
+    history: History  #: what was measured while training; empty if nothing was trained
 
 
 def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Fitted:

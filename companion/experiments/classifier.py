@@ -23,29 +23,17 @@ TRAIN_SIZE = 45_000
 
 
 class ClassifierConfig(Config):
-    """What is trained and how.
+    """What is trained and how."""
 
-    Attributes:
-        net: see :func:`build`.
-        train_size: how many training images are used; ``None`` for all.
-        eval_size: how many images of each split are evaluated; ``None`` for all.
-        max_shift: see :class:`companion.objectives.classification.ImageClassification`.
-        flip: likewise.
-        cutout: likewise.
-        label_smoothing: likewise.
-        fit: the recipe.
-        points: how many points a training curve is averaged down to.
-    """
-
-    net: str
-    train_size: int | None = None
-    eval_size: int | None = None
-    max_shift: int = 4
-    flip: bool = True
-    cutout: int = 0
-    label_smoothing: float = 0.1
-    fit: FitConfig
-    points: int = 100
+    net: str  #: see :func:`build`
+    train_size: int | None = None  #: how many training images are used; ``None`` for all
+    eval_size: int | None = None  #: how many images of each split are evaluated; ``None`` for all
+    max_shift: int = 4  #: see :class:`companion.objectives.classification.ImageClassification`
+    flip: bool = True  #: likewise
+    cutout: int = 0  #: likewise
+    label_smoothing: float = 0.1  #: likewise
+    fit: FitConfig  #: the recipe
+    points: int = 100  #: how many points a training curve is averaged down to
 
 
 def recipe(num_epochs: int, batch_size: int, lr: float, warmup_epochs: int, eval_epochs: int) -> FitConfig:
@@ -178,17 +166,11 @@ def run(config: ClassifierConfig, seed: int, context: Context) -> SeedResult:
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A trained net with what it needs to answer.
+    """A trained net with what it needs to answer."""
 
-    Attributes:
-        model: the net, in evaluation mode.
-        objective: normalises images as in training.
-        class_names: of the net's outputs, in their order.
-    """
-
-    model: nn.Module
-    objective: ImageClassification
-    class_names: tuple[str, ...]
+    model: nn.Module  #: the net, in evaluation mode
+    objective: ImageClassification  #: normalises images as in training
+    class_names: tuple[str, ...]  #: of the net's outputs, in their order
 
 
 def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> TrainedClassifier:

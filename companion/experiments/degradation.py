@@ -26,27 +26,17 @@ from companion.training import FitConfig, evaluate
 
 
 class DegradationConfig(Config):
-    """What is trained and how.
+    """What is trained and how."""
 
-    Attributes:
-        nets: see :func:`build`.
-        image_size: pixels a side; below 32, images are averaged down to it.
-        train_size: how many training images are used; ``None`` for all.
-        eval_size: how many images of each split are evaluated; ``None`` for all.
-        augment: random shifts of up to an eighth of the side, and mirroring.
-        fit: the recipe, the same for all nets.
-        points: how many points a training curve is averaged down to.
-        peek: whether the test error is also measured at every evaluation. It never decides
-            anything; it shows what choosing the best epoch on the test set would have pretended.
-    """
-
-    nets: tuple[str, ...]
-    image_size: Literal[8, 16, 32] = 32
-    train_size: int | None = None
-    eval_size: int | None = None
-    augment: bool = True
-    fit: FitConfig
-    points: int = 100
+    nets: tuple[str, ...]  #: see :func:`build`
+    image_size: Literal[8, 16, 32] = 32  #: pixels a side; below 32, images are averaged down to it
+    train_size: int | None = None  #: how many training images are used; ``None`` for all
+    eval_size: int | None = None  #: how many images of each split are evaluated; ``None`` for all
+    augment: bool = True  #: random shifts of up to an eighth of the side, and mirroring
+    fit: FitConfig  #: the recipe, the same for all nets
+    points: int = 100  #: how many points a training curve is averaged down to
+    #: whether the test error is also measured at every evaluation. It never decides anything; it shows what
+    #: choosing the best epoch on the test set would have pretended
     peek: bool = False
 
 

@@ -25,47 +25,29 @@ session neighbours whatever happened in it."""
 
 
 class EventDataConfig(Config):
-    """Which events.
+    """Which events."""
 
-    Attributes:
-        source: generated events, or the real ones of a web service.
-        num_events: of generated ones.
-        days: likewise, over how long.
-        attack_share: likewise, of the events.
-    """
-
-    source: Literal["generated", "web"] = "generated"
-    num_events: int = 200_000
-    days: float = 28.0
-    attack_share: float = 0.03
+    source: Literal["generated", "web"] = "generated"  #: generated events, or the real ones of a web service
+    num_events: int = 200_000  #: of generated ones
+    days: float = 28.0  #: likewise, over how long
+    attack_share: float = 0.03  #: likewise, of the events
 
 
 @dataclass(frozen=True)
 class PreparedEvents:
-    """Events as a net takes them, in the order of their times.
+    """Events as a net takes them, in the order of their times."""
 
-    Attributes:
-        features: fitted on the training events.
-        numerical: float32 (N, numbers).
-        categorical: int64 (N, columns).
-        train: rows of the earliest 55 %, without any that belong to an attack or a fault.
-        calibration: those of the next 5 %, likewise; what is not learned but set after training is set here.
-        validation: rows of the next 20 %.
-        test: rows of the last 20 %.
-        labels: one row an event, see :class:`companion.data.events.Events`; faults have the shape
-            ``"fault"``.
-        entities: (N,), names; empty where there is none.
-    """
-
-    features: EventFeatures
-    numerical: Tensor
-    categorical: Tensor
-    train: np.ndarray
+    features: EventFeatures  #: fitted on the training events
+    numerical: Tensor  #: float32 (N, numbers)
+    categorical: Tensor  #: int64 (N, columns)
+    train: np.ndarray  #: rows of the earliest 55 %, without any that belong to an attack or a fault
+    #: those of the next 5 %, likewise; what is not learned but set after training is set here
     calibration: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
+    validation: np.ndarray  #: rows of the next 20 %
+    test: np.ndarray  #: rows of the last 20 %
+    #: one row an event, see :class:`companion.data.events.Events`; faults have the shape ``"fault"``
     labels: pd.DataFrame
-    entities: np.ndarray
+    entities: np.ndarray  #: (N,), names; empty where there is none
 
     def arrays(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Numbers and categories of some rows, as numpy has them."""

@@ -48,23 +48,14 @@ METRICS = ("roc_auc", "pr_auc", "recall_at_0.001", "recall_at_0.01")
 
 
 class EventDetectionConfig(Config):
-    """What is fitted and how it is judged.
+    """What is fitted and how it is judged."""
 
-    Attributes:
-        data: which events.
-        net: the nets and their recipe; the objective is set from outside.
-        objectives: the nets that are trained.
-        reference: normal training events that detectors for vectors learn from.
-        factor_reference: at most so many for the local outlier factor.
-        repeats: samples of the bootstrap.
-    """
-
-    data: EventDataConfig = EventDataConfig()
-    net: PretrainConfig = PretrainConfig()
-    objectives: tuple[ObjectiveName, ...] = self_supervised.OBJECTIVES
-    reference: int = 20_000
-    factor_reference: int = 10_000
-    repeats: int = 50
+    data: EventDataConfig = EventDataConfig()  #: which events
+    net: PretrainConfig = PretrainConfig()  #: the nets and their recipe; the objective is set from outside
+    objectives: tuple[ObjectiveName, ...] = self_supervised.OBJECTIVES  #: the nets that are trained
+    reference: int = 20_000  #: normal training events that detectors for vectors learn from
+    factor_reference: int = 10_000  #: at most so many for the local outlier factor
+    repeats: int = 50  #: samples of the bootstrap
 
 
 def vector_detectors(config: EventDetectionConfig, seed: int) -> dict[str, VectorDetector]:

@@ -33,52 +33,32 @@ Scorer = Callable[[str], np.ndarray]
 
 
 class EventSequencesConfig(Config):
-    """Which events, which models, and how they are judged.
+    """Which events, which models, and how they are judged."""
 
-    Attributes:
-        train_events: of four weeks without attacks, to learn from.
-        later_events: of the week after these, for validation, and of the next one, for the test.
-        attack_share: of those events; order attacks only.
-        orders: of the n-grams.
-        lstms: tasks and inputs of the nets, see ``SequenceAnomalyDetector``.
-        net: the net that embeds events for those that read vectors.
-        next_epochs: passes over the sessions for the task ``"next"``.
-        order_epochs: likewise for ``"order"``.
-        hidden: features of the LSTM's state.
-        min_events: shorter sessions are not judged; there is no order to see in them.
-        repeats: samples of the bootstrap.
-        points: how many points a training curve is averaged down to.
-    """
-
-    train_events: int = 200_000
-    later_events: int = 50_000
-    attack_share: float = 0.02
-    orders: tuple[int, ...] = (2, 3, 4)
+    train_events: int = 200_000  #: of four weeks without attacks, to learn from
+    later_events: int = 50_000  #: of the week after these, for validation, and of the next one, for the test
+    attack_share: float = 0.02  #: of those events; order attacks only
+    orders: tuple[int, ...] = (2, 3, 4)  #: of the n-grams
+    #: tasks and inputs of the nets, see ``SequenceAnomalyDetector``
     lstms: tuple[LstmName, ...] = ("next-tokens", "next-vectors", "order-tokens", "order-vectors")
+    #: the net that embeds events for those that read vectors
     net: PretrainConfig = PretrainConfig(d_model=64, num_blocks=2, num_steps=600)
-    next_epochs: int = 10
-    order_epochs: int = 8
-    hidden: int = 64
-    min_events: int = 5
-    repeats: int = 100
-    points: int = 40
+    next_epochs: int = 10  #: passes over the sessions for the task ``"next"``
+    order_epochs: int = 8  #: likewise for ``"order"``
+    hidden: int = 64  #: features of the LSTM's state
+    min_events: int = 5  #: shorter sessions are not judged; there is no order to see in them
+    repeats: int = 100  #: samples of the bootstrap
+    points: int = 40  #: how many points a training curve is averaged down to
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Tokens and sessions of each part.
+    """Tokens and sessions of each part."""
 
-    Attributes:
-        frames: the events of each part, in the order of their times.
-        labels: of the same rows.
-        tokens: int64 (N,) of each part; fitted on training events.
-        sessions: int64 (N,) of each part, told from the events' fields.
-    """
-
-    frames: dict[str, pd.DataFrame]
-    labels: dict[str, pd.DataFrame]
-    tokens: dict[str, np.ndarray]
-    sessions: dict[str, np.ndarray]
+    frames: dict[str, pd.DataFrame]  #: the events of each part, in the order of their times
+    labels: dict[str, pd.DataFrame]  #: of the same rows
+    tokens: dict[str, np.ndarray]  #: int64 (N,) of each part; fitted on training events
+    sessions: dict[str, np.ndarray]  #: int64 (N,) of each part, told from the events' fields
     num_tokens: int
 
 

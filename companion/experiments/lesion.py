@@ -24,17 +24,12 @@ Place = tuple[int, int]  # a block's stage and its index in the stage
 
 
 class LesionConfig(Config):
-    """What is trained and what is done to it.
+    """What is trained and what is done to it."""
 
-    Attributes:
-        base: the nets, the images and the recipe.
-        counts: how many blocks are dropped at once, or how many pairs of blocks change places.
-        repeats: how many random draws each count is averaged over.
-    """
-
-    base: DegradationConfig
+    base: DegradationConfig  #: the nets, the images and the recipe
+    #: how many blocks are dropped at once, or how many pairs of blocks change places
     counts: tuple[int, ...] = (1, 2, 4, 8, 12)
-    repeats: int = 5
+    repeats: int = 5  #: how many random draws each count is averaged over
 
 
 def unchanging(model: CifarResNet) -> list[Place]:

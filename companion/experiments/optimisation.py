@@ -27,18 +27,12 @@ VARIANTS = ("no norm, PyTorch's init", "no norm, He's init", "batch norm, He's i
 
 
 class GradientsConfig(Config):
-    """What is measured and how.
+    """What is measured and how."""
 
-    Attributes:
-        depth: of the nets.
-        batch_size: images in the batch that the gradients are taken on.
-        trained: whether the nets with batch norm are also trained, and measured again.
-        fit: the recipe of that training.
-    """
-
-    depth: int = 56
-    batch_size: int = 128
-    trained: bool = True
+    depth: int = 56  #: of the nets
+    batch_size: int = 128  #: images in the batch that the gradients are taken on
+    trained: bool = True  #: whether the nets with batch norm are also trained, and measured again
+    #: the recipe of that training
     fit: FitConfig = FitConfig(num_steps=40, batch_size=128, lr=0.03, warmup_steps=20)
 
 
@@ -158,21 +152,14 @@ KINDS = ("plain", "residual", "residual, zero start")
 
 
 class IdentityConfig(Config):
-    """What is trained and how.
+    """What is trained and how."""
 
-    Attributes:
-        num_blocks: the heights of the stacks, two 3x3 convolutions a block.
-        num_examples: how many random inputs there are.
-        fit: the recipe, the same for all stacks.
-        points: how many points a curve is averaged down to.
-    """
-
-    num_blocks: tuple[int, ...] = (2, 8)
-    num_examples: int = 2048
+    num_blocks: tuple[int, ...] = (2, 8)  #: the heights of the stacks, two 3x3 convolutions a block
+    num_examples: int = 2048  #: how many random inputs there are
     fit: FitConfig = FitConfig(
         num_steps=400, batch_size=64, lr=0.02, warmup_steps=20, schedule="cosine", weight_decay=0
-    )
-    points: int = 50
+    )  #: the recipe, the same for all stacks
+    points: int = 50  #: how many points a curve is averaged down to
 
 
 def make_stack(kind: str, num_blocks: int) -> nn.Sequential:

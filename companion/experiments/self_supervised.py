@@ -31,33 +31,19 @@ OBJECTIVES: tuple[ObjectiveName, ...] = ("masked", "contrastive", "combined")
 
 
 class PretrainConfig(Config):
-    """The net, its objective and its recipe: AdamW with a warm-up and a cosine.
+    """The net, its objective and its recipe: AdamW with a warm-up and a cosine."""
 
-    Attributes:
-        objective: what is learned.
-        mask_rate: of :class:`companion.objectives.selfsupervised.MaskedFeatures`.
-        corruption_rate: of :class:`companion.objectives.selfsupervised.Contrastive`.
-        temperature: likewise.
-        weight: of the contrastive loss beside the masked one.
-        d_model: features of an embedding.
-        num_blocks: of the net.
-        dropout: in its blocks.
-        num_steps: optimizer steps.
-        batch_size: events in a step.
-        lr: the highest learning rate.
-    """
-
-    objective: ObjectiveName = "masked"
-    mask_rate: float = 0.3
-    corruption_rate: float = 0.3
-    temperature: float = 0.1
-    weight: float = 0.5
-    d_model: int = 128
-    num_blocks: int = 3
-    dropout: float = 0.1
-    num_steps: int = 1000
-    batch_size: int = 512
-    lr: float = 1e-2
+    objective: ObjectiveName = "masked"  #: what is learned
+    mask_rate: float = 0.3  #: of :class:`companion.objectives.selfsupervised.MaskedFeatures`
+    corruption_rate: float = 0.3  #: of :class:`companion.objectives.selfsupervised.Contrastive`
+    temperature: float = 0.1  #: likewise
+    weight: float = 0.5  #: of the contrastive loss beside the masked one
+    d_model: int = 128  #: features of an embedding
+    num_blocks: int = 3  #: of the net
+    dropout: float = 0.1  #: in its blocks
+    num_steps: int = 1000  #: optimizer steps
+    batch_size: int = 512  #: events in a step
+    lr: float = 1e-2  #: the highest learning rate
 
     def fit(self) -> FitConfig:
         """The recipe."""
@@ -68,23 +54,15 @@ class PretrainConfig(Config):
 
 
 class SelfSupervisedConfig(Config):
-    """What is trained and how the embeddings are looked at.
+    """What is trained and how the embeddings are looked at."""
 
-    Attributes:
-        data: which events.
-        net: the net and its recipe; the objective is set from outside.
-        members: trainings of each objective on the same events, from other initial weights.
-        probe_rows: training events that a linear probe learns from, and validation events that test it.
-        purity_rows: validation events whose neighbours are looked at.
-        points: how many points a training curve is averaged down to.
-    """
-
-    data: EventDataConfig = EventDataConfig()
-    net: PretrainConfig = PretrainConfig()
-    members: int = 2
+    data: EventDataConfig = EventDataConfig()  #: which events
+    net: PretrainConfig = PretrainConfig()  #: the net and its recipe; the objective is set from outside
+    members: int = 2  #: trainings of each objective on the same events, from other initial weights
+    #: training events that a linear probe learns from, and validation events that test it
     probe_rows: int = 8000
-    purity_rows: int = 5000
-    points: int = 60
+    purity_rows: int = 5000  #: validation events whose neighbours are looked at
+    points: int = 60  #: how many points a training curve is averaged down to
 
 
 def make_net(events: PreparedEvents, config: PretrainConfig, seed: int) -> SelfSupervisedResNet:
@@ -251,29 +229,17 @@ SELF_SUPERVISED = Experiment(
 
 
 class SslAblationConfig(Config):
-    """What is varied around one net.
+    """What is varied around one net."""
 
-    Attributes:
-        data: which events.
-        net: the centre.
-        mask_rates: tried with masked features.
-        corruption_rates: tried with contrastive learning.
-        temperatures: likewise.
-        depths: numbers of blocks, tried with both.
-        probe_rows: see :class:`SelfSupervisedConfig`.
-        purity_rows: likewise.
-        reference: normal events that others are compared with.
-    """
-
-    data: EventDataConfig = EventDataConfig(num_events=100_000, days=28.0)
-    net: PretrainConfig = PretrainConfig(num_steps=400)
-    mask_rates: tuple[float, ...] = (0.1, 0.3, 0.6)
-    corruption_rates: tuple[float, ...] = (0.1, 0.3, 0.6)
-    temperatures: tuple[float, ...] = (0.05, 0.1, 0.5)
-    depths: tuple[int, ...] = (1, 3, 6)
-    probe_rows: int = 6000
-    purity_rows: int = 4000
-    reference: int = 10_000
+    data: EventDataConfig = EventDataConfig(num_events=100_000, days=28.0)  #: which events
+    net: PretrainConfig = PretrainConfig(num_steps=400)  #: the centre
+    mask_rates: tuple[float, ...] = (0.1, 0.3, 0.6)  #: tried with masked features
+    corruption_rates: tuple[float, ...] = (0.1, 0.3, 0.6)  #: tried with contrastive learning
+    temperatures: tuple[float, ...] = (0.05, 0.1, 0.5)  #: likewise
+    depths: tuple[int, ...] = (1, 3, 6)  #: numbers of blocks, tried with both
+    probe_rows: int = 6000  #: see :class:`SelfSupervisedConfig`
+    purity_rows: int = 4000  #: likewise
+    reference: int = 10_000  #: normal events that others are compared with
 
     def nets(self) -> dict[str, PretrainConfig]:
         """All nets by name; the centre of each objective stands only once."""

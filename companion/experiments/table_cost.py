@@ -20,17 +20,11 @@ OPTIONS: dict[str, dict[str, int]] = {
 
 
 class TableCostConfig(Config):
-    """What is timed.
+    """What is timed."""
 
-    Attributes:
-        features: numbers in a row; one pair of nets for each.
-        batch_size: rows in a batch; few, so that the widest table fits into memory.
-        rounds: how many times each is timed.
-    """
-
-    features: tuple[int, ...] = (10, 30, 100, 300, 1000)
-    batch_size: int = 16
-    rounds: int = 3
+    features: tuple[int, ...] = (10, 30, 100, 300, 1000)  #: numbers in a row; one pair of nets for each
+    batch_size: int = 16  #: rows in a batch; few, so that the widest table fits into memory
+    rounds: int = 3  #: how many times each is timed
 
 
 def run(config: TableCostConfig, seed: int, context: Context) -> SeedResult:

@@ -32,25 +32,16 @@ EVAL_BATCH = 2048
 
 
 class NetConfig(Config):
-    """One net and how it is trained: AdamW with a warm-up and a cosine, the best epoch on validation kept.
+    """One net and how it is trained: AdamW with a warm-up and a cosine, the best epoch on validation kept."""
 
-    Attributes:
-        kind: see :func:`companion.models.tabular_baselines.make_table_net`.
-        options: of the net, where they are not the defaults.
-        num_epochs: passes over the training rows.
-        lr: the highest learning rate.
-        weight_decay: of AdamW.
-        batch_size: rows in a step.
-        seed_offset: added to the seed, for a second net of the same kind.
-    """
-
-    kind: str
+    kind: str  #: see :func:`companion.models.tabular_baselines.make_table_net`
+    #: of the net, where they are not the defaults
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    num_epochs: int
-    lr: float = 1e-3
-    weight_decay: float = 1e-5
-    batch_size: int = 256
-    seed_offset: int = 0
+    num_epochs: int  #: passes over the training rows
+    lr: float = 1e-3  #: the highest learning rate
+    weight_decay: float = 1e-5  #: of AdamW
+    batch_size: int = 256  #: rows in a step
+    seed_offset: int = 0  #: added to the seed, for a second net of the same kind
 
     def fit(self, num_rows: int) -> FitConfig:
         """The recipe for a table with so many training rows."""
@@ -64,19 +55,12 @@ class NetConfig(Config):
 
 
 class TablesConfig(Config):
-    """What is trained on what.
+    """What is trained on what."""
 
-    Attributes:
-        nets: the nets of each data set, by name.
-        train_size: how many training rows are used; ``None`` for all.
-        boosting: whether gradient boosting is fitted, too.
-        ensembles: names of models whose predictions are averaged.
-    """
-
-    nets: dict[str, dict[str, NetConfig]]
-    train_size: int | None = None
-    boosting: bool = True
-    ensembles: tuple[tuple[str, ...], ...] = ()
+    nets: dict[str, dict[str, NetConfig]]  #: the nets of each data set, by name
+    train_size: int | None = None  #: how many training rows are used; ``None`` for all
+    boosting: bool = True  #: whether gradient boosting is fitted, too
+    ensembles: tuple[tuple[str, ...], ...] = ()  #: names of models whose predictions are averaged
 
 
 @cache
@@ -277,21 +261,13 @@ KINDS = ("plain", "resnet")
 
 
 class TableDepthConfig(Config):
-    """What is trained on what.
+    """What is trained on what."""
 
-    Attributes:
-        datasets: ``"adult"``, ``"california"``, or both.
-        norms: see :class:`companion.models.tabular.TabularResNet`.
-        depths: how many blocks.
-        base: the net and its recipe; norm, number of blocks and shortcut are set from outside.
-        train_size: how many training rows are used; ``None`` for all.
-    """
-
-    datasets: tuple[str, ...] = ("adult", "california")
-    norms: tuple[NormKind, ...] = ("layer", "batch")
-    depths: tuple[int, ...] = (2, 4, 8, 16)
-    base: NetConfig
-    train_size: int | None = None
+    datasets: tuple[str, ...] = ("adult", "california")  #: ``"adult"``, ``"california"``, or both
+    norms: tuple[NormKind, ...] = ("layer", "batch")  #: see :class:`companion.models.tabular.TabularResNet`
+    depths: tuple[int, ...] = (2, 4, 8, 16)  #: how many blocks
+    base: NetConfig  #: the net and its recipe; norm, number of blocks and shortcut are set from outside
+    train_size: int | None = None  #: how many training rows are used; ``None`` for all
 
 
 def override(base: NetConfig, norm: NormKind, kind: str, depth: int) -> NetConfig:

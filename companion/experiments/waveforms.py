@@ -33,38 +33,25 @@ ROC_GRID = np.linspace(0, 0.1, 51)
 
 
 class WaveformsConfig(Config):
-    """What is fitted and how it is judged.
+    """What is fitted and how it is judged."""
 
-    Attributes:
-        bottlenecks: latent widths; the validation set chooses among them.
-        members: autoencoders of each width whose scores are averaged; one alone depends much on its
-            initial weights.
-        epochs: passes over the 292 training beats.
-        width: of the net.
-        loss: of the net, in training.
-        score_norm: of the net's score; that of training.
-        jitter: noise on the net's input.
-        components: numbers of principal components; the validation set chooses.
-        neighbours: numbers of neighbours; the validation set chooses.
-        validation_normals: see :func:`companion.data.ecg.load_ecg5000`.
-        fprs: false-positive rates that thresholds are set for on the validation normals.
-        repeats: samples of the bootstrap.
-        points: how many points a training curve is averaged down to.
-    """
-
+    #: latent widths; the validation set chooses among them
     bottlenecks: tuple[int, ...] = (1, 2, 4, 8, 32, 128)
+    #: autoencoders of each width whose scores are averaged; one alone depends much on its initial weights
     members: int = 3
-    epochs: int = 25
-    width: int = 8
-    loss: Literal["l1", "l2"] = "l2"
-    score_norm: Literal["l1", "l2"] = "l2"
-    jitter: float = 0.1
+    epochs: int = 25  #: passes over the 292 training beats
+    width: int = 8  #: of the net
+    loss: Literal["l1", "l2"] = "l2"  #: of the net, in training
+    score_norm: Literal["l1", "l2"] = "l2"  #: of the net's score; that of training
+    jitter: float = 0.1  #: noise on the net's input
+    #: numbers of principal components; the validation set chooses
     components: tuple[int, ...] = (1, 2, 3, 4, 8, 16, 32)
-    neighbours: tuple[int, ...] = (1, 3, 5, 10)
-    validation_normals: int = 1000
+    neighbours: tuple[int, ...] = (1, 3, 5, 10)  #: numbers of neighbours; the validation set chooses
+    validation_normals: int = 1000  #: see :func:`companion.data.ecg.load_ecg5000`
+    #: false-positive rates that thresholds are set for on the validation normals
     fprs: tuple[float, ...] = (0.01, 0.001)
-    repeats: int = 1000
-    points: int = 50
+    repeats: int = 1000  #: samples of the bootstrap
+    points: int = 50  #: how many points a training curve is averaged down to
 
 
 @cache
@@ -96,19 +83,12 @@ def _rivals(config: WaveformsConfig) -> Iterable[tuple[str, int, Callable[[], Wi
 
 @dataclass(frozen=True)
 class Tried:
-    """A fitted detector, or several that are asked together.
+    """A fitted detector, or several that are asked together."""
 
-    Attributes:
-        family: ``"ae"``, ``"mean"``, ``"pca"`` or ``"knn"``.
-        size: latent width, components or neighbours; 0 where there is nothing to choose.
-        validation: float64 (N,), its scores of the validation beats.
-        score: scores windows (N, L).
-    """
-
-    family: str
-    size: int
-    validation: np.ndarray
-    score: Callable[[np.ndarray], np.ndarray]
+    family: str  #: ``"ae"``, ``"mean"``, ``"pca"`` or ``"knn"``
+    size: int  #: latent width, components or neighbours; 0 where there is nothing to choose
+    validation: np.ndarray  #: float64 (N,), its scores of the validation beats
+    score: Callable[[np.ndarray], np.ndarray]  #: scores windows (N, L)
 
 
 def judge(scores: dict[str, np.ndarray], beats: Beats, config: WaveformsConfig) -> dict[str, float]:
