@@ -135,14 +135,18 @@ class Experiment(Generic[C]):
 
     name: str  #: what ``companion run`` calls it
     question: str  #: what it answers, in one sentence
-    config_type: type[C]  #: the class of its configs
-    #: configs by scale. ``"live-cuda"`` and ``"full-cuda"`` replace ``"live"`` and ``"full"`` on a GPU,
-    #: where they exist
+    #: configs by scale. ``"live-cuda"`` and ``"full-cuda"`` replace ``"live"`` and ``"full"`` on a GPU, where
+    #: they exist
     scales: Mapping[str, C]
     run: Callable[[C, int, Context], SeedResult]  #: trains and measures with one seed
     data: Callable[[], DataInfo]  #: loads the data (again, from memory or cache) and tells what they are
     #: whether it computes in float32 whatever the device can do; recorded runs then say so
     float32: bool = False
+
+    @property
+    def config_type(self) -> type[C]:
+        """The class of its configs."""
+        return type(self.scales["full"])
 
     def config(self, scale: str, device_type: str = "cpu") -> C:
         """The config of a scale on a kind of device."""

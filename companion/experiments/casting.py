@@ -162,28 +162,14 @@ def run(config: CastingConfig, seed: int, context: Context) -> SeedResult:
 _SHORT = CastingConfig().fit.model_copy(update={"num_steps": 4, "batch_size": 24, "warmup_steps": 1})
 SCALES = {
     "smoke": CastingConfig(
-        epochs=1,
-        moved_epochs=1,
-        latent=4,
-        residual_widths=(4, 4),
-        components=2,
-        memory_images=20,
-        memory_patches=100,
-        width=2,
-        fit=_SHORT,
-        share=0.01,
-        repeats=5,
-        points=4,
+        epochs=1, moved_epochs=1, latent=4, residual_widths=(4, 4), components=2, memory_images=20,
+        memory_patches=100, width=2, fit=_SHORT, share=0.01, repeats=5, points=4,
     ),
     "live": CastingConfig(epochs=8, repeats=200),
     "full": CastingConfig(),
-}
+}  # fmt: skip
 
 CASTING = Experiment(
-    name="casting",
-    question="What does it take to find casting faults at a true-positive and true-negative rate of 95 %?",
-    config_type=CastingConfig,
-    scales=SCALES,
-    run=run,
-    data=data_info,
-)
+    "casting", "What does it take to find casting faults at a true-positive and true-negative rate of 95 %?",
+    SCALES, run, data_info,
+)  # fmt: skip

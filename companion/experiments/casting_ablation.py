@@ -51,10 +51,6 @@ def run(config: CastingConfig, seed: int, context: Context) -> SeedResult:
 
 
 CASTING_ABLATION = Experiment(
-    name="casting_ablation",
-    question="What are a moving camera and painted spills worth by themselves?",
-    config_type=CastingConfig,
-    scales=SCALES,
-    run=run,
-    data=data_info,
-)
+    "casting_ablation", "What are a moving camera and painted spills worth by themselves?",
+    SCALES, run, data_info,
+)  # fmt: skip

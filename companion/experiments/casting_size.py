@@ -169,13 +169,9 @@ SCALES = {
     "smoke": _SMALL.model_copy(update={"validation_images": 20, "share": 0.01, "points": 2}),
     "live": CastingSizeConfig(num_steps=10),
     "full": CastingSizeConfig(),
-}
+}  # fmt: skip
 
 CASTING_SIZE = Experiment(
-    name="casting_size",
-    question="Does an autoencoder of 23.8 million parameters earn its size on casting images?",
-    config_type=CastingSizeConfig,
-    scales=SCALES,
-    run=run,
-    data=data_info,
-)
+    "casting_size", "Does an autoencoder of 23.8 million parameters earn its size on casting images?",
+    SCALES, run, data_info,
+)  # fmt: skip

@@ -54,10 +54,7 @@ def recipe(num_epochs: int, batch_size: int, lr: float, warmup_epochs: int, eval
 
 SCALES = {
     "smoke": ClassifierConfig(
-        net="resnet9-4",
-        train_size=256,
-        eval_size=128,
-        cutout=8,
+        net="resnet9-4", train_size=256, eval_size=128, cutout=8,
         fit=FitConfig(num_steps=4, batch_size=32, lr=0.05, warmup_steps=1, schedule="linear", eval_every=2),
         points=4,
     ),
@@ -65,7 +62,7 @@ SCALES = {
     "full": ClassifierConfig(net="resnet9-48", cutout=8, fit=recipe(36, 256, 0.3, 8, 2)),
     "live-cuda": ClassifierConfig(net="resnet18", fit=recipe(5, 256, 0.2, 1, 1)),
     "full-cuda": ClassifierConfig(net="resnet18", cutout=8, fit=recipe(100, 128, 0.1, 5, 5)),
-}
+}  # fmt: skip
 
 
 def build(net: str) -> nn.Module:
@@ -185,13 +182,9 @@ def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> Tr
 
 
 CLASSIFIER = Experiment(
-    name="classifier",
-    question="How well does a residual net classify CIFAR-10 after an hour on two CPU cores?",
-    config_type=ClassifierConfig,
-    scales=SCALES,
-    run=run,
-    data=data_info,
-)
+    "classifier", "How well does a residual net classify CIFAR-10 after an hour on two CPU cores?",
+    SCALES, run, data_info,
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------- what each choice is worth
@@ -261,18 +254,11 @@ def run_recipe(config: RecipeConfig, seed: int, context: Context) -> SeedResult:
     return result
 
 
-RECIPE = Experiment(
-    name="recipe",
-    question="What is each choice of the training recipe worth?",
-    config_type=RecipeConfig,
-    scales={
-        "smoke": RecipeConfig(base=SCALES["smoke"], variants=("as it is", "no shifts")),
-        "live": RecipeConfig(
-            base=BASE.model_copy(update={"fit": recipe(1, 256, 0.3, 0, 1)}),
-            variants=("as it is", "no mirroring"),
-        ),
-        "full": RecipeConfig(),
-    },
-    run=run_recipe,
-    data=data_info,
-)
+RECIPE = Experiment("recipe", "What is each choice of the training recipe worth?", {
+    "smoke": RecipeConfig(base=SCALES["smoke"], variants=("as it is", "no shifts")),
+    "live": RecipeConfig(
+        base=BASE.model_copy(update={"fit": recipe(1, 256, 0.3, 0, 1)}),
+        variants=("as it is", "no mirroring"),
+    ),
+    "full": RecipeConfig(),
+}, run_recipe, data_info)  # fmt: skip

@@ -164,64 +164,38 @@ _ORDER_FIT = FitConfig(num_steps=600, batch_size=128, lr=0.1, warmup_steps=50, s
 
 SCALES = {
     "smoke": DegradationConfig(
-        nets=("plain-8", "plain-14", "resnet-8", "resnet-14"),
-        image_size=8,
-        train_size=512,
-        eval_size=256,
-        fit=FitConfig(num_steps=6, batch_size=32, lr=0.05, warmup_steps=2),
-        points=6,
+        nets=("plain-8", "plain-14", "resnet-8", "resnet-14"), image_size=8, train_size=512, eval_size=256,
+        fit=FitConfig(num_steps=6, batch_size=32, lr=0.05, warmup_steps=2), points=6,
     ),
     "live": DegradationConfig(nets=NETS, image_size=16, eval_size=2000, augment=False, fit=_LIVE_FIT),
     "full": DegradationConfig(nets=NETS, fit=_FULL_FIT, peek=True),
     "live-cuda": DegradationConfig(
-        nets=NETS, augment=False, fit=_LIVE_FIT.model_copy(update={"num_steps": 800})
+        nets=NETS, augment=False, fit=_LIVE_FIT.model_copy(update={"num_steps": 800}),
     ),
     "full-cuda": DegradationConfig(nets=(*_PAPER_NETS, "resnet-110"), fit=_PAPER_FIT, peek=True),
-}
+}  # fmt: skip
 
 DEGRADATION = Experiment(
-    name="degradation",
-    question="Do deeper plain nets train worse than shallower ones, and do residual nets mend it?",
-    config_type=DegradationConfig,
-    scales=SCALES,
-    run=run,
-    data=data_info,
-)
+    "degradation", "Do deeper plain nets train worse than shallower ones, and do residual nets mend it?",
+    SCALES, run, data_info,
+)  # fmt: skip
 
 LEARNING_RATES = Experiment(
-    name="learning_rates",
-    question="Does any learning rate make the deep plain net train as well as the shallow one?",
-    config_type=LearningRatesConfig,
-    scales={
-        "smoke": LearningRatesConfig(lrs=(0.01, 0.1), base=SCALES["smoke"]),
-        "live": LearningRatesConfig(lrs=(0.03,), base=SCALES["live"]),
-        "full": LearningRatesConfig(base=SCALES["live"]),
-    },
-    run=run_learning_rates,
-    data=data_info,
-)
+    "learning_rates", "Does any learning rate make the deep plain net train as well as the shallow one?", {
+    "smoke": LearningRatesConfig(lrs=(0.01, 0.1), base=SCALES["smoke"]),
+    "live": LearningRatesConfig(lrs=(0.03,), base=SCALES["live"]),
+    "full": LearningRatesConfig(base=SCALES["live"]),
+}, run_learning_rates, data_info)  # fmt: skip
 
 BLOCK_ORDER = Experiment(
-    name="block_order",
-    question="Do pre-activated residual nets train better than the original ones?",
-    config_type=DegradationConfig,
-    scales={
-        "smoke": SCALES["smoke"].model_copy(update={"nets": ("resnet-8", "preact-8")}),
-        "live": DegradationConfig(
-            nets=("resnet-20", "preact-20"),
-            image_size=16,
-            eval_size=2000,
-            augment=False,
-            fit=_ORDER_FIT.model_copy(update={"num_steps": 150}),
-            points=30,
-        ),
-        "full": DegradationConfig(
-            nets=tuple(f"{kind}-{depth}" for depth in (20, 56, 110) for kind in ("resnet", "preact")),
-            image_size=16,
-            augment=False,
-            fit=_ORDER_FIT,
-        ),
-    },
-    run=run,
-    data=data_info,
-)
+    "block_order", "Do pre-activated residual nets train better than the original ones?", {
+    "smoke": SCALES["smoke"].model_copy(update={"nets": ("resnet-8", "preact-8")}),
+    "live": DegradationConfig(
+        nets=("resnet-20", "preact-20"), image_size=16, eval_size=2000, augment=False,
+        fit=_ORDER_FIT.model_copy(update={"num_steps": 150}), points=30,
+    ),
+    "full": DegradationConfig(
+        nets=tuple(f"{kind}-{depth}" for depth in (20, 56, 110) for kind in ("resnet", "preact")),
+        image_size=16, augment=False, fit=_ORDER_FIT,
+    ),
+}, run, data_info)  # fmt: skip

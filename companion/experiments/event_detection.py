@@ -205,37 +205,21 @@ def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult
 SMOKE = EventDetectionConfig(data=SMOKE_DATA, net=SMOKE_NET, reference=300, factor_reference=200, repeats=3)
 
 EVENT_DETECTION = Experiment(
-    name="event_detection",
-    question="Do learned embeddings find anomalies in security events better than the raw fields?",
-    config_type=EventDetectionConfig,
-    scales={
-        "smoke": SMOKE,
-        "live": EventDetectionConfig(
-            data=self_supervised.LIVE_DATA,
-            net=PretrainConfig(num_steps=400),
-            objectives=("masked",),
-            reference=10_000,
-            factor_reference=5_000,
-            repeats=0,
-        ),
-        "full": EventDetectionConfig(),
-    },
-    run=run,
-    data=generated_info,
-)
+    "event_detection",
+    "Do learned embeddings find anomalies in security events better than the raw fields?", {
+    "smoke": SMOKE,
+    "live": EventDetectionConfig(
+        data=self_supervised.LIVE_DATA, net=PretrainConfig(num_steps=400), objectives=("masked",),
+        reference=10_000, factor_reference=5_000, repeats=0,
+    ),
+    "full": EventDetectionConfig(),
+}, run, generated_info)  # fmt: skip
 
 _WEB = EventDataConfig(source="web")
-WEB_DETECTION = Experiment(
-    name="web_detection",
-    question="And on the real events of a web service?",
-    config_type=EventDetectionConfig,
-    scales={
-        "smoke": SMOKE.model_copy(update={"data": _WEB}),
-        "live": EventDetectionConfig(
-            data=_WEB, net=PretrainConfig(num_steps=200), objectives=("masked",), repeats=0
-        ),
-        "full": EventDetectionConfig(data=_WEB, net=PretrainConfig(num_steps=600)),
-    },
-    run=run,
-    data=web_info,
-)
+WEB_DETECTION = Experiment("web_detection", "And on the real events of a web service?", {
+    "smoke": SMOKE.model_copy(update={"data": _WEB}),
+    "live": EventDetectionConfig(
+        data=_WEB, net=PretrainConfig(num_steps=200), objectives=("masked",), repeats=0,
+    ),
+    "full": EventDetectionConfig(data=_WEB, net=PretrainConfig(num_steps=600)),
+}, run, web_info)  # fmt: skip

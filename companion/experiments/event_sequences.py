@@ -253,33 +253,16 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
 
 
 EVENT_SEQUENCES = Experiment(
-    name="event_sequences",
-    question="Does an LSTM see an unusual order of events better than counting does?",
-    config_type=EventSequencesConfig,
-    scales={
-        "smoke": EventSequencesConfig(
-            train_events=3000,
-            later_events=1500,
-            attack_share=0.3,
-            orders=(2,),
-            lstms=("next-tokens", "order-vectors"),
-            net=PretrainConfig(d_model=8, num_blocks=1, num_steps=4, batch_size=64),
-            next_epochs=1,
-            order_epochs=1,
-            hidden=8,
-            repeats=3,
-            points=4,
-        ),
-        "live": EventSequencesConfig(
-            train_events=60_000,
-            later_events=20_000,
-            lstms=("next-tokens", "order-tokens"),
-            next_epochs=5,
-            order_epochs=5,
-            repeats=0,
-        ),
-        "full": EventSequencesConfig(),
-    },
-    run=run,
-    data=generated_info,
-)
+    "event_sequences", "Does an LSTM see an unusual order of events better than counting does?", {
+    "smoke": EventSequencesConfig(
+        train_events=3000, later_events=1500, attack_share=0.3, orders=(2,),
+        lstms=("next-tokens", "order-vectors"),
+        net=PretrainConfig(d_model=8, num_blocks=1, num_steps=4, batch_size=64), next_epochs=1,
+        order_epochs=1, hidden=8, repeats=3, points=4,
+    ),
+    "live": EventSequencesConfig(
+        train_events=60_000, later_events=20_000, lstms=("next-tokens", "order-tokens"), next_epochs=5,
+        order_epochs=5, repeats=0,
+    ),
+    "full": EventSequencesConfig(),
+}, run, generated_info)  # fmt: skip

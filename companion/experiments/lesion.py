@@ -115,21 +115,11 @@ _LIVE = DEGRADATION_SCALES["live"].model_copy(
 )
 _FULL_FIT = FitConfig(num_steps=3000, batch_size=128, lr=0.1, warmup_steps=100, schedule="linear")
 
-LESION = Experiment(
-    name="lesion",
-    question="What happens to a trained net when blocks are taken out or change places?",
-    config_type=LesionConfig,
-    scales={
-        "smoke": LesionConfig(
-            base=DEGRADATION_SCALES["smoke"].model_copy(
-                update={"nets": ("plain-14", "resnet-14", "resnet-20")}
-            ),
-            counts=(1, 2),
-            repeats=2,
-        ),
-        "live": LesionConfig(base=_LIVE, repeats=2),
-        "full": LesionConfig(base=_LIVE.model_copy(update={"fit": _FULL_FIT, "eval_size": 2000})),
-    },
-    run=run,
-    data=data_info,
-)
+LESION = Experiment("lesion", "What happens to a trained net when blocks are taken out or change places?", {
+    "smoke": LesionConfig(
+        base=DEGRADATION_SCALES["smoke"].model_copy(update={"nets": ("plain-14", "resnet-14", "resnet-20")}),
+        counts=(1, 2), repeats=2,
+    ),
+    "live": LesionConfig(base=_LIVE, repeats=2),
+    "full": LesionConfig(base=_LIVE.model_copy(update={"fit": _FULL_FIT, "eval_size": 2000})),
+}, run, data_info)  # fmt: skip

@@ -131,17 +131,11 @@ def run_gradients(config: GradientsConfig, seed: int, context: Context) -> SeedR
 
 
 GRADIENTS = Experiment(
-    name="gradients",
-    question="Do gradients vanish in deep plain nets, and does batch normalisation keep them alive?",
-    config_type=GradientsConfig,
-    scales={
-        "smoke": GradientsConfig(depth=14, batch_size=16, fit=FitConfig(num_steps=3, batch_size=16)),
-        "live": GradientsConfig(),
-        "full": GradientsConfig(fit=GradientsConfig().fit.model_copy(update={"num_steps": 1000})),
-    },
-    run=run_gradients,
-    data=data_info,
-)
+    "gradients", "Do gradients vanish in deep plain nets, and does batch normalisation keep them alive?", {
+    "smoke": GradientsConfig(depth=14, batch_size=16, fit=FitConfig(num_steps=3, batch_size=16)),
+    "live": GradientsConfig(),
+    "full": GradientsConfig(fit=GradientsConfig().fit.model_copy(update={"num_steps": 1000})),
+}, run_gradients, data_info)  # fmt: skip
 
 
 # ---------------------------------------------------------------- learning to do nothing
@@ -214,19 +208,13 @@ def run_identity(config: IdentityConfig, seed: int, context: Context) -> SeedRes
     return result
 
 
-IDENTITY = Experiment(
-    name="identity",
-    question="Which stacks of blocks can learn to return their input?",
-    config_type=IdentityConfig,
-    scales={
-        "smoke": IdentityConfig(
-            num_blocks=(1, 2), num_examples=64, fit=FitConfig(num_steps=4, batch_size=16, weight_decay=0)
-        ),
-        "live": IdentityConfig(),
-        "full": IdentityConfig(
-            num_blocks=(2, 4, 8, 16), fit=IdentityConfig().fit.model_copy(update={"num_steps": 2000})
-        ),
-    },
-    run=run_identity,
-    data=lambda: DataInfo(name="random feature maps", source="generated", digest="", synthetic=False),
-)
+RANDOM_MAPS = DataInfo(name="random feature maps", source="generated", digest="", synthetic=False)
+IDENTITY = Experiment("identity", "Which stacks of blocks can learn to return their input?", {
+    "smoke": IdentityConfig(
+        num_blocks=(1, 2), num_examples=64, fit=FitConfig(num_steps=4, batch_size=16, weight_decay=0),
+    ),
+    "live": IdentityConfig(),
+    "full": IdentityConfig(
+        num_blocks=(2, 4, 8, 16), fit=IdentityConfig().fit.model_copy(update={"num_steps": 2000}),
+    ),
+}, run_identity, lambda: RANDOM_MAPS)  # fmt: skip

@@ -209,20 +209,11 @@ SMOKE_DATA = EventDataConfig(num_events=2500, days=7.0, attack_share=0.1)
 SMOKE_NET = PretrainConfig(d_model=8, num_blocks=1, num_steps=6, batch_size=64)
 LIVE_DATA = EventDataConfig(num_events=60_000, days=14.0)
 
-SELF_SUPERVISED = Experiment(
-    name="self_supervised",
-    question="What does a net learn of security events without labels?",
-    config_type=SelfSupervisedConfig,
-    scales={
-        "smoke": SelfSupervisedConfig(
-            data=SMOKE_DATA, net=SMOKE_NET, probe_rows=300, purity_rows=200, points=4
-        ),
-        "live": SelfSupervisedConfig(data=LIVE_DATA, net=PretrainConfig(num_steps=400), members=1),
-        "full": SelfSupervisedConfig(),
-    },
-    run=run,
-    data=generated_info,
-)
+SELF_SUPERVISED = Experiment("self_supervised", "What does a net learn of security events without labels?", {
+    "smoke": SelfSupervisedConfig(data=SMOKE_DATA, net=SMOKE_NET, probe_rows=300, purity_rows=200, points=4),
+    "live": SelfSupervisedConfig(data=LIVE_DATA, net=PretrainConfig(num_steps=400), members=1),
+    "full": SelfSupervisedConfig(),
+}, run, generated_info)  # fmt: skip
 
 
 # ---------------------------------------------------------------- one choice at a time
@@ -291,31 +282,14 @@ def run_ablation(config: SslAblationConfig, seed: int, context: Context) -> Seed
 
 
 SSL_ABLATION = Experiment(
-    name="ssl_ablation",
-    question="What do masking rate, corruption rate, temperature and depth do?",
-    config_type=SslAblationConfig,
-    scales={
-        "smoke": SslAblationConfig(
-            data=SMOKE_DATA,
-            net=SMOKE_NET,
-            mask_rates=(0.3,),
-            corruption_rates=(0.5,),
-            temperatures=(0.1,),
-            depths=(1,),
-            probe_rows=300,
-            purity_rows=200,
-            reference=200,
-        ),
-        "live": SslAblationConfig(
-            data=LIVE_DATA,
-            net=PretrainConfig(num_steps=150),
-            mask_rates=(0.1, 0.7),
-            corruption_rates=(),
-            temperatures=(0.1,),
-            depths=(),
-        ),
-        "full": SslAblationConfig(),
-    },
-    run=run_ablation,
-    data=generated_info,
-)
+    "ssl_ablation", "What do masking rate, corruption rate, temperature and depth do?", {
+    "smoke": SslAblationConfig(
+        data=SMOKE_DATA, net=SMOKE_NET, mask_rates=(0.3,), corruption_rates=(0.5,), temperatures=(0.1,),
+        depths=(1,), probe_rows=300, purity_rows=200, reference=200,
+    ),
+    "live": SslAblationConfig(
+        data=LIVE_DATA, net=PretrainConfig(num_steps=150), mask_rates=(0.1, 0.7), corruption_rates=(),
+        temperatures=(0.1,), depths=(),
+    ),
+    "full": SslAblationConfig(),
+}, run_ablation, generated_info)  # fmt: skip

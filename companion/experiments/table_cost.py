@@ -59,14 +59,9 @@ DATA = DataInfo(
 )
 
 TABLE_COST = Experiment(
-    name="table_cost",
-    question="How do time and memory of a residual net and a transformer grow with the number of features?",
-    config_type=TableCostConfig,
-    scales={
-        "smoke": TableCostConfig(features=(2, 4, 8), batch_size=4, rounds=1),
-        "live": TableCostConfig(features=(10, 30, 100, 300), rounds=3),
-        "full": TableCostConfig(),
-    },
-    run=run,
-    data=lambda: DATA,
-)
+    "table_cost",
+    "How do time and memory of a residual net and a transformer grow with the number of features?", {
+    "smoke": TableCostConfig(features=(2, 4, 8), batch_size=4, rounds=1),
+    "live": TableCostConfig(features=(10, 30, 100, 300), rounds=3),
+    "full": TableCostConfig(),
+}, run, lambda: DATA)  # fmt: skip

@@ -222,13 +222,9 @@ SCALES = {
 }  # fmt: skip
 
 TABLES = Experiment(
-    name="tables",
-    question="How good are a residual net and its rivals on two real tables?",
-    config_type=TablesConfig,
-    scales=SCALES,
-    run=run,
-    data=data_info,
-)
+    "tables", "How good are a residual net and its rivals on two real tables?",
+    SCALES, run, data_info,
+)  # fmt: skip
 
 # in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
 _TAB_NET = NetConfig(kind="tab_transformer", num_epochs=16, lr=1e-3)
@@ -242,17 +238,11 @@ def _tab_config(net: NetConfig, train_size: int | None = None) -> TablesConfig:
 
 
 TAB_TRANSFORMER = Experiment(
-    name="tab_transformer",
-    question="How good does TabTransformer get on Adult when it is given more time?",
-    config_type=TablesConfig,
-    scales={
-        "smoke": _tab_config(_SMALL_TAB_NET, train_size=256),
-        "live": _tab_config(_TAB_NET.model_copy(update={"num_epochs": 1})),
-        "full": _tab_config(_TAB_NET),
-    },
-    run=run,
-    data=data_info,
-)
+    "tab_transformer", "How good does TabTransformer get on Adult when it is given more time?", {
+    "smoke": _tab_config(_SMALL_TAB_NET, train_size=256),
+    "live": _tab_config(_TAB_NET.model_copy(update={"num_epochs": 1})),
+    "full": _tab_config(_TAB_NET),
+}, run, data_info)  # fmt: skip
 
 
 # ---------------------------------------------------------------- what the shortcut buys
@@ -305,23 +295,15 @@ def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResu
 _BASE = NetConfig(kind="resnet", options={"d_model": 128, "dropout": 0.1}, num_epochs=12, lr=1e-3)
 
 TABLE_DEPTH = Experiment(
-    name="table_depth",
-    question="What does the shortcut buy in a net for tables, as it gets deeper?",
-    config_type=TableDepthConfig,
-    scales={
-        "smoke": TableDepthConfig(
-            depths=(1, 2),
-            base=_BASE.model_copy(update={"options": {"d_model": 8}, "num_epochs": 1, "batch_size": 64}),
-            train_size=256,
-        ),
-        "live": TableDepthConfig(
-            datasets=("california",),
-            norms=("layer",),
-            depths=(2, 8, 16),
-            base=_BASE.model_copy(update={"num_epochs": 3}),
-        ),
-        "full": TableDepthConfig(base=_BASE),
-    },
-    run=run_depth,
-    data=data_info,
-)
+    "table_depth", "What does the shortcut buy in a net for tables, as it gets deeper?", {
+    "smoke": TableDepthConfig(
+        depths=(1, 2),
+        base=_BASE.model_copy(update={"options": {"d_model": 8}, "num_epochs": 1, "batch_size": 64}),
+        train_size=256,
+    ),
+    "live": TableDepthConfig(
+        datasets=("california",), norms=("layer",), depths=(2, 8, 16),
+        base=_BASE.model_copy(update={"num_epochs": 3}),
+    ),
+    "full": TableDepthConfig(base=_BASE),
+}, run_depth, data_info)  # fmt: skip

@@ -198,25 +198,14 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
 
 SCALES = {
     "smoke": WaveformsConfig(
-        bottlenecks=(2, 8),
-        members=2,
-        epochs=1,
-        width=2,
-        components=(2,),
-        neighbours=(1,),
-        repeats=5,
+        bottlenecks=(2, 8), members=2, epochs=1, width=2, components=(2,), neighbours=(1,), repeats=5,
         points=4,
     ),
     "live": WaveformsConfig(bottlenecks=(2, 8, 128), repeats=200),
     "full": WaveformsConfig(),
-}
+}  # fmt: skip
 
 WAVEFORMS = Experiment(
-    name="waveforms",
-    question="Does a residual autoencoder find unusual heartbeats better than simple detectors?",
-    config_type=WaveformsConfig,
-    scales=SCALES,
-    run=run,
-    data=data_info,
-    float32=True,
-)
+    "waveforms", "Does a residual autoencoder find unusual heartbeats better than simple detectors?",
+    SCALES, run, data_info, float32=True,
+)  # fmt: skip
