@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from companion.compute import Compute
 from companion.data.casting_synthetic import synthetic_moulds
 from companion.data.images import FaultImages, ImageSet, split_images
-from companion.experiments import casting, casting_size, casting_systems, get_experiment
+from companion.experiments import casting, casting_detectors, casting_size, get_experiment
 from companion.experiments.base import Context
-from companion.experiments.casting_systems import COLOR, GRAY, Fitted, Views, together
+from companion.experiments.casting_detectors import COLOR, GRAY, Detector, Views, ensemble
 from companion.models.cost import multiply_adds
 from companion.training import History
 
@@ -51,12 +51,12 @@ def gray(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def data():
     """Few generated moulds in the place of the casting images."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(casting_systems, "load_casting", few_images)
+        patch.setattr(casting_detectors, "load_casting", few_images)
         patch.setattr(casting, "load_casting", few_images)
-        casting_systems.load.cache_clear()
+        casting_detectors.load.cache_clear()
         config = get_experiment("casting").config("smoke")
-        yield casting_systems.load(config.share)
-    casting_systems.load.cache_clear()
+        yield casting_detectors.load(config.share)
+    casting_detectors.load.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def result(data, config):
-    return casting.run(config, 0, CONTEXT)
+    return get_experiment("casting").run(config, 0, CONTEXT)
 
 
 @pytest.fixture
@@ -120,15 +120,15 @@ def test_disturbed_images_keep_their_form_and_are_always_the_same(data):
         assert (after.shape, after.dtype) == (before.shape, torch.uint8)
         assert not torch.equal(after, before)
         torch.manual_seed(12)
-        assert torch.equal(casting_systems._disturbed(before), after)
+        assert torch.equal(casting_detectors._disturbed(before), after)
 
 
 def test_a_share_keeps_enough_images_of_either_label():
     labels = np.repeat([0, 1], [1000, 200])
-    keep = casting_systems._some(labels, 0.3)
+    keep = casting_detectors._some(labels, 0.3)
     assert [int(keep[labels == label].sum()) for label in (0, 1)] == [300, 120]
     assert keep[:300].all()
-    assert casting_systems._some(labels, 1.0).all()
+    assert casting_detectors._some(labels, 1.0).all()
 
 
 def test_the_data_are_said_to_be_generated(data):
@@ -139,30 +139,30 @@ def test_the_data_are_said_to_be_generated(data):
 
 
 def test_thresholds_depend_on_neither_test_nor_development_images(data, config, scores):
-    first = casting.judge(scores, data, config)
+    first = casting.evaluate_detector(scores, data, config)
     rng = np.random.default_rng(1)
     tests = ("development", "test", "whole")
     permuted = {part: rng.permutation(scores[part]) for part in tests}
     replaced = {part: rng.normal(100, 50, len(scores[part])) for part in tests}
     for other in (permuted, replaced):
-        judged = casting.judge(scores | other, data, config)
+        judged = casting.evaluate_detector(scores | other, data, config)
         for name in ("tnr_target", "disturbed"):
             assert judged[f"{name}.threshold"] == first[f"{name}.threshold"]
         assert judged["roc_auc"] != first["roc_auc"]
     higher = {part: scores[part] + 1 for part in ("validation", "held", "disturbed")}
-    judged = casting.judge(scores | higher, data, config)
+    judged = casting.evaluate_detector(scores | higher, data, config)
     for name in ("tnr_target", "disturbed"):
         assert judged[f"{name}.threshold"] == pytest.approx(first[f"{name}.threshold"] + 1)
 
 
 def test_the_thresholds_keep_what_they_promise_where_they_are_set(data, config, scores):
-    judged = casting.judge(scores, data, config)
+    judged = casting.evaluate_detector(scores, data, config)
     assert np.mean(scores["disturbed"] > judged["disturbed.threshold"]) <= config.fpr
     assert np.mean(scores["validation"] <= judged["tnr_target.threshold"]) >= config.tnr
 
 
 def test_a_detector_is_judged_by_these_metrics(data, config, scores):
-    judged = casting.judge(scores, data, config)
+    judged = casting.evaluate_detector(scores, data, config)
     points = ("tnr_target", "disturbed")
     expected = {f"{point}.threshold" for point in points} | {"development.roc_auc"}
     expected |= {f"{prefix}{area}" for prefix in ("", "whole.") for area in AREAS}
@@ -181,11 +181,11 @@ def test_two_scores_are_added_in_units_of_normals(data):
     def spread(views):
         return views.color.double().std(dim=(1, 2, 3)).numpy()
 
-    first, second = Fitted(mean, History()), Fitted(spread, History())
-    both = together(first, second, data.validation).score(data.test)
-    scaled = Fitted(lambda views: 10 * mean(views) - 3, History())
-    np.testing.assert_allclose(together(scaled, second, data.validation).score(data.test), both)
-    twice = together(first, first, data.validation).score(data.validation)
+    first, second = Detector(mean, History()), Detector(spread, History())
+    both = ensemble(first, second, data.validation).score(data.test)
+    scaled = Detector(lambda views: 10 * mean(views) - 3, History())
+    np.testing.assert_allclose(ensemble(scaled, second, data.validation).score(data.test), both)
+    twice = ensemble(first, first, data.validation).score(data.validation)
     np.testing.assert_allclose(np.quantile(twice, [0.5, 0.95]), [0, 2], atol=1e-12)
 
 
@@ -215,20 +215,10 @@ def test_the_missed_and_flagged_images_are_those_of_the_rates(result, data):
 def test_the_memory_is_the_same_for_the_same_seed(data, config):
     few = Views(data.test.gray[:10], data.test.color[:10])
     first, again, other = (
-        casting_systems.fit_memory(config, data, seed, CONTEXT).score(few) for seed in (0, 0, 1)
+        casting_detectors.fit_memory(config, data, seed, CONTEXT).score(few) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
-
-
-def test_another_kind_of_map_is_for_one_score_only(data, config):
-    model = casting_systems.moved_autoencoder(config, 0)
-    casting_systems.fit_autoencoder(model, "moved", 1, data, CONTEXT)
-    few = Views(data.test.gray[:10], data.test.color[:10])
-    own = model.score(few.color)
-    other = casting_systems.error_scores(model, "mse", (1,))(few)
-    assert not np.allclose(other, own)
-    np.testing.assert_array_equal(model.score(few.color), own)
 
 
 # ---------------------------------------------------------------- what size is worth

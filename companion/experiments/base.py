@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from companion.compute import Compute, pick_compute
+from companion.detection.metrics import Estimate
 from companion.objectives.classification import Batch, Objective
 from companion.runs import DataInfo, SeedResult
 from companion.training import Evaluation, FitConfig, History, fit, save_weights
@@ -26,7 +27,7 @@ SCALES = ("smoke", "live", "full")
 """Seconds, for tests; at most a minute and a half on two CPU cores; what the claim needs."""
 REPLAY_STEPS = 3
 MODULES = {
-    "block_order": "degradation", "casting": "casting", "casting_ablation": "casting_ablation",
+    "block_order": "degradation", "casting": "casting", "casting_ablation": "casting",
     "casting_size": "casting_size", "classifier": "classifier", "degradation": "degradation",
     "event_detection": "event_detection", "event_sequences": "event_sequences",
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
@@ -183,6 +184,11 @@ def window_means(values: list[float], points: int) -> list[float]:
     """
     windows = np.array_split(np.asarray(values), min(points, len(values)))
     return [round(float(window.mean()), 6) for window in windows]
+
+
+def with_ends(name: str, estimate: Estimate) -> dict[str, float]:
+    """An estimate as the metric ``name``, and the ends of its interval with ``_low`` and ``_high``."""
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 class _Loaded(Protocol):

@@ -13,9 +13,9 @@ from torch import nn
 from companion.compute import Compute, seed_everything
 from companion.detection.anomaly_maps import error_map, image_scores, multiscale_map
 from companion.detection.metrics import roc_auc
-from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means
+from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.casting import data_info
-from companion.experiments.casting_systems import CAMERA, GRAY, Casting, load
+from companion.experiments.casting_detectors import CAMERA, GRAY, Casting, load
 from companion.models.autoencoders import (
     ConvAutoencoder,
     ResidualAutoencoder,
@@ -76,17 +76,13 @@ def _settings(config: CastingSizeConfig, net: Net, num_steps: int) -> FitConfig:
 
 
 def train(
-    config: CastingSizeConfig, net: Net, num_steps: int, seed: int, context: Context, name: str
+    config: CastingSizeConfig, net: Net, num_steps: int, result: SeedResult, context: Context, name: str
 ) -> tuple[nn.Module, History, float]:
-    """Train a net from its initial weights, in one piece.
-
-    Returns:
-        The net, what was measured, and the seconds of :func:`clock` that it took.
-    """
-    data, model = load(config.share), build(config, net, seed)
+    """Train a net from its initial weights, in one piece: the net, its history, and seconds of the clock."""
+    data, model = load(config.share), build(config, net, result.seed)
     settings, start = _settings(config, net, num_steps), clock(context.compute)
     history = replace(context, checkpoints=None).fit(
-        name, model, (data.train.gray,), objective(net), settings, seed
+        name, model, (data.train.gray,), objective(net), settings, result.seed, result=result
     )
     return model, history, clock(context.compute) - start
 
@@ -102,7 +98,7 @@ def seconds_per_step(config: CastingSizeConfig, net: Net, seed: int, context: Co
     return max(1e-6, (spent[1] - spent[0]) / 20)
 
 
-def judge(model: nn.Module, net: Net, data: Casting, config: CastingSizeConfig) -> dict[str, float]:
+def evaluate_net(model: nn.Module, net: Net, data: Casting, config: CastingSizeConfig) -> dict[str, float]:
     """The mean absolute error on validation normals, and ROC-AUC on the development images.
 
     Returns:
@@ -125,16 +121,14 @@ def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
     Nothing is kept for a resumed run but finished seeds: what was timed must be one piece.
 
     Returns:
-        For ``large``, ``small-compute``, ``small-time`` and ``conv-time`` the metrics of :func:`judge`,
+        For ``large``, ``small-compute``, ``small-time`` and ``conv-time`` what :func:`evaluate_net` gives,
         ``steps``, ``images`` seen, ``multiply_adds`` of all forward passes and ``seconds`` of
         :func:`clock`, and the curve ``loss``. For each net its ``parameters`` and the multiply-adds of one
         image (``image_multiply_adds``); for the large one these also at :data:`FULL_SIZE`
         (``full_size_multiply_adds``).
     """
-    data = load(config.share)
-    metrics: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
-    seconds: dict[str, float] = {}
+    data, result = load(config.share), SeedResult(seed=seed)
+    metrics = result.metrics
     nets: tuple[Net, ...] = ("large", "small", "conv")
     cost = {net: multiply_adds(build(config, net, seed), (1, 1, *GRAY)) for net in nets}
     for net in nets:
@@ -144,14 +138,12 @@ def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
     metrics["large.full_size_multiply_adds"] = float(full_size)
 
     def measure(name: str, net: Net, num_steps: int) -> float:
-        model, history, spent = train(config, net, num_steps, seed, context, name)
+        model, history, spent = train(config, net, num_steps, result, context, name)
         images = num_steps * config.batch_size
         facts = {"steps": num_steps, "images": images, "multiply_adds": images * cost[net], "seconds": spent}
-        facts |= judge(model, net, data, config)
+        facts |= evaluate_net(model, net, data, config)
         metrics.update({f"{name}.{key}": float(value) for key, value in facts.items()})
-        curves[f"{name}.loss"] = window_means(history.train["loss"], config.points)
-        curves[f"{name}.first_loss"] = history.train["loss"][:REPLAY_STEPS]
-        seconds[name] = round(history.seconds, 1)
+        result.curves[f"{name}.loss"] = window_means(history.train["loss"], config.points)
         return spent
 
     spent = measure("large", "large", config.num_steps)
@@ -159,7 +151,7 @@ def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
     for net in ("small", "conv"):
         steps = max(1, round(spent / seconds_per_step(config, net, seed, context)))
         measure(f"{net}-time", net, steps)
-    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+    return result
 
 
 # not fewer than 16 channels: oneDNN 3.12, in PyTorch 2.14, writes outside its memory in the float32 backward

@@ -7,7 +7,7 @@ or small and in colour.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -73,10 +73,12 @@ class Views:
     def __len__(self) -> int:
         return len(self.gray)
 
+    def __getitem__(self, chosen: slice | Tensor) -> Views:
+        return Views(self.gray[chosen], self.color[chosen])
+
     def batches(self, size: int) -> Iterator[Views]:
         """Parts of ``size`` images, the last perhaps smaller."""
-        for start in range(0, len(self), size):
-            yield Views(self.gray[start : start + size], self.color[start : start + size])
+        return (self[start : start + size] for start in range(0, len(self), size))
 
 
 @dataclass(frozen=True)
@@ -100,29 +102,23 @@ class Casting:
 
 @cache
 def load(share: float = 1.0) -> Casting:
-    """The casting images, or their stand-in, in both views.
-
-    Args:
-        share: of the images of each part, for a quick look; 1 for all.
-    """
+    """The casting images, or their stand-in, in both views; with ``share``, so many of each part."""
     gray, color = load_casting(GRAY), load_casting(COLOR, color=True)
+    held = share_by_hash(color.tuning.distinct().hashes, 0.5, salt="hold")
+
+    def cut(images: FaultImages) -> dict[str, ImageSet]:
+        names = ("train", "validation", "development", "test")
+        parts = {name: getattr(images, name).distinct() for name in names}
+        spills = images.tuning.distinct()
+        return parts | {"known": spills.take(~held), "held": spills.take(held), "whole": images.whole_test}
+
     parts: dict[str, Views] = {}
     labels: dict[str, np.ndarray] = {}
-
-    def add(name: str, pick: Callable[[FaultImages], ImageSet]) -> None:
-        small = pick(color)
+    large = cut(gray)
+    for name, small in cut(color).items():
         keep = _some(small.labels.numpy(), share)
-        parts[name] = Views(pick(gray).take(keep).images, small.take(keep).images)
+        parts[name] = Views(large[name].take(keep).images, small.take(keep).images)
         labels[name] = small.labels.numpy()[keep]
-
-    held = share_by_hash(color.tuning.distinct().hashes, 0.5, salt="hold")
-    add("train", lambda d: d.train.distinct())
-    add("validation", lambda d: d.validation.distinct())
-    add("known", lambda d: d.tuning.distinct().take(~held))
-    add("held", lambda d: d.tuning.distinct().take(held))
-    add("development", lambda d: d.development.distinct())
-    add("test", lambda d: d.test.distinct())
-    add("whole", lambda d: d.whole_test)
     normal = parts["validation"]
     disturbed = Views(_disturbed(normal.gray), _disturbed(normal.color))
     return Casting(images=color, disturbed=disturbed, labels=labels, **parts)
@@ -147,14 +143,15 @@ def _disturbed(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Detector:
     """A detector that can score."""
 
     score: Callable[[Views], np.ndarray]  #: float64 (N,) of N images, the higher the more unusual
-    history: History  #: what was measured while training; empty if nothing was trained
+    #: what was measured while training; empty if nothing was trained
+    history: History = field(default_factory=History)
 
 
-def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Fitted:
+def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
     """The mean absolute error of a reconstruction from few principal components."""
 
     def rows(views: Views) -> np.ndarray:
@@ -167,7 +164,7 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Fitted:
         made = pca.inverse_transform(pca.transform(given))
         return np.asarray(np.abs(given - made).mean(axis=1), dtype=np.float64)
 
-    return Fitted(score, History())
+    return Detector(score)
 
 
 def published_autoencoder(config: CastingConfig, seed: int) -> ImageAE:
@@ -208,7 +205,7 @@ def error_scores(
     return score
 
 
-def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Fitted:
+def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Detector:
     """Distances from normal patches, in features of the net that chapter 4 trained on CIFAR-10."""
     classifier = trained_classifier(context.compute)
     net = classifier.model
@@ -222,15 +219,14 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
             parts.append(patch_features(net, prepared, (1, 2), (8, 12)).cpu().numpy())
         return np.concatenate(parts)
 
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(data.train), generator=generator)[: config.memory_images]
-    learn = Views(data.train.gray[chosen], data.train.color[chosen])
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
+    learn = data.train[order[: config.memory_images]]
     memory = PatchMemory(3, config.memory_patches, seed=seed).fit(features(learn))
 
     def score(views: Views) -> np.ndarray:
         return np.concatenate([memory.score(features(part)) for part in views.batches(500)])
 
-    return Fitted(score, History())
+    return Detector(score)
 
 
 def discrimination(
@@ -251,15 +247,15 @@ def fit_discriminator(
     context: Context,
     objective: FaultDiscrimination,
     name: str = "discriminator",
-) -> tuple[ResNet, Fitted]:
+) -> tuple[ResNet, Detector]:
     """A small residual net that tells normal images from known and painted faults, and its scores."""
     seed_everything(seed)
     net = ResNet(BasicResidualBlock, (1, 1, 1), 1, stem="cifar", width=config.width)
     history = context.fit(name, net, (data.train.color,), objective, config.fit, seed)
-    return net, Fitted(lambda views: objective.scores(net, views.color), history)
+    return net, Detector(lambda views: objective.scores(net, views.color), history)
 
 
-def together(first: Fitted, second: Fitted, normals: Views) -> Fitted:
+def ensemble(first: Detector, second: Detector, normals: Views) -> Detector:
     """The sum of two scores, each in units of the spread of normal images."""
     units = first.score(normals), second.score(normals)
 
@@ -267,4 +263,4 @@ def together(first: Fitted, second: Fitted, normals: Views) -> Fitted:
         both = (against_normals(one.score(views), u) for one, u in zip((first, second), units, strict=True))
         return np.asarray(sum(both))
 
-    return Fitted(score, History())
+    return Detector(score)
