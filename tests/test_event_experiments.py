@@ -43,7 +43,7 @@ def test_the_parts_follow_each_other_and_share_no_session(events):
 def test_only_training_events_teach_the_encoder(events):
     frame = load(DATA, 0).frame
     known = set(frame["process.name"].iloc[events.train].dropna())
-    assert set(events.features.encoder.categories("process.name")) <= known
+    assert set(events.features.encoder.categories["process.name"]) <= known
 
 
 def test_attacks_of_another_shape_are_neither_normal_nor_wanted(events):

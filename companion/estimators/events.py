@@ -271,7 +271,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             if index in (MISSING, UNSEEN):
                 value = "missing" if index == MISSING else "a rare value"
             else:
-                value = "another" if name in encoder.hashed else encoder.categories(name)[index - 2]
+                value = "another" if name in encoder.hashed else encoder.categories[name][index - 2]
             return f"{value} ({100 * float(shares[index]):.0f} %)"
         name, mean, scale = (
             self.features_.fields[column],

@@ -7,8 +7,12 @@ that training never saw.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,17 +20,19 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import norm
-from sklearn.preprocessing import QuantileTransformer
 from torch import Tensor
 
-from companion.files import atomic_path
+from companion.files import StateError, load_state, save_state
 
 MISSING, UNSEEN = 0, 1
 """The first two indices of every categorical column."""
 
-Scaling = Literal["quantile", "standard"]
+_KIND = "TableEncoder 2"
 _JITTER = 1e-3  # standard deviations; spreads values that occur often, see TableEncoder
-_VERSION = 1
+_FARTHEST = 1e-7  # the share of values beyond which a quantile is not told, 5.2 standard deviations
+_SAME = (("True", "true", "TRUE", "1"), ("False", "false", "FALSE", "0"))
+_PER_SECOND = (1.0, 1e3, 1e6, 1e9)
+_FIRST, _LAST = 315_532_800.0, 4_102_444_800.0  # seconds since 1970 in 1980 and in 2100
 
 
 class EncoderError(ValueError):
@@ -43,28 +49,101 @@ def stable_hash(value: str, buckets: int) -> int:
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big") % buckets
 
 
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return re.sub(r"^(-?(0|[1-9]\d*))\.0$", r"\1", value)
+    if isinstance(value, (Real, Decimal)) and not isinstance(value, Integral):
+        if float(value).is_integer():
+            return str(int(float(value)))
+        return str(float(value) if isinstance(value, Decimal) else value)
+    return str(value)
+
+
+def as_texts(column: pd.Series, known: Collection[str] | None = None) -> pd.Series:
+    """Categories as text, ``None`` where missing: equal values are equal texts, however they are stored.
+
+    (A column of whole numbers becomes one of floats as soon as one is missing, and one of text in a file.)
+
+    Args:
+        column: any values.
+        known: how truth values are spelled, if these are among them; by default as in the column itself.
+
+    Example:
+        >>> as_texts(pd.Series([3, 3.0, Decimal("3.00"), "3.0", "3.10", None], dtype=object)).tolist()
+        ['3', '3', '3', '3', '3.10', None]
+    """
+    values = column.astype(object)
+    try:
+        unique = values.dropna().unique()
+    except TypeError:  # lists, and what else has no hash
+        values = values.map(str, na_action="ignore")
+        unique = values.dropna().unique()
+    texts = {value: _text(value) for value in unique}
+    known = set(texts.values()) if known is None else known
+    for forms in _SAME:
+        spelled = next((form for form in forms if form in known), "")
+        texts |= {value: spelled for value, text in texts.items() if spelled and text in forms}
+    mapped = values.map(texts).astype(object)
+    return mapped.where(mapped.notna(), None)
+
+
+def _is_epoch(value: object) -> bool:
+    if isinstance(value, str):  # digits that can be nothing but a count since 1970: 20240105 is a date
+        number = float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else 0.0
+        return any(_FIRST * per <= number <= _LAST * per for per in _PER_SECOND)
+    return isinstance(value, (Real, Decimal))
+
+
+def as_times(column: pd.Series) -> pd.Series:
+    """Moments in UTC, NaT where missing, from anything that pandas reads as times, or from numbers.
+
+    Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970, in whichever of these units
+    all lie between 1980 and 2100.
+
+    Example:
+        >>> as_times(pd.Series([1_700_000_000_000, 1_700_086_400_000])).dt.day.tolist()
+        [14, 15]
+    """
+    known = column.dropna()
+    if pd.api.types.is_datetime64_any_dtype(column) or not (numbers := known.map(_is_epoch)).any():
+        return pd.to_datetime(column, utc=True)
+    if not numbers.all():
+        raise EncoderError(f"{column.name!r} mixes numbers since 1970 with other times")
+    size = known.astype(float)
+    for per in _PER_SECOND:
+        if size.between(_FIRST * per, _LAST * per).all():
+            return pd.to_datetime(column.astype(float) / per, unit="s", utc=True)
+    raise EncoderError(
+        f"{column.name!r} holds {size.min():.16g} to {size.max():.16g}: not all seconds, milliseconds, "
+        "microseconds or nanoseconds since 1970 that lie between 1980 and 2100; "
+        "make times of them with pandas.to_datetime, which takes the unit"
+    )
+
+
+@dataclass
 class TableEncoder:
     """Numbers scaled, categories indexed, times as circles.
 
-    Numerical columns are mapped to a normal distribution by their training quantiles, or shifted and scaled
-    to mean 0 and standard deviation 1. The quantiles are taken with a little noise on the values. Without
-    it, a lowest value that many rows share (no capital gain, say) would be mapped to the far end of the
-    normal distribution; with it, to the middle of the ranks that it takes up. A missing number becomes 0,
-    and a column that had missing numbers in training gets a second feature, 1 where it is missing.
-    Categorical columns become indices: 0 for missing, 1 for values that training saw fewer than
-    ``min_count`` times or never, then the others in alphabetical order. Hashed columns become one of so
-    many buckets after these two. Time columns become hour of day and day of week, each as sine and cosine.
+    Numerical columns are mapped to a normal distribution by their training quantiles (as scikit-learn's
+    QuantileTransformer does), or shifted and scaled to mean 0 and standard deviation 1. The quantiles are
+    taken with a little noise on the values. Without it, a lowest value that many rows share (no capital
+    gain, say) would be mapped to the far end of the normal distribution; with it, to the middle of the
+    ranks that it takes up. A missing number becomes 0, and a column that had missing numbers in training
+    gets a second feature, 1 where it is missing. Categorical columns become indices: 0 for missing, 1 for
+    values that training saw fewer than ``min_count`` times or never, then the others in alphabetical order.
+    Hashed columns become one of so many buckets after these two. Time columns become hour of day and day of
+    week, each as sine and cosine.
 
-    Args:
+    Attributes:
         numerical: names of the numerical columns.
         categorical: names of the categorical columns.
-        times: names of the columns with times, anything that pandas reads as one; UTC.
+        times: names of the columns with times, see :func:`as_times`.
         hashed: number of buckets for each categorical column that has too many values to list.
         scaling: ``"quantile"`` or ``"standard"``.
         min_count: how often training must have seen a value for it to have an index of its own.
-
-    Raises:
-        EncoderError: if there is no column, a name stands twice, or a number is out of range.
+        scales: learned, for each numerical column.
+        categories: learned, the values from index 2 on for each categorical column that is not hashed.
+        rare: learned, the share of training's values that have no index of their own, likewise.
 
     Example:
         >>> table = pd.DataFrame({"age": [20.0, 30.0, 40.0], "job": ["cook", None, "nurse"]})
@@ -73,189 +152,105 @@ class TableEncoder:
         [2, 0, 3]
     """
 
-    def __init__(
-        self,
-        numerical: Sequence[str] = (),
-        categorical: Sequence[str] = (),
-        *,
-        times: Sequence[str] = (),
-        hashed: Mapping[str, int] | None = None,
-        scaling: Scaling = "quantile",
-        min_count: int = 1,
-    ) -> None:
-        self.numerical, self.categorical, self.times = tuple(numerical), tuple(categorical), tuple(times)
-        self.hashed = dict(hashed or {})
-        self.scaling, self.min_count = scaling, min_count
-        names = [*self.numerical, *self.categorical, *self.times]
-        if not names or len(set(names)) < len(names):
-            raise EncoderError(f"need at least one column, and each only once; got {names}")
-        if scaling not in ("quantile", "standard") or min_count < 1:
-            raise EncoderError("scaling must be 'quantile' or 'standard', and min_count at least 1")
-        if not self.hashed.keys() <= set(self.categorical) or any(n < 1 for n in self.hashed.values()):
-            raise EncoderError("hashed columns must be categorical and have at least one bucket")
-        self._fitted: dict[str, dict[str, list[float]]] = {}
-        self._categories: dict[str, list[str]] = {}
+    numerical: Sequence[str] = ()
+    categorical: Sequence[str] = ()
+    times: Sequence[str] = ()
+    hashed: Mapping[str, int] = field(default_factory=dict)
+    scaling: Literal["quantile", "standard"] = "quantile"
+    min_count: int = 1
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    categories: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    rare: dict[str, float] = field(default_factory=dict, repr=False)
 
-    # ------------------------------------------------------------ fitting
+    def __post_init__(self) -> None:
+        names = [*self.numerical, *self.categorical, *self.times]
+        if not names or len(set(names)) < len(names) or not self.hashed.keys() <= set(self.categorical):
+            raise EncoderError(f"need columns, each once, and hashed ones categorical; got {names}")
+        if self.scaling not in ("quantile", "standard") or min(self.min_count, *self.hashed.values(), 1) < 1:
+            raise EncoderError("scaling is 'quantile' or 'standard'; min_count and buckets are 1 or more")
 
     def fit(self, frame: pd.DataFrame) -> TableEncoder:
-        """Learn scales and categories from training rows; return the encoder itself.
-
-        Raises:
-            EncoderError: if there are no rows, a column is not there, or a number is infinite or no number.
-        """
+        """Learn scales and categories from training rows; return the encoder itself."""
         if len(frame) == 0:
             raise EncoderError("there are no rows to fit on")
-        self._fitted = {name: self._fit_column(self._numbers(frame, name)) for name in self.numerical}
-        self._categories = {}
+        self.scales = {name: self._scale_of(_numbers(frame, name)) for name in self.numerical}
         for name in self.categorical:
             if name not in self.hashed:
-                counts = self._texts(frame, name).value_counts()
-                self._categories[name] = sorted(counts[counts >= self.min_count].index)
+                counts = as_texts(_column(frame, name)).value_counts()
+                kept = counts[counts >= self.min_count]
+                self.categories[name] = sorted(kept.index)
+                self.rare[name] = 1 - float(kept.sum()) / max(1, int(counts.sum()))
         return self
 
-    def _fit_column(self, values: np.ndarray) -> dict[str, list[float]]:
+    def _scale_of(self, values: np.ndarray) -> dict[str, Any]:
         known = values[~np.isnan(values)]
-        fitted = {"missing": [float(len(known) < len(values))]}
-        if len(known) == 0:
-            return fitted | {"mean": [0.0], "std": [1.0]}
-        if self.scaling == "standard" or known.min() == known.max():
-            return fitted | {"mean": [float(known.mean())], "std": [float(known.std()) or 1.0]}
+        missing = len(known) < len(values)
+        if len(known) == 0 or known.min() == known.max():
+            return {"missing": missing, "mean": float(known[0]) if len(known) else 0.0, "std": 1.0}
+        if self.scaling == "standard":
+            return {"missing": missing, "mean": float(known.mean()), "std": float(known.std())}
         count = min(len(known), max(min(len(known) // 30, 1000), 10))
-        transformer = QuantileTransformer(n_quantiles=count, subsample=None, output_distribution="normal")
         noise = np.random.default_rng(0).normal(scale=_JITTER * known.std(), size=len(known))
-        transformer.fit((known + noise)[:, None])
-        return fitted | {"quantiles": transformer.quantiles_[:, 0].tolist()}
-
-    # ------------------------------------------------------------ transforming
+        quantiles = np.percentile(known + noise, 100 * np.linspace(0, 1, count))
+        return {"missing": missing, "quantiles": quantiles.tolist()}
 
     def transform(self, frame: pd.DataFrame) -> tuple[Tensor, Tensor]:
         """The rows as tensors; any number of them, none included.
 
         Returns:
             float32 (N, ``num_numerical_features``), all finite, and int64 (N, categorical columns).
-
-        Raises:
-            EncoderError: if a column is not there, a number is infinite or no number, or nothing was fitted.
         """
-        if self._fitted.keys() != set(self.numerical):
+        if len(self.scales) < len(self.numerical):
             raise EncoderError("fit the encoder first, on training rows")
         features: list[np.ndarray] = []
-        for name, fitted in self._fitted.items():
-            values = self._numbers(frame, name)
+        for name, scale in self.scales.items():
+            values = _numbers(frame, name)
             missing = np.isnan(values)
-            features.append(np.where(missing, 0.0, self._scale(np.where(missing, 0.0, values), fitted)))
-            if fitted["missing"][0]:
-                features.append(missing.astype(float))
+            features.append(np.where(missing, 0.0, _scaled(values, scale)))
+            features += [missing.astype(float)] * scale["missing"]
         for name in self.times:
-            features += self._circles(frame, name)
+            features += _circles(frame, name)
         indices = [self._indices(frame, name) for name in self.categorical]
-        shape = (len(frame), 0)
-        numerical = np.stack(features, axis=1) if features else np.zeros(shape)
-        categorical = np.stack(indices, axis=1) if indices else np.zeros(shape, dtype=np.int64)
+        numerical = np.stack(features, axis=1) if features else np.zeros((len(frame), 0))
+        categorical = np.stack(indices, axis=1) if indices else np.zeros((len(frame), 0), dtype=np.int64)
         # a value far outside of a column that hardly varied in training would overflow
         numerical = np.clip(numerical, *np.array([-1, 1]) * np.finfo(np.float32).max)
         return torch.from_numpy(numerical.astype(np.float32)), torch.from_numpy(categorical)
 
-    def _scale(self, values: np.ndarray, fitted: Mapping[str, list[float]]) -> np.ndarray:
-        if "mean" in fitted:
-            scaled: np.ndarray = (values - fitted["mean"][0]) / fitted["std"][0]
-            return scaled
-        if len(values) == 0:
-            return values
-        quantiles = np.array(fitted["quantiles"])
-        transformer = QuantileTransformer(n_quantiles=len(quantiles), output_distribution="normal")
-        transformer.n_features_in_, transformer.n_quantiles_ = 1, len(quantiles)
-        transformer.quantiles_, transformer.references_ = (
-            quantiles[:, None],
-            np.linspace(0, 1, len(quantiles)),
-        )
-        scaled = transformer.transform(values[:, None])[:, 0]
-        return scaled
+    def _indices(self, frame: pd.DataFrame, name: str) -> np.ndarray:
+        texts = as_texts(_column(frame, name), self.categories.get(name, ("1", "0")))
+        if name in self.hashed:
+            places = {text: 2 + stable_hash(text, self.hashed[name]) for text in texts.dropna().unique()}
+        else:
+            places = {text: index for index, text in enumerate(self.categories[name], start=2)}
+        found = texts.map(places).fillna(UNSEEN).where(texts.notna(), MISSING).to_numpy(dtype=np.int64)
+        unseen, there = texts[found == UNSEEN], int((found != MISSING).sum())
+        if there >= 3 and len(unseen) / there > (1 + self.rare.get(name, 1.0)) / 2:
+            warnings.warn(
+                f"most values of the column {name!r} were not seen in training, such as {unseen.iloc[0]!r}",
+                stacklevel=3,
+            )
+        return found
 
     def unscale(self, name: str, scaled: np.ndarray) -> np.ndarray:
-        """Values of a numerical column from its feature: what :meth:`transform` did, undone.
+        """Values of a numerical column from its feature (N,), in its own units, float64: the way back.
 
-        Args:
-            name: of the column.
-            scaled: float (N,).
-
-        Returns:
-            float64 (N,), in the column's own units; with quantiles never beyond those of training.
-
-        Raises:
-            EncoderError: if the column is not numerical, or nothing was fitted.
+        With quantiles never beyond those of training.
         """
-        if name not in self._fitted:
-            raise EncoderError(f"{name!r} is not a fitted numerical column")
-        fitted, scaled = self._fitted[name], np.asarray(scaled, dtype=np.float64)
-        if "mean" in fitted:
-            return np.asarray(scaled * fitted["std"][0] + fitted["mean"][0])
-        quantiles = fitted["quantiles"]
+        scale, scaled = self.scales[name], np.asarray(scaled, dtype=np.float64)
+        if "mean" in scale:
+            return np.asarray(scaled * scale["std"] + scale["mean"])
+        quantiles = scale["quantiles"]
         return np.asarray(np.interp(norm.cdf(scaled), np.linspace(0, 1, len(quantiles)), quantiles))
-
-    def _circles(self, frame: pd.DataFrame, name: str) -> list[np.ndarray]:
-        try:
-            moments = pd.to_datetime(self._column(frame, name), utc=True)
-        except (ValueError, TypeError) as error:
-            raise EncoderError(f"column {name!r} holds something that is no time: {error}") from error
-        hours = moments.dt.hour + moments.dt.minute / 60 + moments.dt.second / 3600
-        angles = (2 * np.pi * hours / 24, 2 * np.pi * moments.dt.day_of_week / 7)
-        circles = [f(angle.to_numpy(dtype=float)) for angle in angles for f in (np.sin, np.cos)]
-        return [np.nan_to_num(circle) for circle in circles]  # a missing time is the circle's centre
-
-    def _indices(self, frame: pd.DataFrame, name: str) -> np.ndarray:
-        texts = self._texts(frame, name)
-        if name in self.hashed:
-            unique = {text: 2 + stable_hash(text, self.hashed[name]) for text in texts.dropna().unique()}
-        else:
-            unique = {text: index for index, text in enumerate(self._categories[name], start=2)}
-        found = texts.map(unique).to_numpy(dtype=float)
-        return np.where(texts.isna(), MISSING, np.where(np.isnan(found), UNSEEN, found)).astype(np.int64)
-
-    # ------------------------------------------------------------ columns
-
-    @staticmethod
-    def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-        if name not in frame.columns:
-            raise EncoderError(
-                f"there is no column {name!r}; there are: {', '.join(map(str, frame.columns))}"
-            )
-        return frame[name]
-
-    def _numbers(self, frame: pd.DataFrame, name: str) -> np.ndarray:
-        try:
-            values = self._column(frame, name).astype("float64").to_numpy()
-        except (ValueError, TypeError) as error:
-            raise EncoderError(f"column {name!r} holds something that is no number: {error}") from error
-        if np.isinf(values).any():
-            raise EncoderError(f"column {name!r} holds an infinite number; make it missing or clip it")
-        return values
-
-    def _texts(self, frame: pd.DataFrame, name: str) -> pd.Series:
-        column = self._column(frame, name).astype(object)
-        return column.where(column.isna(), column.astype(str)).where(column.notna(), None)
-
-    # ------------------------------------------------------------ what a model needs
 
     @property
     def feature_names(self) -> list[str]:
         """The numerical features that :meth:`transform` gives, in their order."""
         names = []
-        for name in self.numerical:
-            names += [name] + [f"{name} is missing"] * bool(self._fitted[name]["missing"][0])
+        for name, scale in self.scales.items():
+            names += [name] + [f"{name} is missing"] * scale["missing"]
         circles = ("hour, sine", "hour, cosine", "weekday, sine", "weekday, cosine")
         return names + [f"{name}: {circle}" for name in self.times for circle in circles]
-
-    def categories(self, name: str) -> list[str]:
-        """The values of a categorical column that have an index of their own, from index 2 on.
-
-        Raises:
-            EncoderError: if the column is not listed, or hashed, or nothing was fitted.
-        """
-        if name not in self._categories:
-            raise EncoderError(f"{name!r} is not a fitted categorical column whose values are listed")
-        return list(self._categories[name])
 
     @property
     def num_numerical_features(self) -> int:
@@ -265,53 +260,52 @@ class TableEncoder:
     @property
     def categorical_cardinalities(self) -> list[int]:
         """How many indices each categorical column may have."""
-        sizes = {name: len(values) for name, values in self._categories.items()} | self.hashed
+        sizes = {name: len(values) for name, values in self.categories.items()} | dict(self.hashed)
         return [2 + sizes[name] for name in self.categorical]
 
-    # ------------------------------------------------------------ keeping
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything that the encoder knows, as values that JSON can hold."""
-        settings = {
-            "numerical": self.numerical, "categorical": self.categorical, "times": self.times,
-            "hashed": self.hashed, "scaling": self.scaling, "min_count": self.min_count,
-        }  # fmt: skip
-        return {
-            "version": _VERSION,
-            "settings": settings,
-            "fitted": self._fitted,
-            "categories": self._categories,
-        }
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> TableEncoder:
-        """The encoder that :meth:`to_json` described.
-
-        Raises:
-            EncoderError: if the content is incomplete or of another version.
-        """
-        try:
-            if content["version"] != _VERSION:
-                raise EncoderError(f"the encoder has version {content['version']}, not {_VERSION}")
-            encoder = cls(**content["settings"])
-            encoder._fitted, encoder._categories = content["fitted"], content["categories"]
-        except (KeyError, TypeError) as error:
-            raise EncoderError(f"this describes no encoder: {error}") from error
-        return encoder
-
     def save(self, path: Path) -> None:
-        """Write the encoder as JSON."""
-        with atomic_path(path) as part:
-            part.write_text(json.dumps(self.to_json()), encoding="utf8")
+        """Write everything that the encoder knows."""
+        save_state(path, _KIND, encoder=asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> TableEncoder:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            EncoderError: if the file is missing, damaged, or of another version.
-        """
+        """Read what :meth:`save` wrote."""
         try:
-            return cls.from_json(json.loads(path.read_text("utf8")))
-        except (OSError, ValueError) as error:
-            raise EncoderError(f"{path} is not an encoder that can be read: {error}") from error
+            return cls(**load_state(path, _KIND)["encoder"])
+        except (StateError, KeyError, TypeError) as error:
+            raise EncoderError(f"{path} holds no encoder that can be read: {error}") from error
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    if name not in frame.columns:
+        raise EncoderError(f"there is no column {name!r}; there are: {', '.join(map(str, frame.columns))}")
+    return frame[name]
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
+    try:
+        values = _column(frame, name).astype("float64").to_numpy()
+    except (ValueError, TypeError) as error:
+        raise EncoderError(f"column {name!r} holds something that is no number: {error}") from error
+    if np.isinf(values).any():
+        raise EncoderError(f"column {name!r} holds an infinite number; make it missing or clip it")
+    return values
+
+
+def _scaled(values: np.ndarray, scale: Mapping[str, Any]) -> np.ndarray:
+    if "mean" in scale:
+        return np.asarray((values - scale["mean"]) / scale["std"])
+    quantiles = scale["quantiles"]
+    share = np.interp(values, quantiles, np.linspace(0, 1, len(quantiles)))
+    return np.asarray(norm.ppf(np.clip(share, _FARTHEST, 1 - _FARTHEST)))
+
+
+def _circles(frame: pd.DataFrame, name: str) -> list[np.ndarray]:
+    try:
+        times = as_times(_column(frame, name)).dt
+    except (ValueError, TypeError, OverflowError) as error:
+        raise EncoderError(f"column {name!r} holds something that is no time: {error}") from error
+    hours = times.hour + times.minute / 60 + times.second / 3600
+    angles = (2 * np.pi * hours / 24, 2 * np.pi * times.day_of_week / 7)
+    circles = [f(angle.to_numpy(dtype=float)) for angle in angles for f in (np.sin, np.cos)]
+    return [np.nan_to_num(circle) for circle in circles]  # a missing time is the circle's centre

@@ -6,8 +6,9 @@ Everything is fitted on events of the past that count as normal; later events on
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,9 @@ class EventFeatures:
         Returns:
             float32 (N, numerical features) without NaN, and int64 (N, categorical fields).
         """
-        return self.fitted.transform(self._prepared(frame, gaps))
+        with warnings.catch_warnings():  # new users and hosts are every day's business here, and are scored
+            warnings.filterwarnings("ignore", message="most values")
+            return self.fitted.transform(self._prepared(frame, gaps))
 
     @property
     def fitted(self) -> TableEncoder:
@@ -200,12 +203,12 @@ class EventFeatures:
     def to_json(self) -> dict[str, Any]:
         """Everything that the features know, as values that JSON can hold."""
         settings = {"rules": vars(self.rules), "columns": self.columns, "leave_out": self.leave_out}
-        return {"settings": settings, "encoder": self.fitted.to_json()}
+        return {"settings": settings, "encoder": asdict(self.fitted)}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> EventFeatures:
         """The features that :meth:`to_json` described."""
         settings = content["settings"]
         features = cls(FieldRules(**settings["rules"]), settings["columns"], settings["leave_out"])
-        features.encoder = TableEncoder.from_json(content["encoder"])
+        features.encoder = TableEncoder(**content["encoder"])
         return features
