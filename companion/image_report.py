@@ -17,10 +17,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from PIL import Image
+from scipy.stats import binomtest
 
 from companion.data.images import ImageSet, Skipped, decode_thumbnail
 from companion.data.sources import DataError
-from companion.detection.thresholds import flags_too_many
 
 TABLE, PAGE = "scores.csv", "index.html"
 COLUMNS = ("file", "score", "flagged", "error")
@@ -121,7 +121,9 @@ class Findings:
     def warning(self) -> str:
         """What to think of it if much more is flagged than the threshold promised; else ``""``."""
         count = len(self.scores)
-        if self.promised_fpr is None or not flags_too_many(self.flagged, count, self.promised_fpr):
+        if self.promised_fpr is None or self.flagged < 2 * self.promised_fpr * count:
+            return ""
+        if binomtest(self.flagged, count, self.promised_fpr, alternative="greater").pvalue >= 0.001:
             return ""
         return (
             f"{100 * self.flagged / count:.3g} % of these images are flagged, and of normal ones it should "

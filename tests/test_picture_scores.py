@@ -1,8 +1,6 @@
-"""Scores of images: error maps, scales, top pixels, and the memory of patches."""
+"""Scores of images: error maps, scales, top pixels."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,8 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.detection.anomaly_maps import against_normals, error_map, image_scores, multiscale_map
-from companion.detection.patches import PatchMemory, coreset
-from companion.detection.vectors import VectorError
 from companion.models.resnet9 import ResNet9, patch_features
 
 
@@ -122,76 +118,6 @@ def test_scores_in_units_of_the_normals():
     ):
         with pytest.raises(ValueError, match=message):
             against_normals(np.array(scores), np.array(other))
-
-
-# ---------------------------------------------------------------- patches
-
-
-def features(seed: int = 0, shape: tuple[int, ...] = (10, 3, 4, 6)) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def test_a_memory_gives_the_distance_to_its_nearest_patches():
-    kept, asked = features(), features(1, (4, 3, 4, 6))
-    rows = kept.reshape(-1, 6)
-    distances = np.sort(np.linalg.norm(asked.reshape(-1, 1, 6) - rows[None], axis=2), axis=1)[:, :2]
-    memory = PatchMemory(neighbours=2).fit(kept)
-    maps = memory.maps(asked)
-    np.testing.assert_allclose(maps, distances.mean(axis=1).reshape(4, 3, 4), rtol=1e-4)
-    np.testing.assert_allclose(memory.score(asked), maps.mean(axis=(1, 2)))
-    np.testing.assert_allclose(memory.score(asked, top=1e-6), maps.max(axis=(1, 2)))
-    assert PatchMemory(1).fit(kept).maps(kept).max() < 1e-2  # a patch is its own nearest
-    assert memory.maps(asked[:0]).shape == (0, 3, 4)
-    assert memory.score(asked[:0]).shape == (0,)
-
-
-@pytest.mark.parametrize("subsample", ["random", "coreset"])
-def test_a_small_memory_finds_what_is_far_away(subsample):
-    kept = features(shape=(50, 3, 4, 80))
-    memory = PatchMemory(1, max_patches=20, subsample=subsample).fit(kept)
-    assert memory.index_ is not None
-    assert len(memory.index_.ids) == 20
-    far = features(2, (2, 3, 4, 80)) + 9
-    assert memory.score(far).min() > memory.score(kept).max()
-    again = PatchMemory(1, max_patches=20, subsample=subsample).fit(kept)
-    assert np.array_equal(again.score(far), memory.score(far))
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 9))
-def test_a_coreset_covers_as_well_as_the_greedy_one_does(count, wanted, seed):
-    vectors = np.random.default_rng(seed).integers(0, 4, (count, 2)).astype(float)
-    rows = coreset(vectors, wanted, seed)
-    assert len(rows) == len(set(rows.tolist())) == min(count, wanted)
-    near = np.full(count, np.inf)
-    for first, second in pairwise(rows):
-        near = np.minimum(near, np.linalg.norm(vectors - vectors[first], axis=1))
-        assert near[second] == pytest.approx(near.max(), abs=1e-3)
-
-
-def test_clusters_are_all_covered_by_a_coreset_and_not_by_chance():
-    vectors = np.concatenate([np.zeros((500, 2)), np.full((2, 2), 9.0), np.full((1, 2), -9.0)])
-    assert {tuple(v) for v in vectors[coreset(vectors, 3)]} == {(0, 0), (9, 9), (-9, -9)}
-
-
-def test_impossible_memories_are_refused():
-    for bad in ({"neighbours": 0}, {"max_patches": 0}, {"subsample": "best"}):
-        with pytest.raises(VectorError, match="need positive numbers"):
-            PatchMemory(**bad)
-    with pytest.raises(VectorError, match="fit the memory"):
-        PatchMemory().maps(features())
-    memory = PatchMemory().fit(features())
-    for wrong in (features()[0], features(shape=(2, 3, 4, 5)), np.full((1, 3, 4, 6), np.nan)):
-        with pytest.raises(VectorError):
-            memory.maps(wrong)
-    with pytest.raises(VectorError, match="top"):
-        memory.score(features(), top=0)
-    with pytest.raises(VectorError, match="too few"):
-        PatchMemory(neighbours=99).fit(features(shape=(1, 2, 2, 3)))
-    with pytest.raises(VectorError, match="NaN"):
-        PatchMemory(max_patches=5, subsample="coreset").fit(np.full((9, 3, 4, 6), np.nan))
-    with pytest.raises(VectorError, match="positive count"):
-        coreset(np.zeros((0, 2)), 3)
 
 
 # ---------------------------------------------------------------- features

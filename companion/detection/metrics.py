@@ -1,17 +1,16 @@
-"""How well scores tell anomalies from normals, with intervals.
+"""How well scores tell anomalies from normals, with intervals, and when one model is better than another.
 
 Labels are 1 (or true) for anomalies and 0 for normals. A score is flagged if it is *above* the threshold.
-
-Whether two sets of vectors come from one distribution, asked of a classifier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
@@ -19,10 +18,31 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from companion.detection.vectors import VectorError
-
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """From labels (N,) and scores (N,) to a number."""
+
+
+def check_scores(scores: Any, what: str = "scores", axes: int = 1) -> np.ndarray:
+    """Scores as float64 (N,), or rows as floats (N, d): the one border that NaN cannot pass.
+
+    Raises:
+        ValueError: for complex numbers, dates, text, masked values, NaN, infinity, or another number of axes.
+    """
+    if np.ma.is_masked(scores):
+        raise ValueError(f"some {what} are masked; leave them out, and say how many")
+    array = np.asarray(scores)
+    if array.size and array.dtype.kind not in "biuf":
+        raise ValueError(f"{what} are real numbers, not {array.dtype}")
+    if array.ndim != axes:
+        raise ValueError(f"{what} have the shape {'(N,)' if axes == 1 else '(N, d)'}, not {array.shape}")
+    if axes == 1 or array.dtype != np.float32:
+        array = array.astype(np.float64)
+    bad = int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).sum()) if array.size else 0
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(array)} {what} are NaN or infinite; leave them out, and say how many"
+        )
+    return array
 
 
 @dataclass(frozen=True)
@@ -46,15 +66,10 @@ class Estimate:
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
     """A share with its Wilson score interval (Wilson 1927), which stays inside 0 and 1.
 
-    Raises:
-        ValueError: if there are no trials, or more successes than trials.
-
     Example:
         >>> print(wilson(9, 10))
         0.900 [0.596, 0.982]
     """
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"need 0 <= successes <= trials and a trial, not {successes} of {trials}")
     interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     # SciPy leaves 1e-17 or so where the end is exactly 0 or 1
     low = 0.0 if successes == 0 else float(interval.low)
@@ -94,20 +109,15 @@ class Confusion:
         return wilson(self.fp, self.tn + self.fp)
 
 
-def checked(labels: np.ndarray, scores: np.ndarray, both: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def check_labels(labels: Any, scores: Any, both: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Labels as bool (N,) and scores as float64 (N,).
 
     Raises:
-        ValueError: if the shapes differ or have not one axis, a label is not 0 or 1, a score is NaN, or (if
-            ``both``) one of the two labels does not occur.
+        ValueError: if they do not fit each other, or (if ``both``) one of the two labels does not occur.
     """
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    if labels.ndim != 1 or labels.shape != scores.shape:
-        raise ValueError(f"need labels and scores (N,), not {labels.shape} and {scores.shape}")
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels are 0 for normal and 1 for anomalous")
-    if np.isnan(scores).any():
-        raise ValueError(f"{int(np.isnan(scores).sum())} scores are NaN; leave them out, and say how many")
+    labels, scores = np.asarray(labels), check_scores(scores)
+    if labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"need a label of 0 or 1 for each of {len(scores)} scores, not {labels.shape}")
     labels = labels.astype(bool)
     if both and (labels.all() or not labels.any()):
         raise ValueError("need normals and anomalies; with one of them alone nothing can be ranked")
@@ -115,12 +125,9 @@ def checked(labels: np.ndarray, scores: np.ndarray, both: bool = True) -> tuple[
 
 
 def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Confusion:
-    """The four counts with ``scores > threshold`` flagged.
-
-    Raises:
-        ValueError: see :func:`checked`; one kind alone is fine here.
-    """
-    labels, scores = checked(labels, scores, both=False)
+    """The four counts with ``scores > threshold`` flagged."""
+    labels, scores = check_labels(labels, scores, both=False)
+    check_scores([threshold], "thresholds")
     flagged = scores > threshold
     return Confusion(
         tp=int((flagged & labels).sum()),
@@ -131,23 +138,16 @@ def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Confu
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The probability that an anomaly scores above a normal, ties counting half.
-
-    Raises:
-        ValueError: see :func:`checked`.
-    """
-    return float(roc_auc_score(*checked(labels, scores)))
+    """The probability that an anomaly scores above a normal, ties counting half."""
+    return float(roc_auc_score(*check_labels(labels, scores)))
 
 
 def pr_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Average precision, the area under the precision-recall curve as steps.
 
     It depends on the share of anomalies, which is what a detector without skill would reach.
-
-    Raises:
-        ValueError: see :func:`checked`.
     """
-    return float(average_precision_score(*checked(labels, scores)))
+    return float(average_precision_score(*check_labels(labels, scores)))
 
 
 def recall_at_fpr(labels: np.ndarray, scores: np.ndarray, fpr: float) -> float:
@@ -155,38 +155,18 @@ def recall_at_fpr(labels: np.ndarray, scores: np.ndarray, fpr: float) -> float:
 
     The threshold is chosen on these very scores, so this tells what a score *can* do; what a threshold does
     that was chosen beforehand, :func:`confusion` tells.
-
-    Raises:
-        ValueError: see :func:`checked`; or ``fpr`` is not from 0 to 1.
     """
-    if not 0 <= fpr <= 1:
-        raise ValueError(f"fpr is a share from 0 to 1, not {fpr}")
-    rates, recalls, _ = roc_curve(*checked(labels, scores), drop_intermediate=False)
-    return float(recalls[rates <= fpr + 1e-12].max())
+    return roc_points(labels, scores, [fpr])[0]
 
 
 def roc_points(labels: np.ndarray, scores: np.ndarray, fprs: Sequence[float] | np.ndarray) -> list[float]:
-    """The highest recall at each of the false-positive rates: a short ROC curve, see :func:`recall_at_fpr`.
-
-    Raises:
-        ValueError: see :func:`recall_at_fpr`.
-    """
-    return [recall_at_fpr(labels, scores, float(fpr)) for fpr in fprs]
+    """The highest recall at each of the false-positive rates: a short ROC curve."""
+    rates, recalls, _ = roc_curve(*check_labels(labels, scores), drop_intermediate=False)
+    return [float(recalls[rates <= fpr + 1e-12].max()) for fpr in fprs]
 
 
-def _interval(values: list[float], value: float, confidence: float) -> Estimate:
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(value, float(low), float(high))
-
-
-def _samples(
-    labels: np.ndarray, groups: np.ndarray | None, repeats: int, confidence: float, seed: int
-) -> Iterator[np.ndarray]:
+def _samples(labels: np.ndarray, groups: Any, repeats: int, seed: int) -> Iterator[np.ndarray]:
     """Rows of resampled normals and of resampled anomalies, as many of each, or of their groups."""
-    if repeats < 1 or not 0 < confidence < 1:
-        raise ValueError(f"need at least one repeat and 0 < confidence < 1, not {repeats}, {confidence}")
-    if groups is not None and len(groups) != len(labels):
-        raise ValueError(f"{len(labels)} labels need as many groups, not {len(groups)}")
     rng = np.random.default_rng(seed)
     kinds = [np.flatnonzero(labels == kind) for kind in (False, True)]
     clusters = [
@@ -207,12 +187,12 @@ def bootstrap(
     labels: np.ndarray,
     scores: np.ndarray,
     *,
+    others: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     repeats: int = 500,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """A metric with its percentile interval over resampled normals and resampled anomalies.
+    """A metric with its 95 % percentile interval over resampled normals and resampled anomalies.
 
     Both kinds are resampled by themselves, so that each sample has as many of each as the original (Efron and
     Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13).
@@ -221,56 +201,25 @@ def bootstrap(
         metric: such as :func:`roc_auc`.
         labels: (N,).
         scores: (N,).
+        others: (N,), scores of another detector: then the estimate is of what the metric gains over them, on
+            the same samples. What makes a sample hard for both cancels, so this interval may exclude 0 where
+            the intervals of the two overlap.
         groups: (N,), such as the session or the incident of each row. Rows of one group resemble each other,
             so whole groups are resampled; rows taken for independent would make the interval too narrow.
         repeats: how many samples.
-        confidence: the share of samples that the interval holds.
         seed: the same seed gives the same interval.
-
-    Raises:
-        ValueError: see :func:`checked`; or ``repeats`` or ``confidence`` is out of range.
     """
-    labels, scores = checked(labels, scores)
-    samples = _samples(labels, groups, repeats, confidence, seed)
-    values = [metric(labels[rows], scores[rows]) for rows in samples]
-    return _interval(values, metric(labels, scores), confidence)
+    labels, scores = check_labels(labels, scores)
+    if others is not None:
+        others = check_labels(labels, others)[1]
 
+    def measure(rows: np.ndarray) -> float:
+        value = metric(labels[rows], scores[rows])
+        return value if others is None else value - metric(labels[rows], others[rows])
 
-def bootstrap_difference(
-    metric: Metric,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    others: np.ndarray,
-    *,
-    repeats: int = 500,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
-    """By how much one detector's metric exceeds another's on the same windows, with its interval.
-
-    Both are measured on the same samples. What makes a sample hard for both cancels, so this interval may
-    exclude 0 where the two intervals of :func:`bootstrap` overlap.
-
-    Args:
-        metric: such as :func:`roc_auc`.
-        labels: (N,).
-        scores: (N,), of the one detector.
-        others: (N,), of the other.
-        repeats: see :func:`bootstrap`.
-        confidence: likewise.
-        seed: likewise.
-
-    Raises:
-        ValueError: see :func:`bootstrap`.
-    """
-    labels, scores = checked(labels, scores)
-    _, others = checked(labels, others)
-
-    def difference(rows: np.ndarray) -> float:
-        return metric(labels[rows], scores[rows]) - metric(labels[rows], others[rows])
-
-    values = [difference(rows) for rows in _samples(labels, None, repeats, confidence, seed)]
-    return _interval(values, difference(np.arange(len(labels))), confidence)
+    values = [measure(rows) for rows in _samples(labels, groups, repeats, seed)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return Estimate(measure(np.arange(len(labels))), float(low), float(high))
 
 
 def two_sample(
@@ -279,10 +228,8 @@ def two_sample(
     """Train a classifier to tell two sets apart, and judge it on rows that it has not seen.
 
     If it cannot, the sets may come from one distribution; if it can, they do not. The classifier is a
-    logistic regression on principal components, cross-validated.
-
-    Source: Lopez-Paz and Oquab 2017, "Revisiting Classifier Two-Sample Tests", with the area under the ROC
-    curve in the place of the accuracy.
+    logistic regression on principal components, cross-validated (Lopez-Paz and Oquab 2017, "Revisiting
+    Classifier Two-Sample Tests", with the area under the ROC curve in the place of the accuracy).
 
     Args:
         first: (N, d), such as training data.
@@ -295,26 +242,13 @@ def two_sample(
         The area, 0.5 if the sets cannot be told apart and 1 if they can at every threshold, and float64
         (M,), how unlike the first set each row of the second is.
 
-    Raises:
-        VectorError: if the sets have not the same columns, hold NaN or infinity, or have fewer rows than
-            there are folds.
-
     Example:
         >>> rng = np.random.default_rng(0)
         >>> area, _ = two_sample(rng.normal(size=(60, 3)), rng.normal(2, size=(60, 3)))
         >>> area > 0.95
         True
     """
-    first, second = (np.asarray(rows, dtype=np.float64) for rows in (first, second))
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not first.shape[1]:
-        raise VectorError(f"need rows (N, d) and (M, d), not {first.shape} and {second.shape}")
-    if min(len(first), len(second)) < folds:
-        raise VectorError(
-            f"{folds} folds need as many rows of either set, here are {len(first)} and {len(second)}"
-        )
-    rows = np.concatenate([first, second])
-    if not np.isfinite(rows).all():
-        raise VectorError("some rows hold NaN or infinity; leave them out")
+    rows = np.concatenate([check_scores(part, "rows", axes=2) for part in (first, second)]).astype(np.float64)
     if not np.ptp(rows, axis=0).any():
         return 0.5, np.zeros(len(second))  # all rows are equal
     labels = np.repeat([0, 1], [len(first), len(second)])
@@ -324,3 +258,62 @@ def two_sample(
     order = StratifiedKFold(folds, shuffle=True, random_state=seed)
     scores = cross_val_predict(classifier, rows, labels, cv=order, method="decision_function")
     return roc_auc(labels, scores), np.asarray(scores[len(first) :], dtype=np.float64)
+
+
+# ---------------------------------------------------------------- verdicts
+
+LEAST_SEEDS, MANY, ALPHA = 5, 5, 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What paired differences over seeds say of two models.
+
+    Attributes:
+        gain: their mean with its 95 % interval (Student's t).
+        p: two-sided, of the paired t-test; with more than five comparisons after Holm's correction. 1 with
+            fewer than five seeds, which settle nothing.
+    """
+
+    gain: Estimate
+    p: float
+
+    def __str__(self) -> str:
+        if self.p >= ALPHA:
+            return "not clearly different"
+        return "better" if self.gain.value > 0 else "worse"
+
+
+def compare(gains: Sequence[Any]) -> list[Comparison]:
+    """The one rule of verdicts, for all comparisons of one table at once.
+
+    "Better" needs at least five seeds and an interval of the mean difference on one side of zero. With more
+    than five comparisons one of them would soon be "better" by chance, so the p-values are corrected (Holm
+    1979, "A Simple Sequentially Rejective Multiple Test Procedure").
+
+    Args:
+        gains: for each comparison the differences (seeds,), one for each seed, positive where the first model
+            is ahead.
+
+    Example:
+        >>> [str(found) for found in compare([[0.2, 0.3, 0.25, 0.2, 0.3], [0.2, -0.3, 0.25, 0.1, -0.1]])]
+        ['better', 'not clearly different']
+    """
+    found = [_paired(check_scores(differences, "differences")) for differences in gains]
+    p = np.array([each.p for each in found])
+    if len(p) > MANY:
+        order = np.argsort(p)
+        p[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return [Comparison(each.gain, float(value)) for each, value in zip(found, p, strict=True)]
+
+
+def _paired(gains: np.ndarray) -> Comparison:
+    mean = float(gains.mean())
+    if len(gains) > 1 and np.ptp(gains) == 0:  # the t-test divides by 0
+        interval, p = (mean, mean), float(mean == 0)
+    elif len(gains) > 1:
+        test = ttest_1samp(gains, 0.0)
+        interval, p = test.confidence_interval(1 - ALPHA), float(test.pvalue)
+    else:
+        interval, p = (-np.inf, np.inf), 1.0
+    return Comparison(Estimate(mean, *map(float, interval)), p if len(gains) >= LEAST_SEEDS else 1.0)

@@ -1,29 +1,23 @@
-"""Detectors for rows of numbers and categories that need no net, and ways to make vectors of such rows.
+"""Detectors for events: rows of numbers (N, n), standardised, and of categories (N, c), indices.
 
-Numbers are standardised and categories are indices, as ``companion.objectives.encoding`` gives them.
-Everything is fitted on normal rows. Scores are float64 (N,), higher for the unusual.
+``companion.objectives.encoding`` gives them so. Everything is fitted on normal rows; scores are float64 (N,),
+higher for the unusual.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.random_projection import GaussianRandomProjection
 
-from companion.detection.vectors import NeighborIndex, VectorError
+from companion.detection.detectors import NeighborIndex
+from companion.detection.metrics import check_scores
 
 _LARGEST = 20.0  # nats; a single number far off must not outweigh everything else
-
-
-def _check(numerical: np.ndarray, categorical: np.ndarray) -> None:
-    if numerical.ndim != 2 or categorical.ndim != 2 or len(numerical) != len(categorical):
-        raise VectorError(
-            f"need numbers (N, n) and categories (N, c), not {numerical.shape} and {categorical.shape}"
-        )
 
 
 class FieldRarity:
@@ -46,15 +40,9 @@ class FieldRarity:
 
     def __init__(self, cardinalities: Sequence[int]) -> None:
         self.cardinalities = tuple(cardinalities)
-        self.costs_: list[np.ndarray] = []
 
     def fit(self, numerical: np.ndarray, categorical: np.ndarray) -> Self:
-        """Count the categories of normal rows; half a count is added to each, so that none costs infinity.
-
-        Raises:
-            VectorError: if the shapes are wrong.
-        """
-        _check(numerical, categorical)
+        """Count the categories of normal rows; half a count is added to each, so that none costs infinity."""
         self.costs_ = []
         for column, size in zip(categorical.T, self.cardinalities, strict=True):
             counts = np.bincount(column, minlength=size) + 0.5
@@ -62,13 +50,8 @@ class FieldRarity:
         return self
 
     def transform(self, numerical: np.ndarray, categorical: np.ndarray) -> np.ndarray:
-        """The cost of each field in nats: float32 (N, numbers + columns), numbers first.
-
-        Raises:
-            VectorError: if the shapes are wrong.
-        """
-        _check(numerical, categorical)
-        numbers = np.minimum(np.square(numerical) / 2, _LARGEST)
+        """The cost of each field in nats: float32 (N, numbers + columns), numbers first."""
+        numbers = np.minimum(np.square(check_scores(numerical, "numbers", axes=2)) / 2, _LARGEST)
         categories = [cost[column] for cost, column in zip(self.costs_, categorical.T, strict=True)]
         return np.column_stack([numbers, *categories]).astype(np.float32)
 
@@ -77,51 +60,21 @@ class FieldRarity:
         return np.asarray(self.transform(numerical, categorical).sum(axis=1, dtype=np.float64))
 
 
-class OneHotVectors:
-    """Rows as vectors that any detector for vectors takes: numbers beside one-hot categories, made short.
+def one_hot_vectors(
+    numerical: np.ndarray, categorical: np.ndarray, cardinalities: Sequence[int], width: int = 256
+) -> np.ndarray:
+    """Rows as vectors without any learning: numbers beside one-hot categories, made short.
 
     One-hot vectors of events have thousands of numbers. A random projection to ``width`` keeps all distances
-    to within about ``sqrt(8 / width)`` of their size (Johnson and Lindenstrauss 1984); nothing is learned.
+    to within about ``sqrt(8 / width)`` of their size (Johnson and Lindenstrauss 1984).
 
-    Args:
-        cardinalities: for each categorical column, how many indices there are.
-        width: numbers of a vector.
-        seed: of the projection.
+    Returns:
+        float32 (N, ``width``).
     """
-
-    def __init__(self, cardinalities: Sequence[int], width: int = 256, seed: int = 0) -> None:
-        self.cardinalities, self.width, self.seed = tuple(cardinalities), width, seed
-
-    def _wide(self, numerical: np.ndarray, categorical: np.ndarray) -> sp.csr_matrix:
-        _check(numerical, categorical)
-        parts = [sp.csr_matrix(numerical)]
-        if categorical.shape[1]:
-            parts.append(self.encoder_.transform(categorical))
-        return sp.hstack(parts, format="csr")
-
-    def fit(self, numerical: np.ndarray, categorical: np.ndarray) -> Self:
-        """Draw the projection; of the rows only the shape matters.
-
-        Raises:
-            VectorError: if the shapes are wrong.
-        """
-        _check(numerical, categorical)
-        categories = [np.arange(size) for size in self.cardinalities]
-        self.encoder_ = OneHotEncoder(categories=categories, dtype=np.float32)
-        if categories:
-            self.encoder_.fit(categorical[:1])
-        self.projection_ = GaussianRandomProjection(self.width, random_state=self.seed)
-        self.projection_.fit(self._wide(numerical[:1], categorical[:1]))
-        return self
-
-    def transform(self, numerical: np.ndarray, categorical: np.ndarray) -> np.ndarray:
-        """float32 (N, ``width``).
-
-        Raises:
-            VectorError: if the shapes are wrong.
-        """
-        found: np.ndarray = self.projection_.transform(self._wide(numerical, categorical))
-        return found.astype(np.float32)
+    encoder = OneHotEncoder(categories=[np.arange(size) for size in cardinalities], dtype=np.float32)
+    hot = [encoder.fit_transform(categorical)] if len(cardinalities) else []
+    wide = sp.hstack([sp.csr_matrix(numerical), *hot], format="csr")
+    return np.asarray(GaussianRandomProjection(width, random_state=0).fit_transform(wide), dtype=np.float32)
 
 
 class EntityRarity:
@@ -143,36 +96,22 @@ class EntityRarity:
     """
 
     def __init__(self, cardinalities: Sequence[int], strength: float = 2.0, top: int = 5) -> None:
-        self.cardinalities, self.strength, self.top = tuple(cardinalities), strength, top
+        self.strength, self.top = strength, top
+        self.edges = np.concatenate([[0], np.cumsum(cardinalities)]).astype(np.int64)  # columns side by side
 
     def fit(self, categorical: np.ndarray, entities: np.ndarray) -> Self:
-        """Count the categories of each entity's normal rows.
-
-        Args:
-            categorical: int64 (N, columns).
-            entities: (N,), names.
-
-        Raises:
-            VectorError: if there is not one entity for each row, or no row.
-        """
-        if len(entities) != len(categorical) or len(entities) == 0:
-            raise VectorError(f"{len(categorical)} rows need as many entities, not {len(entities)}")
+        """Count the categories (N, columns) of each entity's normal rows; entities are names (N,)."""
         self.names_, codes = np.unique(entities, return_inverse=True)
-        ones, edges = np.ones(len(entities)), self._edges()
-        self.counts_ = sp.csr_matrix((len(self.names_) + 1, edges[-1]))  # the last row: entities that are new
-        for column, edge in zip(categorical.T, edges, strict=False):
-            self.counts_ += sp.csr_matrix((ones, (codes, edge + column)), self.counts_.shape)
+        self.counts_ = sp.csr_matrix((len(self.names_) + 1, self.edges[-1]))  # the last row: new entities
+        for column, edge in zip(categorical.T, self.edges, strict=False):
+            self.counts_ += sp.csr_matrix((np.ones(len(codes)), (codes, edge + column)), self.counts_.shape)
         return self
-
-    def _edges(self) -> np.ndarray:
-        """Where each column's indices begin if all stand side by side, and where they end."""
-        return np.concatenate([[0], np.cumsum(self.cardinalities)]).astype(np.int64)
 
     def transform(self, categorical: np.ndarray, entities: np.ndarray) -> np.ndarray:
         """The cost of each field in nats: float32 (N, columns); negative where the value is a habit."""
         places = np.searchsorted(self.names_, entities).clip(max=len(self.names_) - 1)
         codes = np.where(self.names_[places] == entities, places, len(self.names_))
-        edges, sums = self._edges(), np.asarray(self.counts_.sum(axis=0)).ravel()
+        edges, sums = self.edges, np.asarray(self.counts_.sum(axis=0)).ravel()
         totals = np.asarray(self.counts_[:, : edges[1]].sum(axis=1)).ravel()[codes]  # events of the entity
         costs = np.empty(categorical.shape, dtype=np.float32)
         for i, column in enumerate(categorical.T):
@@ -191,18 +130,14 @@ class EntityRarity:
     def state(self) -> tuple[list[str], dict[str, np.ndarray]]:
         """What was learned: the entities' names, and the counts as arrays."""
         found = self.counts_.tocoo()
-        arrays = {"row": found.row, "column": found.col, "count": found.data}
-        return [str(name) for name in self.names_], {name: array.copy() for name, array in arrays.items()}
+        return [str(name) for name in self.names_], {
+            "row": found.row.copy(), "column": found.col.copy(), "count": found.data.copy()
+        }  # fmt: skip
 
     def restore(self, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Self:
-        """Take what :meth:`state` gave.
-
-        Raises:
-            KeyError: if an array is lacking.
-            ValueError: if a count lies outside the columns.
-        """
+        """Take what :meth:`state` gave."""
         self.names_ = np.array(names, dtype=object)
-        shape = (len(names) + 1, int(self._edges()[-1]))
+        shape = (len(names) + 1, int(self.edges[-1]))
         self.counts_ = sp.csr_matrix((arrays["count"], (arrays["row"], arrays["column"])), shape)
         return self
 
@@ -210,46 +145,32 @@ class EntityRarity:
 class EntityHistory:
     """The distance of an event from what the same entity did before.
 
-    An entity that has fewer normal vectors than ``neighbours`` is compared with everyone instead.
+    An entity that has fewer normal vectors than ``neighbors`` is compared with everyone instead.
 
     Args:
-        neighbours: how many of the entity's own nearest vectors count.
+        neighbors: how many of the entity's own nearest vectors count.
         keep: the latest vectors of each entity that are kept.
         everyone: how many vectors of all entities are kept, drawn at random.
         seed: of that draw.
     """
 
-    def __init__(self, neighbours: int = 1, keep: int = 2_000, everyone: int = 20_000, seed: int = 0) -> None:
-        self.neighbours, self.keep, self.everyone, self.seed = neighbours, keep, everyone, seed
+    def __init__(self, neighbors: int = 1, keep: int = 2_000, everyone: int = 20_000, seed: int = 0) -> None:
+        self.neighbors, self.keep, self.everyone, self.seed = neighbors, keep, everyone, seed
 
     def fit(self, vectors: np.ndarray, entities: np.ndarray) -> Self:
-        """Keep normal vectors (N, d) by entity (N,), in the order of their times.
-
-        Raises:
-            VectorError: if there is not one entity for each vector, or too few vectors.
-        """
-        if len(entities) != len(vectors):
-            raise VectorError(f"{len(vectors)} vectors need as many entities, not {len(entities)}")
+        """Keep normal vectors (N, d) by entity (N,), in the order of their times."""
         drawn = np.random.default_rng(self.seed).permutation(len(vectors))[: self.everyone]
-        self.everyone_ = NeighborIndex(self.neighbours).fit(vectors[drawn])
-        self.own_: dict[object, np.ndarray] = {}
-        for name, rows in _by_name(entities):
-            if len(rows) >= self.neighbours:
-                self.own_[name] = vectors[rows[-self.keep :]]
+        self.everyone_ = NeighborIndex(self.neighbors).fit(vectors[drawn])
+        rows = {name: own for name, own in _by_name(entities) if len(own) >= self.neighbors}
+        self.own_ = {name: vectors[own[-self.keep :]] for name, own in rows.items()}
         return self
 
     def score(self, vectors: np.ndarray, entities: np.ndarray) -> np.ndarray:
-        """float64 (N,): the mean distance to the entity's own nearest vectors.
-
-        Raises:
-            VectorError: if the vectors do not fit, or there is not one entity for each.
-        """
-        if len(entities) != len(vectors):
-            raise VectorError(f"{len(vectors)} vectors need as many entities, not {len(entities)}")
+        """float64 (N,): the mean distance to the entity's own nearest vectors."""
         scores = np.empty(len(vectors))
         for name, rows in _by_name(entities):
             own = self.own_.get(name)
-            index = self.everyone_ if own is None else NeighborIndex(self.neighbours).fit(own)
+            index = self.everyone_ if own is None else NeighborIndex(self.neighbors).fit(own)
             scores[rows] = index.score(vectors[rows])
         return scores
 
@@ -261,13 +182,61 @@ def _by_name(names: np.ndarray) -> list[tuple[object, np.ndarray]]:
     return list(zip(unique.tolist(), rows, strict=True)) if len(names) else []
 
 
+class GroupStandardizer:
+    """Each column in standard deviations from its mean, both of the normal rows of the same group.
+
+    Some fields can never be guessed, such as the port of a client, and some kinds of events have more of them
+    than others. Their surprise is high and means nothing; what counts is how far above its usual it is.
+
+    Args:
+        floor: is added to the standard deviations, which keeps small what hardly ever varies.
+        least: groups of fewer rows are measured by all rows, as unknown ones are.
+
+    Example:
+        >>> usual = GroupStandardizer().fit(np.array([[1.0], [3.0]]), np.array(["a", "a"]))
+        >>> usual.transform(np.array([[2.0], [3.3]]), np.array(["a", "b"])).round(3).tolist()
+        [[0.0], [1.0]]
+    """
+
+    def __init__(self, floor: float = 0.3, least: int = 100) -> None:
+        self.floor, self.least = floor, least
+
+    def fit(self, values: np.ndarray, groups: np.ndarray | None = None) -> Self:
+        """Learn from normal rows (N, columns) and the group of each, text (N,); ``None`` for no groups."""
+        parts = {"": check_scores(values, "values", axes=2)}
+        for name, rows in _by_name(groups.astype(str)) if groups is not None else ():
+            if len(rows) >= self.least:
+                parts[str(name)] = values[rows]
+        self.stats_ = {name: (own.mean(axis=0), own.std(axis=0) + self.floor) for name, own in parts.items()}
+        return self
+
+    def transform(self, values: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
+        """float64 (N, columns)."""
+        check_scores(values, "values", axes=2)
+        result = np.empty(values.shape)
+        for name, rows in _by_name(np.full(len(values), "") if groups is None else groups.astype(str)):
+            mean, scale = self.stats_.get(str(name), self.stats_[""])
+            result[rows] = (values[rows] - mean) / scale
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """What was learned, as values that JSON can hold."""
+        return {name: [part.tolist() for part in stats] for name, stats in self.stats_.items()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """What :meth:`state` described."""
+        standardizer = cls()
+        standardizer.stats_ = {name: (np.array(mean), np.array(std)) for name, (mean, std) in state.items()}
+        return standardizer
+
+
 class FamilySurprise:
     """One score from the surprise of many fields, each family of fields on the scale of normal events.
 
-    The surprises of a family are added up and standardised by mean and standard deviation of normal events
-    that did not train the net. What is below the mean counts nothing, and no family counts more than
-    ``limit`` standard deviations. So neither fields that are always hard to guess nor a single number far
-    off decide alone.
+    The surprises of a family are added up and standardised by normal events that did not train the net. What
+    is below the mean counts nothing, and no family counts more than ``limit`` standard deviations. So neither
+    fields that are always hard to guess nor a single number far off decide alone.
 
     Args:
         groups: the family of each field, see ``EventFeatures.groups``.
@@ -276,30 +245,18 @@ class FamilySurprise:
 
     def __init__(self, groups: Sequence[int], limit: float = 10.0) -> None:
         self.groups, self.limit = np.asarray(groups), limit
+        self.scale = GroupStandardizer(floor=0.05)
 
     def _families(self, surprises: np.ndarray) -> np.ndarray:
-        if surprises.ndim != 2 or surprises.shape[1] != len(self.groups):
-            raise VectorError(f"need surprises (N, {len(self.groups)}), not {surprises.shape}")
         sums = [surprises[:, self.groups == group].sum(axis=1) for group in np.unique(self.groups)]
         return np.stack(sums, axis=1)
 
     def fit(self, surprises: np.ndarray) -> Self:
-        """Learn the scale from the surprises (N, fields) of normal events.
-
-        Raises:
-            VectorError: if the shape is wrong or there are fewer than two events.
-        """
-        families = self._families(surprises)
-        if len(families) < 2:
-            raise VectorError(f"need at least 2 normal events, not {len(families)}")
-        self.mean_, self.std_ = families.mean(axis=0), families.std(axis=0) + 0.05
+        """Learn the scale from the surprises (N, fields) of normal events."""
+        self.scale.fit(self._families(surprises))
         return self
 
-    def transform(self, surprises: np.ndarray) -> np.ndarray:
-        """(N, families), from 0 to the limit."""
-        families = (self._families(surprises) - self.mean_) / self.std_
-        return np.asarray(families.clip(0, self.limit))
-
     def score(self, surprises: np.ndarray) -> np.ndarray:
-        """float64 (N,): the sum over the families."""
-        return np.asarray(self.transform(surprises).sum(axis=1, dtype=np.float64))
+        """float64 (N,): the sum over the families of their standard deviations above the mean."""
+        families = self.scale.transform(self._families(surprises)).clip(0, self.limit)
+        return np.asarray(families.sum(axis=1, dtype=np.float64))

@@ -1,44 +1,34 @@
-"""Thresholds on scores, chosen without a look at the test set.
+"""Thresholds on scores, chosen without a look at the test set; what they cost; how rare a score is.
 
 A score is flagged if it is *above* the threshold: ``score > threshold``. A threshold is therefore always a
 score that is itself not flagged.
-
-What a threshold costs: alerts that someone must look at, and incidents that no one sees.
-
-How rare a score is among normal ones, on one scale for scores of any kind.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+
+from companion.detection.metrics import check_scores
 
 
 class ThresholdError(ValueError):
     """Scores from which the threshold that was asked for cannot be chosen; the message says what to do."""
 
 
-def checked_scores(scores: np.ndarray, what: str) -> np.ndarray:
-    """Scores as float64 (N,).
-
-    Raises:
-        ThresholdError: if there are none, they have more than one axis, or one is NaN or infinite.
-    """
-    array = np.asarray(scores, dtype=np.float64)
-    if array.ndim != 1 or len(array) == 0:
-        raise ThresholdError(f"need the scores of {what}, at least one, as (N,), not {array.shape}")
-    bad = int((~np.isfinite(array)).sum())
-    if bad:
-        raise ThresholdError(f"{bad} of {len(array)} scores of {what} are NaN or infinite; leave them out")
+def _check(scores: Any, what: str, share: float | None = None) -> np.ndarray:
+    try:
+        array = check_scores(scores, f"scores of {what}")
+    except ValueError as error:
+        raise ThresholdError(str(error)) from error
+    if len(array) == 0:
+        raise ThresholdError(f"there are no {what}, and at least one is needed")
+    if share is not None and not 0 < share < 1:
+        raise ThresholdError(f"need a share between 0 and 1, not {share}")
     return array
-
-
-def _check_share(value: float, name: str) -> None:
-    if not 0 < value < 1:
-        raise ThresholdError(f"{name} is a share between 0 and 1, not {value}")
 
 
 def fixed_fpr(normal_scores: np.ndarray, fpr: float) -> float:
@@ -64,8 +54,7 @@ def fixed_fpr(normal_scores: np.ndarray, fpr: float) -> float:
         >>> fixed_fpr(np.arange(99.0), 0.05)  # five of a hundred normals would be above
         94.0
     """
-    _check_share(fpr, "fpr")
-    scores = checked_scores(normal_scores, "normals")
+    scores = _check(normal_scores, "normals", fpr)
     allowed = math.floor(fpr * (len(scores) + 1) + 1e-9)
     if allowed < 1:
         raise ThresholdError(
@@ -73,23 +62,6 @@ def fixed_fpr(normal_scores: np.ndarray, fpr: float) -> float:
             f"here are {len(scores)}; the lowest rate they can promise is {1 / (len(scores) + 1):.3g}"
         )
     return float(np.sort(scores)[-allowed])
-
-
-def normal_quantile(normal_scores: np.ndarray, quantile: float = 0.99) -> float:
-    """The lowest score that at least a share ``quantile`` of the normals do not exceed.
-
-    The inverse of the empirical distribution (Hyndman and Fan 1996, definition 1), one of the scores. Few
-    normals promise little about new ones; :func:`fixed_fpr` takes their number into account.
-
-    Args:
-        normal_scores: (n,) of normals that the detector was not fitted on, in any order.
-        quantile: a share between 0 and 1.
-
-    Raises:
-        ThresholdError: if ``quantile`` is no share, or a score is not finite.
-    """
-    _check_share(quantile, "quantile")
-    return float(np.quantile(checked_scores(normal_scores, "normals"), quantile, method="inverted_cdf"))
 
 
 def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: float = 0.95) -> float:
@@ -106,50 +78,21 @@ def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: fl
         One of the scores.
 
     Raises:
-        ThresholdError: if ``target`` is no share; a score is not finite; there are no normals, or no
+        ThresholdError: if ``target`` is no share; a score is not finite; there are no normals or no
             anomalies; or all scores are equal, so that no threshold tells anything apart.
 
     Example:
         >>> tnr_target(np.array([1.0, 2.0, 3.0, 9.0]), np.array([2.5, 5.0, 8.0]), target=0.75)
         3.0
     """
-    _check_share(target, "target")
-    if np.size(normal_scores) and not np.size(anomaly_scores):
-        raise ThresholdError(
-            "there are no anomalies, so every threshold has the same TPR; take fixed_fpr or normal_quantile"
-        )
-    if np.size(anomaly_scores) and not np.size(normal_scores):
-        raise ThresholdError("there are no normals, so the TNR cannot be known; add some")
-    normals = np.sort(checked_scores(normal_scores, "normals"))
-    anomalies = checked_scores(anomaly_scores, "anomalies")
+    normals = np.sort(_check(normal_scores, "normals", target))
+    anomalies = _check(anomaly_scores, "anomalies")
     if np.ptp(np.concatenate([normals, anomalies])) == 0:
         raise ThresholdError("all scores are equal, so no threshold tells anything apart; mend the detector")
     lowest = normals[math.ceil(target * len(normals) - 1e-9) - 1]  # the first with enough normals up to it
     caught = anomalies[anomalies > lowest]
     below = normals if len(caught) == 0 else normals[normals < caught.min()]
     return float(below[-1])  # as high as possible without losing one that is caught
-
-
-def flags_too_many(flagged: int, total: int, fpr: float) -> bool:
-    """Whether more is flagged than a threshold's false-positive rate explains.
-
-    That is: at least twice the rate, and improbable (below 0.001, one-sided binomial test) if all were normal
-    and the rate were exact. Then there are many anomalies, or the data are no longer like those the threshold
-    was chosen on, or those were few: of thresholds that 99 normals set for a rate of 0.01, about one in seven
-    flags more than 0.02 of all normals.
-
-    Args:
-        flagged: how many have a score above the threshold.
-        total: of how many.
-        fpr: the share of normals that may be flagged.
-
-    Example:
-        >>> flags_too_many(5, 200, 0.01), flags_too_many(56, 200, 0.05)
-        (False, True)
-    """
-    if total == 0 or flagged < 2 * fpr * total:
-        return False
-    return bool(binomtest(flagged, total, fpr, alternative="greater").pvalue < 0.001)
 
 
 @dataclass(frozen=True)
@@ -190,7 +133,7 @@ def operating_points(
 
     Args:
         scores: (N,), higher for the unusual.
-        anomalous: bool (N,).
+        anomalous: bool (N,), true for at least one.
         groups: (N,), names or numbers.
         days: how long the events took.
         alert_cost: of looking at an alert, whether it was right or not.
@@ -198,19 +141,14 @@ def operating_points(
 
     Returns:
         The first point flags nothing.
-
-    Raises:
-        ThresholdError: if a score is not finite or there are none.
-        ValueError: if there is no incident, the lengths differ, or a number is not positive.
     """
-    scores = checked_scores(scores, "events")
-    anomalous = np.asarray(anomalous, dtype=bool)
-    if len(anomalous) != len(scores) or len(groups) != len(scores) or not anomalous.any():
-        raise ValueError("need a label and a group for each score, and at least one anomalous event")
-    if min(days, alert_cost, miss_cost) <= 0:
-        raise ValueError("days and costs must be above 0")
+    scores, anomalous, groups = (
+        _check(scores, "events"),
+        np.asarray(anomalous, dtype=bool),
+        np.asarray(groups),
+    )
     highest = _highest(scores, groups)
-    incidents = _highest(scores[anomalous], np.asarray(groups)[anomalous])
+    incidents = _highest(scores[anomalous], groups[anomalous])
     levels = np.unique(highest)[::-1]
     below = np.append(levels[1:], -np.inf)  # a threshold that flags a level lies at the next lower one
     thresholds = np.concatenate([levels[:1], below])
@@ -232,35 +170,27 @@ def _highest(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return highest
 
 
-_TAIL = 0.01
-_LEAST = 10
+class EmpiricalTail:
+    """Scores as ``-log10(p)`` of their empirical p-values: 3 is reached by one normal in a thousand.
 
-
-class UpperTail:
-    """Scores as levels of rarity: level 3 is reached by one normal in a thousand.
-
-    The level of x is ``-log10(p)``, p the share of normals with a score of x or more, ``(1 + k) / (n + 1)``
-    if k of n reach it. Beyond the highest percent there are too few to count, and beyond the highest score
-    none; there the tail is taken to be exponential, with the mean excess of that percent. So levels go on
-    rising, and the most unusual can still be put in order. What lies beyond is a guess of the shape: 8 need
-    not mean one in a hundred million.
+    p is the share of normals with a score of x or more, ``(1 + k) / (n + 1)`` if k of n reach it. Beyond the
+    highest percent there are too few to count, and beyond the highest score none; there the tail is taken to
+    be exponential, with the mean excess of that percent. So levels go on rising, and the most unusual can
+    still be put in order. What lies beyond is a guess of the shape: 8 need not mean one in a hundred million.
 
     Args:
         normal_scores: (n,) of normals that the detector was not fitted on, in any order.
 
-    Raises:
-        ThresholdError: if there are none, or one is not finite.
-
     Example:
-        >>> tail = UpperTail(np.arange(999.0))
+        >>> tail = EmpiricalTail(np.arange(999.0))
         >>> tail.level(np.array([0.0, 900.0])).round(2).tolist()
         [0.0, 1.0]
     """
 
     def __init__(self, normal_scores: np.ndarray) -> None:
-        self.scores = np.sort(checked_scores(normal_scores, "normals"))
+        self.scores = np.sort(_check(normal_scores, "normals"))
         n = len(self.scores)
-        above = min(max(_LEAST, round(_TAIL * n)), n // 2)
+        above = min(max(10, round(0.01 * n)), n // 2)
         self.start = float(self.scores[n - 1 - above])
         excess = self.scores[n - above :] - self.start
         scale = float(excess.mean()) if above else 0.0
@@ -268,33 +198,29 @@ class UpperTail:
 
     def level(self, scores: np.ndarray) -> np.ndarray:
         """float64 (N,), at least 0, rising with the score."""
-        scores = np.asarray(scores, dtype=np.float64)
-        n = len(self.scores)
+        scores, n = check_scores(scores), len(self.scores)
         reach = n - np.searchsorted(self.scores, np.minimum(scores, self.start), side="left")
         levels = math.log10(n + 1) - np.log10(1 + reach)
         beyond = np.maximum(scores - self.start, 0) / (self.scale * math.log(10))
         return np.asarray(levels + beyond)
 
 
-class CombinedTails:
+class FisherTail:
     """Several scores as one level of rarity.
 
-    Each score is turned into its level, and the levels are added, as R. A. Fisher adds the logarithms of
-    p-values ("Statistical Methods for Research Workers", 4th edition, 1932, section 21.1): a row that is rare
-    in two ways counts for more than one that is rare in one way. The scores need not be independent, for the
-    sum is turned into a level once more.
+    The levels of the scores are added, as R. A. Fisher adds the logarithms of p-values ("Statistical Methods
+    for Research Workers", 4th edition, 1932, section 21.1): a row that is rare in two ways counts for more
+    than one that is rare in one way. The scores need not be independent, for the sum is turned into a level
+    once more.
 
     Args:
         normal_scores: float (n, scores) of normals that the detector was not fitted on.
-
-    Raises:
-        ThresholdError: if there are none, or one is not finite.
     """
 
     def __init__(self, normal_scores: np.ndarray) -> None:
         self.normal_scores = np.asarray(normal_scores, dtype=np.float64)
-        self._parts = [UpperTail(column) for column in self.normal_scores.T]
-        self._whole = UpperTail(self._sum(self.normal_scores))
+        self._parts = [EmpiricalTail(column) for column in self.normal_scores.T]
+        self._whole = EmpiricalTail(self._sum(self.normal_scores))
 
     def _sum(self, scores: np.ndarray) -> np.ndarray:
         levels = [tail.level(column) for tail, column in zip(self._parts, scores.T, strict=True)]
@@ -302,4 +228,4 @@ class CombinedTails:
 
     def level(self, scores: np.ndarray) -> np.ndarray:
         """Levels float64 (N,) of scores (N, scores); 3 is reached by one normal in a thousand."""
-        return self._whole.level(self._sum(np.asarray(scores, dtype=np.float64)))
+        return self._whole.level(self._sum(np.asarray(scores)))

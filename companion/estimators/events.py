@@ -20,10 +20,9 @@ from torch import Tensor
 from companion.compute import Compute, pick_compute
 from companion.data.events import ENTITY_COLUMNS, entities, record_ids, seconds_since_last, split_by_time
 from companion.data.sessions import SESSION_COLUMNS
-from companion.detection.rows import EntityRarity
-from companion.detection.thresholds import CombinedTails, fixed_fpr
-from companion.detection.usual import Usual
-from companion.detection.vectors import NeighborIndex
+from companion.detection.detectors import NeighborIndex
+from companion.detection.rows import EntityRarity, GroupStandardizer
+from companion.detection.thresholds import FisherTail, fixed_fpr
 from companion.estimators.base import check_weights
 from companion.files import StateError, load_state, save_state
 from companion.models.masked_resnet import SelfSupervisedResNet
@@ -172,19 +171,19 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         vectors = embed(self.net_, *self._stored, compute=self.compute_)
         self._store = NeighborIndex(_NEIGHBORS).fit(vectors, self._ids)
         nats = surprise(self.net_, *self._stored, groups=self._groups, compute=self.compute_)
-        self._usual = Usual().fit(nats.clamp(max=_CLIP).numpy(), self._classes)
+        self._usual = GroupStandardizer().fit(nats.clamp(max=_CLIP).numpy(), self._classes)
 
     def _names(self, frame: pd.DataFrame) -> np.ndarray:
         return entities(frame, self.columns).fillna("").to_numpy(dtype=object)
 
     def _calibrate(self, measures: np.ndarray) -> None:
-        self._tails = CombinedTails(measures)
+        self._tails = FisherTail(measures)
         self.threshold_ = fixed_fpr(self._tails.level(measures), self.fpr)
 
     def _measures(self, frame: pd.DataFrame, numerical: Tensor, categorical: Tensor) -> np.ndarray:
         """Surprise beyond the usual, distance to normal events, breach of habit: float64 (N, 3)."""
         nats = surprise(self.net_, numerical, categorical, groups=self._groups, compute=self.compute_)
-        excess = self._usual.excess(nats.clamp(max=_CLIP).numpy(), _classes(frame)).sum(axis=1)
+        excess = self._usual.transform(nats.clamp(max=_CLIP).numpy(), _classes(frame)).sum(axis=1)
         distance = self._store.score(embed(self.net_, numerical, categorical, compute=self.compute_))
         return np.stack(
             [excess, distance, self._habits.score(categorical.numpy(), self._names(frame))], axis=1
@@ -245,7 +244,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         tensors = self.features_.transform(frame, gaps)
         groups, names = np.array(self.features_.groups()), self.features_.fields
         nats = surprise(self.net_, *tensors, groups=tuple(groups), compute=self.compute_).numpy()
-        excess = self._usual.excess(np.minimum(nats, _CLIP), _classes(frame))
+        excess = self._usual.transform(np.minimum(nats, _CLIP), _classes(frame))
         habits = np.exp(self._habits.transform(tensors[1].numpy(), self._names(frame)))
         rarer = np.concatenate([np.full_like(tensors[0].numpy(), np.nan), habits], axis=1)
         told = []

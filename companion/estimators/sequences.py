@@ -15,8 +15,8 @@ from pydantic import Field
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from companion.detection.sequences import Aggregate, Layout, Task, checked_tokens, session_scores
-from companion.detection.vectors import checked_vectors
+from companion.detection.metrics import check_scores
+from companion.detection.sequences import Aggregate, Layout, Task, check_tokens, session_scores
 from companion.estimators.base import AnomalyDetector, Count, Positive
 from companion.models.lstm import NextEventLSTM
 from companion.objectives.next_event import STRETCH, NextEvent, pieces
@@ -83,12 +83,12 @@ class SequenceAnomalyDetector(AnomalyDetector):
         return super()._config(epochs, count, watched).model_copy(update=own)
 
     def _learn_shapes(self, X: Sessions) -> None:
-        tokens, _ = checked_tokens(X[0], X[1], least=1)
+        tokens, _ = check_tokens(X[0], X[1])
         self.size_ = self.num_tokens or int(tokens.max()) + 1
         self.mean_: list[float] = []
         self.scale_: list[float] = []
         if len(X) == 3:
-            vectors = checked_vectors(X[2])
+            vectors = check_scores(X[2], "vectors", axes=2).astype(np.float32)
             scale = vectors.std(axis=0, dtype=np.float64).astype(np.float32)
             scale[scale < 1e-6] = 1.0
             self.mean_, self.scale_ = vectors.mean(axis=0, dtype=np.float64).tolist(), scale.tolist()
@@ -108,13 +108,15 @@ class SequenceAnomalyDetector(AnomalyDetector):
             return NextEvent(known, self.size_, None, True, self.task)
         if len(X) < 3 or len(X[2]) != len(known):
             raise ValueError(f"this model reads a vector of each of the {len(known)} events")
-        vectors = checked_vectors(X[2], width=len(self.mean_))
+        vectors = check_scores(X[2], "vectors", axes=2).astype(np.float32)
+        if vectors.shape[1] != len(self.mean_):
+            raise ValueError(f"need vectors of {len(self.mean_)} numbers, not of {vectors.shape[1]}")
         standard = (vectors - np.array(self.mean_, np.float32)) / np.array(self.scale_, np.float32)
         return NextEvent(known, self.size_, torch.from_numpy(standard), False, self.task)
 
     def _examples(self, X: Sessions) -> tuple[tuple[Tensor, ...], np.ndarray]:
         """Chunks of sessions as rows of event numbers, and the session of each."""
-        _, layout = checked_tokens(X[0], X[1])
+        _, layout = check_tokens(X[0], X[1])
         rows = _rows(layout, np.arange(len(layout.names)), _CHUNK)
         return (rows,), np.repeat(layout.names, -(-layout.lengths // _CHUNK))
 
@@ -122,7 +124,7 @@ class SequenceAnomalyDetector(AnomalyDetector):
     def surprise(self, X: Sessions) -> np.ndarray:
         """Of each event, the negative log-likelihood that the net gave to it: nats, float64 (N,)."""
         check_is_fitted(self, "net_")
-        tokens, layout = checked_tokens(X[0], X[1])
+        tokens, layout = check_tokens(X[0], X[1])
         data, out = self._objective((tokens, *X[1:])), np.empty(len(tokens))
         by_length = np.argsort(layout.lengths, kind="stable")  # so that little is padded
         while len(by_length):

@@ -19,7 +19,7 @@ from companion.compute import seed_everything
 from companion.data.casting import load_casting
 from companion.data.images import FaultImages, ImageSet, share_by_hash
 from companion.detection.anomaly_maps import ErrorKind, against_normals, image_scores
-from companion.detection.patches import PatchMemory
+from companion.detection.detectors import PatchMemory, pca_residual
 from companion.estimators.autoencoders import ImageAE
 from companion.experiments.base import Config, Context
 from companion.experiments.classifier import trained_classifier
@@ -160,9 +160,7 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
     pca = PCA(config.components, svd_solver="randomized", random_state=seed).fit(rows(data.train))
 
     def score(views: Views) -> np.ndarray:
-        given = rows(views)
-        made = pca.inverse_transform(pca.transform(given))
-        return np.asarray(np.abs(given - made).mean(axis=1), dtype=np.float64)
+        return np.asarray(np.abs(pca_residual(pca, rows(views))).mean(axis=1), dtype=np.float64)
 
     return Detector(score)
 
@@ -224,7 +222,7 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
     memory = PatchMemory(3, config.memory_patches, seed=seed).fit(features(learn))
 
     def score(views: Views) -> np.ndarray:
-        return np.concatenate([memory.score(features(part)) for part in views.batches(500)])
+        return np.concatenate([memory.maps(features(part)).mean(axis=(1, 2)) for part in views.batches(500)])
 
     return Detector(score)
 

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import LocalOutlierFactor
 
+from companion.detection.detectors import NeighborIndex, anomaly_score
 from companion.detection.metrics import bootstrap, pr_auc, roc_auc
 from companion.detection.rows import EntityHistory, EntityRarity, FamilySurprise, FieldRarity
-from companion.detection.vectors import (
-    Forest,
-    NeighborIndex,
-    OutlierFactor,
-    SubspaceResidual,
-    VectorDetector,
-)
 from companion.experiments import self_supervised
 from companion.experiments.base import Config, Context, Experiment
 from companion.experiments.event_data import (
@@ -58,14 +55,10 @@ class EventDetectionConfig(Config):
     repeats: int = 50  #: samples of the bootstrap
 
 
-def vector_detectors(config: EventDetectionConfig, seed: int) -> dict[str, VectorDetector]:
-    """New detectors for vectors, by name."""
-    return {
-        "knn": NeighborIndex(5),
-        "lof": OutlierFactor(20, config.factor_reference, seed),
-        "forest": Forest(seed=seed),
-        "subspace": SubspaceResidual(),
-    }
+def fit_lof(known: np.ndarray, most: int, seed: int) -> LocalOutlierFactor:
+    """A local outlier factor of at most so many of the vectors, drawn at random, for the fit takes long."""
+    drawn = np.sort(np.random.default_rng(seed).choice(len(known), min(most, len(known)), replace=False))
+    return LocalOutlierFactor(n_neighbors=20, novelty=True).fit(known[drawn])
 
 
 def judge(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
@@ -132,10 +125,15 @@ def vector_scores(
     name: str, known: np.ndarray, asked: dict[str, np.ndarray], config: EventDetectionConfig, seed: int
 ) -> Scores:
     """Every detector for vectors in one space: ``"<name>-<detector>"``."""
-    scores: Scores = {}
-    for kind, detector in vector_detectors(config, seed).items():
-        detector.fit(known)
-        scores[f"{name}-{kind}"] = {part: detector.score(own) for part, own in asked.items()}
+    index = NeighborIndex(5).fit(known)
+    models = {
+        "lof": fit_lof(known, config.factor_reference, seed),
+        "forest": IsolationForest(n_estimators=200, random_state=seed).fit(known),
+        "subspace": PCA(0.95, svd_solver="full").fit(known),
+    }
+    scores: Scores = {f"{name}-knn": {part: index.score(own) for part, own in asked.items()}}
+    for kind, model in models.items():
+        scores[f"{name}-{kind}"] = {part: anomaly_score(model, own) for part, own in asked.items()}
     return scores
 
 

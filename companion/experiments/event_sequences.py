@@ -16,8 +16,7 @@ from companion.data.ocsf_actions import ATTACKS
 from companion.data.ocsf_synthetic import EventConfig, generate_events
 from companion.data.sessions import EventTokens, sessions
 from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
-from companion.detection.precedence import Precedence
-from companion.detection.sequences import BagOfEvents, NgramModel
+from companion.detection.sequences import BagOfEvents, NgramModel, Precedence
 from companion.estimators.sequences import SequenceAnomalyDetector, Sessions
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.event_data import LEAVE_OUT, PreparedEvents, generated_info

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from companion.compute import seed_everything
-from companion.detection.rows import OneHotVectors
-from companion.detection.vectors import NeighborIndex
+from companion.detection.detectors import NeighborIndex
+from companion.detection.rows import one_hot_vectors
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.event_data import EventDataConfig, PreparedEvents, generated_info, prepared, rank
 from companion.models.masked_resnet import SelfSupervisedResNet
@@ -163,8 +163,7 @@ def looked_at(
 
 def one_hot(events: PreparedEvents, *rows: np.ndarray) -> list[np.ndarray]:
     """Rows as vectors without any learning."""
-    encoder = OneHotVectors(events.cardinalities).fit(*events.arrays(events.train[:10]))
-    return [encoder.transform(*events.arrays(part)) for part in rows]
+    return [one_hot_vectors(*events.arrays(part), events.cardinalities) for part in rows]
 
 
 def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult:

@@ -9,18 +9,13 @@ from functools import cache, partial
 from typing import Literal
 
 import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 
 from companion.compute import Compute
 from companion.data.ecg import Beats, load_ecg5000
-from companion.detection.metrics import (
-    bootstrap,
-    bootstrap_difference,
-    confusion,
-    pr_auc,
-    roc_auc,
-    roc_points,
-)
-from companion.detection.simple import MeanDistance, NeighborDistance, PcaReconstruction, WindowDetector
+from companion.detection.detectors import anomaly_score, window_rows
+from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.estimators.autoencoders import ResNetAE
 from companion.experiments.base import Config, Context, Experiment, window_means
@@ -72,13 +67,19 @@ def build(config: WaveformsConfig, bottleneck: int, seed: int) -> ResNetAE:
     )  # fmt: skip
 
 
-def _rivals(config: WaveformsConfig) -> Iterable[tuple[str, int, Callable[[], WindowDetector]]]:
-    """Family, size and maker of each simple detector."""
-    yield "mean", 0, MeanDistance
-    for size in config.components:
-        yield "pca", size, lambda size=size: PcaReconstruction(size)  # type: ignore[misc]
+def _rivals(config: WaveformsConfig) -> Iterable[tuple[str, int, PCA | NearestNeighbors]]:
+    """Family, size and model of each simple detector; without components, the mean is left of a PCA."""
+    for size in (0, *config.components):
+        yield "pca" if size else "mean", size, PCA(size, svd_solver="full")
     for size in config.neighbours:
-        yield "knn", size, lambda size=size: NeighborDistance(size)  # type: ignore[misc]
+        yield "knn", size, NearestNeighbors(n_neighbors=size)
+
+
+def _score(model: PCA | NearestNeighbors, windows: np.ndarray) -> np.ndarray:
+    """Mean squared residual of a PCA, or mean distance to the nearest training windows: float64 (N,)."""
+    rows = window_rows(windows)
+    scores = anomaly_score(model, rows)
+    return scores**2 / rows.shape[1] if isinstance(model, PCA) else scores
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,10 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
         metrics[f"{what}.anomaly_score"] = float(scores[labels == 1].mean())
         metrics[f"{what}.parameters"] = float(sum(count_parameters(member.net_) for member in members))
         seconds[what] = round(sum(member.history_.seconds for member in members), 2)
-    for family, size, make in _rivals(config):
+    for family, size, model in _rivals(config):
         clock = time.perf_counter()
-        detector = make().fit(beats.train)
-        tried.append(Tried(family, size, detector.score(beats.validation), detector.score))
+        score = partial(_score, model.fit(window_rows(beats.train)))
+        tried.append(Tried(family, size, score(beats.validation), score))
         seconds[f"{family}-{size}"] = round(time.perf_counter() - clock, 4)
     best: dict[str, tuple[float, Tried]] = {}
     for each in tried:
@@ -182,9 +183,7 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     tests = {family: chosen.score(beats.test) for family, (_, chosen) in best.items()}
     rival = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
-        gain = bootstrap_difference(
-            metric, beats.test_labels, tests["ae"], tests[rival], repeats=config.repeats
-        )
+        gain = bootstrap(metric, beats.test_labels, tests["ae"], others=tests[rival], repeats=config.repeats)
         values = {"": gain.value, "_low": gain.low, "_high": gain.high}
         metrics |= {f"gain.{name}{end}": value for end, value in values.items()}
     for family, (_, chosen) in best.items():

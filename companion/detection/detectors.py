@@ -1,0 +1,171 @@
+"""Detectors that need no net: fitted on normal rows (N, d), they score others, float64 (N,).
+
+The higher a score, the more unusual the row. Local outlier factor, isolation forest, principal components
+and nearest neighbors are scikit-learn's own objects; windows and patches are made rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import faiss
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+
+from companion.data.standardize import Standardizer, as_windows
+from companion.detection.metrics import check_scores
+
+_CHUNK = 4096  # queries in one search
+
+
+# ---------------------------------------------------------------- rows
+
+
+def pca_residual(pca: PCA, rows: np.ndarray) -> np.ndarray:
+    """What a fitted PCA leaves over of rows (N, d): (N, d)."""
+    centered = rows - pca.mean_
+    return np.asarray(centered - centered @ pca.components_.T @ pca.components_)
+
+
+def anomaly_score(model: Any, rows: np.ndarray) -> np.ndarray:
+    """How unusual rows (N, d) are to a fitted model of scikit-learn: float64 (N,), higher for the unusual.
+
+    For ``PCA`` that is the distance from the subspace in which normal rows vary most, where anomalies of
+    learned embeddings show (Mai et al. 2023, arXiv 2309.08374); without components, that from the mean. For
+    ``NearestNeighbors`` it is the mean distance to the nearest. Others, such as ``LocalOutlierFactor`` with
+    ``novelty=True`` (Breunig et al. 2000) and ``IsolationForest`` (Liu, Ting and Zhou 2008), call the
+    unusual low, so their score is turned round.
+
+    Example:
+        >>> normal = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
+        >>> anomaly_score(PCA(1).fit(normal), np.array([[9.0, 3.0]])).round(6).tolist()
+        [3.0]
+    """
+    rows = check_scores(rows, "rows", axes=2)
+    if len(rows) == 0:
+        return np.empty(0)
+    if isinstance(model, PCA):
+        return np.asarray(np.linalg.norm(pca_residual(model, rows).astype(np.float64), axis=1))
+    if isinstance(model, NearestNeighbors):
+        return np.asarray(model.kneighbors(rows)[0].mean(axis=1))
+    return -np.asarray(model.score_samples(rows), dtype=np.float64)
+
+
+class NeighborIndex:
+    """The embedding store: vectors with the ids of their records, and the distance to the nearest of them.
+
+    The search is exact (FAISS, ``IndexFlatL2``), in float32.
+
+    Args:
+        neighbors: how many count for the score.
+
+    Example:
+        >>> index = NeighborIndex(1).fit(np.array([[0.0, 0.0], [4.0, 0.0]]), ids=["a", "b"])
+        >>> index.score(np.array([[4.0, 3.0]])).tolist(), index.search(np.array([[4.0, 3.0]]))[1]
+        ([3.0], [['b']])
+    """
+
+    def __init__(self, neighbors: int = 5) -> None:
+        self.neighbors = neighbors
+
+    def fit(self, vectors: np.ndarray, ids: Sequence[str] | None = None) -> Self:
+        """Keep normal vectors (N, d), and the ids of their records or else their row numbers."""
+        vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
+        if len(vectors) < self.neighbors:
+            raise ValueError(f"{self.neighbors} neighbors need as many vectors, here are {len(vectors)}")
+        self.ids = [str(i) for i in (range(len(vectors)) if ids is None else ids)]
+        self.index_ = faiss.IndexFlatL2(vectors.shape[1])
+        self.index_.add(vectors)
+        return self
+
+    def nearest(self, vectors: np.ndarray, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Distances to the nearest kept vectors, float64 (N, count), rising, and their rows, int64."""
+        vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
+        count = min(count or self.neighbors, self.index_.ntotal)
+        squares, rows = np.empty((len(vectors), count)), np.empty((len(vectors), count), dtype=np.int64)
+        for start in range(0, len(vectors), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            squares[part], rows[part] = self.index_.search(vectors[part], count)
+        return np.sqrt(np.maximum(squares, 0)), rows
+
+    def search(self, vectors: np.ndarray, count: int | None = None) -> tuple[np.ndarray, list[list[str]]]:
+        """As :meth:`nearest`, with the ids of the records in the place of rows."""
+        distances, rows = self.nearest(vectors, count)
+        return distances, [[self.ids[i] for i in row] for row in rows]
+
+    def score(self, vectors: np.ndarray) -> np.ndarray:
+        """float64 (N,): the mean distance to the nearest; a kept vector is its own nearest."""
+        return np.asarray(self.nearest(vectors)[0].mean(axis=1))
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The kept vectors, float32 (M, d)."""
+        return np.asarray(self.index_.reconstruct_n(0, self.index_.ntotal))
+
+
+class PatchMemory:
+    """Keeps patches of normal images and scores others by the distance to the nearest of them.
+
+    Source: Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (PatchCore). There the
+    patches that are kept are a coreset; here they are drawn at random.
+
+    Args:
+        neighbors: how many nearest patches count.
+        max_patches: how many are kept, at most.
+        seed: of the draw.
+
+    Example:
+        >>> memory = PatchMemory(1).fit(np.random.default_rng(0).normal(size=(20, 2, 3, 5)))
+        >>> memory.maps(np.full((4, 2, 3, 5), 9.0)).shape
+        (4, 2, 3)
+    """
+
+    def __init__(self, neighbors: int = 3, max_patches: int = 20_000, seed: int = 0) -> None:
+        self.neighbors, self.max_patches, self.seed = neighbors, max_patches, seed
+
+    def fit(self, features: np.ndarray) -> Self:
+        """Keep patches of normal images: features (N, h, w, d), a vector for each place of each image."""
+        rows = features.reshape(-1, features.shape[3])
+        if len(rows) > self.max_patches:
+            drawn = np.random.default_rng(self.seed).choice(len(rows), self.max_patches, replace=False)
+            rows = rows[np.sort(drawn)]
+        self.index_ = NeighborIndex(self.neighbors).fit(rows)
+        return self
+
+    def maps(self, features: np.ndarray) -> np.ndarray:
+        """The mean distance of each patch to its nearest in the memory: float64 (N, h, w)."""
+        return self.index_.score(features.reshape(-1, features.shape[3])).reshape(features.shape[:3])
+
+
+# ---------------------------------------------------------------- windows
+
+
+def window_rows(windows: np.ndarray) -> np.ndarray:
+    """Windows (N, L) or (N, C, L) as rows, float64 (N, C * L).
+
+    Each channel has mean 0 and standard deviation 1; gaps (NaN) are filled by straight lines.
+    """
+    windows = as_windows(windows, windows.shape[1] if np.ndim(windows) == 3 else 1)
+    return Standardizer("window").transform(windows)[0].reshape(len(windows), -1).astype(np.float64)
+
+
+def matrix_profile(series: np.ndarray, train_series: np.ndarray, span: int) -> np.ndarray:
+    """For each window of ``series`` the distance to the most similar window of ``train_series``.
+
+    Windows are z-normalised: this is the matrix profile of an AB-join (Yeh et al. 2016, "Matrix Profile I",
+    section II), by brute force over all pairs.
+
+    Args:
+        series: (T,), without gaps.
+        train_series: (T',), free of faults.
+        span: samples in a window, at least 2.
+
+    Returns:
+        float64 (T - ``span`` + 1,), one for each start.
+    """
+    test, train = (
+        window_rows(np.lib.stride_tricks.sliding_window_view(x, span)) for x in (series, train_series)
+    )
+    return anomaly_score(NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train), test)
