@@ -1,4 +1,4 @@
-# make book | test | check | serve | site | notebooks | pdf | bench | lint | links | lock | clean
+# make book | test | check | serve | site | notebooks | bench | lint | links | lock | clean
 # Each works on a fresh clone, alone, in any order. Variables:
 #   PYTHON=python3.12   the Python to make .venv with (3.11 or newer; found if not given)
 #   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 HTML := _build/html
 PORT ?= 8000
 
-.PHONY: book test check serve site notebooks pdf bench lint links lock clean
+.PHONY: book test check serve site notebooks bench lint links lock clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -44,9 +44,6 @@ notebooks: $(READY) $(HTML)/index.html
 	mkdir -p _build/notebooks
 	cp $(HTML)/_sources/book/*.ipynb _build/notebooks
 	@echo "The chapters, executed, are in _build/notebooks."
-
-pdf: $(READY) $(HTML)/index.html
-	$(BIN)/python -m tools.pdf $(HTML) _build/residual-networks-measured.pdf
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

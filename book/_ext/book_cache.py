@@ -4,7 +4,8 @@ Jupyter Book's own key is the cells alone. Here the cache lives in a folder name
 package's source (docstrings and comments too, as chapters show it), the recorded runs, the pinned
 environment, which data sets are in reach (for the others there are stand-ins; the content of the real ones is
 verified), the scale and the kind of device. A change in any of these executes every chapter again; undoing it
-finds the old outputs again.
+finds the old outputs again. A cache that a crash or a full disk has damaged is deleted with a word, and the
+chapters are executed once more.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from jupyter_cache import get_cache
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.util import logging
+
+LOGGER = logging.getLogger(__name__)
 
 KEEP = 3
 """How many caches are kept: the current one and the last ones before it."""
@@ -53,6 +60,21 @@ def prune(folder: Path, current: str, keep: int = KEEP) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def damage(cache: Path) -> str:
+    """Why a cache cannot be used, or ``""``."""
+    try:
+        with closing(sqlite3.connect(cache / "global.db")) as database:
+            found = database.execute("PRAGMA quick_check").fetchone()[0]
+            if found != "ok":
+                return str(found)
+        store = get_cache(cache)
+        for record in store.list_cache_records():
+            store.get_cache_bundle(record.pk)
+    except Exception as error:  # sqlite's, SQLAlchemy's, nbformat's, json's
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"
+    return ""
+
+
 def _configure(app: Sphinx, config: Config) -> None:
     from companion.compute import pick_device
     from companion.data.reach import in_reach
@@ -62,6 +84,14 @@ def _configure(app: Sphinx, config: Config) -> None:
     key = fingerprint(Path(app.srcdir), data, current_scale(), pick_device().type)
     folder = Path(app.outdir).parent / ".jupyter_cache"  # `jb clean` keeps it
     cache = folder / key
+    fault = damage(cache) if cache.is_dir() else ""
+    if fault:
+        LOGGER.info(
+            "the execution cache %s is damaged (%s); it is deleted, all chapters run again", cache, fault
+        )
+        shutil.rmtree(cache)
+    if not cache.is_dir():  # pages that were read with the outputs of a lost cache are read again
+        Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
     os.utime(cache)
     prune(folder, key)

@@ -14,6 +14,7 @@ from book_launch import add_setup_cell
 from book_plain import plain_markdown, with_captions
 from docutils import nodes
 from jupyter_cache import get_cache
+from myst_nb.core.utils import coalesce_streams
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -71,18 +72,17 @@ def check_executed(docname: str, execution: dict[str, Any] | None) -> None:
 
 
 def with_outputs(app: Sphinx, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook with its outputs, from the cache if need be.
+    """The notebook with its outputs as they came, from the cache, and one output a cell for what it prints.
 
-    When only the prose of a page has changed, myst-nb takes the outputs from the cache for the page, but
-    leaves a notebook without them.
+    The notebook that myst-nb leaves has no outputs where only the prose of a page changed; and where it has
+    some, what was printed stands in the first stream and in the later ones once more.
     """
-    if any(cell.get("outputs") for cell in notebook.cells):
-        return notebook
-    try:
-        cache = get_cache(app.config["nb_execution_cache_path"])
-        return cache.merge_match_into_notebook(notebook)[1]
-    except KeyError:  # it was executed in another way
-        return notebook
+    cache = get_cache(app.config["nb_execution_cache_path"])
+    notebook = cache.merge_match_into_notebook(notebook)[1]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = coalesce_streams(cell.outputs)
+    return notebook
 
 
 def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:

@@ -9,9 +9,12 @@ import tarfile
 from pathlib import Path
 
 import book_assets
+import nbformat
 import pytest
 from book_assets import Asset, unpack, vendor
-from book_cache import fingerprint, prune
+from book_cache import damage, fingerprint, prune
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
 from sphinx.errors import ExtensionError
 
 from companion.data.sources import DataError
@@ -119,6 +122,22 @@ def test_fingerprint_leaves_everything_else_out(project: Path) -> None:
     (project / "companion" / "__pycache__" / "a.pyc").write_bytes(b"x")
     (project / "companion" / "a.py").touch()
     assert fingerprint(project, "data", "live") == first
+
+
+def test_damage_of_a_cache_is_found(tmp_path: Path) -> None:
+    get_cache(tmp_path).cache_notebook_bundle(
+        CacheBundleIn(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), "a.md"),
+        check_validity=False,
+    )
+    assert damage(tmp_path) == ""
+    database, (notebook,) = tmp_path / "global.db", tmp_path.glob("executed/*/base.ipynb")
+    for path in (database, notebook):
+        whole = path.read_bytes()
+        for part in (whole[: len(whole) // 2], whole[:30] + b"x" * 200 + whole[230:], b""):
+            path.write_bytes(part)
+            assert damage(tmp_path), (path, part[:40])
+        path.write_bytes(whole)
+    assert damage(tmp_path) == ""
 
 
 def test_old_caches_are_deleted_and_the_current_one_never(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 from sphinx.errors import ExtensionError
 
-from tests.site.test_book import CHAPTER, HEADER, Book
+from tests.site.test_book import CHAPTER, HEADER, TEXT, Book
 from tools.site import faults
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,9 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
     book = Book(tmp_path_factory.mktemp("published"))
     toc = "format: jb-book\nroot: book/index\nchapters:\n  - file: book/chapter\n  - file: book/figures\n"
     book.write("_toc.yml", toc)
-    book.write("book/chapter.md", HEADER + CHAPTER + FIGURE.format(caption="A first thing. Then more."))
+    figure = FIGURE.format(caption="A first thing. Then more.")
+    book.write("book/chapter.md", HEADER + CHAPTER + TEXT + figure)
+    book.write("book/index.md", "# A book\n\n```{learning-paths}\nImages: chapter\n```\n")
     book.write("book/figures.md", "# Figures\n\n```{figure-index}\n```\n")
     status, output = book.build(BOOK_URL=URL, BOOK_REPOSITORY="https://github.com/someone/something")
     assert status == 0, output
@@ -86,39 +88,43 @@ def test_the_first_cell_of_a_notebook_finds_or_asks_for_the_package() -> None:
         exec(missing, namespace)
 
 
-def test_the_list_of_figures_follows_the_pages(book: Book) -> None:
+def test_the_notebook_is_plain_markdown(book: Book) -> None:
+    notebook = nbformat.read(book.folder / "_build/html/_sources/book/chapter.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    link = f"{URL}book/chapter.html"
+    label = re.search(r"As He and others \[(\w+)\] say", text)
+    assert label, text
+    assert f"in [A chapter]({link}), [the one page]({link}).\nSee More and Fig. 1." in text
+    assert f"- [{label[1]}] Kaiming He" in text
+    assert not re.search(r"\{[a-z:]+\}`|^(```|:::)\{|^\(sec", text, re.MULTILINE), text
+
+
+def test_a_learning_path_has_the_times_of_its_chapters(book: Book) -> None:
+    page = BeautifulSoup(book.html("book/index.html"), "html.parser").article
+    assert re.fullmatch(r"Images: \d+ s of computing", page.dt.text.strip("#"))
+    assert re.fullmatch(r"A chapter, \d+ s", page.select_one("ul li").text.strip())
+
+
+def test_the_list_of_figures_follows_and_a_site_without_addresses_promises_nothing(book: Book) -> None:
     link = 'href="chapter.html#fig-card"><span>Fig. 1: A first thing</span>'
     assert link in book.html("book/figures.html")
     book.write("book/chapter.md", HEADER + CHAPTER + FIGURE.format(caption="Another thing."))
     status, output = book.build()
     assert status == 0, output
     assert link.replace("A first thing", "Another thing") in book.html("book/figures.html")
-
-
-def test_a_learning_path_has_the_times_of_its_chapters(book: Book) -> None:
-    book.write("book/figures.md", "# Figures\n\n```{learning-paths}\nImages: chapter\n```\n")
-    status, output = book.build()
-    assert status == 0, output
-    page = BeautifulSoup(book.html("book/figures.html"), "html.parser").article
-    assert re.fullmatch(r"Images: \d+ s of computing", page.dt.text.strip("#"))
-    assert re.fullmatch(r"A chapter, \d+ s", page.select_one("ul li").text.strip())
-    book.write("book/figures.md", "# Figures\n\n```{learning-paths}\nImages: nowhere\n```\n")
-    status, output = book.build()
-    assert status != 0
-    assert "book/nowhere, which is no page" in output
-    book.write("book/figures.md", "# Figures\n\n```{figure-index}\n```\n")
-
-
-def test_a_site_without_addresses_promises_nothing(book: Book) -> None:
-    assert book.build()[0] == 0
     for name in ("sitemap.xml", "robots.txt"):
         assert not (book.folder / "_build" / "html" / name).exists()
     page = book.html("book/chapter.html")
-    assert "canonical" not in page
-    assert "og:image" not in page
-    assert "github.com" not in page
-    assert "colab" not in page
+    for word in ("canonical", "og:image", "github.com", "colab"):
+        assert word not in page
     assert 'href="/book/index.html"' in book.html("404.html")
+
+
+def test_a_learning_path_to_nowhere_ends_the_build(book: Book) -> None:
+    book.write("book/index.md", "# A book\n\n```{learning-paths}\nImages: nowhere\n```\n")
+    status, output = book.build()
+    assert status != 0
+    assert "book/nowhere, which is no page" in output
 
 
 @pytest.mark.parametrize("url", ["example.org/book", "ftp://example.org/", "https://example.org/?a=1"])
