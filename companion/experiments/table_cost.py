@@ -6,7 +6,7 @@ import hashlib
 
 from companion.compute import seed_everything
 from companion.experiments.base import Config, Context, Experiment
-from companion.models.cost import activation_bytes, multiply_adds, time_in_turns
+from companion.models.cost import activation_bytes, multiply_adds, time_models
 from companion.models.resnet import count_parameters
 from companion.models.tabular_baselines import make_table_net
 from companion.runs import DataInfo, SeedResult
@@ -46,8 +46,8 @@ def run(config: TableCostConfig, seed: int, context: Context) -> SeedResult:
             metrics[f"{name}.kept_bytes"] = activation_bytes(net, shape) / config.batch_size
             metrics[f"{name}.multiply_adds"] = float(multiply_adds(net, (1, features)))
     for metric, backward in (("predict_seconds", False), ("train_seconds", True)):
-        times = time_in_turns(jobs, context.compute, backward=backward, rounds=config.rounds)
-        metrics |= {f"{name}.{metric}": time.median for name, time in times.items()}
+        times = time_models(jobs, context.compute, backward=backward, rounds=config.rounds)
+        metrics |= {f"{name}.{metric}": seconds for name, seconds in times.items()}
     return SeedResult(seed=seed, metrics=metrics)
 
 

@@ -1,8 +1,7 @@
-"""What a net costs: multiply-adds, activation memory, memory traffic, reach, and time.
+"""What a net costs: multiply-adds, activation memory, memory traffic, receptive field, and time.
 
 All but the time is counted on a copy on PyTorch's "meta" device, whose tensors have a shape and no
-numbers: counting computes nothing and leaves the model as it was. :func:`count_parameters
-<companion.models.resnet.count_parameters>` counts the parameters.
+numbers: counting computes nothing and leaves the model as it was. Shapes are those of the whole batch.
 
 Sources: S. Williams, A. Waterman and D. Patterson, "Roofline", Communications of the ACM 2009 (arithmetic
 intensity); A. Araujo, W. Norris and J. Sim, "Computing Receptive Fields of Convolutional Neural
@@ -12,13 +11,15 @@ Networks", Distill 2019.
 from __future__ import annotations
 
 import copy
+import math
 import statistics
-import time
-from collections.abc import Iterable, Mapping, Sequence
+import timeit
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,8 +32,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from companion.compute import Compute
 from companion.models.resnet import ResNet, count_parameters
 
+Key = TypeVar("Key", bound=Hashable)
+Jobs = Mapping[Key, tuple[nn.Module, Sequence[int]]]
+"""Models, each with the shape of its input batch."""
 PRODUCT = "matrix product"
 """What :func:`throughput` compares with."""
+TIMING_SECONDS = 0.05
+"""How long one timing takes at least; a quick model runs several times in it."""
 
 
 def _outline(model: nn.Module) -> nn.Module:
@@ -42,45 +48,41 @@ def _outline(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def multiply_adds(model: nn.Module, input_shape: Sequence[int]) -> int:
-    """The multiply-adds of one forward pass, in convolutions and matrix products.
+    """Multiply-adds of a forward pass, in convolutions and matrix products.
 
-    Norms, activations and additions are not counted, as is usual. One multiply-add is two floating-point
-    operations.
-
-    Args:
-        model: any module with one input.
-        input_shape: of the whole batch, such as (N, C, H, W).
+    Norms, activations and additions are not counted, as is usual. One
+    multiply-add is two floating-point operations.
 
     Example:
-        >>> multiply_adds(nn.Conv2d(256, 64, 1), (1, 256, 14, 14)) == 256 * 64 * 14 * 14
+        >>> shape = (1, 256, 14, 14)
+        >>> multiply_adds(nn.Conv2d(256, 64, 1), shape) == 256 * 64 * 14 * 14
         True
     """
+    images = torch.empty(*input_shape, device="meta")
     with FlopCounterMode(display=False) as counter:
-        _outline(model).eval().requires_grad_(False)(torch.empty(*input_shape, device="meta"))
+        _outline(model).eval().requires_grad_(False)(images)
     return int(counter.get_total_flops()) // 2
 
 
 @torch.enable_grad()
 def activation_bytes(model: nn.Module, input_shape: Sequence[int]) -> int:
-    """The bytes that autograd keeps from the forward for the backward pass, in the model's own precision.
+    """The bytes that autograd keeps from the forward for the backward pass.
 
-    Each storage is counted once, however many layers keep it; the input counts where a layer keeps it.
-    Parameters and buffers are not counted: they are there anyway.
-
-    Args:
-        model: any module with one input.
-        input_shape: of the whole batch.
+    In the model's own precision. Each storage is counted once, however many
+    layers keep it; the input counts where a layer keeps it. Parameters and
+    buffers are not counted: they are there anyway.
     """
     outline, kept = _outline(model).train(), []
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor.untyped_storage())  # while it is held, no other storage gets its address
+        kept.append(tensor.untyped_storage())  # held, so no other gets its place
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         outline(torch.empty(*input_shape, device="meta"))
-    own = {t.untyped_storage()._cdata for t in chain(outline.parameters(), outline.buffers())}
-    sizes = {storage._cdata: storage.nbytes() for storage in kept if storage._cdata not in own}
+    weights = chain(outline.parameters(), outline.buffers())
+    own = {weight.untyped_storage()._cdata for weight in weights}
+    sizes = {s._cdata: s.nbytes() for s in kept if s._cdata not in own}
     return sum(sizes.values())
 
 
@@ -106,29 +108,19 @@ def numbers_moved(model: nn.Module, input_shape: Sequence[int]) -> int:
     Every operation (convolution, norm, activation, addition) is taken to read its inputs and weights once
     and to write its output once, as PyTorch executes them one by one. Caches make the true traffic
     smaller; kernels that read something twice make it larger.
-
-    Args:
-        model: any module with one input.
-        input_shape: of the whole batch.
     """
-    outline, traffic = _outline(model).eval(), _Traffic()
-    images = torch.empty(*input_shape, device="meta")
-    with traffic:
+    outline, images = _outline(model).eval(), torch.empty(*input_shape, device="meta")
+    with _Traffic() as traffic:
         outline(images)
-    return traffic.numbers
+    return int(traffic.numbers)
 
 
 def receptive_field(layers: Iterable[tuple[int, int]], start: tuple[int, int] = (1, 1)) -> tuple[int, int]:
-    """How far one output position of a chain of convolutions and pools sees.
+    """The side of what one output position of a chain of convolutions and pools sees, in pixels of the input.
 
-    A layer of kernel size k behind layers whose strides multiply to s adds (k - 1) s pixels.
-
-    Args:
-        layers: kernel size and stride of each layer, from the input.
-        start: the result for the layers in front of these.
-
-    Returns:
-        The field's side, and the step between neighbouring positions; both in pixels of the input.
+    A layer of kernel size k behind layers whose strides multiply to s adds (k - 1) s pixels. ``layers`` are
+    pairs of kernel size and stride, ``start`` is the result for those in front of them. The second number is
+    the step between neighbouring positions.
 
     Example:
         >>> receptive_field([(3, 1), (3, 1)])  # two 3x3 convolutions see as far as one of 5x5
@@ -142,43 +134,27 @@ def receptive_field(layers: Iterable[tuple[int, int]], start: tuple[int, int] = 
 
 def _kernels(module: nn.Module) -> list[tuple[int, int]]:
     """Kernel size and stride of the convolutions and pools in ``module``, shortcuts left out."""
-    layers = []
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and "shortcut" not in name:
-            pairs = (layer.kernel_size, layer.stride)
-            kernel, stride = (each if isinstance(each, int) else each[0] for each in pairs)
-            layers.append((kernel, stride))
-    return layers
+    return [
+        (int(np.ravel(layer.kernel_size)[0]), int(np.ravel(layer.stride)[0]))
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and "shortcut" not in name
+    ]
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one part of a ResNet costs.
+    """What one part of a ResNet costs in one forward pass of a batch."""
 
-    Attributes:
-        name: ``"stem"``, ``"stage 1"`` and so on, ``"head"``.
-        output_shape: (N, C, H, W), or (N, classes) for the head.
-        parameters: trainable scalars.
-        multiply_adds: of one forward pass of the batch.
-        receptive_field: the side, in pixels, of what one output position sees, were the image without
-            borders; ``None`` for the head, which sees all of it.
-    """
-
-    name: str
-    output_shape: tuple[int, ...]
+    name: str  # "stem", "stage 1" and so on, "head"
+    output_shape: tuple[int, ...]  # (N, C, H, W), or (N, classes)
     parameters: int
     multiply_adds: int
-    receptive_field: int | None
+    receptive_field: int | None  # its side in pixels, were the image without borders; the head sees all of it
 
 
 @torch.no_grad()
 def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
-    """The cost of a ResNet part by part: stem, stages, head.
-
-    Args:
-        net: the net, on any device.
-        input_shape: of the images, (N, C, H, W).
-    """
+    """The cost of a ResNet part by part: stem, stages, head, for images of the shape (N, C, H, W)."""
     net = copy.deepcopy(net).to("meta").eval()
     stages: dict[str, list[nn.Module]] = {
         f"stage {number}": [stage] for number, stage in enumerate(net.stages, start=1)
@@ -209,79 +185,54 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
     return costs
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds per example: the median over the rounds, and the fastest and the slowest round."""
-
-    median: float
-    fastest: float
-    slowest: float
-
-
 def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     """The slope of ``log(values)`` over ``log(sizes)`` by least squares: 1 for a line, 2 for a square.
-
-    Raises:
-        ValueError: with fewer than two different sizes, or a number that is not positive.
 
     Example:
         >>> round(growth_exponent([1, 2, 4], [3, 12, 48]), 6)
         2.0
     """
-    if len(set(sizes)) < 2 or len(sizes) != len(values) or min(*sizes, *values) <= 0:
-        raise ValueError("need positive values for at least two different sizes")
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-def time_in_turns(
-    jobs: Mapping[str, tuple[nn.Module, Sequence[int]]],
-    compute: Compute,
-    *,
-    backward: bool = False,
-    rounds: int = 7,
-    min_seconds: float = 0.05,
-) -> dict[str, Timing]:
-    """Time several models in turns.
+def interleaved(functions: Mapping[Key, Callable[[], object]], rounds: int = 7) -> dict[Key, float]:
+    """Median seconds of a call of each function.
 
-    Each round times every model once, so that a change of the machine's speed meets all of them alike.
-
-    Args:
-        jobs: by name, a model and the shape of its input batch. The models are moved to the device.
-        compute: device and precision; inputs are random numbers.
-        backward: whether a forward pass in training mode is followed by a backward pass; without it the
-            models are in evaluation mode and keep nothing.
-        rounds: how many times each model is timed, after it has been warmed up.
-        min_seconds: how long one timing takes, at least; a quick model runs several times in it.
-
-    Returns:
-        Seconds per example, by name.
-
-    Raises:
-        ValueError: without a round.
+    Each round times every function once, so that a change of the machine's speed meets all of them alike.
     """
-    if rounds < 1:
-        raise ValueError(f"at least one round is needed, not {rounds}")
+    timers = {name: timeit.Timer(function) for name, function in functions.items()}
+    calls: dict[Key, int] = {}
+    samples: dict[Key, list[float]] = {name: [] for name in timers}
+    for name, timer in timers.items():
+        timer.timeit(1)  # warms up
+        calls[name] = math.ceil(TIMING_SECONDS / timer.timeit(1)) or 1
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            samples[name].append(timer.timeit(calls[name]) / calls[name])
+    return {name: statistics.median(sample) for name, sample in samples.items()}
 
-    def work(model: nn.Module, inputs: Tensor) -> None:
-        if not backward:
+
+def time_models(
+    jobs: Jobs[Key], compute: Compute, *, backward: bool = False, rounds: int = 7
+) -> dict[Key, float]:
+    """Seconds per example of several models, interleaved; inputs are random numbers.
+
+    With ``backward`` a forward pass in training mode is followed by a backward pass; without, the models are
+    in evaluation mode and keep nothing. They are moved to the device.
+    """
+
+    def step(model: nn.Module, inputs: Tensor) -> None:
+        if backward:
+            with compute.autocast():
+                output = model(inputs)
+            output.float().square().mean().backward()
+            model.zero_grad(set_to_none=True)
+        else:
             model(inputs)
-            return
-        with compute.autocast():
-            output = model(inputs)
-        output.float().square().mean().backward()
-        model.zero_grad(set_to_none=True)
+        if compute.device.type != "cpu":
+            torch.accelerator.synchronize(compute.device)
 
-    def seconds(model: nn.Module, inputs: Tensor) -> float:
-        start, runs, elapsed = time.perf_counter(), 0, 0.0
-        while not runs or elapsed < min_seconds:
-            work(model, inputs)
-            if compute.device.type != "cpu":
-                torch.accelerator.synchronize(compute.device)
-            runs, elapsed = runs + 1, time.perf_counter() - start
-        return elapsed / runs
-
-    ready = {}
-    samples: dict[str, list[float]] = {name: [] for name in jobs}
+    steps = {}
     mode = nullcontext() if backward else torch.inference_mode()
     around = nullcontext() if backward else compute.autocast()  # one context: it converts the weights once
     with mode, around:
@@ -289,29 +240,19 @@ def time_in_turns(
             inputs = torch.rand(*shape, device=compute.device)
             if not backward:
                 inputs = inputs.to(compute.autocast_dtype or torch.float32)
-            if inputs.ndim == 4:
-                inputs = compute.images(inputs)
-            ready[name] = compute.model(model).train(backward), inputs
-            seconds(*ready[name])  # warms up
-        for _ in range(rounds):
-            for name, job in ready.items():
-                samples[name].append(seconds(*job) / jobs[name][1][0])
-    return {name: Timing(statistics.median(s), min(s), max(s)) for name, s in samples.items()}
+            inputs = compute.images(inputs) if inputs.ndim == 4 else inputs
+            steps[name] = partial(step, compute.model(model).train(backward), inputs)
+        seconds = interleaved(steps, rounds)
+    return {name: seconds[name] / shape[0] for name, (_, shape) in jobs.items()}
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """How quick a model is, beside a matrix product.
+    """How quick a model is, beside a matrix product."""
 
-    Attributes:
-        per_second: examples in a second.
-        multiply_adds: of one example.
-        share: of the multiply-adds a second that the matrix product reached.
-    """
-
-    per_second: float
-    multiply_adds: int
-    share: float
+    per_second: float  # examples
+    multiply_adds: int  # of one example
+    share: float  # of the multiply-adds a second that the matrix product reached
 
     @property
     def rate(self) -> float:
@@ -319,37 +260,14 @@ class Throughput:
         return self.per_second * self.multiply_adds
 
 
-def throughput(
-    jobs: Mapping[str, tuple[nn.Module, Sequence[int]]],
-    compute: Compute,
-    *,
-    rounds: int = 7,
-    size: int = 2048,
-) -> dict[str, Throughput]:
+def throughput(jobs: Jobs[str], compute: Compute, *, rounds: int = 7) -> dict[str, Throughput]:
     """Time models in turns with a matrix product in the same precision, a bound for what they can reach.
 
     What is not counted as a multiply-add (norms, activations, memory traffic) lowers the share, and so do
-    small batches and channels.
-
-    Args:
-        jobs: see :func:`time_in_turns`.
-        compute: device and precision.
-        rounds: see :func:`time_in_turns`.
-        size: of the product's two square matrices.
-
-    Returns:
-        By name, and the product itself under :data:`PRODUCT`.
-
-    Raises:
-        ValueError: without a round, or if a job has the product's name.
+    small batches and channels. The product itself stands under :data:`PRODUCT`.
     """
-    if PRODUCT in jobs:
-        raise ValueError(f"no job may be called {PRODUCT!r}")
-    every = {**jobs, PRODUCT: (nn.Linear(size, size, bias=False), (size, size))}
+    every = {**jobs, PRODUCT: (nn.Linear(2048, 2048, bias=False), (2048, 2048))}
     cost = {name: multiply_adds(model, (1, *shape[1:])) for name, (model, shape) in every.items()}
-    seconds = time_in_turns(every, compute, rounds=rounds)
-    bound = cost[PRODUCT] / seconds[PRODUCT].median
-    return {
-        name: Throughput(1 / timing.median, cost[name], cost[name] / timing.median / bound)
-        for name, timing in seconds.items()
-    }
+    seconds = time_models(every, compute, rounds=rounds)
+    bound = cost[PRODUCT] / seconds[PRODUCT]
+    return {name: Throughput(1 / s, cost[name], cost[name] / s / bound) for name, s in seconds.items()}
