@@ -13,7 +13,7 @@ from companion.data.ocsf_actions import ATTACKS
 from companion.experiments import event_detection, event_sequences, get_experiment, self_supervised
 from companion.experiments.base import Context
 from companion.experiments.event_data import LEAVE_OUT, load, prepared
-from companion.experiments.event_detection import METRICS, judge, positives, rank, shapes_of
+from companion.experiments.event_detection import METRICS, evaluate_detectors, positives, rank, shapes_of
 
 CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
 DATA = self_supervised.SMOKE_DATA
@@ -62,7 +62,7 @@ def test_perfect_scores_are_judged_perfect_and_constant_ones_as_chance(events):
         part: labels["attack"].iloc[getattr(events, part)].notna().to_numpy(dtype=float)
         for part in ("validation", "test")
     }
-    found = judge(
+    found = evaluate_detectors(
         events, {"oracle": truth, "blind": {part: 0 * own for part, own in truth.items()}}, repeats=3
     )
     for shape in ("point", "context"):
@@ -111,7 +111,7 @@ def test_the_ablation_changes_one_thing_at_a_time():
 
 def test_spaces_are_looked_at_beside_chance(events):
     config = get_experiment("self_supervised").config("smoke")
-    rows = self_supervised.looked_at(events, config, 0)
+    rows = self_supervised.probe_rows(events, config, 0)
     kinds = events.labels["kind"].to_numpy(dtype=object)
     assert events.labels["attack"].iloc[rows[1]].isna().all()
     names = sorted(set(kinds[rows[1]]))
@@ -119,7 +119,7 @@ def test_spaces_are_looked_at_beside_chance(events):
         np.eye(len(names) + 9)[[names.index(k) if k in names else -1 for k in kinds[part]]] for part in rows
     ]
     noise = [np.random.default_rng(0).normal(size=(len(part), 4)) for part in rows]
-    found = self_supervised.look(events, config, 0, {"answer": answer, "noise": noise})
+    found = self_supervised.evaluate_embeddings(events, config, 0, {"answer": answer, "noise": noise})
     assert found["answer.purity"] > 0.9
     assert found["answer.probe"] > 0.8  # a rare kind may be missing in training
     assert abs(found["noise.purity"] - found["chance.purity"]) < 0.1
@@ -155,10 +155,10 @@ def test_sessions_are_ranked_among_all_and_among_their_kind(order_config):
     judged = event_sequences.judged_sessions(data, "test", order_config.min_events)
     scores = np.zeros(data.sessions["test"].max() + 1)
     scores[judged.index[judged["attack"].notna()]] = 1
-    found = event_sequences.judge(judged, scores)
+    found = event_sequences.evaluate_sessions(judged, scores)
     assert set(found.values()) == {1.0}
     kinds = {ATTACKS[name].kind for name in event_sequences.ORDER_ATTACKS}
     scores[judged.index] = judged["kind"].isin(kinds)  # knows the kind and nothing of the order
-    found = event_sequences.judge(judged, scores)
+    found = event_sequences.evaluate_sessions(judged, scores)
     assert found["roc_auc"] > 0.6
     assert found["same_kind_roc_auc"] == pytest.approx(0.5, abs=0.05)

@@ -41,15 +41,14 @@ def config():
 
 def test_validation_chooses_and_the_test_set_is_scored_once(beats, config, monkeypatch):
     scored = []
-    for name in ("ResNetAE", "MeanDistance", "PcaReconstruction", "NeighborDistance"):
-        detector = getattr(waveforms, name)
-        real = detector.score
+    for where, name in ((waveforms, "_score"), (waveforms.ResNetAE, "decision_function")):
+        counted = getattr(where, name)
 
-        def score(self, windows, real=real):
+        def score(model, windows, real=counted):
             scored.append(windows is beats.test)
-            return real(self, windows)
+            return real(model, windows)
 
-        monkeypatch.setattr(detector, "score", score)
+        monkeypatch.setattr(where, name, score)
     result = waveforms.run(config, 0, CONTEXT)
     assert sum(scored) == 2 + 3  # one detector of each family, of which one has two members
     assert len(scored) - sum(scored) == 2 * 2 + 1 + 3 + 2

@@ -15,7 +15,7 @@ from companion.detection.detectors import NeighborIndex, anomaly_score
 from companion.detection.metrics import bootstrap, pr_auc, roc_auc
 from companion.detection.rows import EntityHistory, EntityRarity, FamilySurprise, FieldRarity
 from companion.experiments import self_supervised
-from companion.experiments.base import Config, Context, Experiment
+from companion.experiments.base import Config, Context, Experiment, with_ends
 from companion.experiments.event_data import (
     EventDataConfig,
     PreparedEvents,
@@ -61,7 +61,7 @@ def fit_lof(known: np.ndarray, most: int, seed: int) -> LocalOutlierFactor:
     return LocalOutlierFactor(n_neighbors=20, novelty=True).fit(known[drawn])
 
 
-def judge(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
+def evaluate_detectors(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
     """All metrics of all detectors.
 
     Whole incidents and whole sessions are resampled for the intervals, since their events resemble each
@@ -85,8 +85,7 @@ def judge(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, flo
                 if repeats and wanted.any():
                     groups = sessions[rows][judged]
                     got = bootstrap(metric, wanted, own[judged], groups=groups, repeats=repeats)
-                    found |= {f"{name}.test_{shape}_{key}_low": got.low}
-                    found |= {f"{name}.test_{shape}_{key}_high": got.high}
+                    found |= with_ends(f"{name}.test_{shape}_{key}", got)
         for attack in attacks:
             judged, wanted = positives(events, rows, "attack", attack)
             if wanted.any():
@@ -176,8 +175,8 @@ def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult
     Nothing is chosen here. A reader who chooses a detector has the validation numbers to do it.
 
     Returns:
-        What :func:`judge` gives; ``"share.<part>_<shape>"``, the share of anomalies among the judged events,
-        which is what chance reaches in ``pr_auc``; ``"incidents.test_<shape>"``.
+        What :func:`evaluate_detectors` gives; ``"share.<part>_<shape>"``, the share of anomalies among the
+        judged events, which is what chance reaches in ``pr_auc``; ``"incidents.test_<shape>"``.
     """
     events = prepared(config.data, seed)
     result, scores = SeedResult(seed=seed), Scores()
@@ -188,7 +187,7 @@ def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult
     clock = time.perf_counter()
     scores |= raw_scores(events, config, seed)
     result.seconds["raw"] = round(time.perf_counter() - clock, 2)
-    result.metrics.update(judge(events, scores, config.repeats))
+    result.metrics.update(evaluate_detectors(events, scores, config.repeats))
     for shape in shapes_of(events):
         for part in PARTS:
             result.metrics[f"share.{part}_{shape}"] = float(

@@ -18,7 +18,7 @@ from companion.data.sessions import EventTokens, sessions
 from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
 from companion.detection.sequences import BagOfEvents, NgramModel, Precedence
 from companion.estimators.sequences import SequenceAnomalyDetector, Sessions
-from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments.base import Config, Context, Experiment, window_means, with_ends
 from companion.experiments.event_data import LEAVE_OUT, PreparedEvents, generated_info
 from companion.experiments.self_supervised import PretrainConfig, train, vectors
 from companion.objectives.event_features import EventFeatures
@@ -62,17 +62,17 @@ class Sequences:
 
 
 @lru_cache(maxsize=1)
-def sequences(train_events: int, later_events: int, attack_share: float, seed: int) -> Sequences:
+def make_sequences(config: EventSequencesConfig, seed: int) -> Sequences:
     """Generate three parts of one company's time, one after the other."""
     frames, labels = {}, {}
     for i, part in enumerate(PARTS):
         learn = part == "train"
         events = generate_events(
             EventConfig(
-                num_events=train_events if learn else later_events,
+                num_events=config.train_events if learn else config.later_events,
                 seed=len(PARTS) * seed + i,
                 days=28.0 if learn else 7.0,
-                attack_share=0.0 if learn else attack_share,
+                attack_share=0.0 if learn else config.attack_share,
                 attacks=ORDER_ATTACKS,
                 start=_STARTS[part],
             )
@@ -86,11 +86,6 @@ def sequences(train_events: int, later_events: int, attack_share: float, seed: i
         sessions={part: sessions(frame) for part, frame in frames.items()},
         num_tokens=len(encoder),
     )
-
-
-def make_sequences(config: EventSequencesConfig, seed: int) -> Sequences:
-    """The events of ``config``."""
-    return sequences(config.train_events, config.later_events, config.attack_share, seed)
 
 
 def judged_sessions(data: Sequences, part: str, min_events: int) -> pd.DataFrame:
@@ -128,20 +123,6 @@ def embed_events(
     return {part: vectors(net, events, own, context) for part, own in zip(PARTS, rows, strict=True)}
 
 
-def make_lstm(
-    config: EventSequencesConfig, name: LstmName, num_tokens: int, seed: int
-) -> SequenceAnomalyDetector:
-    """An LSTM; what makes its session score was found on validation sessions."""
-    task = name.partition("-")[0]
-    return SequenceAnomalyDetector(
-        task,  # type: ignore[arg-type]
-        hidden=config.hidden,
-        aggregate="top" if task == "next" else "max",
-        num_tokens=num_tokens,
-        seed=seed,
-    )
-
-
 def fit_lstm(
     data: Sequences,
     config: EventSequencesConfig,
@@ -151,19 +132,26 @@ def fit_lstm(
     context: Context,
     result: SeedResult | None = None,
 ) -> tuple[Scorer, SequenceAnomalyDetector]:
-    """Train one LSTM; what scores the sessions of a part, and the detector."""
+    """Train one LSTM; what scores the sessions of a part, and the detector.
+
+    What makes a session's score was found on validation sessions.
+    """
+    task: Literal["next", "order"] = "next" if name.startswith("next") else "order"
 
     def read(part: str) -> Sessions:
         own = data.tokens[part], data.sessions[part]
         return (*own, embedded[part]) if embedded else own
 
-    detector = context.fit_estimator(
-        f"lstm-{name}",
-        make_lstm(config, name, data.num_tokens, seed),
-        read("train"),
-        epochs=config.next_epochs if name.startswith("next") else config.order_epochs,
-        validation=0.1,
-        result=result,
+    detector = SequenceAnomalyDetector(
+        task,
+        hidden=config.hidden,
+        aggregate="top" if task == "next" else "max",
+        num_tokens=data.num_tokens,
+        seed=seed,
+    )
+    epochs = config.next_epochs if task == "next" else config.order_epochs
+    context.fit_estimator(
+        f"lstm-{name}", detector, read("train"), epochs=epochs, validation=0.1, result=result
     )
     return lambda part: detector.decision_function(read(part)), detector
 
@@ -185,7 +173,7 @@ def simple_models(data: Sequences, config: EventSequencesConfig) -> dict[str, Sc
     return {name: scorer(model) for name, model in models.items()}
 
 
-def judge(judged: pd.DataFrame, scores: np.ndarray) -> dict[str, float]:
+def evaluate_sessions(judged: pd.DataFrame, scores: np.ndarray) -> dict[str, float]:
     """How scores of all sessions of a part rank those that are attacks.
 
     Returns:
@@ -214,19 +202,18 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
     """Fit everything on normal sessions; score validation sessions, and the test sessions once.
 
     Returns:
-        For each model ``validation_`` and ``test_`` what :func:`judge` gives, with the ends of the intervals
-        of the two areas on the test sessions (``_low``, ``_high``); ``<part>.sessions`` and
+        For each model ``validation_`` and ``test_`` what :func:`evaluate_sessions` gives, with the ends of
+        the intervals of the two areas on the test sessions (``_low``, ``_high``); ``<part>.sessions`` and
         ``<part>.attacks``; the curves ``<model>.loss`` of the nets.
     """
     data = make_sequences(config, seed)
     judged = {part: judged_sessions(data, part, config.min_events) for part in PARTS[1:]}
     result = SeedResult(seed=seed)
-    metrics: dict[str, float] = {"train.sessions": float(data.sessions["train"].max() + 1)}
+    metrics = result.metrics
+    metrics["train.sessions"] = float(data.sessions["train"].max() + 1)
     for part, own in judged.items():
-        metrics |= {
-            f"{part}.sessions": float(len(own)),
-            f"{part}.attacks": float(own["attack"].notna().sum()),
-        }
+        metrics[f"{part}.sessions"] = float(len(own))
+        metrics[f"{part}.attacks"] = float(own["attack"].notna().sum())
     clock = time.perf_counter()
     scorers = simple_models(data, config)
     result.seconds["counting"] = round(time.perf_counter() - clock, 2)
@@ -241,13 +228,13 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
     for model, score in scorers.items():
         for part, own in judged.items():
             scores = score(part)
-            metrics |= {f"{model}.{part}_{key}": value for key, value in judge(own, scores).items()}
+            for key, value in evaluate_sessions(own, scores).items():
+                metrics[f"{model}.{part}_{key}"] = value
             for key, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
                 if part == "test" and config.repeats:
                     attacked = own["attack"].notna().to_numpy()
                     got = bootstrap(metric, attacked, scores[own.index], repeats=config.repeats)
-                    metrics |= {f"{model}.test_{key}_low": got.low, f"{model}.test_{key}_high": got.high}
-    result.metrics.update(metrics)
+                    metrics.update(with_ends(f"{model}.test_{key}", got))
     return result
 
 

@@ -123,7 +123,7 @@ def normal_rows(events: PreparedEvents, rows: np.ndarray) -> np.ndarray:
     return found
 
 
-def look(
+def evaluate_embeddings(
     events: PreparedEvents, config: SelfSupervisedConfig, seed: int, spaces: dict[str, list[np.ndarray]]
 ) -> dict[str, float]:
     """Measure spaces by what they tell of the kind of session that an event belongs to.
@@ -135,12 +135,12 @@ def look(
         events: the events.
         config: how many are looked at.
         seed: of the draw.
-        spaces: by name, vectors of the rows of :func:`looked_at`.
+        spaces: by name, vectors of the rows of :func:`probe_rows`.
 
     Returns:
         ``"<space>.probe"`` and ``"<space>.purity"``, and ``"chance.probe"`` and ``"chance.purity"``.
     """
-    known, asked = looked_at(events, config, seed)
+    known, asked = probe_rows(events, config, seed)
     kinds = events.labels["kind"].to_numpy(dtype=object)
     few = config.purity_rows
     shares = np.unique(kinds[asked[:few]].astype(str), return_counts=True)[1] / len(asked[:few])
@@ -151,7 +151,7 @@ def look(
     return metrics
 
 
-def looked_at(
+def probe_rows(
     events: PreparedEvents, config: SelfSupervisedConfig, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of training events for a probe to learn from, and of normal validation events to test it."""
@@ -171,11 +171,12 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
 
     Returns:
         For each of ``masked``, ``contrastive``, ``combined``, and for ``untrained`` and ``one_hot``, what
-        :func:`look` gives, for nets of the first member. For the objectives ``agreement`` (of the members'
-        neighbourhoods), ``validation_loss`` on normal validation events, and the curve of the training loss.
+        :func:`evaluate_embeddings` gives, for nets of the first member. For the objectives ``agreement`` (of
+        the members' neighbourhoods), ``validation_loss`` on normal validation events, and the curve of the
+        training loss.
     """
     events = prepared(config.data, seed)
-    rows = looked_at(events, config, seed)
+    rows = probe_rows(events, config, seed)
     result = SeedResult(seed=seed)
     untrained = make_net(events, config.net, seed).eval()
     spaces = {"one_hot": one_hot(events, *rows)}
@@ -200,7 +201,7 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
         if config.members > 1:
             agreement = neighbor_agreement(found[0][1][:few], found[1][1][:few])
             result.metrics[f"{objective}.agreement"] = agreement
-    result.metrics.update(look(events, config, seed, spaces))
+    result.metrics.update(evaluate_embeddings(events, config, seed, spaces))
     return result
 
 
@@ -258,14 +259,14 @@ def run_ablation(config: SslAblationConfig, seed: int, context: Context) -> Seed
 
     Returns:
         For each of :meth:`SslAblationConfig.nets` ``probe`` and ``purity`` as
-        :func:`look` gives them, and ``point`` and ``context``: the
+        :func:`evaluate_embeddings` gives them, and ``point`` and ``context``: the
         ROC-AUC of the distance to the nearest normal training events.
     """
     events = prepared(config.data, seed)
     shape = SelfSupervisedConfig(
         data=config.data, probe_rows=config.probe_rows, purity_rows=config.purity_rows
     )
-    rows = looked_at(events, shape, seed)
+    rows = probe_rows(events, shape, seed)
     reference = events.sample(events.train, config.reference, seed)
     spaces: dict[str, list[np.ndarray]] = {}
     result = SeedResult(seed=seed)
@@ -276,7 +277,7 @@ def run_ablation(config: SslAblationConfig, seed: int, context: Context) -> Seed
         aucs = rank(events, events.validation, near)
         for kind in ("point", "context"):
             result.metrics[f"{name}.{kind}"] = aucs[f"{kind}_roc_auc"]
-    result.metrics.update(look(events, shape, seed, spaces))
+    result.metrics.update(evaluate_embeddings(events, shape, seed, spaces))
     return result
 
 

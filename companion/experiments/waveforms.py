@@ -1,4 +1,4 @@
-"""Chapter 10's experiment: a residual autoencoder for heartbeats against simple detectors."""
+"""Chapter 10: a residual autoencoder for heartbeats against simple detectors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from companion.detection.detectors import anomaly_score, window_rows
 from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.estimators.autoencoders import ResNetAE
-from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments import base
+from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means, with_ends
 from companion.models.resnet import count_parameters
 from companion.runs import DataInfo, SeedResult
 
-REPLAY_STEPS = 3
 ROC_GRID = np.linspace(0, 0.1, 51)
 """The false-positive rates at which the curve ``roc`` is given."""
 
@@ -57,7 +57,7 @@ def _beats(validation_normals: int) -> Beats:
 def data_info() -> DataInfo:
     """What ECG5000 is here: the real one, or its stand-in."""
     beats = _beats(WaveformsConfig().validation_normals)
-    return DataInfo(name=beats.name, source=beats.source, digest=beats.digest, synthetic=beats.synthetic)
+    return base.data_info(beats, name=beats.name)
 
 
 def build(config: WaveformsConfig, bottleneck: int, seed: int) -> ResNetAE:
@@ -67,7 +67,7 @@ def build(config: WaveformsConfig, bottleneck: int, seed: int) -> ResNetAE:
     )  # fmt: skip
 
 
-def _rivals(config: WaveformsConfig) -> Iterable[tuple[str, int, PCA | NearestNeighbors]]:
+def _baselines(config: WaveformsConfig) -> Iterable[tuple[str, int, PCA | NearestNeighbors]]:
     """Family, size and model of each simple detector; without components, the mean is left of a PCA."""
     for size in (0, *config.components):
         yield "pca" if size else "mean", size, PCA(size, svd_solver="full")
@@ -83,7 +83,7 @@ def _score(model: PCA | NearestNeighbors, windows: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Tried:
+class Candidate:
     """A fitted detector, or several that are asked together."""
 
     family: str  #: ``"ae"``, ``"mean"``, ``"pca"`` or ``"knn"``
@@ -92,7 +92,9 @@ class Tried:
     score: Callable[[np.ndarray], np.ndarray]  #: scores windows (N, L)
 
 
-def judge(scores: dict[str, np.ndarray], beats: Beats, config: WaveformsConfig) -> dict[str, float]:
+def evaluate_detector(
+    scores: dict[str, np.ndarray], beats: Beats, config: WaveformsConfig
+) -> dict[str, float]:
     """Metrics of one detector from its scores of ``"validation"`` and ``"test"``.
 
     The thresholds come from validation alone.
@@ -106,7 +108,7 @@ def judge(scores: dict[str, np.ndarray], beats: Beats, config: WaveformsConfig) 
     labels = beats.test_labels
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
         estimate = bootstrap(metric, labels, scores["test"], repeats=config.repeats)
-        metrics |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        metrics |= with_ends(name, estimate)
     normal = scores["validation"][beats.validation_labels == 0]
     anomalous = scores["validation"][beats.validation_labels == 1]
     thresholds = {f"fpr_{fpr:g}": fixed_fpr(normal, fpr) for fpr in config.fprs}
@@ -123,12 +125,11 @@ def fit_members(
 ) -> list[ResNetAE]:
     """Autoencoders of one latent width that differ in their seeds alone."""
     around = replace(context, compute=Compute(context.compute.device, None))
-    members = []
-    for member in range(config.members):
-        what = f"ae-{bottleneck}-{member}"
-        model = build(config, bottleneck, seed * config.members + member)
-        members.append(around.fit_estimator(what, model, train, epochs=config.epochs))
-    return members
+    models = [build(config, bottleneck, seed * config.members + member) for member in range(config.members)]
+    return [
+        around.fit_estimator(f"ae-{bottleneck}-{member}", model, train, epochs=config.epochs)
+        for member, model in enumerate(models)
+    ]
 
 
 def mean_score(members: list[ResNetAE], windows: np.ndarray) -> np.ndarray:
@@ -140,27 +141,25 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     """Fit every detector on the training beats, choose a size for each family on validation, then test.
 
     Returns:
-        For each family (``ae``, ``mean``, ``pca``, ``knn``) the metrics of :func:`judge` for the size that
-        validation chose, that ``size`` itself, and the curve ``roc`` (test TPR at :data:`ROC_GRID`).
+        For each family (``ae``, ``mean``, ``pca``, ``knn``) what :func:`evaluate_detector` gives for the size
+        that validation chose, that ``size`` itself, and the curve ``roc`` (test TPR at :data:`ROC_GRID`).
         For each size ``"<family>-<size>.validation_roc_auc"``, for each autoencoder also its members' mean
         of that (``member_roc_auc``), their ``parameters``, the mean scores of validation beats
         (``normal_score``, ``anomaly_score``), and the curve ``loss`` of the first member. ``gain.roc_auc``
         and ``gain.pr_auc``, with the ends of their intervals, compare the autoencoders on the test set
-        with the simple detector that validation likes best. The test set is scored by the chosen
-        detectors only.
+        with the simple detector that validation likes best. The test set is scored by the chosen ones only.
     """
     beats = _beats(config.validation_normals)
     labels = beats.validation_labels
-    metrics: dict[str, float] = {}
-    curves: dict[str, list[float]] = {}
-    seconds: dict[str, float] = {}
-    tried: list[Tried] = []
+    result = SeedResult(seed=seed)
+    metrics, curves, seconds = result.metrics, result.curves, result.seconds
+    candidates: list[Candidate] = []
     for bottleneck in config.bottlenecks:
         members = fit_members(config, bottleneck, seed, context, beats.train)
         alone = [member.decision_function(beats.validation) for member in members]
         scores = np.mean(alone, axis=0)
         what = f"ae-{bottleneck}"
-        tried.append(Tried("ae", bottleneck, scores, partial(mean_score, members)))
+        candidates.append(Candidate("ae", bottleneck, scores, partial(mean_score, members)))
         losses = members[0].history_.train["loss"]
         curves[f"{what}.loss"] = window_means(losses, config.points)
         curves[f"{what}.first_loss"] = losses[:REPLAY_STEPS]
@@ -169,30 +168,31 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
         metrics[f"{what}.anomaly_score"] = float(scores[labels == 1].mean())
         metrics[f"{what}.parameters"] = float(sum(count_parameters(member.net_) for member in members))
         seconds[what] = round(sum(member.history_.seconds for member in members), 2)
-    for family, size, model in _rivals(config):
+    for family, size, model in _baselines(config):
         clock = time.perf_counter()
         score = partial(_score, model.fit(window_rows(beats.train)))
-        tried.append(Tried(family, size, score(beats.validation), score))
+        candidates.append(Candidate(family, size, score(beats.validation), score))
         seconds[f"{family}-{size}"] = round(time.perf_counter() - clock, 4)
-    best: dict[str, tuple[float, Tried]] = {}
-    for each in tried:
+    best: dict[str, tuple[float, Candidate]] = {}
+    for each in candidates:
         auc = roc_auc(labels, each.validation)
         metrics[f"{each.family}-{each.size}.validation_roc_auc"] = auc
         if each.family not in best or auc > best[each.family][0]:  # the first, if several are best
             best[each.family] = auc, each
     tests = {family: chosen.score(beats.test) for family, (_, chosen) in best.items()}
-    rival = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
+    baseline = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
-        gain = bootstrap(metric, beats.test_labels, tests["ae"], others=tests[rival], repeats=config.repeats)
-        values = {"": gain.value, "_low": gain.low, "_high": gain.high}
-        metrics |= {f"gain.{name}{end}": value for end, value in values.items()}
+        gain = bootstrap(
+            metric, beats.test_labels, tests["ae"], others=tests[baseline], repeats=config.repeats
+        )
+        metrics.update(with_ends(f"gain.{name}", gain))
     for family, (_, chosen) in best.items():
         test = tests[family]
         metrics[f"{family}.size"] = float(chosen.size)
-        judged = judge({"validation": chosen.validation, "test": test}, beats, config)
-        metrics |= {f"{family}.{name}": value for name, value in judged.items()}
+        own = evaluate_detector({"validation": chosen.validation, "test": test}, beats, config)
+        metrics.update({f"{family}.{name}": value for name, value in own.items()})
         curves[f"{family}.roc"] = roc_points(beats.test_labels, test, ROC_GRID)
-    return SeedResult(seed=seed, metrics=metrics, curves=curves, seconds=seconds)
+    return result
 
 
 SCALES = {
