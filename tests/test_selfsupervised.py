@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from companion.compute import Compute, seed_everything
 from companion.models.masked_resnet import RESOLUTION, SelfSupervisedResNet
@@ -15,8 +15,14 @@ from companion.objectives.selfsupervised import (
     MaskedFeatures,
     corrupt,
     draw_mask,
+    embed,
     group_numbers,
-    surprise,
+    linear_probe,
+    nearest_others,
+    neighbor_agreement,
+    neighbor_purity,
+    nll,
+    nt_xent,
 )
 from companion.training import FitConfig, evaluate, fit
 
@@ -92,8 +98,8 @@ def test_a_hidden_number_differs_from_one_that_is_zero():
 
 
 def masked_loss(net, inputs, targets, mask):
-    surprises = net(*inputs, mask).nll(*targets)
-    return torch.where(mask, surprises / net.ignorance, 0).sum()
+    nats = net(*inputs, mask).nll(*targets)
+    return torch.where(mask, nats / net.ignorance, 0).sum()
 
 
 def test_hidden_values_do_not_reach_the_net():
@@ -190,6 +196,57 @@ def test_at_least_one_feature_is_replaced():
     assert ((view != batch[0]).sum(dim=1) == 1).all()
 
 
+# ---------------------------------------------------------------- NT-Xent
+
+
+def brute_force(a, b, temperature):
+    """The definition, one pair after the other."""
+    views = [*a, *b]
+    total = torch.zeros((), dtype=a.dtype)
+    for i, view in enumerate(views):
+        partner = (i + len(a)) % len(views)
+        terms = {
+            k: torch.exp(torch.dot(view, other) / (view.norm() * other.norm()) / temperature)
+            for k, other in enumerate(views)
+            if k != i
+        }
+        total = total - torch.log(terms[partner] / sum(terms.values()))
+    return total / len(views)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_nt_xent_and_its_gradient_are_those_of_the_definition(count, temperature):
+    torch.manual_seed(count)
+    a, b = torch.randn(2, count, 5, dtype=torch.float64)
+    ours, theirs = ([t.clone().requires_grad_() for t in (a, b)] for _ in range(2))
+    fast, slow = nt_xent(*ours, temperature), brute_force(*theirs, temperature)
+    assert fast.item() == pytest.approx(slow.item(), abs=1e-6)
+    assert nt_xent(a.float(), b.float(), temperature).item() == pytest.approx(slow.item(), abs=1e-5)
+    for mine, his in zip(torch.autograd.grad(fast, ours), torch.autograd.grad(slow, theirs), strict=True):
+        torch.testing.assert_close(mine, his, atol=1e-10, rtol=1e-6)
+
+
+def test_the_gradient_of_nt_xent_is_that_of_finite_differences():
+    a, b = torch.randn(2, 3, 4, dtype=torch.float64)
+    a.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: nt_xent(a, b, 0.5), a)
+
+
+def test_a_row_is_not_compared_with_itself_but_with_all_others():
+    same = torch.ones(5, 3)  # every cosine is 1: one of the nine others is right
+    assert nt_xent(same, same, 0.3).item() == pytest.approx(math.log(9), abs=1e-6)
+    a = torch.eye(4)  # the partner at 1, the 6 others at 0
+    assert nt_xent(a, a, 1.0).item() == pytest.approx(math.log(1 + 6 / math.e), abs=1e-6)
+
+
+def test_nt_xent_keeps_its_precision_in_mixed_precision():
+    a, b = torch.randn(2, 32, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = nt_xent(a, b, 0.05)
+    assert mixed.item() == nt_xent(a, b, 0.05).item()
+
+
 # ---------------------------------------------------------------- objectives
 
 
@@ -208,7 +265,7 @@ def test_any_columns_and_any_number_of_rows_train_and_evaluate(numbers, cardinal
         assert all(math.isfinite(value) for value in evaluate(net, batch, objective, CPU).values())
     kinds = {"numerical": numbers, "categorical": len(cardinalities)}
     assert scalars.keys() == {"loss", "masked", "contrastive", "lost"} | {k for k, n in kinds.items() if n}
-    assert surprise(net, *batch[:2]).shape == (count, numbers + len(cardinalities))
+    assert nll(net, *batch[:2]).shape == (count, numbers + len(cardinalities))
 
 
 def test_the_generator_alone_decides_what_is_drawn():
@@ -263,7 +320,7 @@ def test_mixed_precision_costs_little(numbers, cardinalities):
     for objective in every_objective(batch):
         losses = [evaluate(net, batch, objective, compute)["loss"] for compute in (CPU, mixed)]
         assert losses[0] == pytest.approx(losses[1], rel=0.02)
-    assert surprise(net, *batch, compute=mixed).dtype == torch.float32
+    assert nll(net, *batch, compute=mixed).dtype == torch.float32
 
 
 # ---------------------------------------------------------------- what is learned
@@ -291,70 +348,84 @@ def trained():
 
 
 def test_what_is_told_by_others_is_learned_and_what_is_not_stays_at_its_entropy(trained):
-    mean = surprise(trained, *dependent_rows(500, 1)).mean(dim=0)
+    mean = nll(trained, *dependent_rows(500, 1)).mean(dim=0)
     assert (mean[[2, 3]] < 0.05).all()
     assert mean[4].item() == pytest.approx(math.log(3), abs=0.03)
     assert (mean[:2] / trained.ignorance[:2] < 0.3).all()
 
 
-def test_a_row_that_breaks_the_dependence_surprises_where_it_does(trained):
+def test_a_row_that_breaks_the_dependence_nats_where_it_does(trained):
     numerical, categorical = dependent_rows(500, 1)
-    usual = surprise(trained, numerical, categorical)
+    usual = nll(trained, numerical, categorical)
     numerical, categorical = numerical.clone(), categorical.clone()
     categorical[0, 1] = (categorical[0, 1] + 2) % 4
     numerical[1] = torch.tensor([1.5, 1.5])
-    found = surprise(trained, numerical, categorical)
+    found = nll(trained, numerical, categorical)
     assert torch.equal(found[2:], usual[2:])
     assert (found[:2].sum(dim=1) > usual.sum(dim=1).max()).all()
     assert set(found[0].topk(2).indices.tolist()) == {2, 3}
     assert set(found[1].topk(2).indices.tolist()) == {0, 1}
 
 
-def test_surprise_does_not_depend_on_the_batch_and_leaves_the_mode(trained):
+def test_surprise_does_not_depend_on_the_batch(trained):
     data = dependent_rows(50, 2)
     trained.train()
-    whole = surprise(trained, *data)
-    assert trained.training
-    torch.testing.assert_close(surprise(trained, *data, batch_size=7), whole, atol=1e-4, rtol=1e-4)
+    whole = nll(trained, *data)
+    torch.testing.assert_close(nll(trained, *data, batch_size=7), whole, atol=1e-4, rtol=1e-4)
     assert (whole >= 0).all()
-    assert surprise(trained, *(t[:0] for t in data)).shape == (0, 5)
+    assert nll(trained, *(t[:0] for t in data)).shape == (0, 5)
 
 
 def test_features_hidden_together_are_judged_without_one_another(trained):
-    found = surprise(trained, *dependent_rows(500, 1), groups=[0, 1, 2, 2, 3])
-    alone = surprise(trained, *dependent_rows(500, 1))
+    found = nll(trained, *dependent_rows(500, 1), groups=[0, 1, 2, 2, 3])
+    alone = nll(trained, *dependent_rows(500, 1))
     torch.testing.assert_close(found[:, [0, 1, 4]], alone[:, [0, 1, 4]])
     assert (found[:, [2, 3]].mean(dim=0) > 1).all()  # near log 4
 
 
-# ---------------------------------------------------------------- errors
+# ---------------------------------------------------------------- embeddings
+
+RNG = np.random.default_rng(0)
 
 
-def test_mistakes_are_told():
-    batch = rows(2, [3], 4)
-    for objective in every_objective(batch):
-        with pytest.raises(TypeError, match="not a Linear"):
-            objective(nn.Linear(2, 2), batch, None)
-    with pytest.raises(ValueError, match="no projection"):
-        Contrastive(*batch)(make_net(2, [3], d_projection=None), batch, None)
-    with pytest.raises(ValueError, match="same columns"):
-        Contrastive(*rows(3, [3], 4))(make_net(2, [3]), batch, None)
-    with pytest.raises(ValueError, match="3 features, not 2"):
-        surprise(make_net(2, [3]), *batch, groups=[0, 1])
+def test_rows_are_embedded_in_batches_as_at_once():
+    torch.manual_seed(0)
+    net = SelfSupervisedResNet(2, [3], d_model=8, num_blocks=1, dropout=0.5).train()
+    numbers, categories = torch.randn(7, 2), torch.randint(0, 3, (7, 1))
+    found = embed(net, numbers, categories, batch_size=3)
+    assert found.shape == (7, 8)
+    assert found.dtype == np.float32
+    net.eval()
+    np.testing.assert_allclose(found, net.embed(numbers, categories).detach().numpy(), atol=1e-6)
+    assert embed(net, numbers[:0], categories[:0]).shape == (0, 8)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: MaskedFeatures(0.0),
-        lambda: MaskedFeatures(1.1),
-        lambda: Contrastive(*rows(2, [3], 4), corruption_rate=0),
-        lambda: Contrastive(*rows(2, [3], 4), temperature=0),
-        lambda: Contrastive(*rows(2, [3], 0)),
-        lambda: Combined(MaskedFeatures(), Contrastive(*rows(2, [3], 4)), weight=-1),
-        lambda: SelfSupervisedResNet(0, []),
-    ],
-)
-def test_impossible_settings_are_refused(make):
-    with pytest.raises(ValueError, match=r"must be|at least"):
-        make()
+def test_neighbours_are_those_of_all_distances():
+    vectors = RNG.normal(size=(30, 4))
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert np.array_equal(nearest_others(vectors, 5), distances.argsort(axis=1)[:, :5])
+
+
+def test_purity_is_counted_and_near_chance_without_a_relation():
+    vectors, labels = RNG.normal(size=(400, 3)), RNG.integers(0, 4, 400)
+    by_hand = np.mean(
+        [(labels[row] == label).mean() for row, label in zip(nearest_others(vectors), labels, strict=True)]
+    )
+    assert neighbor_purity(vectors, labels) == pytest.approx(by_hand)
+    assert 0.2 < by_hand < 0.3
+    assert neighbor_purity(np.eye(4)[labels] * 100 + vectors[:, :1], labels) == 1
+
+
+def test_a_rotated_space_agrees_with_itself_and_another_does_not():
+    vectors = RNG.normal(size=(300, 6))
+    turned = vectors @ np.linalg.qr(RNG.normal(size=(6, 6)))[0] * 3
+    assert neighbor_agreement(vectors, turned) > 0.99
+    assert neighbor_agreement(vectors, RNG.normal(size=(300, 6))) < 0.1
+
+
+def test_a_probe_reads_what_is_linear_and_nothing_from_noise():
+    vectors, noise = RNG.normal(size=(400, 5)), RNG.normal(size=(400, 5))
+    labels = np.where(vectors @ np.arange(5) > 0, "up", "down")
+    assert linear_probe(vectors[:300], labels[:300], vectors[300:], labels[300:]) > 0.9
+    assert linear_probe(noise[:300], labels[:300], noise[300:], labels[300:]) < 0.65

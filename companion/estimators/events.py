@@ -28,7 +28,7 @@ from companion.files import StateError, load_state, save_state
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.encoding import MISSING, UNSEEN
 from companion.objectives.event_features import GAP, EventFeatures
-from companion.objectives.selfsupervised import MaskedFeatures, embed, surprise
+from companion.objectives.selfsupervised import MaskedFeatures, embed, nll
 from companion.training import FitConfig, History
 from companion.training import fit as train
 
@@ -170,7 +170,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         self._groups = self.features_.groups(_PASSES)
         vectors = embed(self.net_, *self._stored, compute=self.compute_)
         self._store = NeighborIndex(_NEIGHBORS).fit(vectors, self._ids)
-        nats = surprise(self.net_, *self._stored, groups=self._groups, compute=self.compute_)
+        nats = nll(self.net_, *self._stored, groups=self._groups, compute=self.compute_)
         self._usual = GroupStandardizer().fit(nats.clamp(max=_CLIP).numpy(), self._classes)
 
     def _names(self, frame: pd.DataFrame) -> np.ndarray:
@@ -182,7 +182,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
     def _measures(self, frame: pd.DataFrame, numerical: Tensor, categorical: Tensor) -> np.ndarray:
         """Surprise beyond the usual, distance to normal events, breach of habit: float64 (N, 3)."""
-        nats = surprise(self.net_, numerical, categorical, groups=self._groups, compute=self.compute_)
+        nats = nll(self.net_, numerical, categorical, groups=self._groups, compute=self.compute_)
         excess = self._usual.transform(nats.clamp(max=_CLIP).numpy(), _classes(frame)).sum(axis=1)
         distance = self._store.score(embed(self.net_, numerical, categorical, compute=self.compute_))
         return np.stack(
@@ -243,7 +243,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         frame = frame.iloc[list(rows)].assign(**{GAP: gaps})
         tensors = self.features_.transform(frame, gaps)
         groups, names = np.array(self.features_.groups()), self.features_.fields
-        nats = surprise(self.net_, *tensors, groups=tuple(groups), compute=self.compute_).numpy()
+        nats = nll(self.net_, *tensors, groups=tuple(groups), compute=self.compute_).numpy()
         excess = self._usual.transform(np.minimum(nats, _CLIP), _classes(frame))
         habits = np.exp(self._habits.transform(tensors[1].numpy(), self._names(frame)))
         rarer = np.concatenate([np.full_like(tensors[0].numpy(), np.nan), habits], axis=1)

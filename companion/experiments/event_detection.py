@@ -36,7 +36,7 @@ from companion.experiments.self_supervised import (
     vectors,
 )
 from companion.models.masked_resnet import SelfSupervisedResNet
-from companion.objectives.selfsupervised import surprise
+from companion.objectives.selfsupervised import nll
 from companion.runs import SeedResult
 
 Scores = dict[str, dict[str, np.ndarray]]  # by detector, then by part: float64 scores of its rows
@@ -161,7 +161,7 @@ def net_scores(
         def surprised(rows: np.ndarray) -> np.ndarray:
             own = events.numerical[rows], events.categorical[rows]
             passes = events.features.groups(8)
-            return surprise(net, *own, groups=passes, compute=context.compute).numpy()
+            return nll(net, *own, groups=passes, compute=context.compute).numpy()
 
         families.fit(surprised(events.calibration))
         own = {part: families.score(surprised(rows)) for part, rows in parts.items()}
