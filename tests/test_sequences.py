@@ -77,11 +77,10 @@ def test_pieces_hold_every_event_once_and_the_one_before():
 
 
 @pytest.mark.parametrize("task", ["next", "order"])
-@pytest.mark.parametrize("memory", [True, False])
-def test_surprises_are_those_computed_one_by_one(task, memory, monkeypatch):
+def test_surprises_are_those_computed_one_by_one(task, monkeypatch):
     sessions = [[1, 2, 2, 3, 0], [3], [2, 1]]
     tokens, rows = rows_of(sessions)
-    data = NextEvent(tokens, 4, task=task, memory=memory)
+    data = NextEvent(tokens, 4, task=task)
     net = NextEventLSTM(data.widths[0], 4, hidden=6, num_context=data.widths[1]).eval()
     nn.init.normal_(net.start)
     found = data.surprises(net, rows)
@@ -93,7 +92,7 @@ def test_surprises_are_those_computed_one_by_one(task, memory, monkeypatch):
             for s in range(len(session)):
                 past = torch.bincount(torch.tensor(session[:s], dtype=torch.long), minlength=4)
                 left = torch.bincount(torch.tensor(session[s:]), minlength=4)
-                contexts.append(torch.cat([past] * memory + [left] * (task == "order") + [past[:0]]))
+                contexts.append(torch.cat([past] + [left] * (task == "order")))
             told = torch.stack(contexts)[None].float()
             logits = net(vectors, torch.where(told > 0, 1 + told.log(), 0.0))[0][0, t]
             chances = logits.softmax(dim=0)
@@ -113,7 +112,7 @@ def test_nothing_of_the_padding_is_seen():
     tokens, rows = rows_of([[1, 2, 3], [2], [3, 1]])
     vectors = torch.randn(6, 5)
     for task in ("next", "order"):
-        data = NextEvent(tokens, 4, vectors, task=task, input_dropout=0.3)
+        data = NextEvent(tokens, 4, vectors, task)
         net = NextEventLSTM(data.widths[0], 4, hidden=6, num_context=data.widths[1]).eval()
         wide = F.pad(rows, (0, 40), value=PADDING)
         torch.testing.assert_close(data.surprises(net, wide)[:, :3], data.surprises(net, rows))
@@ -122,12 +121,3 @@ def test_nothing_of_the_padding_is_seen():
         torch.testing.assert_close(torch.cat(alone), together[rows[:, 1:] >= 0])
         data(net, (wide,), torch.Generator().manual_seed(0))["loss"].backward()
         assert all(torch.isfinite(p.grad).all() for p in net.parameters())
-
-
-def test_impossible_objectives_are_refused():
-    tokens, rows = rows_of([[1, 2]])
-    for bad in ({"one_hot": False}, {"task": "both"}, {"input_dropout": 1.0}):
-        with pytest.raises(ValueError, match=r"vectors or one_hot|task"):
-            NextEvent(tokens, 3, **bad)
-    with pytest.raises(TypeError, match="NextEventLSTM"):
-        NextEvent(tokens, 3)(nn.Linear(1, 1), (rows,), None)

@@ -95,7 +95,7 @@ class SequenceAnomalyDetector(AnomalyDetector):
 
     def _net(self) -> NextEventLSTM:
         vectors = torch.empty(0, len(self.mean_)) if self.mean_ else None
-        width, context = NextEvent(torch.empty(0), self.size_, vectors, vectors is None, self.task).widths
+        width, context = NextEvent(torch.empty(0), self.size_, vectors, self.task).widths
         return NextEventLSTM(width, self.size_, self.hidden, dropout=self.dropout, num_context=context)
 
     def _held_out(self, X: Sessions) -> tuple[Tensor, ...]:
@@ -105,14 +105,14 @@ class SequenceAnomalyDetector(AnomalyDetector):
         """What the net reads of the events, and their tokens as far as it knows them."""
         known = torch.from_numpy(np.where(X[0] < self.size_, X[0], 0).astype(np.int64))
         if not self.mean_:
-            return NextEvent(known, self.size_, None, True, self.task)
+            return NextEvent(known, self.size_, None, self.task)
         if len(X) < 3 or len(X[2]) != len(known):
             raise ValueError(f"this model reads a vector of each of the {len(known)} events")
         vectors = check_scores(X[2], "vectors", axes=2).astype(np.float32)
         if vectors.shape[1] != len(self.mean_):
             raise ValueError(f"need vectors of {len(self.mean_)} numbers, not of {vectors.shape[1]}")
         standard = (vectors - np.array(self.mean_, np.float32)) / np.array(self.scale_, np.float32)
-        return NextEvent(known, self.size_, torch.from_numpy(standard), False, self.task)
+        return NextEvent(known, self.size_, torch.from_numpy(standard), self.task)
 
     def _examples(self, X: Sessions) -> tuple[tuple[Tensor, ...], np.ndarray]:
         """Chunks of sessions as rows of event numbers, and the session of each."""

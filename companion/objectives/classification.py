@@ -1,11 +1,9 @@
-"""Objectives: what a batch costs, and what else is measured on it.
+"""Objectives: what a batch costs, and what else is measured on it; here for classes of images.
 
 An objective is called as ``objective(model, batch, generator)`` and returns scalars by name, ``"loss"``
 among them. With a generator it trains (and may augment); with ``None`` it evaluates.
 
-Image augmentation on whole batches of uint8 tensors.
-
-Working image by image in Python costs more than the training step of a small net on a CPU, and much
+Augmenting image by image in Python costs more than the training step of a small net on a CPU, and much
 more than one on a GPU. Here a whole batch is shifted and flipped by one indexing operation.
 """
 
@@ -22,10 +20,10 @@ Batch = tuple[Tensor, ...]
 
 
 class Objective(Protocol):
-    """Anything that :func:`companion.training.fit` can minimise."""
+    """Anything that can be minimised: ``"loss"`` is differentiable, other scalars are only measured."""
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
-        """Scalars of one batch by name; ``"loss"`` is differentiable, the others are not looked through."""
+        """Scalars of one batch by name."""
         ...
 
 
@@ -36,8 +34,8 @@ class ImageClassification:
     Attributes:
         mean: (C,) of the training pixels scaled to [0, 1].
         std: (C,), likewise.
-        max_shift: see :func:`companion.objectives.classification.random_shift_flip`.
-        flip: likewise.
+        max_shift: the largest shift in pixels while training.
+        flip: whether half of the images are mirrored while training.
         cutout: side of a square that is taken out of each image while training; 0 for none.
         mirrored_views: whether an evaluation averages the logits of each image and its mirror image.
         label_smoothing: the share of the target spread evenly over all classes, while training only.
@@ -60,20 +58,17 @@ class ImageClassification:
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """``loss`` (nats) and ``error`` (share of wrong answers) of (images uint8 NCHW, labels int64 N)."""
         images, labels = batch
-        smoothing = 0.0
-        if generator is not None:
-            smoothing = self.label_smoothing
+        if generator is None:
+            logits, smoothing = self.logits(model, images), 0.0  # (N, num_classes)
+        else:
             if self.max_shift or self.flip:
                 images = random_shift_flip(
                     images, max_shift=self.max_shift, flip=self.flip, generator=generator
                 )
-        if generator is None:
-            logits = self.logits(model, images)  # (N, num_classes)
-        else:
             pixels = normalize(images, self.mean, self.std)  # (N, C, H, W)
             if self.cutout:
                 pixels = random_cutout(pixels, size=self.cutout, generator=generator)
-            logits = model(pixels).float()  # (N, num_classes)
+            logits, smoothing = model(pixels).float(), self.label_smoothing  # (N, num_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         error = (logits.detach().argmax(dim=1) != labels).float().mean()
         return {"loss": loss, "error": error}
@@ -96,12 +91,7 @@ def random_shift_flip(
 
     Returns:
         A new tensor of the same shape and dtype.
-
-    Raises:
-        ValueError: if ``images`` has not four axes or ``max_shift`` is negative.
     """
-    if images.ndim != 4 or max_shift < 0:
-        raise ValueError(f"need (N, C, H, W) and max_shift >= 0, not {tuple(images.shape)} and {max_shift}")
     batch, _, height, width = images.shape
     top, left = torch.randint(0, 2 * max_shift + 1, (2, batch), generator=generator).to(images.device)
     source = torch.arange(batch, device=images.device)
@@ -141,18 +131,8 @@ def random_cutout(images: Tensor, *, size: int, generator: Generator | None = No
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """``(images / 255 - mean) / std`` per channel, in float32.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        mean: (C,), of pixels scaled to [0, 1].
-        std: (C,), likewise.
-
-    Raises:
-        TypeError: if the images are not uint8 (scaled twice, they would train badly and silently).
-    """
-    if images.dtype != torch.uint8:
-        raise TypeError(f"images must be uint8 in 0..255, not {images.dtype}")
+    """``(images / 255 - mean) / std`` per channel (C,): uint8 (N, C, H, W) to float32."""
+    assert images.dtype == torch.uint8, images.dtype  # scaled twice, they would train badly and silently
     scale = (1 / (255 * std)).to(images.device).view(1, -1, 1, 1)
     shift = (mean / std).to(images.device).view(1, -1, 1, 1)
     return images.to(torch.float32).mul_(scale).sub_(shift)

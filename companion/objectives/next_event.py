@@ -1,28 +1,26 @@
-"""Learning from sessions without labels: what comes next?"""
+"""Learning from sessions without labels: what comes next?
+
+Source: M. Du, F. Li, G. Zheng and V. Srikumar, "DeepLog: Anomaly Detection and Diagnosis from System Logs
+through Deep Learning", CCS 2017, section 3.1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from companion.detection.sequences import Task
-from companion.models.lstm import NextEventLSTM
 from companion.objectives.classification import Batch
 
-Logits = tuple[Tensor, Tensor]
 STRETCH = 512
 """Events of a session that are looked at in one forward pass; the state is carried on."""
-GROUPS = 4
-"""Parts of a batch that are padded apart."""
-
-PADDING = -1
-"""Stands where a piece of a session has no event."""
-START = -2
-"""Stands before a session's first event."""
+PADDING, START = -1, -2
+"""What stands where a row has no event, and before a session's first event."""
+_GROUPS = 4  # parts of a batch that are padded apart
 
 
 def pieces(order: Tensor, starts: Tensor, lengths: Tensor, most: int) -> Tensor:
@@ -55,12 +53,14 @@ def pieces(order: Tensor, starts: Tensor, lengths: Tensor, most: int) -> Tensor:
 
 @dataclass(frozen=True)
 class NextEvent:
-    """The surprise at every event's token, given the events before it in its session.
+    """The negative log-likelihood of every event's token, given the events before it in its session.
 
     A batch is (rows,), int64 (N, 1 + T) as :func:`pieces` makes them: numbers of events whose vectors and
-    tokens are kept here, once for all.
+    tokens are kept here, once for all. The net, a ``NextEventLSTM``, reads the vectors of past events, or
+    their tokens, one-hot, where there are no vectors; and it is told at every step how often the session has
+    had each token so far.
 
-    With ``task="next"`` the net has to find the token among all, as in DeepLog (Du et al. 2017): what is rare
+    With ``task="next"`` the net has to find the token among all, as in the paper: what is rare
     surprises wherever it stands. With ``task="order"`` it is told the bag of the session's tokens and has
     to find which of those that are left comes now, so that the surprises of a session sum up to the negative
     logarithm of the probability of its order, given what it is made of. What is rare then surprises only if
@@ -70,93 +70,63 @@ class NextEvent:
         tokens: int64 (N,) of all events.
         num_tokens: how many there are.
         vectors: float (N, d), likewise; ``None`` for none.
-        one_hot: whether the net reads the tokens of past events too, one-hot, beside the vectors.
         task: see above.
-        memory: whether the net is told at every step what the session has had so far, as counts of tokens.
-        input_dropout: the share of the events whose vector the net is not shown while training; zeros stand
-            in its place.
-
-    Raises:
-        ValueError: for neither vectors nor tokens, another task, or a dropout that is not from 0 to below 1.
     """
 
     tokens: Tensor
     num_tokens: int
     vectors: Tensor | None = None
-    one_hot: bool = True
-    task: Task = "next"
-    memory: bool = True
-    input_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.vectors is None and not self.one_hot:
-            raise ValueError("need vectors or one_hot, so that the net has something to read")
-        if self.task not in ("next", "order") or not 0 <= self.input_dropout < 1:
-            raise ValueError(
-                f"task 'next' or 'order', dropout below 1; not {self.task!r}, {self.input_dropout}"
-            )
+    task: Literal["next", "order"] = "next"
 
     @property
     def widths(self) -> tuple[int, int]:
         """Numbers in what the net reads of an event, and in its context."""
-        own = 0 if self.vectors is None else self.vectors.shape[1]
-        return own + self.num_tokens * self.one_hot, self.num_tokens * (self.memory + (self.task == "order"))
+        read = self.num_tokens if self.vectors is None else self.vectors.shape[1]
+        return read, self.num_tokens * (2 if self.task == "order" else 1)
 
-    def logits(self, model: nn.Module, rows: Tensor, generator: Generator | None = None) -> Iterator[Logits]:
-        """Logits and true tokens of rows as :func:`pieces` makes them, ``STRETCH`` events at a time.
+    def logits(self, model: nn.Module, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and true tokens of rows (N, 1 + T), ``STRETCH`` events at a time.
 
         Yields:
             float32 (N, t, ``num_tokens``) and int64 (N, t), on the device of the model; ``PADDING`` where
             there is no event.
         """
-        if not isinstance(model, NextEventLSTM):
-            raise TypeError(f"this needs a NextEventLSTM, not a {type(model).__name__}")
-        device = model.start.device
-        rows = rows.to(self.tokens.device)
-        before = torch.where(
-            (rows[:, :1] >= 0).to(device), self._read(rows[:, :1], device)[0][:, 0], model.start
-        )
-        state = None
-        whole = self._bag(rows[:, 1:]).to(device)  # (N, tokens)
+        start: Tensor = model.start  # type: ignore[assignment]
+        rows, state = rows.to(self.tokens.device), None
+        begun = (rows[:, :1] >= 0).to(start.device)
+        before = torch.where(begun, self._read(rows[:, :1], start.device)[0][:, 0], start)  # (N, d)
+        whole = self._bag(rows[:, 1:]).to(start.device)  # (N, tokens)
         seen = torch.zeros_like(whole)
         for piece in torch.split(rows[:, 1:], STRETCH, dim=1):
-            vectors, hot, tokens = self._read(piece, device)
+            vectors, hot, tokens = self._read(piece, start.device)
             past = seen[:, None] + hot.cumsum(dim=1) - hot  # (N, t, tokens)
             left = (whole[:, None] - past).clamp(min=0)
-            context = [past] * self.memory + [left] * (self.task == "order")
-            told = torch.cat([_told(part) for part in context], dim=2) if context else None
-            shown = vectors
-            if generator is not None and self.input_dropout > 0:
-                kept = torch.rand(piece.shape, generator=generator) >= self.input_dropout
-                shown = vectors * kept[:, :, None].to(device)
-            logits, state = model(shown, told, before, state)
+            context = [past, left] if self.task == "order" else [past]
+            told = torch.cat([_told(counts) for counts in context], dim=2)
+            logits, state = model(vectors, told, before, state)
             logits = logits.float()
             yield (logits + left.log() if self.task == "order" else logits), tokens
             before, seen = vectors[:, -1], seen + hot.sum(dim=1)
 
     def _read(self, events: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """What the net reads (N, t, d), tokens one-hot (N, t, tokens), and tokens (N, t)."""
-        there = events >= 0
-        place = events.clamp(min=0)
+        there, place = events >= 0, events.clamp(min=0)
         tokens = torch.where(there, self.tokens[place], PADDING).to(device)
         hot = F.one_hot(tokens.clamp(min=0), self.num_tokens).float() * (tokens >= 0)[:, :, None]
-        parts = [] if self.vectors is None else [(self.vectors[place] * there[:, :, None]).to(device)]
-        return torch.cat(parts + [hot] * self.one_hot, dim=2), hot, tokens
+        read = hot if self.vectors is None else (self.vectors[place] * there[:, :, None]).to(device)
+        return read, hot, tokens
 
     def _bag(self, events: Tensor) -> Tensor:
         """How often each token stands in each row: float32 (N, tokens)."""
-        there = (events >= 0).float()
         bag = torch.zeros(len(events), self.num_tokens, device=events.device)
-        return bag.scatter_add_(1, self.tokens[events.clamp(min=0)], there)
+        return bag.scatter_add_(1, self.tokens[events.clamp(min=0)], (events >= 0).float())
 
     def surprises(self, model: nn.Module, rows: Tensor) -> Tensor:
-        """The surprise at every event in nats: float64 (N, T) on the CPU, 0 for padding."""
-        parts = []
-        for logits, tokens in self.logits(model, rows):
-            nats = F.cross_entropy(
-                logits.double().transpose(1, 2), tokens, ignore_index=PADDING, reduction="none"
-            )
-            parts.append(torch.where(tokens == PADDING, 0.0, nats).cpu())
+        """The negative log-likelihood of every event in nats: float64 (N, T) on the CPU, 0 for padding."""
+        parts = [
+            F.cross_entropy(logits.double().mT, tokens, ignore_index=PADDING, reduction="none").cpu()
+            for logits, tokens in self.logits(model, rows)
+        ]
         return torch.cat(parts, dim=1)
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
@@ -165,10 +135,10 @@ class NextEvent:
         lengths = (rows[:, 1:] >= 0).sum(dim=1)
         total = wrong = torch.zeros((), device=rows.device)
         # sessions of about one length go together, so that little is padded
-        for part in lengths.argsort(descending=True, stable=True).tensor_split(GROUPS):
+        for part in lengths.argsort(descending=True, stable=True).tensor_split(_GROUPS):
             if len(part) == 0:
                 continue
-            for logits, tokens in self.logits(model, rows[part, : 1 + int(lengths[part[0]])], generator):
+            for logits, tokens in self.logits(model, rows[part, : 1 + int(lengths[part[0]])]):
                 there = tokens >= 0
                 total = total + F.cross_entropy(logits[there], tokens[there], reduction="sum")
                 wrong = wrong + (logits.detach()[there].argmax(dim=1) != tokens[there]).sum()

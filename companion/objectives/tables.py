@@ -57,42 +57,25 @@ class TableObjective:
 
 @dataclass(frozen=True)
 class PreparedTable:
-    """A table as tensors.
+    """A table as tensors."""
 
-    Attributes:
-        table: what it was made of.
-        encoder: fitted on the training rows.
-        splits: for each of ``SPLITS`` float32 numbers (N, features), int64 categories (N, columns), and the
-            target: int64 classes (N,), or float32 numbers (N,), standardised.
-        target_mean: of the training rows; 0 for classes.
-        target_std: likewise; 1 for classes.
-        objective: what a net minimises on it.
-    """
-
-    table: Table
-    encoder: TableEncoder
+    table: Table  #: what it was made of
+    encoder: TableEncoder  #: fitted on the training rows
+    #: for each of ``SPLITS`` float32 numbers (N, features), int64 categories (N, columns), and the target:
+    #: int64 classes (N,), or float32 numbers (N,), standardised
     splits: dict[str, Batch]
-    target_mean: float
-    target_std: float
-    objective: TableObjective
+    target_mean: float  #: of the training rows; 0 for classes
+    target_std: float  #: likewise; 1 for classes
+    objective: TableObjective  #: what a net minimises on it
 
     @property
     def num_outputs(self) -> int:
         """How many numbers a net must give for each row, namely a logit for each class, or one number."""
         return self.objective.num_classes or 1
 
-    def rows(self, split: str) -> np.ndarray:
-        """The numbers of the rows of a split."""
-        rows: np.ndarray = getattr(self.table, split)
-        return rows
-
 
 def prepare(table: Table) -> PreparedTable:
-    """Fit the encoder on the training rows and encode all three splits.
-
-    Raises:
-        EncoderError: if the table cannot be encoded.
-    """
+    """Fit the encoder on the training rows and encode all three splits."""
     encoder = TableEncoder(table.numerical, table.categorical).fit(table.frame.iloc[table.train])
     num_classes = None if table.class_names is None else len(table.class_names)
     known = table.target[table.train]
@@ -100,9 +83,9 @@ def prepare(table: Table) -> PreparedTable:
     splits: dict[str, Batch] = {}
     for name in SPLITS:
         rows = getattr(table, name)
-        numerical, categorical = encoder.transform(table.frame.iloc[rows])
         target = torch.from_numpy(table.target[rows])
-        splits[name] = (numerical, categorical, (target - mean) / std if num_classes is None else target)
+        target = (target - mean) / std if num_classes is None else target
+        splits[name] = (*encoder.transform(table.frame.iloc[rows]), target)
     return PreparedTable(table, encoder, splits, mean, std, TableObjective(num_classes))
 
 
@@ -113,12 +96,10 @@ def predict(
     """A net's predictions for a split: probabilities (N, classes), or numbers (N,) in the target's unit."""
     was_training = model.training
     model.eval()
-    numerical, categorical, _ = prepared.splits[split]
     parts = []
-    for start in range(0, len(numerical), batch_size):
-        rows = slice(start, start + batch_size)
+    for rows in zip(*(torch.split(t, batch_size) for t in prepared.splits[split][:2]), strict=True):
         with compute.autocast():
-            output = model(numerical[rows].to(compute.device), categorical[rows].to(compute.device))
+            output = model(*(t.to(compute.device) for t in rows))
         parts.append(prepared.objective.predict(output).cpu())
     model.train(was_training)
     prediction: np.ndarray = torch.cat(parts).numpy()
@@ -128,46 +109,31 @@ def predict(
 
 
 def score(prepared: PreparedTable, split: str, prediction: np.ndarray) -> float:
-    """Accuracy (share of right answers) of probabilities, or the root of the mean squared error of numbers.
-
-    Args:
-        prepared: the table.
-        split: one of ``SPLITS``.
-        prediction: as :func:`predict` gives it.
-    """
-    target = prepared.table.target[prepared.rows(split)]
+    """Accuracy of probabilities (N, classes), or the root of the mean squared error of numbers (N,)."""
+    target = prepared.table.target[getattr(prepared.table, split)]
     if prepared.objective.num_classes is None:
         return float(np.sqrt(np.mean((prediction.astype(np.float64) - target) ** 2)))
     return float(np.mean(prediction.argmax(axis=1) == target))
 
 
 def boosting(prepared: PreparedTable, seed: int = 0) -> tuple[dict[str, np.ndarray], int]:
-    """Gradient boosting of decision trees on the raw table, as scikit-learn has it.
+    """scikit-learn's gradient boosting of decision trees on the raw table, which needs no encoding.
 
     The learning rate is half the default, and trees are added until the validation loss has not fallen for 20
-    of them. Categories and missing values are the trees' own business.
-
-    Args:
-        prepared: the table; its encoding is not used.
-        seed: decides ties and subsamples.
+    of them.
 
     Returns:
         Predictions by split, and how many trees there are.
     """
     table = prepared.table
     frame = table.frame.astype(dict.fromkeys(table.categorical, pd.CategoricalDtype()))
+    rows = {name: (frame.iloc[getattr(table, name)], table.target[getattr(table, name)]) for name in SPLITS}
     classify = prepared.objective.num_classes is not None
-    kind = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
-    trees = kind(
+    trees = (HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor)(
         learning_rate=0.05, max_iter=2000, early_stopping=True, n_iter_no_change=20,
         categorical_features="from_dtype", random_state=seed,
     )  # fmt: skip
-    train, held_out = table.train, table.validation
-    trees.fit(
-        frame.iloc[train],
-        table.target[train],
-        X_val=frame.iloc[held_out],
-        y_val=table.target[held_out],
-    )
+    X_val, y_val = rows["validation"]
+    trees.fit(*rows["train"], X_val=X_val, y_val=y_val)
     ask = trees.predict_proba if classify else trees.predict
-    return {name: ask(frame.iloc[prepared.rows(name)]) for name in SPLITS}, trees.n_iter_
+    return {name: ask(part) for name, (part, _) in rows.items()}, trees.n_iter_
