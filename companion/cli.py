@@ -12,24 +12,26 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from companion import cli_events, cli_images, cli_waveforms
+from companion import cli_events
 from companion.cli_common import errors_as_messages
+from companion.cli_images import fit_images, score_images
+from companion.cli_waveforms import fit_waveforms, score_waveforms
 from companion.data.registry import Dataset
 from companion.data.sources import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
 
 app = typer.Typer(
     help="Residual Networks, Measured: data, experiments and recorded runs.", no_args_is_help=True
 )
-data_app = typer.Typer(help="Get, check and list the data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Get and list the data sets.", no_args_is_help=True)
 fit_app = typer.Typer(help="Fit a detector to data of your own.", no_args_is_help=True)
 score_app = typer.Typer(help="Score data of your own with a fitted detector.", no_args_is_help=True)
-runs_app = typer.Typer(help="Look at recorded runs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-app.add_typer(runs_app, name="runs")
 app.add_typer(fit_app, name="fit")
 app.add_typer(score_app, name="score")
-cli_waveforms.register(fit_app, score_app)
-cli_images.register(fit_app, score_app)
+fit_app.command("images")(fit_images)
+score_app.command("images")(score_images)
+fit_app.command("waveforms")(fit_waveforms)
+score_app.command("waveforms")(score_waveforms)
 cli_events.register(fit_app, score_app)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
@@ -75,22 +77,6 @@ def fetch_data(names: Names = None) -> None:
                 failures.append(str(error))
         if failures:
             raise DataError("\n".join(failures))
-
-
-@data_app.command("verify")
-def verify_data(names: Names = None) -> None:
-    """Check the files in the cache (all that are there, or the named ones) against the registry's digests."""
-    from companion.data import casting, cifar10, plain
-
-    with errors_as_messages():
-        unpacked = {"cifar10": cifar10.verify, "casting": casting.verify}
-        cached = [d.name for d in REGISTRY.values() if (cache_folder() / d.cached).exists()]
-        for dataset in _chosen(names or cached or None):
-            if dataset.name in unpacked:
-                unpacked[dataset.name]()
-            else:
-                plain.verify(dataset)
-            print(f"{dataset.name}: good")
 
 
 @app.command()
@@ -143,30 +129,11 @@ def classify(
             print(f"{file}: " + ", ".join(f"{classifier.class_names[c]} {100 * s:.1f} %" for s, c in answers))
 
 
-@runs_app.command("list")
-def list_runs(
-    folder: Annotated[Path | None, typer.Argument(help="Instead of the package's own.")] = None,
-) -> None:
-    """List recorded runs."""
-    from companion.runs import RECORDED, load_run
-
-    with errors_as_messages():
-        table = Table("file", "experiment", "scale", "data", "seeds", "date", "minutes", "hardware")
-        for path in sorted((folder or RECORDED).glob("*.json")):
-            found = load_run(path)
-            data = found.data.name + (" (synthetic)" if found.data.synthetic else "")
-            minutes = f"{found.wall_seconds / 60:.0f}"
-            table.add_row(
-                path.stem, found.experiment, found.scale, data, ", ".join(map(str, found.seeds)),
-                found.date, minutes, found.hardware,
-            )  # fmt: skip
-        Console().print(table)
-
-
 @app.command()
 def card(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="A recorded run: stem or path of its JSON.")],
     out: Annotated[Path | None, typer.Option(help="Write Markdown there; printed if not given.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Make the model card of a recorded run, in the format of the Hugging Face hub."""
     with errors_as_messages():
@@ -178,6 +145,8 @@ def card(
         if out is None:
             print(text, end="")
             return
+        if out.exists() and not force:
+            raise FileExistsError(f"{out} is there already; --force replaces it")
         with atomic_path(out) as part:
             part.write_text(text, encoding="utf8")
         print(f"written to {out}")

@@ -5,28 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+if TYPE_CHECKING:
+    from companion.estimators.base import AnomalyDetector
+
+SHARE = 0.2
+"""Of the normal data, held out for the threshold: training does not see them."""
+Out = Annotated[Path, typer.Option(help="Where to write the model.")]
+Model = Annotated[Path, typer.Option(help="What `companion fit` wrote.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the data.")]
+Fpr = Annotated[
+    float, typer.Option(min=1e-6, max=0.5, help="The share of normal data that the threshold may flag.")
+]
+EXPECTED = (ValueError, RuntimeError, ArithmeticError, OSError, LookupError, TypeError, MemoryError)
+
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """Show an expected error as one message and exit with status 1, without a traceback."""
+    """Show an expected error as one message, and exit with status 1."""
     try:
         yield
-    except (ValueError, RuntimeError, ArithmeticError, OSError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+    except EXPECTED as error:
+        text = str(error) if isinstance(error, EXPECTED[:4]) else f"{type(error).__name__} {error}"
+        Console(stderr=True).print(f"[red]error:[/red] {escape(text)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 
 def check_writable(path: Path) -> None:
-    """Find out before the work, and not after it, whether a file can be written.
-
-    Raises:
-        OSError: if it cannot.
-    """
+    """Find out before the work, and not after it, whether a file can be written."""
     import tempfile
 
     if path.is_dir():
@@ -34,3 +45,37 @@ def check_writable(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         pass
+
+
+def shown_name(path: Path | str, folder: Path | None = None) -> str:
+    r"""How a file is named: relative to ``folder``, and what cannot be printed is escaped.
+
+    Example:
+        >>> shown_name(Path("photos/a b.png"), Path("photos")), shown_name("two\nlines.png")
+        ('a b.png', 'two\\nlines.png')
+    """
+    name = Path(path).relative_to(folder).as_posix() if folder is not None else str(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def safe_cell(text: str) -> str:
+    """Text for a CSV cell; what a spreadsheet would take for a formula gets an apostrophe in front.
+
+    Example:
+        >>> safe_cell("=1+1.png"), safe_cell("a=1.png")
+        ("'=1+1.png", 'a=1.png')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def set_threshold(model: AnomalyDetector, held: Any, fpr: float) -> str:
+    """Calibrate as far as the held-out data allow, and say in a line what they promise."""
+    least = 1 / (len(held) + 1)
+    model.calibrate(held, max(fpr, least))
+    told = f"threshold {model.threshold_:.4g}, from {len(held):,} held out"
+    if least <= fpr:
+        return f"{told}: of new normal ones it flags at most {100 * fpr:g} %, on average"
+    return (
+        f"{told}: so few promise no less than {100 * least:.2g} % of new normal ones flagged, on average; "
+        f"{100 * fpr:g} % takes {round(1 / fpr) - 1:,} held out, five times as many in all"
+    )

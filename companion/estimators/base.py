@@ -151,13 +151,17 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         self.threshold_, self.fpr_ = fixed_fpr(self.decision_function(X), fpr), fpr
         return self
 
+    def limit(self) -> tuple[float, float]:
+        """``threshold_`` and ``fpr_``, which must be known."""
+        if self.threshold_ is None or self.fpr_ is None:
+            raise ValueError("there is no threshold yet; calibrate the model on normal examples first")
+        return self.threshold_, self.fpr_
+
     def predict(self, X: Any) -> np.ma.MaskedArray[Any, Any]:
         """Whether each example is flagged: a masked array of bool (N,), masked where there is no score."""
         scores = self.decision_function(X)
-        if self.threshold_ is None:
-            raise ValueError("there is no threshold yet; calibrate the model on normal examples first")
         unknown = np.isnan(scores)
-        return np.ma.masked_array((scores > self.threshold_) | unknown, mask=unknown)
+        return np.ma.masked_array((scores > self.limit()[0]) | unknown, mask=unknown)
 
     # ------------------------------------------------------------ keeping
 

@@ -1,0 +1,112 @@
+"""Files of numbers: read right, or refused with the reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion.data.csv_numbers import read_numbers
+
+NAN = np.nan
+ROWS = "0.5,0.7\n0.6,0.8\n"
+VALUES = [[0.5, 0.7], [0.6, 0.8]]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "names", "told"),
+    [
+        (ROWS, VALUES, None, "2 rows, 2 columns"),
+        ("a,b\r\n0.5,0.7\r\n0.6,0.8\r\n", VALUES, ["a", "b"], "2 columns (a, b)"),
+        ("a,b\n0.5,0.7,\n0.6,0.8,\n", VALUES, ["a", "b"], "an empty field behind each row"),
+        ("0.5,0.7,\n0.6,0.8,\n", VALUES, None, "an empty field behind each row"),
+        ("\ufeff" + ROWS, VALUES, None, "2 rows"),
+        ("\ufeff,0,1\n0,0.5,0.7\n1,0.6,0.8\n", VALUES, None, "a first column without a name"),
+        ("0,1\n0.5,0.7\n0.6,0.8\n", VALUES, None, "2 rows"),
+        ("0.5,NA\n0.6,\n", [[0.5, NAN], [0.6, NAN]], None, "2 rows"),
+        ("a,b\n1,\n2,\n", [[1, NAN], [2, NAN]], ["a", "b"], "2 rows"),
+        ("a;b\n0,5;7\n-1,25;\n", [[0.5, 7], [-1.25, NAN]], ["a", "b"], "with decimal commas"),
+        ("a\tb\n0.5\t0.7\n0.6\t0.8\n", VALUES, ["a", "b"], "2 rows"),
+        (" 0.5  0.7\n 0.6 0.8 \n", VALUES, None, "2 rows"),
+        ("0.5,0.7\n\n0.6,0.8\n\n", VALUES, None, "left out: 1 empty lines"),
+        ("-1e3,.5\n1, nan\n", [[-1000, 0.5], [1, NAN]], None, "2 rows"),
+    ],
+)
+def test_what_spreadsheets_and_programs_write_is_read(tmp_path, text, values, names, told):
+    path = tmp_path / "data.csv"
+    path.write_bytes(text.encode())
+    found = read_numbers(path)
+    np.testing.assert_array_equal(found.values, values)
+    assert found.names == names
+    assert told in found.told
+    path.write_bytes(text.removeprefix("\ufeff").encode("utf-16"))
+    np.testing.assert_array_equal(read_numbers(path).values, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no row of numbers"),
+        ("a,b\n", "no row of numbers"),
+        ("a,b\n1,2\n3,4,5\n", "line 3 has 3 fields, the lines before have 2"),
+        ("a,b,c\n1,2\n", "names 3 columns, and the lines below have 2"),
+        ("a\n0,5\n0,7\n", "numbers need a decimal point"),
+        ("a;b\n0,5;1.5\n", "some of its numbers have a decimal comma"),
+        ('a,b\n"0,5",1\n', "column a .*holds '0,5', no number"),
+        ("2024-01-01,3\n", "the number 3 beside '2024-01-01'"),
+        ("time,a\n2024-01-01,3\n", "column time .*holds '2024-01-01', no number; name the columns"),
+        ("a\nTrue\n", "holds True, no number"),
+        ("\0\xff", "cannot be read|no number"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused(tmp_path, text, message):
+    path = tmp_path / "data.csv"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(ValueError, match=message):
+        read_numbers(path)
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("columns", [None, ["a", "b", "c"]])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_what_pandas_writes_comes_back(tmp_path, index, columns, suffix):
+    path = tmp_path / f"data.{suffix}"
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 3)), columns=columns)
+    table.iloc[0, 0] = np.nan
+    if suffix == "csv":
+        table.to_csv(path, index=index)
+    else:
+        table.rename(columns=str).to_parquet(path, index=index)
+    np.testing.assert_allclose(read_numbers(path).values, table.to_numpy())
+
+
+def test_columns_are_chosen_by_name(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("time,a,b\n2024-01-01,1,2\n")
+    found = read_numbers(path, ["b", "a"])
+    assert found.values.tolist() == [[2, 1]]
+    assert "left out: time" in found.told
+    with pytest.raises(ValueError, match="has not one column 'c'; it has: time, a, b"):
+        read_numbers(path, ["c"])
+    path.write_text(ROWS)
+    with pytest.raises(ValueError, match="does not name its columns"):
+        read_numbers(path, ["a"])
+
+
+@pytest.mark.parametrize("name", ["data.npy", "data.parquet", "data.csv"])
+def test_damaged_files_are_named(tmp_path, name):
+    path = tmp_path / name
+    with pytest.raises(ValueError, match="there is no file"):
+        read_numbers(path)
+    np.save(tmp_path / "data.npy", np.ones((4, 3)))
+    whole = (tmp_path / "data.npy").read_bytes()
+    for content in (
+        b"\x93NUMPY\x01\x00\xff",
+        whole[:60],
+        whole[:-5],
+        whole.replace(b"<f8", b"<c8"),
+        b"PAR1xxPAR1",
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"data\.\w+ cannot be read|data\.\w+ holds"):
+            read_numbers(path)

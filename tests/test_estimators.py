@@ -1,0 +1,381 @@
+"""The estimators: scikit-learn's contract, scores against an oracle, and what a file may hold."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from companion import estimators
+from companion.compute import pick_compute
+from companion.data.casting_synthetic import synthetic_moulds
+from companion.detection.metrics import roc_auc
+from companion.detection.thresholds import ThresholdError
+from companion.estimators import ImageAE, ResNetAE, SequenceAnomalyDetector
+from companion.files import StateError, save_state
+from companion.objectives.reconstruction import Camera
+from tests.test_waveforms import waves
+from tests.toy_sessions import flat, toy
+
+CPU = pick_compute("cpu", "float32")
+WAVES = {"depth": 2, "bottleneck": 3, "width": 4, "batch_size": 16}
+IMAGES = {"latent": 6, "widths": (4, 8), "batch_size": 16, "lr": 5e-3}
+SESSIONS = {"hidden": 16, "batch_size": 16, "lr": 0.02, "dropout": 0.0}
+TABLE = np.random.default_rng(7).normal(size=(8, 5)).astype(np.float32)
+
+
+def moulds(kind="normal", count=60, seed=0):
+    return synthetic_moulds(kind, count, (16, 24), seed)
+
+
+def sessions(count, seed=0, wrong=0, vectors=False):
+    tokens, numbers, _ = toy(count, seed=seed, wrong=wrong)
+    return (tokens, numbers, TABLE[tokens]) if vectors else (tokens, numbers)
+
+
+@pytest.fixture(scope="module")
+def wave_model():
+    return ResNetAE(**WAVES, jitter=0.05).fit(waves(100), epochs=30, compute=CPU)
+
+
+@pytest.fixture(scope="module")
+def image_model():
+    camera = Camera(0.05, 0.05, True, 0.05, 0.05, 0)
+    return ImageAE(**IMAGES, scales=(1,), camera=camera, patience=12).fit(
+        moulds(count=120), epochs=12, validation=0.1, compute=CPU
+    )
+
+
+@pytest.fixture(scope="module")
+def order_model():
+    return SequenceAnomalyDetector("order", **SESSIONS).fit(
+        sessions(400), epochs=12, validation=0.1, compute=CPU
+    )
+
+
+CASES = {
+    "waves": (lambda: ResNetAE(**WAVES), lambda seed: waves(60, seed=seed)),
+    "channels": (
+        lambda: ResNetAE(**WAVES, standardize="channel", seed=np.int64(3)),
+        lambda seed: waves(60, 32, 2, seed=seed),
+    ),
+    "images": (lambda: ImageAE(**IMAGES), lambda seed: moulds(seed=seed)),
+    "residual": (lambda: ImageAE("residual", 2, (4, 8), batch_size=16), lambda seed: moulds(seed=seed)),
+    "tokens": (
+        lambda: SequenceAnomalyDetector(**SESSIONS | {"dropout": 0.2}),
+        lambda seed: sessions(60, seed),
+    ),
+    "vectors": (
+        lambda: SequenceAnomalyDetector("order", num_tokens=9, **SESSIONS),
+        lambda seed: sessions(60, seed, vectors=True),
+    ),
+}
+
+
+# ---------------------------------------------------------------- what all share
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_contract_of_scikit_learn(case, tmp_path):
+    make, data = CASES[case]
+    model, path = make(), tmp_path / "model"
+    assert 1 <= len(model.get_params()) <= 10
+    for call in (model.decision_function, model.predict):
+        with pytest.raises(NotFittedError):
+            call(data(0))
+    before = torch.random.get_rng_state()
+    assert model.fit(data(0), epochs=2, validation=0.1, compute=CPU) is model
+    assert torch.equal(torch.random.get_rng_state(), before)
+    with pytest.raises(ValueError, match="no threshold yet"):
+        model.predict(data(1))
+    scores = model.calibrate(data(2), fpr=0.1).decision_function(data(1))
+    assert scores.dtype == np.float64
+    assert scores.shape == (60,)
+    assert model.predict(data(1)).tolist() == (scores > model.threshold_).tolist()
+    again = clone(model).fit(data(0), epochs=2, validation=0.1, compute=CPU)
+    assert np.array_equal(again.decision_function(data(1)), scores)
+    other = clone(model).set_params(seed=1).fit(data(0), epochs=2, validation=0.1, compute=CPU)
+    assert not np.array_equal(other.decision_function(data(1)), scores)
+    model.save(path)
+    loaded = type(model).load(path, CPU)
+    assert np.array_equal(loaded.decision_function(data(1)), scores)
+    assert (loaded.threshold_, loaded.fpr_) == (model.threshold_, 0.1)
+    assert loaded.get_params() == model.get_params()
+    loaded.save(path)
+    assert clone(loaded).get_params() == model.get_params()
+    with pytest.raises(ThresholdError, match="at least 999"):
+        model.calibrate(data(0), fpr=0.001)
+
+
+def test_each_can_be_imported_from_the_package():
+    assert all(getattr(estimators, name).__name__ == name for name in estimators.__all__)
+    with pytest.raises(AttributeError, match="no attribute"):
+        estimators.Nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("case", ["waves", "images", "tokens"])
+def test_a_stopped_fit_continues_to_the_same_model(case, tmp_path):
+    make, data = CASES[case]
+    whole = make().fit(data(0), epochs=3, compute=CPU)
+    rest = {"epochs": 3, "compute": CPU, "checkpoint": tmp_path / "checkpoint"}
+    make().fit(data(0), stop_after=4, **rest)
+    again = make().fit(data(0), **rest)
+    assert np.array_equal(whole.decision_function(data(1)), again.decision_function(data(1)))
+
+
+@pytest.mark.parametrize("make", [ResNetAE, SequenceAnomalyDetector])
+def test_training_stops_early_and_takes_the_best_weights(make):
+    waveforms = make is ResNetAE
+    model = make(**(WAVES | {"lr": 0.05} if waveforms else SESSIONS | {"lr": 0.1, "hidden": 32}), patience=2)
+    model.fit(waves(40) if waveforms else sessions(60), epochs=60, validation=0.3, compute=CPU)
+    losses = model.history_.evaluations["loss"]
+    assert len(losses) < 60
+    assert losses.index(min(losses)) == len(losses) - 3
+
+
+def test_validation_may_be_other_examples():
+    held = waves(20, seed=2)
+    model = ResNetAE(**WAVES, lr=0.05, patience=2).fit(waves(40), epochs=60, validation=held, compute=CPU)
+    losses = model.history_.evaluations["loss"]
+    assert model.decision_function(held).mean() == pytest.approx(min(losses), rel=1e-5)
+    with pytest.raises(ValueError, match="a share of the sessions"):
+        SequenceAnomalyDetector(**SESSIONS).fit(sessions(9), validation=sessions(9, 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "arguments", "message"),
+    [
+        (ResNetAE(**WAVES), waves(10, length=3), {}, "at least 4 samples|halved|assert"),
+        (ResNetAE(**WAVES), waves(1), {}, "too few"),
+        (ResNetAE(**WAVES), waves(9), {"validation": 1.0}, "share"),
+        (ResNetAE(**WAVES), waves(9), {"validation": waves(9, 20)}, "32 samples, not of 20"),
+        (ResNetAE(**WAVES), waves(9), {"epochs": 0}, "0 epochs"),
+        (ResNetAE(**WAVES), np.full((9, 32), np.nan), {}, "9 training windows hold no number"),
+        (ResNetAE(**WAVES | {"batch_size": 1}), waves(9), {}, "batch_size: .*greater than or equal to 2"),
+        (ResNetAE(**WAVES, standardize="batch"), waves(9), {}, "standardize: .*'window'"),
+        (ImageAE(**IMAGES), moulds()[0], {}, r"\(N, C, H, W\)"),
+        (ImageAE(**IMAGES), moulds().float(), {}, "uint8"),
+        (ImageAE("dense", **IMAGES), moulds(), {}, "net: .*'conv'"),
+        (SequenceAnomalyDetector(**SESSIONS), (np.ones(9, int), np.zeros(9, int)), {}, "too few"),
+        (SequenceAnomalyDetector("both"), sessions(9), {}, "task"),
+    ],
+)
+def test_impossible_fits_are_refused(model, data, arguments, message):
+    with pytest.raises((ValueError, AssertionError), match=message):
+        model.fit(data, **{"epochs": 1, "compute": CPU} | arguments)
+
+
+# ---------------------------------------------------------------- files
+
+
+def altered(model, path, change):
+    """Save ``model`` with its state changed."""
+    model.save(path)
+    state = torch.load(path, weights_only=True)
+    change(state)
+    kind = state.pop("kind")
+    save_state(path, kind, **state)
+
+
+def put(state, *place):
+    *way, last, value = place
+    for key in way:
+        state = state[key]
+    state[last] = value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: put(s, "about", "calibration", "threshold", float("nan")), "calibration.threshold"),
+        (lambda s: put(s, "about", "calibration", "threshold", "high"), "calibration.threshold"),
+        (lambda s: put(s, "about", "facts", "std_", [0.0, 1.0]), "facts.std_"),
+        (lambda s: put(s, "about", "facts", "mean_", [float("inf"), 0.0]), "facts.mean_"),
+        (lambda s: put(s, "about", "facts", "length_", 2**40), "facts.length_"),
+        (lambda s: put(s, "about", "parameters", "bottleneck", 10**6), "is not torch.float32"),
+        (lambda s: put(s, "about", "parameters", "depth", 60), "parameters.depth"),
+        (lambda s: put(s, "about", "parameters", "color", 1), "parameters.color"),
+        (lambda s: put(s, "about", []), "can be used"),
+        (lambda s: put(s, "net", {}), "another net"),
+        (lambda s: s["net"]["to_latent.bias"].fill_(float("nan")), "no training leaves"),
+        (lambda s: s["net"]["encoder_norm.running_var"].fill_(-1), "no training leaves"),
+        (lambda s: put(s, "net", "to_latent.weight", torch.zeros(1).expand(3, 128)), "larger than what"),
+        (lambda s: s.pop("net"), "can be used"),
+    ],
+)
+def test_a_file_with_other_content_is_refused(change, message, tmp_path):
+    model = ResNetAE(**WAVES, standardize="channel").fit(waves(20, 32, 2), epochs=1, compute=CPU)
+    model.calibrate(waves(20, 32, 2), 0.1)
+    altered(model, tmp_path / "m", change)
+    with pytest.raises(StateError, match=message):
+        ResNetAE.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("size", [{"latent": 10**6}, {"widths": (10**6, 10**6)}])
+def test_a_small_file_takes_little_memory(size, tmp_path):
+    model = ImageAE(**IMAGES).fit(moulds(count=20), epochs=1, compute=CPU)
+    altered(model, tmp_path / "m", lambda s: (s["about"]["parameters"].update(size), s["net"].clear()))
+    with pytest.raises(StateError, match="another net"):  # the net that it tells of has up to 10**13 weights
+        ImageAE.load(tmp_path / "m")
+
+
+def test_files_of_another_kind_are_refused(tmp_path, wave_model):
+    path = tmp_path / "model"
+    with pytest.raises(StateError, match="there is no file"):
+        ResNetAE.load(path)
+    wave_model.save(path)
+    with pytest.raises(StateError, match="holds ResNetAE 2, not ImageAE 2"):
+        ImageAE.load(path)
+    path.write_bytes(pickle.dumps("text"))
+    with pytest.raises(StateError, match="damaged"):
+        ResNetAE.load(path)
+
+
+# ---------------------------------------------------------------- waveforms
+
+
+def test_waveforms_that_it_never_saw_score_higher(wave_model):
+    usual = wave_model.decision_function(waves(50, seed=1))
+    assert wave_model.decision_function(np.roll(waves(50, seed=2), 9, axis=1)).min() > usual.max()
+    normal = waves(2000, seed=8)
+    wave_model.calibrate(normal[:1000], fpr=0.05)
+    assert wave_model.predict(normal[1000:]).mean() == pytest.approx(0.05, abs=0.03)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(8, 21), st.sampled_from(["window", "channel", "none"]), st.integers(0, 9)
+)
+def test_shapes_are_kept(channels, length, standardize, count):
+    model = ResNetAE(**WAVES, standardize=standardize)
+    model.fit(waves(12, length, channels), epochs=1, compute=CPU)
+    windows = waves(count, length, channels, seed=1)
+    assert model.reconstruct(windows).shape == model.residuals(windows).shape == windows.shape
+    assert model.decision_function(windows).shape == (count,)
+    if channels == 1:
+        flat_windows = windows[:, 0]
+        assert np.array_equal(model.decision_function(flat_windows), model.decision_function(windows))
+        assert model.reconstruct(flat_windows).shape == (count, length)
+
+
+@pytest.mark.parametrize("loss", ["l1", "l2"])
+def test_the_score_is_the_residual_computed_by_hand(loss):
+    model = ResNetAE(**WAVES, loss=loss).fit(waves(40), epochs=3, compute=CPU)
+    windows = 5 + 3 * waves(7, seed=3)
+    windows[2, 4:9] = np.nan
+    filled = windows.copy()
+    filled[2, 4:9] = np.interp(range(4, 9), [3, 9], windows[2, [3, 9]])
+    mean, std = np.nanmean(windows, axis=1, keepdims=True), np.nanstd(windows, axis=1, keepdims=True)
+    standard = torch.tensor((filled - mean) / std, dtype=torch.float32)
+    with torch.no_grad():
+        answer = model.net_(standard[:, None])[0][:, 0].numpy()
+    residual = np.abs(answer - standard.numpy())
+    residual[2, 4:9] = np.nan
+    expected = np.nanmean(residual if loss == "l1" else residual**2, axis=1)
+    np.testing.assert_allclose(model.decision_function(windows), expected, rtol=1e-4)
+    np.testing.assert_allclose(model.reconstruct(windows), answer * std + mean, rtol=1e-4, atol=1e-4)
+
+
+def test_offset_and_amplitude_are_invisible_where_each_window_is_standardised(wave_model):
+    windows = waves(20, seed=4).astype(np.float64)
+    plain = wave_model.decision_function(windows)
+    np.testing.assert_allclose(wave_model.decision_function(1e4 + 50 * windows), plain, rtol=1e-3)
+    fixed = ResNetAE(**WAVES, standardize="channel").fit(waves(60), epochs=20, compute=CPU)
+    assert (fixed.decision_function(3 * windows) > 1.5 * fixed.decision_function(windows)).all()
+
+
+def test_a_window_without_a_number_has_neither_score_nor_verdict(wave_model):
+    windows = waves(5, seed=5)
+    windows[0, :10], windows[1], windows[2], windows[3, 1:] = np.nan, 3.0, np.nan, np.nan
+    scores = wave_model.calibrate(waves(99, seed=6), 0.05).decision_function(windows)
+    assert np.isnan(scores).tolist() == [False, False, True, False, False]
+    flagged = wave_model.predict(windows)
+    assert flagged.tolist()[2] is None
+    assert np.asarray(flagged)[2]  # whoever drops the mask does not find it normal
+
+
+@pytest.mark.parametrize("standardize", ["channel", "none"])
+@pytest.mark.parametrize("spike", [1e30, 1e39, 1.797e308])
+def test_a_number_beyond_float32_is_flagged(standardize, spike):
+    model = ResNetAE(**WAVES, standardize=standardize).fit(waves(40), epochs=1, compute=CPU)
+    windows = waves(3, seed=1).astype(np.float64)
+    windows[1, 5] = spike
+    model.calibrate(waves(20, seed=2), 0.1)
+    assert np.isfinite(model.decision_function(windows)).all()
+    assert model.predict(windows).tolist()[1] is True
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_spills_score_higher_than_normal_images(image_model):
+    normal = image_model.decision_function(moulds(seed=1))
+    assert np.median(image_model.decision_function(moulds("spill", seed=2))) > np.quantile(normal, 0.95)
+    assert image_model.history_.evaluations["loss"][-1] < image_model.history_.evaluations["loss"][0]
+    image_model.calibrate(moulds(count=99, seed=3), fpr=0.05)
+    assert image_model.predict(moulds(count=200, seed=4)).mean() < 0.12
+
+
+@pytest.mark.parametrize("arguments", [{}, {"error": "hybrid"}, {"scales": (1, 2), "error": "mse"}])
+def test_maps_scores_and_codes_fit_together(image_model, arguments):
+    images = moulds(count=5, seed=6)
+    maps = image_model.maps(images, **arguments)
+    assert maps.shape == (5, 16, 24)
+    if not arguments:
+        expected = (image_model.reconstruct(images) - images / 255).abs().mean(dim=(1, 2, 3))
+        np.testing.assert_allclose(image_model.decision_function(images), expected, rtol=1e-5)
+    assert image_model.latent_codes(images).shape == (5, 6)
+    assert image_model.decision_function(images[:0]).shape == (0,)
+    with pytest.raises(ValueError, match=r"\(N, 3, 16, 24\)"):
+        image_model.decision_function(images[..., :20])
+
+
+# ---------------------------------------------------------------- sequences
+
+
+@pytest.mark.parametrize(("task", "vectors"), [("next", False), ("next", True), ("order", True)])
+def test_it_finds_an_order_that_it_never_saw(task, vectors):
+    model = SequenceAnomalyDetector(task, **SESSIONS)
+    model.fit(sessions(400, vectors=vectors), epochs=12, validation=0.1, compute=CPU)
+    wrong = toy(300, seed=1, wrong=100)[2]
+    assert roc_auc(wrong, model.decision_function(sessions(300, 1, 100, vectors))) > 0.95
+    losses = model.history_.evaluations["loss"]
+    assert losses[-1] < 0.98 * losses[0]
+
+
+def test_interleaved_sessions_are_scored_as_if_alone(order_model):
+    tokens, numbers = sessions(40, seed=3)
+    scores, surprise = (
+        order_model.decision_function((tokens, numbers)),
+        order_model.surprise((tokens, numbers)),
+    )
+    order = np.argsort(np.arange(len(tokens)) % 9, kind="stable")
+    mixed = order_model.surprise((tokens[order], 5 * numbers[order] + 2))
+    np.testing.assert_allclose(mixed, surprise[order], atol=1e-5)
+    alone = [order_model.decision_function((tokens[numbers == s], numbers[numbers == s])) for s in range(40)]
+    np.testing.assert_allclose(np.concatenate(alone), scores, atol=1e-5)
+
+
+def test_one_event_very_many_and_unknown_ones_have_a_score():
+    for task in ("next", "order"):
+        model = SequenceAnomalyDetector(task, num_tokens=9, **SESSIONS)
+        model.fit(flat([[1, 2, 3] * 50] * 4), epochs=2, compute=CPU)
+        assert np.isfinite(model.decision_function(flat([[1], [2, 10**9], list(range(8)) * 200]))).all()
+        assert model.decision_function((np.empty(0, int), np.empty(0, int))).shape == (0,)
+        unknown, unseen = (model.decision_function(flat([[2, last]])) for last in (10**9, 0))
+        assert np.array_equal(unknown, unseen)
+
+
+def test_vectors_are_needed_as_in_training():
+    model = SequenceAnomalyDetector(**SESSIONS).fit(sessions(20, vectors=True), epochs=1, compute=CPU)
+    with pytest.raises(ValueError, match="a vector of each"):
+        model.decision_function(sessions(20))
+    tokens, numbers, vectors = sessions(20, vectors=True)
+    with pytest.raises(ValueError, match="5 numbers"):
+        model.decision_function((tokens, numbers, vectors[:, :3]))
