@@ -47,7 +47,7 @@ def run(config: TableCostConfig, seed: int, context: Context) -> SeedResult:
             metrics[f"{name}.multiply_adds"] = float(multiply_adds(net, (1, features)))
     for metric, backward in (("predict_seconds", False), ("train_seconds", True)):
         times = time_models(jobs, context.compute, backward=backward, rounds=config.rounds)
-        metrics |= {f"{name}.{metric}": seconds for name, seconds in times.items()}
+        metrics |= {f"{name}.{metric}": time.median for name, time in times.items()}
     return SeedResult(seed=seed, metrics=metrics)
 
 

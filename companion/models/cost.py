@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -195,8 +195,16 @@ def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-def interleaved(functions: Mapping[Key, Callable[[], object]], rounds: int = 7) -> dict[Key, float]:
-    """Median seconds of a call of each function.
+class Timing(NamedTuple):
+    """Seconds: the median over the rounds, and the fastest and the slowest round."""
+
+    median: float
+    fastest: float
+    slowest: float
+
+
+def interleaved(functions: Mapping[Key, Callable[[], object]], rounds: int = 7) -> dict[Key, Timing]:
+    """Seconds of a call of each function.
 
     Each round times every function once, so that a change of the machine's speed meets all of them alike.
     """
@@ -209,12 +217,12 @@ def interleaved(functions: Mapping[Key, Callable[[], object]], rounds: int = 7) 
     for _ in range(rounds):
         for name, timer in timers.items():
             samples[name].append(timer.timeit(calls[name]) / calls[name])
-    return {name: statistics.median(sample) for name, sample in samples.items()}
+    return {name: Timing(statistics.median(each), min(each), max(each)) for name, each in samples.items()}
 
 
 def time_models(
     jobs: Jobs[Key], compute: Compute, *, backward: bool = False, rounds: int = 7
-) -> dict[Key, float]:
+) -> dict[Key, Timing]:
     """Seconds per example of several models, interleaved; inputs are random numbers.
 
     With ``backward`` a forward pass in training mode is followed by a backward pass; without, the models are
@@ -243,7 +251,7 @@ def time_models(
             inputs = compute.images(inputs) if inputs.ndim == 4 else inputs
             steps[name] = partial(step, compute.model(model).train(backward), inputs)
         seconds = interleaved(steps, rounds)
-    return {name: seconds[name] / shape[0] for name, (_, shape) in jobs.items()}
+    return {name: Timing(*(s / shape[0] for s in seconds[name])) for name, (_, shape) in jobs.items()}
 
 
 @dataclass(frozen=True)
@@ -268,6 +276,6 @@ def throughput(jobs: Jobs[str], compute: Compute, *, rounds: int = 7) -> dict[st
     """
     every = {**jobs, PRODUCT: (nn.Linear(2048, 2048, bias=False), (2048, 2048))}
     cost = {name: multiply_adds(model, (1, *shape[1:])) for name, (model, shape) in every.items()}
-    seconds = time_models(every, compute, rounds=rounds)
+    seconds = {name: timing.median for name, timing in time_models(every, compute, rounds=rounds).items()}
     bound = cost[PRODUCT] / seconds[PRODUCT]
     return {name: Throughput(1 / s, cost[name], cost[name] / s / bound) for name, s in seconds.items()}
