@@ -16,8 +16,7 @@ from companion import cli_events
 from companion.cli_common import errors_as_messages
 from companion.cli_images import fit_images, score_images
 from companion.cli_waveforms import fit_waveforms, score_waveforms
-from companion.data.registry import Dataset
-from companion.data.sources import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
+from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, Dataset, cache_folder
 
 app = typer.Typer(
     help="Residual Networks, Measured: data, experiments and recorded runs.", no_args_is_help=True
@@ -65,8 +64,8 @@ def list_data() -> None:
 
 @data_app.command("fetch")
 def fetch_data(names: Names = None) -> None:
-    """Get data sets into the cache: from the mirror, or else from their public sources."""
-    from companion.data.reach import fetch
+    """Get data sets into the cache, and check those that are there: damaged ones are fetched again."""
+    from companion.data import fetch
 
     with errors_as_messages():
         failures = []

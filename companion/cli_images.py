@@ -77,8 +77,8 @@ def read_sample(folder: Path, size: tuple[int, int], color: bool) -> ImageSet:
 
     from tqdm.auto import tqdm
 
+    from companion.data.download import DataError
     from companion.data.images import find_images, read_images
-    from companion.data.sources import DataError
 
     paths = find_images(folder)
     most = max(2, min(MOST, 2**30 // (3 * size[0] * size[1])))

@@ -1,7 +1,7 @@
 """Where and how the arithmetic runs: device, precision, seeds, and a description of the hardware.
 
-Nothing here knows data or models. A :class:`Compute` is chosen once with :func:`pick_compute` and
-handed down, so that no other module asks what machine it runs on.
+A :class:`Compute` is chosen once with :func:`pick_compute` and handed down, so that no other module asks what
+machine it runs on.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import random
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -22,21 +21,15 @@ DEVICE_VARIABLE = "COMPANION_DEVICE"
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """Choose the device: an explicit name, else ``COMPANION_DEVICE``, else CUDA, MPS, CPU in that order.
-
-    Args:
-        name: a PyTorch device string such as ``"cuda:1"``, or ``None`` to choose.
-
-    Returns:
-        A device that this machine has.
+    """The device of that name, else of ``COMPANION_DEVICE``, else CUDA, MPS or CPU in that order.
 
     Raises:
         ValueError: if the name is not a device, or this machine does not have it.
     """
     name = name or os.environ.get(DEVICE_VARIABLE) or None
     if name is None:
-        available = torch.cuda.is_available(), torch.backends.mps.is_available()
-        return torch.device("cuda" if available[0] else "mps" if available[1] else "cpu")
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -53,8 +46,8 @@ def pick_device(name: str | None = None) -> torch.device:
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 matrices in hardware (AVX-512 BF16 or AMX).
 
-    Without such instructions PyTorch emulates bfloat16, which is slower than float32. The answer
-    comes from the processor's flags and not from a stopwatch, so that it is the same in every run.
+    Without such instructions PyTorch emulates bfloat16, which is slower than float32. The answer comes from
+    the processor's flags and not from a stopwatch, so that it is the same in every run.
     """
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
@@ -68,13 +61,10 @@ class Compute:
         device: where tensors live.
         autocast_dtype: the dtype of matrix products and convolutions in mixed precision, or ``None``
             for float32 throughout. Parameters, batch statistics and losses stay in float32.
-        memory_format: the layout of image tensors. Convolutions run several times faster on the CPU
-            when the channels are last in memory, and at least as fast on a GPU.
     """
 
     device: torch.device
     autocast_dtype: torch.dtype | None
-    memory_format: torch.memory_format = torch.channels_last
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which forward passes run."""
@@ -82,14 +72,17 @@ class Compute:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
+    # With the channels last in memory, convolutions run several times faster on the CPU, and at least as
+    # fast on a GPU.
+
     def model(self, model: nn.Module) -> nn.Module:
-        """``model`` on the device, with its convolution weights in the policy's memory format."""
+        """``model`` on the device, the channels of its convolution weights last in memory."""
         # ``nn.Module.to`` accepts a memory format but its type stubs know only the long form
-        return model.to(device=self.device).to(memory_format=self.memory_format)
+        return model.to(device=self.device).to(memory_format=torch.channels_last)
 
     def images(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) on the device, in the policy's memory format."""
-        return images.to(device=self.device, memory_format=self.memory_format)
+        """Images (N, C, H, W) on the device, the channels last in memory."""
+        return images.to(device=self.device, memory_format=torch.channels_last)
 
 
 def pick_compute(device: str | None = None, precision: str = "auto") -> Compute:
@@ -106,12 +99,12 @@ def pick_compute(device: str | None = None, precision: str = "auto") -> Compute:
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")
     chosen = pick_device(device)
-    if precision == "auto":
-        fast = cpu_has_bfloat16() if chosen.type == "cpu" else False
-        if chosen.type == "cuda":
-            fast = torch.cuda.get_device_capability(chosen) >= (8, 0)
-        precision = "bfloat16" if fast else "float32"
-    return Compute(chosen, torch.bfloat16 if precision == "bfloat16" else None)
+    fast = precision == "bfloat16"
+    if precision == "auto" and chosen.type == "cpu":
+        fast = cpu_has_bfloat16()
+    elif precision == "auto" and chosen.type == "cuda":
+        fast = torch.cuda.get_device_capability(chosen) >= (8, 0)
+    return Compute(chosen, torch.bfloat16 if fast else None)
 
 
 def seed_everything(seed: int) -> None:
@@ -122,13 +115,10 @@ def seed_everything(seed: int) -> None:
 
 
 def _processor_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf8") as lines:  # only on Linux
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
 
 
@@ -140,9 +130,9 @@ def describe_hardware(device: torch.device | None = None) -> str:
         True
     """
     device = device or pick_device()
-    cores = psutil.cpu_count(logical=True) or 1
-    memory = psutil.virtual_memory().total / 2**30
-    line = f"{_processor_name()}, {cores} cores, {memory:.0f} GiB"
+    line = f"{_processor_name()}, {os.cpu_count()} cores"
+    if hasattr(os, "sysconf"):  # not on Windows
+        line += f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     if device.type == "cuda":
         line = f"{torch.cuda.get_device_name(device)}; {line}"
     elif device.type == "mps":

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
+import secrets
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,8 @@ from typing import Any
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
 
-    The parent folder is made. After an error the temporary file is gone and ``path`` is as it was.
-
-    Raises:
-        OSError: if the folder cannot be written or the disk is full.
+    The parent folder is made. After an error the temporary file is gone and ``path`` is as it was. What
+    processes that were killed have left of such files is removed, too.
 
     Example:
         >>> import tempfile
@@ -30,17 +32,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
         'whole'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    _sweep(path.parent)
+    part = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
+        part.touch(0o666, exist_ok=False)  # less the umask
+        mode = part.stat().st_mode
         yield part
         with part.open("rb+") as written:
             os.fsync(written.fileno())
-        part.chmod(0o644)  # mkstemp makes files that only their owner can read
+        part.chmod(mode)  # which a writer may have changed
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files of processes of this machine that are no more, and any that are a day old."""
+    for part in folder.glob(".*.part"):
+        name = re.fullmatch(r"\..+\.(.*)-(\d+)-[0-9a-f]{8}\.part", part.name)
+        with suppress(OSError):
+            old = time.time() - part.stat().st_mtime > 86_400
+            mine = name is not None and name[1] == platform.node() and os.name == "posix"
+            if name and (old or (mine and not _is_running(int(name[2])))):
+                part.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks only
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @contextmanager

@@ -271,7 +271,7 @@ class TrainingRun:
 
     def identity(self) -> dict[str, str]:
         """What must be equal for another process to continue this run."""
-        compute = f"{self.compute.device.type} {self.compute.autocast_dtype} {self.compute.memory_format}"
+        compute = f"{self.compute.device.type} {self.compute.autocast_dtype}"
         threads = f" {torch.get_num_threads()} threads" if self.compute.device.type == "cpu" else ""
         shapes = {name: tuple(t.shape) for name, t in self.model.state_dict().items()}
         return {

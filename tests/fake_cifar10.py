@@ -14,8 +14,9 @@ import numpy as np
 import pooch
 from PIL import Image
 
-from companion.data import cifar10, sources
-from companion.data.cifar10 import BATCHES
+from companion.data import cifar10
+from companion.data.cifar10 import BATCHES, CIFAR10
+from companion.data.download import Dataset
 
 ROWS = 10_000  # per batch, as the loader expects; the images are mostly zeros, so archives stay small
 
@@ -24,7 +25,7 @@ ROWS = 10_000  # per batch, as the loader expects; the images are mostly zeros, 
 class Fake:
     python: Path
     npm: Path
-    dataset: sources.Dataset
+    dataset: Dataset
     digests: dict[str, str]
 
 
@@ -64,10 +65,10 @@ def make(folder: Path, extra: Any = None) -> Fake:
             sha256=pooch.file_hash(str(path)),
             size=path.stat().st_size,
         )
-        for source, path in zip(sources.CIFAR10.sources, (python, npm), strict=True)
+        for source, path in zip(CIFAR10.sources, (python, npm), strict=True)
     )
     tensors = cifar10.decode_npm(npm)
-    return Fake(python, npm, replace(sources.CIFAR10, sources=published), cifar10._digests(tensors))
+    return Fake(python, npm, replace(CIFAR10, sources=published), cifar10._digests(tensors))
 
 
 def install(fake: Fake, monkeypatch: Any) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from companion.data import Cifar10, Images
-from companion.data.synthetic import SHAPES, synthetic_shapes
+from companion.data.cifar10 import SHAPES, Cifar10, Images, synthetic_shapes
 
 
 def load_small() -> Cifar10:

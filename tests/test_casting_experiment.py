@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from companion.compute import Compute
-from companion.data.casting_synthetic import synthetic_moulds
+from companion.data.casting import synthetic_moulds
 from companion.data.images import FaultImages, ImageSet, split_images
 from companion.experiments import casting, casting_detectors, casting_size, get_experiment
 from companion.experiments.base import Context

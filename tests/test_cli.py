@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from companion.cli import app
 from companion.cli_common import errors_as_messages
-from companion.data import sources
+from companion.data.download import cache_folder
 from companion.runs import RECORDED, load_run
 from tests import fake_cifar10
 
@@ -47,7 +47,7 @@ def test_data_are_listed_and_fetched(fake, tmp_path, monkeypatch):
     assert "cifar10: here, from" in fetched.output
     listed = call("data", "list")
     assert "CIFAR-10" in listed.output
-    assert str(sources.cache_folder()) in listed.output
+    assert str(cache_folder()) in listed.output
 
 
 def test_data_that_cannot_be_had_end_with_status_1_and_a_way_out(fake, tmp_path):

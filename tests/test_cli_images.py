@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from companion.cli_images import check_normal, parse_size
-from companion.data.casting_synthetic import synthetic_moulds
+from companion.data.casting import synthetic_moulds
 from companion.data.images import find_images, read_images
 from companion.estimators import ImageAE
 from companion.objectives.reconstruction import STILL

@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 from companion import estimators
 from companion.compute import pick_compute
-from companion.data.casting_synthetic import synthetic_moulds
+from companion.data.casting import synthetic_moulds
 from companion.detection.metrics import roc_auc
 from companion.detection.thresholds import ThresholdError
 from companion.estimators import ImageAE, ResNetAE, SequenceAnomalyDetector

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from companion.data.download import DataError
 from companion.data.image_folders import load_image_folder, parse_annotation
 from companion.data.images import (
     ImageSet,
@@ -24,7 +25,6 @@ from companion.data.images import (
     share_by_hash,
     split_images,
 )
-from companion.data.sources import DataError
 
 RNG = np.random.default_rng(0)
 

@@ -19,10 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.data import ocsf
+from companion.data.download import DataError
 from companion.data.events import flatten, make_frame, seconds_since_last, split_by_time, to_milliseconds
-from companion.data.ocsf import WEB_LEAKS, load_web_events, read_events
-from companion.data.registry import OCSF_LOGS
-from companion.data.sources import DataError
+from companion.data.ocsf import OCSF_LOGS, WEB_LEAKS, load_web_events, read_events
 from tests.test_tables import fake
 
 MIRROR = os.environ.get("COMPANION_MIRROR")

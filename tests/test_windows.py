@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from companion.data import ecg, plain
-from companion.data.ecg import LENGTH, load_ecg5000, synthetic_beats
 from companion.data.faults import KINDS, PER_DAY, faulty_series
-from companion.data.sources import ECG5000_TEST, ECG5000_TRAIN, Source
 from companion.data.standardize import Standardizer, as_windows, fill_gaps
 from companion.data.windows import cut_scales, cut_windows, resample, scores_over_time, window_starts
 
-MIRROR = os.environ.get("COMPANION_MIRROR")
 sizes = st.integers(1, 12)
 quick = settings(max_examples=60, deadline=None)
 
@@ -209,77 +202,6 @@ def test_what_is_no_window_is_refused(windows, message):
 
 def test_integers_are_taken():
     assert as_windows(np.arange(6).reshape(2, 3), 1).dtype == np.float64
-
-
-# ---------------------------------------------------------------- data
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A mirror and a cache of the test's own, and no network."""
-    monkeypatch.setenv("COMPANION_MIRROR", str(tmp_path / "mirror"))
-    monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "cache"))
-    monkeypatch.setenv("COMPANION_OFFLINE", "1")
-    (tmp_path / "mirror").mkdir()
-    return tmp_path / "mirror"
-
-
-def check_split(beats):
-    assert beats.train.shape[1] == beats.validation.shape[1] == beats.test.shape[1] == LENGTH
-    assert beats.train.dtype == beats.test.dtype == np.float32
-    assert (beats.validation_labels == (beats.validation_classes > 1)).all()
-    assert (beats.test_labels == (beats.test_classes > 1)).all()
-    rows = np.concatenate([beats.train, beats.validation, beats.test])
-    assert len(np.unique(rows, axis=0)) == len(rows) == 5000  # no beat stands in two parts
-
-
-def test_out_of_reach_labelled_beats_come(place):
-    with pytest.warns(UserWarning, match="SYNTHETIC"):
-        beats = load_ecg5000(validation_normals=100)
-    assert beats.synthetic
-    check_split(beats)
-    assert (beats.validation_labels == 0).sum() == 100
-    assert set(beats.test_classes) == {1, 2, 3, 4, 5}
-    with pytest.warns(UserWarning, match="SYNTHETIC"), pytest.raises(ValueError, match="validation_normals"):
-        load_ecg5000(validation_normals=4000)
-
-
-@pytest.mark.skipif(
-    not MIRROR or not (Path(MIRROR) / ECG5000_TEST.cached).is_file(), reason="no mirror with it"
-)
-def test_the_real_beats_have_their_published_sizes(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPANION_DATA", str(tmp_path))
-    beats, again, other = load_ecg5000(), load_ecg5000(), load_ecg5000(split_seed=1)
-    assert not beats.synthetic
-    check_split(beats)
-    assert len(beats.train) == 292
-    assert np.bincount(beats.validation_classes).tolist() == [0, 1000, 177, 10, 19, 2]
-    assert np.bincount(beats.test_classes).tolist() == [0, 1627, 1590, 86, 175, 22]
-    assert np.array_equal(beats.test, again.test)
-    assert not np.array_equal(beats.validation, other.validation)
-    np.testing.assert_allclose(beats.test.mean(axis=1), 0, atol=1e-5)
-
-
-@pytest.mark.parametrize("ends", ["\n", "\n\n", "\r\n", ""])
-def test_a_copy_with_other_line_ends_gives_the_published_file(place, monkeypatch, ends):
-    table = synthetic_beats(3, seed=0)
-    published = "\n".join(" ".join(map(str, row)) for row in table.tolist()) + "\n"
-    copy = published.replace("\n", "\r\n" if ends == "\r\n" else "\n").rstrip() + ends
-    (place / "copy.txt").write_bytes(copy.encode())
-    source = Source("", "copy.txt", plain._digest(copy.encode()), len(copy))
-    dataset = replace(ECG5000_TRAIN, sources=(source,), sha256=plain._digest(published.encode()))
-    assert plain.read(dataset)[0] == published.encode()
-
-
-def test_the_stand_in_has_beats_that_differ_by_class():
-    table = synthetic_beats(600, seed=3)
-    assert np.array_equal(table, synthetic_beats(600, seed=3))
-    classes, beats = table[:, 0], table[:, 1:]
-    mean = beats[classes == 1].mean(axis=0)
-    distance = ((beats - mean) ** 2).mean(axis=1)
-    assert all(distance[classes == c].mean() > 1.4 * distance[classes == 1].mean() for c in (2, 3, 4, 5))
-    np.testing.assert_allclose(beats.std(axis=1), 1, atol=1e-3)
-    assert ecg.CLASS_NAMES[0] == "normal"
 
 
 def test_faults_stand_where_they_are_said_to_stand():

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from companion.data.sources import REGISTRY
+from companion.data.download import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -95,7 +95,7 @@ def main() -> None:
     if parser.parse_args().online:
         places = addresses(ROOT, WITH_ADDRESSES)
         sources = (source.url for data in REGISTRY.values() for source in data.sources)
-        places |= {url: "companion/data/registry.py" for url in sources if url.startswith("http")}
+        places |= {url: "companion/data/registry.toml" for url in sources if url.startswith("http")}
         with ThreadPoolExecutor(8) as pool:
             faults = pool.map(fault, places)
         found += [f"{places[url]}: {url}: {why}" for url, why in zip(places, faults, strict=True) if why]

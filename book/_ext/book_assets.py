@@ -21,7 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
 
-from companion.data.sources import DataError, npm_pack
+from companion.data.download import DataError, npm_pack
 
 
 @dataclass(frozen=True)

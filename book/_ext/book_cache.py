@@ -77,10 +77,10 @@ def damage(cache: Path) -> str:
 
 def _configure(app: Sphinx, config: Config) -> None:
     from companion.compute import pick_device
-    from companion.data.reach import in_reach
+    from companion.data import available
     from companion.experiments.base import current_scale
 
-    data = " ".join(name for name, source in in_reach().items() if source)
+    data = " ".join(name for name, source in available().items() if source)
     key = fingerprint(Path(app.srcdir), data, current_scale(), pick_device().type)
     folder = Path(app.outdir).parent / ".jupyter_cache"  # `jb clean` keeps it
     cache = folder / key

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -110,14 +109,13 @@ def source_text(url: str, filename: str, size: int) -> str:
 
 
 class DataSets(SphinxDirective):
-    """``{data-sets}``: every data set of ``companion.data.registry``."""
+    """``{data-sets}``: every data set of ``companion/data/registry.toml``."""
 
     def run(self) -> list[nodes.Node]:
         """Write the list as MyST, and read it."""
-        from companion.data import registry
-        from companion.data.sources import REGISTRY
+        from companion.data.download import REGISTRY, REGISTRY_FILE
 
-        self.env.note_dependency(str(Path(registry.__file__).resolve()))
+        self.env.note_dependency(str(REGISTRY_FILE.resolve()))
         lines = []
         for data in REGISTRY.values():
             places = [source_text(s.url, s.filename, s.size) for s in data.sources]

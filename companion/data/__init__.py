@@ -1,22 +1,37 @@
-"""Data sets: one registry, and loaders that give real data or a labelled synthetic stand-in.
-
-The registry (:mod:`companion.data.sources`) can be imported without PyTorch; the loaders are imported
-when they are first asked for.
-"""
+"""Data sets: one registry, and loaders that give real data or a labelled synthetic stand-in."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from companion.data.cifar10 import Cifar10, Images, load_cifar10
-
-__all__ = ["Cifar10", "Images", "load_cifar10"]
+from companion.data.download import CACHE_VARIABLE, REGISTRY, DataError, Dataset, cache_folder, read_published
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from companion.data import cifar10
+def fetch(dataset: Dataset) -> str:
+    """Make sure that a verified copy of a data set is in the cache; return where it came from.
 
-        return getattr(cifar10, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    Raises:
+        DataError: if it cannot be had, or cannot be kept.
+    """
+    if dataset.sha256:  # kept as it was published
+        source = read_published(dataset)[1]
+    else:
+        from companion.data import casting, cifar10  # which need PyTorch
+
+        source = {"cifar10": cifar10, "casting": casting}[dataset.name].read_real()[1]
+    if not (cache_folder() / dataset.cached).is_file():
+        raise DataError(f"the cache folder {cache_folder()} cannot be written; set {CACHE_VARIABLE}")
+    return source
+
+
+def available() -> dict[str, str]:
+    """Where each data set that chapters load comes from, by name; ``""`` where a stand-in takes its place.
+
+    What is not in the cache is fetched; what cannot be kept there counts as out of reach, too.
+    """
+    found = {}
+    for dataset in REGISTRY.values():
+        if dataset.chapters:
+            try:
+                found[dataset.name] = fetch(dataset)
+            except DataError:
+                found[dataset.name] = ""
+    return found

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from companion.data import plain
-from companion.data.registry import ECG5000_TEST, ECG5000_TRAIN
-from companion.data.sources import MIRROR_VARIABLE, DataError
+from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, read_published
 
+ECG5000_TRAIN, ECG5000_TEST = REGISTRY["ecg5000-train"], REGISTRY["ecg5000-test"]
 LENGTH = 140
 NORMAL = 1
 CLASS_NAMES = (
@@ -62,7 +61,7 @@ class Beats:
         return np.asarray(self.test_classes != NORMAL, dtype=np.int64)
 
 
-def load_ecg5000(*, validation_normals: int = 1000, split_seed: int = 0) -> Beats:
+def load_ecg5000(*, validation_normals: int = 1000) -> Beats:
     """ECG5000: beats of 140 samples, each with mean 0 and standard deviation 1 as published.
 
     All 292 normal beats of the official training file are for training. Its 208 other beats are for
@@ -72,18 +71,14 @@ def load_ecg5000(*, validation_normals: int = 1000, split_seed: int = 0) -> Beat
 
     Args:
         validation_normals: how many normal beats of the test file are moved to validation.
-        split_seed: decides which.
 
     Returns:
         The beats. If ``synthetic`` is true, no source was in reach and a warning has said why.
-
-    Raises:
-        ValueError: if there are not so many normal beats, or not one.
     """
     try:
-        files = [plain.read(dataset) for dataset in (ECG5000_TRAIN, ECG5000_TEST)]
+        files = [read_published(dataset) for dataset in (ECG5000_TRAIN, ECG5000_TEST)]
         tables = [np.loadtxt(io.BytesIO(content), dtype=np.float32, ndmin=2) for content, _ in files]
-        source, synthetic = files[0][1], False
+        source, synthetic = " and ".join(place for _, place in files), False
     except DataError as error:
         warnings.warn(
             f"ECG5000 is out of reach; going on with SYNTHETIC beats in its place. For the real ones put its "
@@ -96,9 +91,7 @@ def load_ecg5000(*, validation_normals: int = 1000, split_seed: int = 0) -> Beat
     train, test = tables
     digest = hashlib.sha256(train.tobytes() + test.tobytes()).hexdigest()
     normals = np.flatnonzero(test[:, 0] == NORMAL)
-    if not 1 <= validation_normals < len(normals):
-        raise ValueError(f"validation_normals must be from 1 to {len(normals) - 1}, not {validation_normals}")
-    moved = np.sort(np.random.default_rng(split_seed).choice(normals, validation_normals, replace=False))
+    moved = np.sort(np.random.default_rng(0).choice(normals, validation_normals, replace=False))
     validation = np.concatenate([train[train[:, 0] != NORMAL], test[moved]])
     rest = np.delete(test, moved, axis=0)
     return Beats(

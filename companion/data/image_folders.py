@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from companion.data.download import DataError
 from companion.data.images import (
     FaultImages,
     ImageSet,
@@ -19,7 +20,6 @@ from companion.data.images import (
     read_images,
     split_images,
 )
-from companion.data.sources import DataError
 
 NORMAL_FOLDERS = ("normal", "good", "ok")
 """What a folder of normal images in a test folder may be called."""

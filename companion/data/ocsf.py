@@ -21,12 +21,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from companion.data import plain
+from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, read_published
 from companion.data.events import Events, flatten, make_frame, to_milliseconds
 from companion.data.ocsf_synthetic import EventConfig, generate_events
-from companion.data.registry import OCSF_LOGS
-from companion.data.sources import MIRROR_VARIABLE, DataError
 
+OCSF_LOGS = REGISTRY["ocsf-logs"]
 MAX_COLUMNS = 5_000
 MAX_LINE_BYTES = 2**24
 LISTED = 10
@@ -227,7 +226,7 @@ def load_web_events() -> Events:
         has said why, and generated events stand in.
     """
     try:
-        content, source = plain.read(OCSF_LOGS)
+        content, source = read_published(OCSF_LOGS)
     except DataError as error:
         warnings.warn(
             "The OCSF logs are out of reach; going on with SYNTHETIC events in their place. For the real "

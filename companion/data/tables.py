@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from companion.data import plain
-from companion.data.registry import ADULT_TEST, ADULT_TRAIN, CALIFORNIA, Dataset
-from companion.data.sources import MIRROR_VARIABLE, DataError
+from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, Dataset, read_published
+
+ADULT_TRAIN, ADULT_TEST, CALIFORNIA = (REGISTRY[n] for n in ("adult-train", "adult-test", "california"))
 
 ADULT_COLUMNS = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation",
@@ -66,9 +66,9 @@ def _split(rows: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.nd
 
 
 def _read(*datasets: Dataset) -> tuple[list[bytes], str, str]:
-    parts = [plain.read(dataset) for dataset in datasets]
+    parts = [read_published(dataset) for dataset in datasets]
     digest = hashlib.sha256("\n".join(dataset.sha256 or "" for dataset in datasets).encode()).hexdigest()
-    return [content for content, _ in parts], parts[0][1], digest
+    return [content for content, _ in parts], " and ".join(place for _, place in parts), digest
 
 
 def _warn(title: str, names: str, error: DataError) -> None:
@@ -79,14 +79,11 @@ def _warn(title: str, names: str, error: DataError) -> None:
     )
 
 
-def load_adult(*, split_seed: int = 0) -> Table:
+def load_adult() -> Table:
     """Adult: does a person earn more than 50,000 dollars a year?
 
     The official test file is the test set; a fifth of the official training file is held out for
     validation, as Gorishniy et al. 2021 do. ``?`` is missing.
-
-    Args:
-        split_seed: decides which rows are held out.
 
     Returns:
         The table. If ``synthetic`` is true, no source was in reach and a warning has said why.
@@ -95,7 +92,7 @@ def load_adult(*, split_seed: int = 0) -> Table:
         (train, test), source, digest = _read(ADULT_TRAIN, ADULT_TEST)
     except DataError as error:
         _warn("Adult", "adult-train adult-test", error)
-        return synthetic_table("adult", 8000, num_categorical=8, num_classes=2, split_seed=split_seed)
+        return synthetic_table("adult", 8000, num_categorical=8, num_classes=2)
 
     def frame(content: bytes, skip: int) -> pd.DataFrame:
         return pd.read_csv(
@@ -106,7 +103,7 @@ def load_adult(*, split_seed: int = 0) -> Table:
     frames = [frame(train, 0), frame(test, 1)]  # the test file begins with a remark
     whole = pd.concat(frames, ignore_index=True)
     official = np.arange(len(frames[0]))
-    learn, held_out = _split(official, 0.8, split_seed)
+    learn, held_out = _split(official, 0.8, seed=0)
     categorical = tuple(name for name in ADULT_COLUMNS if name not in ADULT_NUMERICAL)
     return Table(
         name="adult",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from companion.compute import Compute, seed_everything
-from companion.data import load_cifar10
+from companion.data.cifar10 import load_cifar10
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.degradation import data_info
 from companion.models.resnet import CifarResNet, count_parameters, resnet18

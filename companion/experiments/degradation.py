@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from companion.compute import seed_everything
-from companion.data import load_cifar10
+from companion.data.cifar10 import load_cifar10
 from companion.experiments import base
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.models.blocks import BasicResidualBlock, PreActResidualBlock

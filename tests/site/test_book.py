@@ -61,16 +61,12 @@ See {ref}`sec-more` and {numref}`fig-card`.
 PACKAGE = {
     "__init__.py": '"""A stand-in."""\n',
     "answer.py": "def answer():\n    return 6\n",
-    "data/__init__.py": (
-        "from types import SimpleNamespace\n\n\n"
-        "def load_cifar10():\n    return SimpleNamespace(digest='0', synthetic=True)\n"
-    ),
-    "data/reach.py": "def in_reach():\n    return {'cifar10': ''}\n",
+    "data/__init__.py": "def available():\n    return {'cifar10': ''}\n",
     "experiments/__init__.py": "",
     "experiments/base.py": "def current_scale():\n    return 'live'\n",
     "objectives/__init__.py": "",
 }
-REAL_MODULES = ("notebook.py", "compute.py", "files.py", "runs.py", "data/registry.py", "data/sources.py")
+REAL_MODULES = ("notebook.py", "compute.py", "files.py", "runs.py", "data/download.py", "data/registry.toml")
 
 pytestmark = pytest.mark.xdist_group("book")  # one after the other: they share a book
 

@@ -17,7 +17,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from sphinx.errors import ExtensionError
 
-from companion.data.sources import DataError
+from companion.data.download import DataError
 
 
 def make_archive(path: Path, files: dict[str, bytes]) -> str:

