@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -89,7 +88,6 @@ def test_more_neighbors_than_vectors_are_all_of_them():
     index = NeighborIndex(1).fit(NORMAL[:3], list("abc"))
     assert index.search(NORMAL[:2], 10)[0].shape == (2, 3)
     assert [row[0] for row in index.search(NORMAL[:3])[1]] == list("abc")
-    np.testing.assert_array_equal(index.vectors, NORMAL[:3].astype(np.float32))
     with pytest.raises(ValueError, match="5 neighbors need as many vectors, here are 3"):
         NeighborIndex(5).fit(NORMAL[:3])
     with pytest.raises(ValueError, match="vectors are NaN"):
@@ -103,7 +101,7 @@ def test_patches_are_compared_with_the_nearest_of_any_normal_image():
     np.testing.assert_allclose(maps, np.sort(distances, axis=3)[..., :2].mean(axis=3), rtol=1e-4)
     assert PatchMemory(1).fit(kept).maps(kept).max() < 1e-2  # a patch is its own nearest
     few = PatchMemory(1, max_patches=10, seed=1).fit(kept)
-    assert len(few.index_.vectors) == 10
+    assert few.index_.index_.ntotal == 10
 
 
 # ---------------------------------------------------------------- windows
@@ -198,10 +196,8 @@ def test_what_is_usual_depends_on_the_group():
     values = np.concatenate([RNG.normal(5, 2, (1000, 3)), RNG.normal(0, 0.001, (1000, 3)), np.ones((5, 3))])
     groups = np.array(["noisy"] * 1000 + ["calm"] * 1000 + ["rare"] * 5)
     usual = GroupStandardizer().fit(values, groups)
-    again = GroupStandardizer.from_state(json.loads(json.dumps(usual.state())))
     asked, of = np.full((4, 3), 5.0), np.array(["noisy", "calm", "rare", "new"])
-    found = again.transform(asked, of)
-    np.testing.assert_array_equal(found, usual.transform(asked, of))
+    found = usual.transform(asked, of)
     np.testing.assert_allclose(found[0], 0, atol=0.1)
     np.testing.assert_allclose(found[1], 5 / 0.3, rtol=0.05)
     np.testing.assert_array_equal(found[2], found[3])  # too few of a group are measured by all

@@ -54,7 +54,7 @@ def test_an_ngram_is_that_of_the_formula(training, others, order):
             expected.append(-np.log(chance(token, padded[t : t + order - 1])))
     np.testing.assert_allclose(model.surprise(*flat(others)), expected, rtol=1e-9)
     for t in range(len(others[0])):
-        distribution = [model.probability(token, others[0][:t]) for token in range(4)]
+        distribution = [model.probability(token, [-1] * order + others[0][:t]) for token in range(4)]
         assert sum(distribution) == pytest.approx(1)
         assert min(distribution) > 0
 
@@ -67,7 +67,10 @@ def test_an_order_is_judged_among_what_is_left(training, others, order):
     expected = []
     for session in others:
         for t, token in enumerate(session):
-            chances, left = [plain.probability(w, session[:t]) for w in range(4)], Counter(session[t:])
+            chances, left = (
+                [plain.probability(w, [-1] * order + session[:t]) for w in range(4)],
+                Counter(session[t:]),
+            )
             expected.append(
                 -np.log(left[token] * chances[token] / sum(n * chances[w] for w, n in left.items()))
             )

@@ -99,11 +99,6 @@ class NeighborIndex:
         """float64 (N,): the mean distance to the nearest; a kept vector is its own nearest."""
         return np.asarray(self.nearest(vectors)[0].mean(axis=1))
 
-    @property
-    def vectors(self) -> np.ndarray:
-        """The kept vectors, float32 (M, d)."""
-        return np.asarray(self.index_.reconstruct_n(0, self.index_.ntotal))
-
 
 class PatchMemory:
     """Keeps patches of normal images and scores others by the distance to the nearest of them.

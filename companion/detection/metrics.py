@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """From labels (N,) and scores (N,) to a number."""
+_FOLDS = 5  # of the two-sample test's cross-validation
 
 
 def check_scores(scores: Any, what: str = "scores", axes: int = 1) -> np.ndarray:
@@ -47,13 +48,7 @@ def check_scores(scores: Any, what: str = "scores", axes: int = 1) -> np.ndarray
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with an interval.
-
-    Attributes:
-        value: the estimate.
-        low: the lower end of the interval.
-        high: the upper end.
-    """
+    """A number with the ends of its interval."""
 
     value: float
     low: float
@@ -79,33 +74,26 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
 
 @dataclass(frozen=True)
 class Confusion:
-    """The four counts at one threshold.
+    """The four counts at one threshold, and their shares with Wilson intervals."""
 
-    Attributes:
-        tp: anomalies that were flagged.
-        fp: normals that were flagged.
-        tn: normals that were not.
-        fn: anomalies that were not.
-    """
-
-    tp: int
-    fp: int
-    tn: int
-    fn: int
+    tp: int  #: anomalies that were flagged
+    fp: int  #: normals that were flagged
+    tn: int  #: normals that were not
+    fn: int  #: anomalies that were not
 
     @property
     def tpr(self) -> Estimate:
-        """The share of anomalies that were flagged (recall), with its Wilson interval."""
+        """The share of anomalies that were flagged: recall."""
         return wilson(self.tp, self.tp + self.fn)
 
     @property
     def tnr(self) -> Estimate:
-        """The share of normals that were not flagged, with its Wilson interval."""
+        """The share of normals that were not flagged."""
         return wilson(self.tn, self.tn + self.fp)
 
     @property
     def fpr(self) -> Estimate:
-        """The share of normals that were flagged, with its Wilson interval."""
+        """The share of normals that were flagged."""
         return wilson(self.fp, self.tn + self.fp)
 
 
@@ -222,9 +210,7 @@ def bootstrap(
     return Estimate(measure(np.arange(len(labels))), float(low), float(high))
 
 
-def two_sample(
-    first: np.ndarray, second: np.ndarray, *, components: int = 32, folds: int = 5, seed: int = 0
-) -> tuple[float, np.ndarray]:
+def two_sample(first: np.ndarray, second: np.ndarray, components: int = 32) -> tuple[float, np.ndarray]:
     """Train a classifier to tell two sets apart, and judge it on rows that it has not seen.
 
     If it cannot, the sets may come from one distribution; if it can, they do not. The classifier is a
@@ -234,9 +220,7 @@ def two_sample(
     Args:
         first: (N, d), such as training data.
         second: (M, d), such as data from later.
-        components: principal components of both sets together; fewer if there are fewer rows or columns.
-        folds: of the cross-validation.
-        seed: of the folds and of the components.
+        components: principal components of both sets together, at most.
 
     Returns:
         The area, 0.5 if the sets cannot be told apart and 1 if they can at every threshold, and float64
@@ -252,10 +236,10 @@ def two_sample(
     if not np.ptp(rows, axis=0).any():
         return 0.5, np.zeros(len(second))  # all rows are equal
     labels = np.repeat([0, 1], [len(first), len(second)])
-    least = len(rows) - -(-len(rows) // folds)  # rows in the smallest training fold
-    pca = PCA(min(components, rows.shape[1], least), svd_solver="randomized", random_state=seed)
+    least = len(rows) - -(-len(rows) // _FOLDS)  # rows in the smallest training fold
+    pca = PCA(min(components, rows.shape[1], least), svd_solver="randomized", random_state=0)
     classifier = make_pipeline(pca, StandardScaler(), LogisticRegression(max_iter=1000))
-    order = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    order = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
     scores = cross_val_predict(classifier, rows, labels, cv=order, method="decision_function")
     return roc_auc(labels, scores), np.asarray(scores[len(first) :], dtype=np.float64)
 

@@ -7,7 +7,7 @@ higher for the unusual.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -218,17 +218,6 @@ class GroupStandardizer:
             mean, scale = self.stats_.get(str(name), self.stats_[""])
             result[rows] = (values[rows] - mean) / scale
         return result
-
-    def state(self) -> dict[str, Any]:
-        """What was learned, as values that JSON can hold."""
-        return {name: [part.tolist() for part in stats] for name, stats in self.stats_.items()}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Self:
-        """What :meth:`state` described."""
-        standardizer = cls()
-        standardizer.stats_ = {name: (np.array(mean), np.array(std)) for name, (mean, std) in state.items()}
-        return standardizer
 
 
 class FamilySurprise:

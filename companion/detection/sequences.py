@@ -144,7 +144,8 @@ class NgramModel:
         self._totals = {history: counts.total() for history, counts in self.counts_.items()}
         return self
 
-    def _chance(self, token: int, history: list[int]) -> float:
+    def probability(self, token: int, history: Sequence[int]) -> float:
+        """Of a token after those before it in its session, the oldest first; the session's start is -1."""
         chance = 1 / self.size_
         for k in range(self.order):
             context = tuple(history[len(history) - k :])
@@ -153,10 +154,6 @@ class NgramModel:
             counts, total = self.counts_[context], self._totals[context]
             chance = (counts[token] + len(counts) * chance) / (total + len(counts))
         return chance
-
-    def probability(self, token: int, history: Sequence[int]) -> float:
-        """Of a token after all events of its session so far, the oldest first."""
-        return self._chance(token, self._padded(history)[-(self.order - 1) :] if self.order > 1 else [])
 
     def surprise(self, tokens: np.ndarray, sessions: np.ndarray) -> np.ndarray:
         """The negative logarithm of each event's probability in nats: float64 (N,), in their order."""
@@ -171,9 +168,9 @@ class NgramModel:
         left = Counter(padded[self.order - 1 :])
         for end in range(self.order - 1, len(padded)):
             token, history = padded[end], padded[end - self.order + 1 : end]
-            chance = self._chance(token, history)
+            chance = self.probability(token, history)
             if self.task == "order":
-                share = sum(left[other] * self._chance(other, history) for other in sorted(left))
+                share = sum(left[other] * self.probability(other, history) for other in sorted(left))
                 chance = chance * left[token] / share
                 left[token] -= 1
             yield -math.log(chance)

@@ -70,7 +70,7 @@ def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: fl
     Where several have that TPR, the one among them with the highest TNR, and of these the lowest.
 
     Args:
-        normal_scores: (n,) of normals for choices, in any order.
+        normal_scores: (n,) of normals that the detector was not fitted on, in any order.
         anomaly_scores: (m,) of known anomalies.
         target: the least share of the normals that must not be flagged.
 
@@ -78,8 +78,7 @@ def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: fl
         One of the scores.
 
     Raises:
-        ThresholdError: if ``target`` is no share; a score is not finite; there are no normals or no
-            anomalies; or all scores are equal, so that no threshold tells anything apart.
+        ThresholdError: if a score is not finite, one kind is missing, or all scores are equal.
 
     Example:
         >>> tnr_target(np.array([1.0, 2.0, 3.0, 9.0]), np.array([2.5, 5.0, 8.0]), target=0.75)
@@ -97,19 +96,12 @@ def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: fl
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """What each threshold leads to, from the highest to the lowest; scores above it are flagged.
-
-    Attributes:
-        threshold: (M,).
-        alerts_per_day: (M,), groups with a flagged event.
-        found: (M,), the share of the incidents of which an event is flagged.
-        cost_per_day: (M,), of alerts and missed incidents.
-    """
+    """What each of M thresholds leads to, from the highest to the lowest; scores above it are flagged."""
 
     threshold: np.ndarray
-    alerts_per_day: np.ndarray
-    found: np.ndarray
-    cost_per_day: np.ndarray
+    alerts_per_day: np.ndarray  #: groups with a flagged event
+    found: np.ndarray  #: the share of the incidents of which an event is flagged
+    cost_per_day: np.ndarray  #: of alerts and missed incidents
 
     @property
     def cheapest(self) -> int:

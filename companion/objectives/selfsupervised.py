@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -72,21 +72,13 @@ class MaskedFeatures:
     distribution expects for a number. So columns of either kind and any cardinality cost about 1 before
     training, and 0 once the others tell them. (The entropy would be another divisor. But a column that nearly
     always holds the same value has nearly none, and its few other values would outweigh all else.)
-
-    Attributes:
-        mask_rate: the probability that a feature is hidden.
-        groups: see the module.
     """
 
-    mask_rate: float = 0.3
-    groups: tuple[int, ...] | None = None
+    mask_rate: float = 0.3  #: the probability that a feature is hidden
+    groups: tuple[int, ...] | None = None  #: see the module
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
-        """``loss``, and its parts ``numerical`` and ``categorical``, of (numbers, categories, ...).
-
-        A part is the same mean over the hidden features of one kind, 0 if the batch has none hidden, and left
-        out if the table has no such column.
-        """
+        """``loss``, and the same mean over ``numerical`` and ``categorical`` features, if there are any."""
         assert isinstance(model, SelfSupervisedResNet)
         numerical, categorical = batch[:2]
         groups = group_numbers(self.groups, model.num_features)
@@ -109,20 +101,10 @@ class MaskedFeatures:
 def corrupt(
     batch: Batch, training: Batch, rate: float, groups: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Replace features of every row by those of training rows, drawn anew for each group of features.
+    """Replace a share of each row's groups of features, at least one, by those of training rows (M, ...).
 
-    They are draws from the feature's own distribution in training, whatever the row's other features are
-    (Bahri et al. 2022, section 3). Categories are replaced as indices, before they are embedded.
-
-    Args:
-        batch: float (N, numbers) and int64 (N, columns).
-        training: the same of (M, ...), M at least 1.
-        rate: the share of the groups that are replaced, rounded, but at least one.
-        groups: int64 (features,), as :func:`group_numbers` gives them; a group is taken from one row.
-        generator: a CPU generator.
-
-    Returns:
-        New tensors of the shapes, dtypes and device of ``batch``.
+    They are draws from the features' own distribution in training, whatever the row's others are (Bahri et
+    al. 2022, section 3). Categories are replaced as indices, before they are embedded.
     """
     num_groups = int(groups.max()) + 1
     order = torch.rand(len(batch[0]), num_groups, generator=generator).argsort(dim=1)  # permutations
@@ -150,20 +132,11 @@ def similarities(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, Tens
 
 
 def nt_xent(a: Tensor, b: Tensor, temperature: float = 1.0) -> Tensor:
-    """The normalised temperature-scaled cross-entropy of two views of the same rows.
+    """The normalised temperature-scaled cross-entropy of two views (N, features).
 
     Each of the 2N views has to find its partner among the 2N - 1 others, by
     the cosine of their angle (Chen et al. 2020). The loss is the mean of the
-    2N cross-entropies.
-
-    Args:
-        a: (N, features), of any length, not normalised.
-        b: the same for the other views, in the same order.
-        temperature: the cosines are divided by it; above 0.
-
-    Returns:
-        A scalar in nats, float32 or wider; 0 for one row, which has nothing
-        to be confused with.
+    2N cross-entropies in nats, a scalar in float32 or wider.
 
     Example:
         >>> a = torch.eye(2)
@@ -178,30 +151,19 @@ class Contrastive:
     """Recognise a row of which a part was replaced (SCARF, Bahri et al. 2022).
 
     Each row is one view; the other is the same row after :func:`corrupt`. Both go through the net and its
-    projection, and :func:`nt_xent` compares them. Only one view is corrupted, as in the paper. The paper's
-    loss compares each row with the corrupted ones only; NT-Xent also compares it with the rest of its own
-    kind. Rows of a batch that are equal are told to be different, which no net can do: with many of them
-    the loss has a floor above 0.
-
-    Attributes:
-        numerical: float (M, numbers), the training rows that replacements are drawn from.
-        categorical: int64 (M, columns), likewise.
-        corruption_rate: the share of the features that are replaced; the paper's is 0.6.
-        temperature: of :func:`nt_xent`; the paper's is 1.
-        groups: see the module.
+    projection, and :func:`nt_xent` compares them. The paper's loss compares each row with the corrupted ones
+    only; NT-Xent also compares it with the rest of its own kind. Rows of a batch that are equal are told to
+    be different, which no net can do: with many of them the loss has a floor above 0.
     """
 
-    numerical: Tensor = field(repr=False)
-    categorical: Tensor = field(repr=False)
-    corruption_rate: float = 0.6
-    temperature: float = 1.0
-    groups: tuple[int, ...] | None = None
+    numerical: Tensor  #: (M, numbers), the training rows that replacements are drawn from
+    categorical: Tensor  #: (M, columns), of the same rows
+    corruption_rate: float = 0.6  #: the share of the features that are replaced
+    temperature: float = 1.0  #: of the cosines
+    groups: tuple[int, ...] | None = None  #: see the module
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
-        """``loss`` (nats) and ``lost`` (share of views whose partner is not the nearest), of a batch.
-
-        Both depend on how many rows it has: the more there are, the harder it is.
-        """
+        """``loss`` in nats, and ``lost``, the share of views whose partner is not the nearest."""
         assert isinstance(model, SelfSupervisedResNet)
         training, groups = (self.numerical, self.categorical), group_numbers(self.groups, model.num_features)
         corrupted = corrupt(batch, training, self.corruption_rate, groups, _drawn(generator))
@@ -245,18 +207,10 @@ def nll(
 ) -> Tensor:
     """How surprising each feature of each row is, given the others: its negative log-likelihood.
 
-    Each group of features is hidden in turn, and the model asked for it. That takes as many passes as there
-    are groups. Features that are hidden together are judged without one another, which costs less and sees
-    less. A number costs the square of its distance, a category a logarithm, so one number that is far off can
-    outweigh all categories.
-
-    Args:
-        model: trained; it is put into evaluation mode.
-        numerical: float (N, numbers).
-        categorical: int64 (N, columns).
-        groups: see the module.
-        compute: device and precision; ``None`` for where the model is, in its own precision.
-        batch_size: rows in one pass; it bounds the memory beside the result.
+    Each group of features is hidden in turn, and the model, put into evaluation mode, is asked for it. That
+    takes as many passes as there are groups; features that are hidden together are judged without one
+    another. A number costs the square of its distance, a category a logarithm, so one number that is far off
+    can outweigh all categories.
 
     Returns:
         float32 (N, numbers + columns) on the CPU, in nats.
@@ -302,11 +256,7 @@ def embed(
 def linear_probe(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, seed: int = 0
 ) -> float:
-    """How well a linear classifier on frozen embeddings (N, d) tells classes that the net was never told.
-
-    Returns:
-        Balanced accuracy, the mean recall of the tested classes; one over their number is chance.
-    """
+    """Balanced accuracy of a linear classifier on embeddings (N, d), for classes no net was told."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, random_state=seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # after so many steps it changes little
@@ -340,11 +290,8 @@ def neighbor_purity(vectors: np.ndarray, labels: np.ndarray, count: int = 10) ->
 def neighbor_agreement(one: np.ndarray, other: np.ndarray, count: int = 10) -> float:
     """How far two embeddings of the same rows, (N, d) and (N, e), agree on who is near whom.
 
-    Distances and axes of two trainings mean nothing to each other, neighbourhoods do.
-
-    Returns:
-        The mean share of a row's neighbours in one space that are its neighbours in the other; for unrelated
-        spaces about ``count / N``.
+    That is the mean share of a row's neighbours in one space that are its neighbours in the other; for
+    unrelated spaces about ``count / N``.
     """
     pairs = zip(nearest_others(one, count), nearest_others(other, count), strict=True)
     return float(np.mean([len(np.intersect1d(a, b)) / count for a, b in pairs]))
