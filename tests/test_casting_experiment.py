@@ -17,12 +17,9 @@ from companion.experiments import casting, casting_detectors, casting_size, get_
 from companion.experiments.base import Context
 from companion.experiments.casting_detectors import COLOR, GRAY, Detector, Views, ensemble
 from companion.models.cost import multiply_adds
-from companion.training import History
 
 CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
 PARTS = ("train", "validation", "known", "held", "development", "test")
-RATES = [f"{rate}{end}" for rate in ("tpr", "tnr") for end in ("", "_low", "_high")]
-AREAS = [f"{area}{end}" for area in ("roc_auc", "pr_auc") for end in ("", "_low", "_high")]
 
 
 def folder(seed: int, **counts: int) -> ImageSet:
@@ -131,10 +128,6 @@ def test_a_share_keeps_enough_images_of_either_label():
     assert casting_detectors._some(labels, 1.0).all()
 
 
-def test_the_data_are_said_to_be_generated(data):
-    assert get_experiment("casting").data().synthetic
-
-
 # ---------------------------------------------------------------- judging
 
 
@@ -161,19 +154,6 @@ def test_the_thresholds_keep_what_they_promise_where_they_are_set(data, config, 
     assert np.mean(scores["validation"] <= judged["tnr_target.threshold"]) >= config.tnr
 
 
-def test_a_detector_is_judged_by_these_metrics(data, config, scores):
-    judged = casting.evaluate_detector(scores, data, config)
-    points = ("tnr_target", "disturbed")
-    expected = {f"{point}.threshold" for point in points} | {"development.roc_auc"}
-    expected |= {f"{prefix}{area}" for prefix in ("", "whole.") for area in AREAS}
-    for prefix in ("", "development.", "whole."):
-        expected |= {f"{prefix}{point}.{rate}" for point in points for rate in RATES}
-    assert judged.keys() == expected
-    for name, value in judged.items():
-        if f"{name}_low" in judged:
-            assert judged[f"{name}_low"] <= value <= judged[f"{name}_high"], name
-
-
 def test_two_scores_are_added_in_units_of_normals(data):
     def mean(views):
         return views.color.double().mean(dim=(1, 2, 3)).numpy()
@@ -181,9 +161,9 @@ def test_two_scores_are_added_in_units_of_normals(data):
     def spread(views):
         return views.color.double().std(dim=(1, 2, 3)).numpy()
 
-    first, second = Detector(mean, History()), Detector(spread, History())
+    first, second = Detector(mean), Detector(spread)
     both = ensemble(first, second, data.validation).score(data.test)
-    scaled = Detector(lambda views: 10 * mean(views) - 3, History())
+    scaled = Detector(lambda views: 10 * mean(views) - 3)
     np.testing.assert_allclose(ensemble(scaled, second, data.validation).score(data.test), both)
     twice = ensemble(first, first, data.validation).score(data.validation)
     np.testing.assert_allclose(np.quantile(twice, [0.5, 0.95]), [0, 2], atol=1e-12)
@@ -210,15 +190,6 @@ def test_the_missed_and_flagged_images_are_those_of_the_rates(result, data):
     rates = {rate: result.metrics[f"final.disturbed.{rate}"] for rate in ("tpr", "tnr")}
     assert rates["tpr"] == pytest.approx(1 - len(missed) / np.sum(labels == 1))
     assert rates["tnr"] == pytest.approx(1 - len(flagged) / np.sum(labels == 0))
-
-
-def test_the_memory_is_the_same_for_the_same_seed(data, config):
-    few = Views(data.test.gray[:10], data.test.color[:10])
-    first, again, other = (
-        casting_detectors.fit_memory(config, data, seed, CONTEXT).score(few) for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
 
 
 # ---------------------------------------------------------------- what size is worth

@@ -60,7 +60,3 @@ def test_validation_chooses_and_the_test_set_is_scored_once(beats, config, monke
         assert result.metrics[f"{family}.tnr_target.tnr"] > 0.8
         assert len(result.curves[f"{family}.roc"]) == len(waveforms.ROC_GRID)
         assert (np.diff(result.curves[f"{family}.roc"]) >= 0).all()
-
-
-def test_the_data_are_said_to_be_generated(beats):
-    assert get_experiment("waveforms").data().synthetic

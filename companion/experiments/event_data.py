@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,15 @@ from companion.runs import DataInfo
 LEAVE_OUT = ("metadata.uid", "actor.session.uid", "session.uid")
 """Names of single records and sessions. There is nothing to learn in them, and they would make events of one
 session neighbours whatever happened in it."""
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "roc_auc": roc_auc,
+    "pr_auc": pr_auc,
+    "recall_at_0.001": partial(recall_at_fpr, fpr=0.001),
+    "recall_at_0.01": partial(recall_at_fpr, fpr=0.01),
+}
+"""Of labels and scores."""
 
 
 class EventDataConfig(Config):
@@ -75,11 +85,7 @@ def load(config: EventDataConfig, seed: int) -> Events:
     """The events themselves. Every seed has other generated ones, of the same company."""
     if config.source == "web":
         return load_web()
-    return generate_events(
-        EventConfig(
-            num_events=config.num_events, days=config.days, attack_share=config.attack_share, seed=seed
-        )
-    )
+    return generate_events(EventConfig(**config.model_dump(exclude={"source"}), seed=seed))
 
 
 @lru_cache(maxsize=2)
@@ -143,16 +149,11 @@ def rank(events: PreparedEvents, rows: np.ndarray, scores: np.ndarray) -> dict[s
     """How well scores of ``rows`` rank attacks of each shape above normal events.
 
     Returns:
-        ``"<shape>_<metric>"`` for the metrics of ``METRICS``; NaN if there is no such attack.
+        ``"<shape>_<metric>"`` for the :data:`METRICS` of each shape of which there is an attack.
     """
-    found = {}
+    found: dict[str, float] = {}
     for shape in shapes_of(events):
         judged, wanted = positives(events, rows, "shape", shape)
-        known = bool(wanted.any())
-        own = scores[judged]
-        found[f"{shape}_roc_auc"] = roc_auc(wanted, own) if known else float("nan")
-        found[f"{shape}_pr_auc"] = pr_auc(wanted, own) if known else float("nan")
-        for fpr in (0.001, 0.01):
-            value = recall_at_fpr(wanted, own, fpr) if known else float("nan")
-            found[f"{shape}_recall_at_{fpr:g}"] = value
+        if wanted.any():
+            found |= {f"{shape}_{name}": metric(wanted, scores[judged]) for name, metric in METRICS.items()}
     return found

@@ -41,7 +41,6 @@ from companion.runs import SeedResult
 
 Scores = dict[str, dict[str, np.ndarray]]  # by detector, then by part: float64 scores of its rows
 PARTS = ("validation", "test")
-METRICS = ("roc_auc", "pr_auc", "recall_at_0.001", "recall_at_0.01")
 
 
 class EventDetectionConfig(Config):
@@ -90,7 +89,7 @@ def evaluate_detectors(events: PreparedEvents, scores: Scores, repeats: int) -> 
             judged, wanted = positives(events, rows, "attack", attack)
             if wanted.any():
                 found[f"{name}.test_{attack}"] = roc_auc(wanted, own[judged])
-    return {key: value for key, value in found.items() if not np.isnan(value)}
+    return found
 
 
 def raw_scores(
