@@ -101,10 +101,11 @@ class MaskedFeatures:
 def corrupt(
     batch: Batch, training: Batch, rate: float, groups: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Replace a share of each row's groups of features, at least one, by those of training rows (M, ...).
+    """Replace a share of each row's groups of features by those of training rows.
 
-    They are draws from the features' own distribution in training, whatever the row's others are (Bahri et
-    al. 2022, section 3). Categories are replaced as indices, before they are embedded.
+    At least one group is. They are draws from the features' own distribution
+    in training, whatever the row's others are (Bahri et al. 2022, section 3).
+    Categories are replaced as indices, before they are embedded.
     """
     num_groups = int(groups.max()) + 1
     order = torch.rand(len(batch[0]), num_groups, generator=generator).argsort(dim=1)  # permutations
@@ -121,7 +122,11 @@ def corrupt(
 
 
 def similarities(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Cosines over ``temperature`` of all 2N views (2N, 2N), and the place of each one's partner (2N,)."""
+    """Cosines of all 2N views over the temperature, and where partners are.
+
+    float32 or wider (2N, 2N), and int64 (2N,).
+    """
+    assert a.shape == b.shape, f"views of shapes {a.shape} and {b.shape}"
     with torch.autocast(a.device.type, enabled=False):  # bfloat16 is too coarse
         dtype = torch.promote_types(a.dtype, torch.float32)
         z = F.normalize(torch.cat([a, b]).to(dtype), dim=1)  # (2N, features)
