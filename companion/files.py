@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -150,3 +150,32 @@ def load_state(path: Path, kind: str) -> dict[str, Any]:
         found = state.get("kind") if isinstance(state, dict) else None
         raise StateError(f"{path} holds {found or 'something else'}, not {kind}")
     return state
+
+
+def save_weights(path: Path, weights: Mapping[str, Any], *, half: bool = False, **about: str) -> None:
+    """Write a model's ``state_dict()`` for others, as safetensors, with texts about it.
+
+    With ``half``, floating-point numbers are rounded to float16, which halves the file.
+    """
+    from safetensors.torch import save_file
+
+    dense = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
+    if half:
+        dense = {name: t.half() if t.is_floating_point() else t for name, t in dense.items()}
+    with atomic_path(path) as part:
+        save_file(dense, part, metadata=about)
+
+
+def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What :func:`save_weights` wrote: tensors by name, on the CPU, and the texts.
+
+    Raises:
+        StateError: if the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise StateError(f"{path} is not a readable weight file ({error})") from error

@@ -8,7 +8,6 @@ final weights, bit for bit where the hardware computes the same (one CPU with th
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import time
@@ -21,13 +20,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from companion.compute import Compute
-from companion.files import StateError, atomic_path, load_state, save_state
+from companion.files import StateError, load_state, save_state
 from companion.objectives.classification import Batch, Objective
 
 FLUSH_EVERY = 50
@@ -41,49 +38,35 @@ class DivergedError(ArithmeticError):
 
 
 class CheckpointError(StateError):
-    """A weight file or checkpoint that cannot be used; the message says what to do."""
+    """A checkpoint that cannot be continued; the message says why, and what to do."""
 
 
 class FitConfig(BaseModel):
-    """The hyperparameters of a training run.
-
-    Attributes:
-        num_steps: optimizer steps.
-        batch_size: examples in a step.
-        lr: the highest learning rate.
-        optimizer: ``"sgd"`` with momentum, ``"adamw"``, or ``"adam"``.
-        momentum: of SGD.
-        nesterov: Nesterov's form of it.
-        weight_decay: on every parameter. With SGD and Adam an L2 penalty: the decay is added to the
-            gradient, and Adam then divides it by the gradient's size, so that weights with large
-            gradients hardly decay. With AdamW all weights shrink by the same share.
-        warmup_steps: steps in which the learning rate climbs from 0 in a straight line.
-        schedule: what follows: ``"constant"``, ``"step"`` (divided by 10 at each milestone),
-            ``"linear"`` or ``"cosine"`` (down to 0 at the last step).
-        milestones: for ``"step"``: shares of ``num_steps``, rising, each between 0 and 1.
-        eval_every: steps between evaluations; ``None`` for one at the end.
-        checkpoint_every: steps between checkpoints, where a checkpoint file is given.
-        patience: stop after this many evaluations without a new best ``monitor``; ``None`` for never.
-            The weights of the best evaluation are then restored.
-        monitor: the evaluated metric that early stopping watches; lower is better.
-    """
+    """The hyperparameters of a training run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_steps: int = Field(ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    lr: float = Field(default=0.1, gt=0)
-    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
+    num_steps: int = Field(ge=1)  #: optimizer steps
+    batch_size: int = Field(default=128, ge=1)  #: examples in a step
+    lr: float = Field(default=0.1, gt=0)  #: the highest learning rate
+    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"  #: SGD with momentum, or Adam in its two forms
+    momentum: float = Field(default=0.9, ge=0, lt=1)  #: of SGD
+    nesterov: bool = False  #: Nesterov's form of it
+    #: on every parameter. With SGD and Adam an L2 penalty: the decay is added to the gradient, and Adam then
+    #: divides it by the gradient's size, so that weights with large gradients hardly decay. With AdamW all
+    #: weights shrink by the same share
     weight_decay: float = Field(default=1e-4, ge=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)  #: in which the learning rate climbs from 0 in a straight line
+    #: what follows: ``"step"`` is divided by 10 at each milestone, ``"linear"`` and ``"cosine"`` end at 0
     schedule: Literal["constant", "step", "linear", "cosine"] = "constant"
-    milestones: tuple[float, ...] = ()
-    eval_every: int | None = Field(default=None, ge=1)
-    checkpoint_every: int = Field(default=500, ge=1)
+    milestones: tuple[float, ...] = ()  #: for ``"step"``: rising shares of ``num_steps``
+    eval_every: int | None = Field(default=None, ge=1)  #: steps between evaluations; ``None``: one at the end
+    checkpoint_every: int = Field(
+        default=500, ge=1
+    )  #: steps between checkpoints, if there is a file for them
+    #: stop after so many evaluations without a new best ``monitor``, and restore the weights of the best
     patience: int | None = Field(default=None, ge=1)
-    monitor: str = "loss"
+    monitor: str = "loss"  #: the evaluated metric that early stopping watches; lower is better
 
     @model_validator(mode="after")
     def _consistent(self) -> FitConfig:
@@ -158,12 +141,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Means of the objective's scalars over ``data``; the model in evaluation mode, nothing augmented.
 
-    Args:
-        model: on the device of ``compute``; left in the mode in which it came.
-        data: tensors with the same first axis, at least one example.
-        objective: names the scalars.
-        compute: device and precision.
-        batch_size: examples in one forward pass; the result does not depend on it, but for rounding.
+    The model must be on the device of ``compute``, and is left in the mode in which it came. The result does
+    not depend on ``batch_size``, but for rounding.
     """
     was_training = model.training
     model.eval()
@@ -180,21 +159,13 @@ def evaluate(
 
 @dataclass
 class History:
-    """What was measured while training.
+    """What was measured while training."""
 
-    Attributes:
-        train: each of the objective's scalars, one value a step.
-        eval_steps: how many steps were done at each evaluation.
-        eval_seconds: the time spent until each evaluation had ended.
-        evaluations: each of the evaluation's numbers, one value for each of ``eval_steps``.
-        seconds: time spent training, over all sessions of a resumed run, evaluations included.
-    """
-
-    train: dict[str, list[float]] = field(default_factory=dict)
-    eval_steps: list[int] = field(default_factory=list)
-    eval_seconds: list[float] = field(default_factory=list)
-    evaluations: dict[str, list[float]] = field(default_factory=dict)
-    seconds: float = 0.0
+    train: dict[str, list[float]] = field(default_factory=dict)  #: the objective's scalars, one a step
+    eval_steps: list[int] = field(default_factory=list)  #: how many steps were done at each evaluation
+    eval_seconds: list[float] = field(default_factory=list)  #: the time until each evaluation had ended
+    evaluations: dict[str, list[float]] = field(default_factory=dict)  #: its numbers, one at each of these
+    seconds: float = 0.0  #: over all sessions of a resumed run, evaluations included
 
 
 class TrainingRun:
@@ -271,16 +242,16 @@ class TrainingRun:
 
     def identity(self) -> dict[str, str]:
         """What must be equal for another process to continue this run."""
-        compute = f"{self.compute.device.type} {self.compute.autocast_dtype}"
-        threads = f" {torch.get_num_threads()} threads" if self.compute.device.type == "cpu" else ""
-        shapes = {name: tuple(t.shape) for name, t in self.model.state_dict().items()}
+        device, precision = self.compute.device.type, self.compute.autocast_dtype or torch.float32
+        shapes = [(name, tuple(t.shape)) for name, t in self.model.state_dict().items()]
         return {
             "config": self.config.model_dump_json(),
             "seed": str(self.seed),
-            "model": _told((str(self.model), str(shapes))),
+            "model": f"{type(self.model).__name__} {_digest(f'{self.model} {shapes}'.encode())}",
             "objective": _told(self.objective),
             "data": _told(self.data),
-            "device, precision and threads": compute + threads,
+            "device or precision": f"{device} {precision}",
+            "number of threads": str(torch.get_num_threads() if device == "cpu" else None),
         }
 
     def save(self, path: Path, identity: dict[str, str]) -> None:
@@ -310,11 +281,15 @@ class TrainingRun:
         self.best, self.best_value, self.stale = saved["best"], saved["best_value"], saved["stale"]
 
 
+def _digest(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _told(value: object) -> str:
     """A text that differs where values differ: tensors are told by their bytes, all else by its repr."""
     if isinstance(value, Tensor):
-        octets = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        return f"{tuple(value.shape)} {value.dtype} {hashlib.sha256(octets.data).hexdigest()[:16]}"
+        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return f"{tuple(value.shape)} {value.dtype} {_digest(content)}"
     if isinstance(value, tuple):
         return f"({', '.join(_told(part) for part in value)})"
     if is_dataclass(value):
@@ -338,21 +313,17 @@ def fit(
     """Train ``model`` in place.
 
     Args:
-        model: any module, anywhere; it is moved to the device of ``compute`` and left there.
+        model: is moved to the device of ``compute`` and left there.
         data: tensors with the same first axis, one entry an example, at least two.
         objective: what to minimise.
         config: the hyperparameters.
         compute: device and precision.
-        seed: decides the order of the examples, the augmentation and dropout, but not the model's
-            initial weights: seed before making it.
+        seed: of the order, the augmentation and dropout, but not of the initial weights: those come first.
         evaluation: called with the model every ``config.eval_every`` steps and after the last one.
         checkpoint: a file to write checkpoints to. If it is there already, the run continues from it;
             another run's is an error (:class:`CheckpointError`).
         progress: the label of a progress bar; ``None`` for no bar.
         stop_after: leave after this many steps of the run, to look at its start only.
-
-    Returns:
-        What was measured on the way.
     """
     assert {len(t) for t in data} == {max(2, len(data[0]))}, [tuple(t.shape) for t in data]
     if stop_after is not None and stop_after < 0:
@@ -385,82 +356,3 @@ def fit(
     if run.best:
         run.model.load_state_dict(run.best)
     return run.history
-
-
-def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under ``prefix``."""
-    return {prefix + name: tensor for name, tensor in tensors.items()}
-
-
-def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # safetensors wants dense row-major tensors that share no memory
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def save_weights(path: Path, model: nn.Module, *, half: bool = False, **metadata: str) -> None:
-    """Write the weights and buffers of ``model`` as safetensors, with strings as metadata.
-
-    With ``half``, floating-point numbers are rounded to float16, which halves the file.
-    """
-    state = model.state_dict()
-    if half:
-        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
-    with atomic_path(path) as part:
-        save_file(_storable(state), part, metadata=metadata)
-
-
-def weights_metadata(path: Path) -> dict[str, str]:
-    """The strings that :func:`save_weights` wrote beside the weights.
-
-    Raises:
-        CheckpointError: if the file is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a readable weight file ({error})") from error
-
-
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Read the weights of ``model`` from a file that :func:`save_weights` wrote.
-
-    Raises:
-        CheckpointError: if the file is missing or damaged, or its weights do not fit the model.
-    """
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a readable weight file ({error})") from error
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit this model: {error}") from error
-
-
-def save_parts(path: Path, kind: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write a model of several parts as one safetensors file: named tensors, and everything else as JSON.
-
-    Args:
-        path: of the file, which appears in one piece.
-        kind: what the file holds, with its version.
-        about: values that JSON can hold.
-        tensors: any; name those that belong together with :func:`prefixed`.
-    """
-    with atomic_path(path) as part:
-        save_file(_storable(tensors), part, metadata={"kind": kind, "about": json.dumps(about)})
-
-
-def load_parts(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what :func:`save_parts` wrote.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or of another kind.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            found = metadata.get("kind", "something else")
-            if found != kind:
-                raise CheckpointError(f"{path} holds {found}, not {kind}")
-            return json.loads(metadata["about"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a model that can be read: {error}") from error

@@ -12,11 +12,11 @@ from companion.experiments.base import Context
 from companion.experiments.lesion import shuffled, unchanging, without
 from companion.experiments.optimisation import gradient_flow
 from companion.experiments.runner import execute
+from companion.files import StateError, load_weights
 from companion.models.blocks import PreActResidualBlock
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification
 from companion.runs import RunError, load_run, weights_path
-from companion.training import CheckpointError, load_weights, weights_metadata
 from tests.small_cifar10 import load_small
 
 CPU = Compute(torch.device("cpu"), None)
@@ -98,9 +98,10 @@ def test_a_run_keeps_the_weights_of_its_first_seed(small, tmp_path, monkeypatch)
     path = execute(get_experiment("classifier"), "smoke", [0, 1], compute=CPU, out=out, progress=False)
     run = load_run(path)
     weights = weights_path(run, "net", out)
-    assert weights_metadata(weights)["net"] == "resnet9-4"
+    tensors, about = load_weights(weights)
+    assert about["net"] == "resnet9-4"
     model = classifier.build("resnet9-4")
-    load_weights(weights, model)
+    model.load_state_dict(tensors)
     config = get_experiment("classifier").config("smoke")
     trained, result = classifier.train(config, 0, Context(CPU, progress=False))
     assert result.metrics["validation_error"] == run.results[0].metrics["validation_error"]
@@ -124,8 +125,8 @@ def test_weights_that_are_missing_or_changed_are_refused(small, tmp_path):
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(RunError, match="not the file"):
         weights_path(run, "net", tmp_path)
-    with pytest.raises(CheckpointError, match="readable"):
-        weights_metadata(file)
+    with pytest.raises(StateError, match="readable"):
+        load_weights(file)
     file.unlink()
     with pytest.raises(RunError, match="missing"):
         weights_path(run, "net", tmp_path)

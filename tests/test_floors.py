@@ -29,7 +29,6 @@ BUDGET = 24_768
 """Lines of the package, docstrings and blanks included; only ever lowered."""
 LONGEST = 400
 STILL_LONG = {
-    "training.py",
     "objectives/event_features.py",
 }
 CIRCLES: set[tuple[str, str]] = set()

@@ -18,9 +18,10 @@ from torch import nn
 
 from companion.compute import Compute, pick_compute
 from companion.detection.metrics import Estimate
+from companion.files import save_weights
 from companion.objectives.classification import Batch, Objective
 from companion.runs import DataInfo, SeedResult
-from companion.training import Evaluation, FitConfig, History, fit, save_weights
+from companion.training import Evaluation, FitConfig, History, fit
 
 SCALE_VARIABLE = "COMPANION_SCALE"
 SCALES = ("smoke", "live", "full")
@@ -127,7 +128,7 @@ class Context:
     def keep_weights(self, name: str, model: nn.Module, **metadata: str) -> None:
         """Write the weights of the part ``name`` in half precision, if they are to be kept."""
         if self.weights is not None:
-            save_weights(self.weights / f"{name}.safetensors", model, half=True, **metadata)
+            save_weights(self.weights / f"{name}.safetensors", model.state_dict(), half=True, **metadata)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from companion.compute import Compute, seed_everything
 from companion.data.cifar10 import load_cifar10
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.degradation import data_info
+from companion.files import load_weights
 from companion.models.resnet import CifarResNet, count_parameters, resnet18
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import Batch, ImageClassification
 from companion.runs import SeedResult, load_run, weights_path
-from companion.training import FitConfig, evaluate, load_weights, weights_metadata
+from companion.training import FitConfig, evaluate
 
 TRAIN_SIZE = 45_000
 
@@ -173,9 +174,9 @@ class TrainedClassifier:
 def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> TrainedClassifier:
     """The net whose weights a recorded run kept, on the device of ``compute``."""
     path = weights_path(load_run(run), "net")
-    about = weights_metadata(path)
+    weights, about = load_weights(path)
     model = build(about["net"])
-    load_weights(path, model)
+    model.load_state_dict(weights)
     mean, std = (torch.tensor(json.loads(about[name])) for name in ("mean", "std"))
     names = tuple(json.loads(about["classes"]))
     return TrainedClassifier(compute.model(model).eval(), ImageClassification(mean, std), names)
