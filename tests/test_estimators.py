@@ -197,6 +197,7 @@ def put(state, *place):
         (lambda s: put(s, "about", "calibration", "threshold", "high"), "calibration.threshold"),
         (lambda s: put(s, "about", "facts", "std_", [0.0, 1.0]), "facts.std_"),
         (lambda s: put(s, "about", "facts", "mean_", [float("inf"), 0.0]), "facts.mean_"),
+        (lambda s: put(s, "about", "facts", "mean_", [0.0]), "of each of 2 channels"),
         (lambda s: put(s, "about", "facts", "length_", 2**40), "facts.length_"),
         (lambda s: put(s, "about", "parameters", "bottleneck", 10**6), "is not torch.float32"),
         (lambda s: put(s, "about", "parameters", "depth", 60), "parameters.depth"),

@@ -96,6 +96,10 @@ class ResNetAE(AnomalyDetector):
         self.stride_: int | None = None
 
     def _net(self) -> WaveAutoencoder:
+        if self.standardize == "channel" and {len(self.mean_ or ()), len(self.std_ or ())} != {
+            self.channels_
+        }:
+            raise ValueError(f"need a mean and a standard deviation of each of {self.channels_} channels")
         return WaveAutoencoder(self.channels_, self.length_, self.depth, self.bottleneck, self.width)
 
     def _objective(self, X: Any = None) -> WaveformReconstruction:
