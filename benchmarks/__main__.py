@@ -1,9 +1,12 @@
-"""`python -m benchmarks`: training steps, the input pipeline, embeddings, each beside the ordinary way.
+"""`python -m benchmarks`: training, input pipeline, embeddings, scoring, each beside the ordinary way.
 
 Each pair is measured in turns in one run, so that a change in the machine's speed meets both.
 """
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,63 +14,64 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from rtdl_revisiting_models import ResNet
+from rtdl_revisiting_models import ResNet as AuthorsResNet
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks import casting
-from benchmarks.turns import medians
 from companion.compute import describe_hardware, pick_compute
-from companion.models.resnet import CifarResNet
+from companion.models.autoencoders import ConvAutoencoder
+from companion.models.blocks import BasicResidualBlock
+from companion.models.cost import interleaved
+from companion.models.resnet import CifarResNet, ResNet
 from companion.models.tabular import TabularResNet
 from companion.objectives.classification import ImageClassification, normalize, random_shift_flip
 from companion.objectives.tables import TableObjective
 from companion.training import FitConfig, fit
 
-BATCH = 128
-ROWS = ("training step, net for tables", "embedding")
 MEAN, STD = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
+COMPUTE = pick_compute()
+Pair = tuple[float, float]
 
 
-def matrix_product(size: int = 2048) -> tuple[float, float]:
-    """Seconds for a matrix product in the policy's precision and in float32, a bound for what it can give."""
-    compute = pick_compute()
-    a, b = (torch.randn(size, size, device=compute.device) for _ in range(2))
-    low = [t.to(compute.autocast_dtype or torch.float32) for t in (a, b)]
+def medians(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> Pair:
+    """Median seconds of two functions, called in turns."""
 
-    def product(x: torch.Tensor, y: torch.Tensor) -> None:
-        x @ y
-        if compute.device.type == "cuda":
+    def finished(function: Callable[[], object]) -> None:
+        function()
+        if COMPUTE.device.type == "cuda":
             torch.cuda.synchronize()
 
-    return medians(lambda: product(*low), lambda: product(a, b), rounds=9)
+    times = interleaved({"ours": lambda: finished(ours), "theirs": lambda: finished(theirs)}, rounds)
+    return times["ours"].median, times["theirs"].median
 
 
-def training_step(steps: int = 5) -> tuple[float, float]:
-    """Seconds for a step of ResNet-20 through ``companion``, and the ordinary way: float32 and NCHW."""
-    images = torch.randint(0, 256, (1024, 3, 32, 32), dtype=torch.uint8)
-    labels = torch.randint(0, 10, (1024,))
-    compute, objective = pick_compute(), ImageClassification(MEAN, STD, max_shift=4, flip=True)
-    ours = CifarResNet(20)
-    config = FitConfig(num_steps=steps, batch_size=BATCH)
+def matrix_product(size: int = 2048) -> Pair:
+    """A matrix product in the policy's precision and in float32, a bound for what it can give."""
+    a, b = (torch.randn(size, size, device=COMPUTE.device) for _ in range(2))
+    low = [t.to(COMPUTE.autocast_dtype or torch.float32) for t in (a, b)]
+    return medians(lambda: low[0] @ low[1], lambda: a @ b, rounds=9)
 
-    theirs = CifarResNet(20).to(compute.device)
+
+def training_step(steps: int = 5, size: int = 128) -> Pair:
+    """Training steps of ResNet-20 through ``companion``, and the ordinary way: float32 and NCHW."""
+    images, labels = (
+        torch.randint(0, 256, (1024, 3, 32, 32), dtype=torch.uint8),
+        torch.randint(0, 10, (1024,)),
+    )
+    net, theirs = CifarResNet(20), CifarResNet(20).to(COMPUTE.device)
+    objective, config = ImageClassification(MEAN, STD), FitConfig(num_steps=steps, batch_size=size)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    batch = ((images[:BATCH].float() / 255 - MEAN[:, None, None]) / STD[:, None, None]).contiguous()
-    batch, target = batch.to(compute.device), labels[:BATCH].to(compute.device)
+    batch = ((images[:size].float() / 255 - MEAN[:, None, None]) / STD[:, None, None]).to(COMPUTE.device)
+    target = labels[:size].to(COMPUTE.device)
 
     def ordinary() -> None:
         for _ in range(steps):
             optimizer.zero_grad()
             F.cross_entropy(theirs(batch), target).backward()
             optimizer.step()
-        if compute.device.type == "cuda":
-            torch.cuda.synchronize()
 
-    first, second = medians(
-        lambda: fit(ours, (images, labels), objective, config, compute=compute), ordinary, rounds=3
-    )
-    return first / steps, second / steps
+    return medians(lambda: fit(net, (images, labels), objective, config, compute=COMPUTE), ordinary, rounds=3)
 
 
 class PictureData(Dataset[torch.Tensor]):
@@ -75,14 +79,9 @@ class PictureData(Dataset[torch.Tensor]):
 
     def __init__(self, images: np.ndarray) -> None:
         self.images = images
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN.tolist(), STD.tolist()),
-            ]
-        )
+        augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+        scale = [transforms.ToTensor(), transforms.Normalize(MEAN.tolist(), STD.tolist())]
+        self.transform = transforms.Compose(augment + scale)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,79 +91,71 @@ class PictureData(Dataset[torch.Tensor]):
         return image
 
 
-def input_pipeline(num_workers: int, num_images: int = 5000) -> tuple[float, float]:
-    """Seconds to augment and normalise images in batches, and in a DataLoader."""
-    images = torch.randint(0, 256, (num_images, 3, 32, 32), dtype=torch.uint8)
-    loader = DataLoader(
-        PictureData(images.permute(0, 2, 3, 1).contiguous().numpy()),
-        batch_size=BATCH,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-    )
+def input_pipeline(workers: int, many: int = 5000, size: int = 128) -> Pair:
+    """Augmented and normalised images in batches, and in a DataLoader."""
+    images = torch.randint(0, 256, (many, 3, 32, 32), dtype=torch.uint8)
+    pictures = PictureData(images.permute(0, 2, 3, 1).contiguous().numpy())
+    loader = DataLoader(pictures, size, num_workers=workers, persistent_workers=workers > 0)
 
     def ours() -> None:
-        for chosen in torch.randperm(num_images).split(BATCH):
+        for chosen in torch.randperm(many).split(size):
             normalize(random_shift_flip(images.index_select(0, chosen)), MEAN, STD)
 
-    def theirs() -> None:
-        for _ in loader:
-            pass
-
-    return medians(ours, theirs, rounds=5)
+    return medians(ours, lambda: list(loader), rounds=5)
 
 
-def table_nets(rows: int, features: int = 50) -> tuple[TabularResNet, ResNet, torch.Tensor]:
+def table_nets(rows: int, features: int = 50) -> tuple[TabularResNet, AuthorsResNet, torch.Tensor]:
     """The residual net for tables, the authors' with the same sizes, and random rows."""
     net = TabularResNet(features, [], 256, 6, num_classes=2, norm="batch")
-    authors = ResNet(
-        d_in=features, d_out=2, n_blocks=6, d_block=256, d_hidden_multiplier=2.0, dropout1=0.1, dropout2=0.0
-    )
-    return net, authors, torch.randn(rows, features)
+    sizes = {"d_in": features, "d_out": 2, "n_blocks": 6, "d_block": 256, "d_hidden_multiplier": 2.0}
+    return net, AuthorsResNet(**sizes, dropout1=0.1, dropout2=0.0), torch.randn(rows, features)
 
 
-def table_training(steps: int = 20, batch_size: int = 512) -> tuple[float, float]:
-    """Seconds for a training step of the residual net for tables, and of the authors' in an ordinary loop."""
-    net, authors, x = table_nets(steps * batch_size)
-    compute, labels = pick_compute(), torch.randint(0, 2, (len(x),))
+def table_training(steps: int = 20, size: int = 512) -> Pair:
+    """Training steps of the residual net for tables, and of the authors' in an ordinary loop."""
+    net, authors, x = table_nets(steps * size)
+    labels = torch.randint(0, 2, (len(x),))
     data = (x, torch.zeros(len(x), 0, dtype=torch.long), labels)
-    config = FitConfig(num_steps=steps, batch_size=batch_size, lr=1e-3, optimizer="adamw")
-    authors.to(compute.device)
-    optimizer = torch.optim.AdamW(authors.parameters(), lr=1e-3)
+    config = FitConfig(num_steps=steps, batch_size=size, lr=1e-3, optimizer="adamw")
+    optimizer = torch.optim.AdamW(authors.to(COMPUTE.device).parameters(), lr=1e-3)
 
     def ordinary() -> None:
-        for chosen in torch.randperm(len(x)).split(batch_size):
+        for chosen in torch.randperm(len(x)).split(size):
             optimizer.zero_grad()
-            logits = authors(x[chosen].to(compute.device))
-            F.cross_entropy(logits, labels[chosen].to(compute.device)).backward()
+            logits = authors(x[chosen].to(COMPUTE.device))
+            F.cross_entropy(logits, labels[chosen].to(COMPUTE.device)).backward()
             optimizer.step()
-        if compute.device.type == "cuda":
-            torch.cuda.synchronize()
 
-    first, second = medians(
-        lambda: fit(net, data, TableObjective(2), config, compute=compute), ordinary, rounds=5
-    )
-    return first / steps, second / steps
+    return medians(lambda: fit(net, data, TableObjective(2), config, compute=COMPUTE), ordinary, rounds=5)
 
 
 @torch.inference_mode()
-def table_embedding(num_rows: int = 10_000, batch_size: int = 2000) -> tuple[float, float]:
-    """Seconds to embed rows, and to do so with the authors' net."""
-    net, authors, x = table_nets(num_rows)
-    compute = pick_compute()
-    net.to(compute.device).eval()
-    authors.to(compute.device).eval()
+def table_embedding(rows: int = 10_000, size: int = 2000) -> Pair:
+    """Embeddings of rows, and those of the authors' net."""
+    net, authors, x = table_nets(rows)
     authors.output = authors.output[:-1]  # without its head
+    net.to(COMPUTE.device).eval()
+    authors.to(COMPUTE.device).eval()
 
     def ours() -> None:
-        with compute.autocast():
-            for batch in x.split(batch_size):
-                net(batch.to(compute.device), None, return_embedding=True).cpu()
+        with COMPUTE.autocast():
+            for batch in x.split(size):
+                net(batch.to(COMPUTE.device), None, return_embedding=True).cpu()
 
-    def theirs() -> None:
-        for batch in x.split(batch_size):
-            authors(batch.to(compute.device)).cpu()
+    return medians(ours, lambda: [authors(b.to(COMPUTE.device)).cpu() for b in x.split(size)], rounds=7)
 
-    return medians(ours, theirs, rounds=7)
+
+@torch.inference_mode()
+def scoring(net: nn.Module, *shape: int) -> Pair:
+    """A forward pass in the policy's precision and memory format, and in float32 and NCHW."""
+    images, theirs = torch.rand(*shape), copy.deepcopy(net).to(COMPUTE.device).eval()
+    ours, quick, plain = COMPUTE.model(net).eval(), COMPUTE.images(images), images.to(COMPUTE.device)
+
+    def with_policy() -> None:
+        with COMPUTE.autocast():
+            ours(quick)
+
+    return medians(with_policy, lambda: theirs(plain), rounds=7)
 
 
 def main() -> None:
@@ -172,23 +163,20 @@ def main() -> None:
     console = Console()
     console.print(describe_hardware())
     table = Table("what", "companion", "the ordinary way", "ratio")
-    for name, measure in (
-        ("matrix product, 2048 x 2048", matrix_product),
-        ("training step, ResNet-20, batch of 128", training_step),
-        ("augmenting 5,000 images, DataLoader with 2 workers", lambda: input_pipeline(2)),
-        ("augmenting 5,000 images, DataLoader's default", lambda: input_pipeline(0)),
-        ("training step, net for tables, batch of 512", table_training),
-        ("embedding 10,000 rows", table_embedding),
-        *(
-            (f"scoring {casting.IMAGES} images, {net}", lambda net=net: casting.inference(net))
-            for net in casting.NETS
-        ),
-    ):
+    small = ResNet(BasicResidualBlock, (1, 1, 1), 1, stem="cifar", width=8)
+    pairs: dict[str, Callable[[], Pair]] = {
+        "matrix product, 2048 x 2048": matrix_product,
+        "5 training steps, ResNet-20, batch of 128": training_step,
+        "augmenting 5,000 images, DataLoader with 2 workers": lambda: input_pipeline(2),
+        "augmenting 5,000 images, DataLoader's default": lambda: input_pipeline(0),
+        "20 training steps, net for tables, batch of 512": table_training,
+        "embedding 10,000 rows": table_embedding,
+        "scoring 500 images, autoencoder, 64x64 gray": lambda: scoring(ConvAutoencoder(), 500, 1, 64, 64),
+        "scoring 500 images, classifier, 32x48 colour": lambda: scoring(small, 500, 3, 32, 48),
+    }
+    for name, measure in pairs.items():
         ours, theirs = measure()
         table.add_row(name, f"{1000 * ours:.1f} ms", f"{1000 * theirs:.1f} ms", f"{theirs / ours:.1f}")
-        if name.startswith(ROWS):
-            rows = 512 if "512" in name else 10_000
-            table.add_row("  rows a second", f"{rows / ours:,.0f}", f"{rows / theirs:,.0f}", "")
     console.print(table)
 
 

@@ -1,4 +1,7 @@
-"""Lists that are made and not kept by hand: figures of the book, data sets, modules of the package."""
+"""Lists that are made and not kept by hand: figures, learning paths, data sets, modules of the package.
+
+Figures and learning paths depend on other pages: a node stands for them until all pages have been read.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode, nested_parse_with_titles
 
 FIRST_SENTENCE = re.compile(r".*?[.?!](?=\s+[A-Z]|$)|.+", re.DOTALL)
 
 
-class FigureIndexNode(nodes.General, nodes.Element):
-    """Stands for the list until all pages have been read."""
+class Later(nodes.General, nodes.Element):
+    """Stands for a list until all pages have been read; ``paths`` are those of a list of learning paths."""
 
 
 def first_sentence(caption: str) -> str:
@@ -33,61 +37,134 @@ def first_sentence(caption: str) -> str:
     return found[0].removesuffix(".") if found else ""
 
 
+class FigureIndex(SphinxDirective):
+    """``{figure-index}``: every figure with a caption and a name, by page."""
+
+    def run(self) -> list[nodes.Node]:
+        """Leave a place for the list."""
+        return [Later()]
+
+
+def parse_paths(lines: list[str], folder: str = "") -> dict[str, list[str]]:
+    """The pages of each path, in a folder.
+
+    Example:
+        >>> parse_paths(["Images: degradation, blocks"], "book")
+        {'Images': ['book/degradation', 'book/blocks']}
+    """
+    paths = {}
+    for line in filter(str.strip, lines):
+        name, colon, pages = line.partition(":")
+        if not colon or not pages.strip():
+            raise ExtensionError(f"a learning path looks like `Images: blocks, resnet18`, and not {line!r}")
+        paths[name.strip()] = [f"{folder}/{page.strip()}".strip("/") for page in pages.split(",")]
+    return paths
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    Example:
+        >>> duration(41.4), duration(92), duration(240)
+        ('41 s', '1 min 32 s', '4 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    parts = ([f"{minutes} min"] if minutes else []) + ([f"{rest} s"] if rest or not minutes else [])
+    return " ".join(parts)
+
+
+class LearningPaths(SphinxDirective):
+    """``{learning-paths}``: ways through the book, each a line such as ``Images: degradation, blocks``.
+
+    Beside each chapter stands the time of its last execution, from this build or from the cache.
+    """
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Leave a place for the paths, whose pages are named relative to this one."""
+        return [Later(paths=parse_paths(list(self.content), self.env.docname.rpartition("/")[0]))]
+
+
+def _store(env: BuildEnvironment) -> dict[str, Any]:
+    """By page: its figures, and whether it has a list that other pages can change."""
+    if not hasattr(env, "book_lists"):
+        env.book_lists = {}  # type: ignore[attr-defined]
+    return env.book_lists  # type: ignore[attr-defined, no-any-return]
+
+
+def _collect(app: Sphinx, doctree: nodes.document) -> None:
+    figures = {}
+    for figure in doctree.findall(nodes.figure):
+        caption = next(iter(figure.findall(nodes.caption)), None)
+        if caption is not None and figure["ids"]:
+            figures[figure["ids"][0]] = first_sentence(caption.astext())
+    _store(app.env)[app.env.docname] = figures, next(iter(doctree.findall(Later)), None) is not None
+
+
+def _forget(app: Sphinx, env: BuildEnvironment, page: str) -> None:
+    _store(env).pop(page, None)
+
+
+def _write_again(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    return sorted(page for page, (_, waits) in _store(env).items() if waits and page in env.found_docs)
+
+
 def pages_in_order(env: BuildEnvironment, page: str) -> list[str]:
     """``page`` and all below it, in the order of the table of contents."""
     below = env.toctree_includes.get(page, [])
     return [page, *(name for child in below for name in pages_in_order(env, child))]
 
 
-class FigureIndex(SphinxDirective):
-    """``{figure-index}``: every figure with a caption and a name, by page."""
-
-    def run(self) -> list[nodes.Node]:
-        """Leave a place for the list."""
-        return [FigureIndexNode()]
-
-
-def _collect(app: Sphinx, doctree: nodes.document) -> None:
-    env, found = app.env, {}
-    for figure in doctree.findall(nodes.figure):
-        caption = next(iter(figure.findall(nodes.caption)), None)
-        if caption is not None and figure["ids"]:
-            found[figure["ids"][0]] = first_sentence(caption.astext())
-    figures = env.book_figures = getattr(env, "book_figures", {})  # type: ignore[attr-defined]
-    figures[env.docname] = found
-    pages = env.book_figure_indexes = getattr(env, "book_figure_indexes", set())  # type: ignore[attr-defined]
-    pages.discard(env.docname)
-    if next(iter(doctree.findall(FigureIndexNode)), None) is not None:
-        pages.add(env.docname)
+def _figures(app: Sphinx, here: str, page: str) -> list[nodes.list_item]:
+    """A link to each figure of a page."""
+    numbers, entries = app.env.toc_fignumbers.get(page, {}).get("figure", {}), []
+    for figure, text in _store(app.env).get(page, ({}, False))[0].items():
+        number = ".".join(map(str, numbers.get(figure, ())))
+        label = nodes.inline("", f"Fig. {number}: {text}" if number else text)
+        link = make_refnode(app.builder, here, page, figure, label)
+        entries.append(nodes.list_item("", nodes.paragraph("", "", link)))
+    return entries
 
 
-def _forget(app: Sphinx, env: BuildEnvironment, page: str) -> None:
-    getattr(env, "book_figures", {}).pop(page, None)
-    getattr(env, "book_figure_indexes", set()).discard(page)
+def _seconds(app: Sphinx, page: str) -> float | None:
+    """How long a page's cells took; nothing if they have not been executed."""
+    data = app.env.nb_metadata.get(page, {}).get("exec_data") or {}  # type: ignore[attr-defined]
+    return data.get("runtime")
 
 
-def _write_again(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """The pages with the list, which any other page can change."""
-    return sorted(getattr(env, "book_figure_indexes", set()) & env.found_docs)
+def _step(app: Sphinx, here: str, page: str) -> nodes.list_item:
+    """A link to a page of a learning path."""
+    if page not in app.env.titles:
+        raise ExtensionError(f"{here}: a learning path leads to {page}, which is no page")
+    number = ".".join(map(str, app.env.toc_secnumbers.get(page, {}).get("", ())))
+    title = nodes.inline("", f"{number} {app.env.titles[page].astext()}".strip())
+    entry = nodes.paragraph("", "", make_refnode(app.builder, here, page, "", title))
+    if (seconds := _seconds(app, page)) is not None:
+        entry += nodes.Text(f", {duration(seconds)}")
+    return nodes.list_item("", entry)
 
 
-def _fill(app: Sphinx, doctree: nodes.document, page: str) -> None:
-    env = app.env
-    for place in list(doctree.findall(FigureIndexNode)):
+def _fill(app: Sphinx, doctree: nodes.document, here: str) -> None:
+    for place in list(doctree.findall(Later)):
         listing = nodes.definition_list()
-        for name in pages_in_order(env, env.config.root_doc):
-            entries = nodes.bullet_list()
-            numbers = env.toc_fignumbers.get(name, {}).get("figure", {})
-            for figure, text in getattr(env, "book_figures", {}).get(name, {}).items():
-                number = ".".join(map(str, numbers.get(figure, ())))
-                label = nodes.inline("", f"Fig. {number}: {text}" if number else text)
-                link = make_refnode(app.builder, page, name, figure, label)
-                entries += nodes.list_item("", nodes.paragraph("", "", link))
-            if len(entries):
-                title = nodes.inline("", env.titles[name].astext())
-                term = nodes.term("", "", make_refnode(app.builder, page, name, "", title))
-                listing += nodes.definition_list_item("", term, nodes.definition("", entries))
+        if "paths" in place:
+            for name, pages in place["paths"].items():
+                times = [seconds for page in pages if (seconds := _seconds(app, page)) is not None]
+                told = f"{name}: {duration(sum(times))} of computing" if times else name
+                steps = nodes.bullet_list("", *(_step(app, here, page) for page in pages))
+                listing += _entry(nodes.Text(told), steps)
+        else:
+            for page in pages_in_order(app.env, app.config.root_doc):
+                if figures := _figures(app, here, page):
+                    title = nodes.inline("", app.env.titles[page].astext())
+                    link = make_refnode(app.builder, here, page, "", title)
+                    listing += _entry(link, nodes.bullet_list("", *figures))
         place.replace_self(listing if len(listing) else nodes.paragraph("", "There are none."))
+
+
+def _entry(term: nodes.Node, told: nodes.Node) -> nodes.definition_list_item:
+    return nodes.definition_list_item("", nodes.term("", "", term), nodes.definition("", told))
 
 
 def source_text(url: str, filename: str, size: int) -> str:
@@ -161,12 +238,13 @@ class Modules(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives."""
-    app.add_node(FigureIndexNode)
+    app.add_node(Later)
     app.add_directive("figure-index", FigureIndex)
+    app.add_directive("learning-paths", LearningPaths)
     app.add_directive("data-sets", DataSets)
     app.add_directive("modules", Modules)
     app.connect("doctree-read", _collect)
     app.connect("env-purge-doc", _forget)
     app.connect("env-updated", _write_again)
     app.connect("doctree-resolved", _fill)
-    return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}
+    return {"version": "1", "env_version": 2, "parallel_read_safe": False, "parallel_write_safe": True}

@@ -101,18 +101,14 @@ class Finding:
         return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
 
 
-def load_exceptions(path: Path = EXCEPTIONS) -> tuple[list[NumberException], list[str]]:
-    """The exceptions, and the names of the pages that are still to be mended.
-
-    Raises:
-        ExtensionError: if one has no reason.
-    """
-    content = tomllib.loads(path.read_text("utf8"))
-    exceptions = [NumberException(**entry) for entry in content.get("exception", ())]
+def load_exceptions(path: Path = EXCEPTIONS) -> list[NumberException]:
+    """The exceptions, each with a reason."""
+    content = tomllib.loads(path.read_text("utf8")).get("exception", ())
+    exceptions = [NumberException(**entry) for entry in content]
     bare = [exception.phrase for exception in exceptions if not exception.reason.strip()]
     if bare:
         raise ExtensionError(f"{path.name}: no reason is given for: {', '.join(bare)}")
-    return exceptions, content.get("pending", [])
+    return exceptions
 
 
 def numbers_in(value: Any) -> Iterator[float]:
@@ -187,16 +183,7 @@ def configs(page: Page) -> Iterator[Any]:
 def check_page(
     page: Page, exceptions: Sequence[NumberException] = (), used: set[int] | None = None
 ) -> list[Finding]:
-    """Find a page's results that were typed by hand.
-
-    Args:
-        page: what :func:`book_sources.read_page` gives.
-        exceptions: phrases that are right all the same.
-        used: takes the places of those that were needed.
-
-    Returns:
-        A finding for each numeral that is left.
-    """
+    """Find a page's results that were typed by hand; ``used`` takes the places of needed exceptions."""
     used = set() if used is None else used
     settings, findings = Settings(page), []
     for passage in page.passages:
@@ -237,34 +224,13 @@ def _message(numeral: str, source: str) -> str:
     )
 
 
-def check_book(
-    paths: Iterable[Path], exceptions: Sequence[NumberException], pending: Sequence[str] = ()
-) -> list[Finding]:
-    """Check pages, and that no exception is without use.
-
-    Args:
-        paths: all pages.
-        exceptions: the list for them.
-        pending: names of pages whose findings are not told yet; a page without any must not be among them.
-
-    Returns:
-        What is wrong, by page and line.
-    """
+def check_book(paths: Iterable[Path], exceptions: Sequence[NumberException]) -> list[Finding]:
+    """Check pages, and that no exception is without use."""
     used: set[int] = set()
-    by_page = {path.name: check_page(read_page(path), exceptions, used) for path in sorted(paths)}
-    findings = [finding for page, found in by_page.items() if page not in pending for finding in found]
-    findings += [
-        Finding(
-            e.file, 0, f"no numeral needs the exception {e.phrase!r} any more; take it from {EXCEPTIONS.name}"
-        )
-        for place, e in enumerate(exceptions)
-        if place not in used
-    ]
-    return findings + [
-        Finding(page, 0, f"nothing is pending here any more; take it from {EXCEPTIONS.name}")
-        for page in pending
-        if not by_page.get(page)
-    ]
+    findings = [found for path in sorted(paths) for found in check_page(read_page(path), exceptions, used)]
+    unused = (e for place, e in enumerate(exceptions) if place not in used)
+    told = f"no numeral needs the exception {{!r}} any more; take it from {EXCEPTIONS.name}"
+    return findings + [Finding(e.file, 0, told.format(e.phrase)) for e in unused]
 
 
 def book_pages(root: Path) -> list[Path]:
@@ -275,7 +241,7 @@ def book_pages(root: Path) -> list[Path]:
 def _check(app: Sphinx) -> None:
     """Warn, which ends the build with an error, before minutes go into executing."""
     places = {path.name: path for path in book_pages(Path(app.srcdir))}
-    for finding in check_book(places.values(), *load_exceptions()):
+    for finding in check_book(places.values(), load_exceptions()):
         path = places.get(finding.file)
         where = f"{path}:{finding.line}" if path else None
         LOGGER.warning(finding.message if path else str(finding), location=where)

@@ -80,7 +80,7 @@ class Book:
             shutil.copy(ROOT / name, folder / name)
         for name in ("book/_ext", "book/_static"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        self.write("book/_ext/number_exceptions.toml", "pending = []\n")  # not those of the real pages
+        self.write("book/_ext/number_exceptions.toml", "# none\n")  # not those of the real pages
         for name, text in PACKAGE.items():
             self.write(f"companion/{name}", text)
         for name in REAL_MODULES:
