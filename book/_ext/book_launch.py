@@ -57,10 +57,6 @@ def colab_link(repository: str, page: str) -> str:
 def setup_source(repository: str, revision: str) -> str:
     """The first cell of a notebook.
 
-    Args:
-        repository: the address to install from, or ``""``: the cell then says what to do.
-        revision: the branch or commit that fits the notebook.
-
     Example:
         >>> print(setup_source("https://github.com/someone/something", "main"))
         # Installs `companion`, the book's package, where it is missing. That takes some minutes.

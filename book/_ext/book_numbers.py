@@ -70,32 +70,20 @@ YEAR = re.compile(r"(?:19|20)\d\d\b(?!\s?%)(?:(?<=\(.{4})|(?<=in .{4}))")
 
 @dataclass(frozen=True)
 class NumberException:
-    """A phrase whose numerals are neither produced nor cited, and are right all the same.
+    """A phrase whose numerals are neither produced nor cited, and are right all the same."""
 
-    Attributes:
-        file: name of the page, or a pattern of names.
-        phrase: what the page says, with single spaces.
-        reason: why this is no result typed by hand.
-    """
-
-    file: str
-    phrase: str
-    reason: str
+    file: str  # name of the page, or a pattern of names
+    phrase: str  # what the page says, with single spaces
+    reason: str  # why this is no result typed by hand
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A numeral that looks like a result, or an exception without use.
-
-    Attributes:
-        file: name of the page.
-        line: where it stands, from 1; 0 for an exception.
-        message: what is wrong, and what to do.
-    """
+    """A numeral that looks like a result, or an exception without use."""
 
     file: str
-    line: int
-    message: str
+    line: int  # where it stands, from 1; 0 for an exception
+    message: str  # what is wrong, and what to do
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
@@ -126,12 +114,7 @@ def numbers_in(value: Any) -> Iterator[float]:
 
 
 def number(text: str) -> float:
-    """What a numeral means.
-
-    Example:
-        >>> number("16,281")
-        16281.0
-    """
+    """What a numeral means, such as ``16,281``."""
     return float(text.replace(",", ""))
 
 

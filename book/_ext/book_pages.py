@@ -59,10 +59,6 @@ def fill_in(text: str, values: dict[str, str]) -> str:
 def check_executed(docname: str, execution: dict[str, Any] | None) -> None:
     """Make sure that a notebook's cells all ran.
 
-    Args:
-        docname: the page.
-        execution: what myst-nb noted about the execution, from this build or from the cache.
-
     Raises:
         ExtensionError: if they were not executed or did not succeed.
     """

@@ -50,13 +50,7 @@ def plain_roles(text: str, resolve: Resolve) -> str:
 
 
 def plain_directives(text: str, works: str = "", number: Callable[[str], str] = str) -> str:
-    """``text`` with directives in the form of plain Markdown.
-
-    Args:
-        text: of a cell.
-        works: the list of references that stands for a bibliography.
-        number: from the name of a table to what it is called, such as "Table 2.1".
-    """
+    """``text`` with directives in the form of plain Markdown."""
 
     def replace(match: re.Match[str]) -> str:
         name, title = match["name"], match["title"].strip()
@@ -157,13 +151,7 @@ def works_cited(app: Sphinx, page: str, keys: list[str]) -> str:
 
 
 def plain_markdown(app: Sphinx, page: str, texts: list[str]) -> list[str]:
-    """The Markdown cells of a page's notebook, plain.
-
-    Args:
-        app: after the build.
-        page: whose cells these are.
-        texts: the sources of all Markdown cells, in order.
-    """
+    """The Markdown cells of a page's notebook, plain."""
     keys: list[str] = []
     resolve = resolver(app, page, keys)
     texts = [plain_roles(ATTRIBUTES.sub("", LABEL.sub("", text)), resolve) for text in texts]

@@ -51,11 +51,7 @@ FRONT_PAGE = """\
 
 
 def address(variable: str, configured: str) -> str:
-    """A public address from the environment, else from the configuration; ``""`` if there is none.
-
-    Raises:
-        ExtensionError: if it is not a whole address.
-    """
+    """A public address from the environment, else from the configuration; ``""`` if there is none."""
     url = (os.environ.get(variable) or configured or "").strip().rstrip("/")
     parts = urlsplit(url)
     if url and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
@@ -64,16 +60,7 @@ def address(variable: str, configured: str) -> str:
 
 
 def sitemap(base: str, pages: list[str]) -> str:
-    """The sitemap of ``pages``, whose addresses are relative to ``base``.
-
-    Example:
-        >>> print(sitemap("https://example.org/a/", ["b.html"]))
-        <?xml version="1.0" encoding="UTF-8"?>
-        <urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">
-        <url><loc>https://example.org/a/b.html</loc></url>
-        </urlset>
-        <BLANKLINE>
-    """
+    """The sitemap of ``pages``, whose addresses are relative to ``base``."""
     lines = [f"<url><loc>{escape(urljoin(base, page))}</loc></url>" for page in pages]
     head = [
         '<?xml version="1.0" encoding="UTF-8"?>',

@@ -37,17 +37,11 @@ MASKS = (
 
 @dataclass(frozen=True)
 class Passage:
-    """A paragraph, an item, a row of a table, a heading, a caption.
+    """A paragraph, an item, a row of a table, a heading, a caption."""
 
-    Attributes:
-        line: where it begins, from 1.
-        text: its source, with its line breaks.
-        cited: whether it belongs to a table whose title or header has a citation.
-    """
-
-    line: int
-    text: str
-    cited: bool = False
+    line: int  # where it begins, from 1
+    text: str  # its source, with its line breaks
+    cited: bool = False  # whether it belongs to a table whose title or header has a citation
 
     def masked(self) -> str:
         """The text, as long as before, without markup; roles of results and citations are marks."""
@@ -84,19 +78,12 @@ class Passage:
 
 @dataclass
 class Page:
-    """A page's source, taken apart.
+    """A page's source, taken apart."""
 
-    Attributes:
-        name: of its file, ``blocks.md``.
-        passages: all text.
-        code: what readers see of cells, other listings and diagrams.
-        hidden_code: cells whose source the page does not show.
-    """
-
-    name: str
-    passages: list[Passage] = field(default_factory=list)
-    code: list[str] = field(default_factory=list)
-    hidden_code: list[str] = field(default_factory=list)
+    name: str  # of its file, ``blocks.md``
+    passages: list[Passage] = field(default_factory=list)  # all text
+    code: list[str] = field(default_factory=list)  # what readers see of cells, other listings and diagrams
+    hidden_code: list[str] = field(default_factory=list)  # cells whose source the page does not show
 
 
 def _strings(options: object, *names: str) -> Iterator[str]:
@@ -142,9 +129,6 @@ def _code_cell(page: Page, lines: list[str], first: int) -> None:
 
 def read_page(path: Path) -> Page:
     """Take a page's source apart.
-
-    Args:
-        path: a file in MyST.
 
     Returns:
         Its text and its code.

@@ -27,10 +27,6 @@ FONT_SOURCE = re.compile(r"url\((?P<path>[^()]*fontawesome/webfonts/(?P<name>[\w
 def with_waiting_images(page: str, folder: Path) -> str:
     """``page`` with images that keep their place, and are fetched when they come near.
 
-    Args:
-        page: HTML.
-        folder: which the addresses of its images start from.
-
     Example:
         >>> with_waiting_images('<article><img src="a.png" style="width: 8px; height: 6px;" />', Path())
         '<article><img src="a.png" style="width: 8px; height: 6px;" width="8" height="6" loading="lazy" />'

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +20,6 @@ import pytest
 from book_assets import AXE, vendor
 from playwright.async_api import Browser, Page, Request, async_playwright
 
-from tools.browser import READY
-from tools.browser import launch_options as browser_options
-
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 PICTURES = ROOT / "_build" / "screenshots"
@@ -30,6 +28,15 @@ WIDTHS = (1280, 390)
 AT_ONCE = 3  # pages open at the same time
 AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 
+# images, diagrams and formulas are all there
+READY = """() => {
+    dispatchEvent(new Event("scroll")); // what waits for the reader is fetched
+    for (const image of document.images) image.loading = "eager";
+    const whole = [...document.images].every(image => image.complete);
+    const drawn = [...document.querySelectorAll("pre.mermaid")].every(d => d.querySelector("svg"));
+    const formulas = document.querySelectorAll(".math").length;
+    return whole && drawn && document.querySelectorAll("mjx-container").length >= formulas;
+}"""
 # what a change of the width sets in motion has come to rest
 SETTLED = """async () => {
     await document.fonts.ready;
@@ -212,11 +219,14 @@ def serving(folder: Path, prefix: str = "/") -> Iterator[str]:
 
 
 def launch_options() -> dict[str, Any]:
-    """How the browser is started."""
-    try:
-        return browser_options()
-    except FileNotFoundError as error:
-        pytest.exit(str(error), 1)
+    """How Chromium is started."""
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, (shutil.which(name) for name in names if name)), None)
+    if found is None:
+        pytest.exit("no Chromium found: install it (apt install chromium), or set CHROMIUM=/path/to/it", 1)
+    flags = ["--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-component-update"]
+    # its sandbox does not work for root
+    return {"executable_path": found, "args": flags, "chromium_sandbox": os.geteuid() != 0}
 
 
 class Visitor:
