@@ -84,7 +84,7 @@ def run(
     scale: Annotated[str, typer.Option(help="smoke, live or full.")] = "live",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, 2 ...")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the recorded run.")] = Path("runs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run of the same code.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")] = None,
     allow_synthetic: Annotated[bool, typer.Option(help="Record even without real data.")] = False,
 ) -> None:
