@@ -1,8 +1,28 @@
 """The tested package behind the book "Residual Networks, Measured".
 
-Floors, from the ground up: :mod:`companion.compute`; ``companion.data`` and ``companion.models``;
-``companion.training``; ``companion.experiments``; the command line and the chapters. Imports only go
-down, and importing the package itself does nothing.
+Where the code of a chapter is, in the folders ``models``, ``data``, ``objectives`` and ``experiments``, and
+which runs it has in ``recorded``::
+
+     models             data             objectives           experiments      recorded
+  1  resnet             cifar10          classification       degradation      degradation, learning_rates
+                                                              optimisation
+  2  blocks             cifar10          classification       degradation      block_order
+                                                              lesion           lesion
+  3  blocks, cost       -                -                    -                -
+  4  resnet, resnet9    cifar10          classification       classifier       classifier, recipe
+  5  tabular            tables           tables, encoding     tables           tables, table_depth
+  6  masked_resnet      events, ocsf     selfsupervised       self_supervised  self_supervised, ssl_ablation
+  7  lstm               events, ocsf     next_event           event_detection  event_detection, web_detection
+                                                              event_sequences  event_sequences
+  8  tabular_baselines  tables           tables               tables           tab_transformer
+                                                              table_cost       table_cost
+  9  autoencoders       casting, images  reconstruction       casting          casting, casting_ablation
+     resnet9                             synthetic_anomalies  casting_size     casting_size
+ 10  autoencoders       ecg, windows     reconstruction       waveforms        waveforms
+
+All nets are trained by ``training``; what is unusual is found with ``detection`` (numbers in, numbers out),
+and on data of your own with ``estimators``. Imports only go down: the command line and the chapters above the
+experiments, these above estimators, training, objectives and detection, and those above data and models.
 """
 
 __version__ = "0.1.0"

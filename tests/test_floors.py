@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import companion
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "companion"
@@ -82,6 +85,17 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_the_package_is_small():
     assert sum(len(path.read_text("utf8").splitlines()) for path in FILES) <= BUDGET
+
+
+def test_the_map_of_chapters_names_what_is_there():
+    lines = companion.__doc__.split("::\n\n")[1].split("\n\n")[0].splitlines()
+    starts = [lines[0].index(folder) for folder in lines[0].split()]
+    for folder, start, end in zip(lines[0].split(), starts, [*starts[1:], None], strict=True):
+        for name in re.findall(r"\w+", " ".join(line[start:end] for line in lines[1:])):
+            assert list(
+                (PACKAGE / folder).glob(f"{name}.py" if folder != "recorded" else f"{name}-*.json")
+            ), name
+    assert lines[-1].split()[0] == "10"
 
 
 def test_importing_the_package_has_no_side_effect_and_loads_nothing_heavy():
