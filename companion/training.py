@@ -70,13 +70,10 @@ class FitConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> FitConfig:
-        inside = all(0 < share < 1 for share in self.milestones)
-        if not inside or any(a >= b for a, b in pairwise(self.milestones)):
+        if any(a >= b for a, b in pairwise((0, *self.milestones, 1))):
             raise ValueError(f"milestones must rise strictly between 0 and 1, not {self.milestones}")
         if bool(self.milestones) != (self.schedule == "step"):
             raise ValueError("the schedule 'step' needs milestones, and no other schedule takes them")
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs momentum")
         return self
 
 
@@ -103,13 +100,11 @@ def learning_rate(config: FitConfig, step: int) -> float:
 
 def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
     """The optimizer of ``config`` over all parameters of ``model``."""
+    weights, lr, decay = model.parameters(), config.lr, config.weight_decay
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            model.parameters(), config.lr, config.momentum,
-            weight_decay=config.weight_decay, nesterov=config.nesterov,
-        )  # fmt: skip
+        return torch.optim.SGD(weights, lr, config.momentum, weight_decay=decay, nesterov=config.nesterov)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(model.parameters(), config.lr, weight_decay=config.weight_decay)
+    return kind(weights, lr, weight_decay=decay)
 
 
 def step_seed(seed: int, kind: str, count: int) -> int:
@@ -233,10 +228,8 @@ class TrainingRun:
         self.history.eval_seconds.append(seconds)
         for name, value in numbers.items():
             self.history.evaluations.setdefault(name, []).append(value)
-        if self.config.patience is None:
-            return
         self.stale += 1
-        if numbers[self.config.monitor] < self.best_value:
+        if self.config.patience is not None and numbers[self.config.monitor] < self.best_value:
             self.best_value, self.stale = numbers[self.config.monitor], 0
             self.best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
 
@@ -333,9 +326,8 @@ def fit(
     identity = run.identity() if checkpoint is not None else {}
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint, identity)
-    devices = [compute.device] if compute.device.type == "cuda" else []
     bar = tqdm(total=config.num_steps, initial=run.step, desc=progress, disable=progress is None, unit="step")
-    with bar, torch.random.fork_rng(devices):
+    with bar, torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else []):
         began = time.perf_counter() - run.history.seconds
         while run.step < end and not run.stopped:
             run.train_step()

@@ -93,7 +93,6 @@ def test_cosine_equals_pytorchs():
         {"milestones": (0.5,)},
         {"schedule": "step", "milestones": (0.7, 0.5)},
         {"schedule": "step", "milestones": (1.5,)},
-        {"nesterov": True, "momentum": 0.0},
         {"learning_rate": 0.1},
     ],
 )
