@@ -243,7 +243,7 @@ class TrainingRun:
             "model": f"{type(self.model).__name__} {_digest(f'{self.model} {shapes}'.encode())}",
             "objective": _told(self.objective),
             "data": _told(self.data),
-            "device or precision": f"{device} {precision}",
+            "device or precision": f"{device} {precision} {self.compute.memory_format}",
             "number of threads": str(torch.get_num_threads() if device == "cpu" else None),
         }
 
