@@ -75,7 +75,7 @@ def activation_bytes(model: nn.Module, input_shape: Sequence[int]) -> int:
     outline, kept = _outline(model).train(), []
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor.untyped_storage())  # held, so no other gets its place
+        kept.append(tensor.untyped_storage())  # held: no other gets its place
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
