@@ -6,8 +6,6 @@ import os
 import platform
 import re
 import secrets
-import shutil
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -65,47 +63,6 @@ def _is_running(process: int) -> bool:
     except OSError:  # another user's
         return True
     return True
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends without an error.
-
-    A folder that is at ``path`` goes away with all that is in it. The parent folder is made. After an error
-    the temporary folder is gone and ``path`` is as it was.
-
-    Raises:
-        OSError: if the parent folder cannot be written or the disk is full.
-
-    Example:
-        >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "report"
-        >>> with atomic_folder(target) as part:
-        ...     _ = (part / "page.html").write_text("whole")
-        >>> [path.name for path in target.iterdir()]
-        ['page.html']
-    """
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    new, old = scratch / "new", scratch / "old"
-    try:
-        new.mkdir()
-        yield new
-        for file in new.rglob("*"):
-            if file.is_file():
-                with file.open("rb+") as written:
-                    os.fsync(written.fileno())
-        if path.exists():
-            os.replace(path, old)
-        try:
-            os.replace(new, path)
-        except BaseException:
-            if old.exists():
-                os.replace(old, path)
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class StateError(RuntimeError):
