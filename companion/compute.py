@@ -81,7 +81,7 @@ class Compute:
         return model.to(device=self.device).to(memory_format=self.memory_format)
 
     def images(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) on the device, the channels last in memory."""
+        """Images (N, C, H, W) on the device, in the memory format."""
         return images.to(device=self.device, memory_format=self.memory_format)
 
 

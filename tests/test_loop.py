@@ -116,10 +116,6 @@ def test_an_incomplete_last_batch_is_left_out():
     assert len(batch_indices(3, 4, 0, 5)) == 3
 
 
-def test_the_seed_decides_the_order():
-    assert not torch.equal(batch_indices(100, 50, 0, 0), batch_indices(100, 50, 1, 0))
-
-
 # training
 
 
@@ -224,11 +220,6 @@ def test_a_loss_that_is_not_finite_stops_with_the_step():
     y[7] = float("nan")
     with pytest.raises(DivergedError, match=r"nan at step 0.*NaN in the data"):
         fit(nn.Linear(1, 1), (x, y), squared, FitConfig(num_steps=60, batch_size=64), compute=CPU)
-
-
-def test_batch_norm_meets_no_batch_of_one():
-    images = toy_images(5)
-    fit(CifarResNet(8, num_classes=2), images, OBJECTIVE, FitConfig(num_steps=4, batch_size=4), compute=CPU)
 
 
 # checkpoints
@@ -356,11 +347,8 @@ def test_it_stops_after_as_many_steps_as_it_is_told(stop_after, steps):
     history = fit(model, line_data(), squared, FitConfig(num_steps=5), compute=CPU, stop_after=stop_after)
     assert len(history.train.get("loss", [])) == steps
     assert torch.equal(before, model.weight) == (steps == 0)
-
-
-def test_a_negative_number_of_steps_is_refused():
     with pytest.raises(ValueError, match="stop_after"):
-        fit(nn.Linear(1, 1), line_data(), squared, FitConfig(num_steps=5), compute=CPU, stop_after=-3)
+        fit(model, line_data(), squared, FitConfig(num_steps=5), compute=CPU, stop_after=-3)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
