@@ -26,7 +26,7 @@ class Fake:
     python: Path
     npm: Path
     dataset: Dataset
-    digests: dict[str, str]
+    digest: str
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -68,10 +68,10 @@ def make(folder: Path, extra: Any = None) -> Fake:
         for source, path in zip(CIFAR10.sources, (python, npm), strict=True)
     )
     tensors = cifar10.decode_npm(npm)
-    return Fake(python, npm, replace(CIFAR10, sources=published), cifar10._digests(tensors))
+    return Fake(python, npm, replace(CIFAR10, sources=published), cifar10.content_digest(tensors))
 
 
 def install(fake: Fake, monkeypatch: Any) -> None:
     """Put the fake data set in the place of the real one."""
     monkeypatch.setattr(cifar10, "CIFAR10", fake.dataset)
-    monkeypatch.setattr(cifar10, "DIGESTS", fake.digests)
+    monkeypatch.setattr(cifar10, "DIGEST", fake.digest)

@@ -150,6 +150,16 @@ def read_published(dataset: Dataset) -> tuple[bytes, str]:
     return load(dataset, read, unpack, lambda content, part: part.write_bytes(content))
 
 
+def warn_of_stand_in(title: str, stand_in: str, error: DataError, *datasets: Dataset) -> None:
+    """Tell, in the name of the caller's caller, that generated data take the place of real ones, and why."""
+    names = " ".join(dataset.name for dataset in datasets)
+    warnings.warn(
+        f"{title} is out of reach; going on with SYNTHETIC {stand_in} in its place. For the real ones put "
+        f"the files into {MIRROR_VARIABLE} or go online, then run `companion data fetch {names}`.\n{error}",
+        stacklevel=3,
+    )
+
+
 def read_member(archive: tarfile.TarFile, name: str, largest: float) -> bytes:
     """One file of an archive, read in memory and never unpacked to disk.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, Dataset, read_published
+from companion.data.download import REGISTRY, DataError, Dataset, read_published, warn_of_stand_in
 
 ADULT_TRAIN, ADULT_TEST, CALIFORNIA = (REGISTRY[n] for n in ("adult-train", "adult-test", "california"))
 
@@ -58,52 +59,45 @@ class Table:
     synthetic: bool
 
 
-def _split(rows: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _split(rows: np.ndarray, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A random ``share`` of ``rows``, and the rest; both in rising order."""
     order = np.random.default_rng(seed).permutation(rows)
     cut = round(share * len(rows))
     return np.sort(order[:cut]), np.sort(order[cut:])
 
 
-def _read(*datasets: Dataset) -> tuple[list[bytes], str, str]:
-    parts = [read_published(dataset) for dataset in datasets]
+def _split_in_three(num_rows: int, seed: int) -> dict[str, Any]:
+    learn, test = _split(np.arange(num_rows), 0.8, seed)
+    train, validation = _split(learn, 0.8, seed)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _origin(*datasets: Dataset, places: Sequence[str]) -> dict[str, Any]:
     digest = hashlib.sha256("\n".join(dataset.sha256 or "" for dataset in datasets).encode()).hexdigest()
-    return [content for content, _ in parts], " and ".join(place for _, place in parts), digest
-
-
-def _warn(title: str, names: str, error: DataError) -> None:
-    warnings.warn(
-        f"{title} is out of reach; going on with a SYNTHETIC table in its place. For the real one put its "
-        f"files into {MIRROR_VARIABLE} or go online, then run `companion data fetch {names}`.\n{error}",
-        stacklevel=3,
-    )
+    return {"source": " and ".join(places), "digest": digest, "synthetic": False}
 
 
 def load_adult() -> Table:
     """Adult: does a person earn more than 50,000 dollars a year?
 
     The official test file is the test set; a fifth of the official training file is held out for
-    validation, as Gorishniy et al. 2021 do. ``?`` is missing.
-
-    Returns:
-        The table. If ``synthetic`` is true, no source was in reach and a warning has said why.
+    validation, as Gorishniy et al. 2021 do. ``?`` is missing. If ``synthetic`` is true, no source was in
+    reach and a warning has said why.
     """
     try:
-        (train, test), source, digest = _read(ADULT_TRAIN, ADULT_TEST)
+        (train_file, train_place), (test_file, test_place) = map(read_published, (ADULT_TRAIN, ADULT_TEST))
     except DataError as error:
-        _warn("Adult", "adult-train adult-test", error)
+        warn_of_stand_in("Adult", "rows", error, ADULT_TRAIN, ADULT_TEST)
         return synthetic_table("adult", 8000, num_categorical=8, num_classes=2)
-
-    def frame(content: bytes, skip: int) -> pd.DataFrame:
-        return pd.read_csv(
+    frames = [
+        pd.read_csv(
             io.BytesIO(content), names=[*ADULT_COLUMNS, "income"], skipinitialspace=True, skiprows=skip,
             na_values="?", keep_default_na=False,
-        )  # fmt: skip
-
-    frames = [frame(train, 0), frame(test, 1)]  # the test file begins with a remark
+        )
+        for content, skip in ((train_file, 0), (test_file, 1))  # the test file begins with a remark
+    ]  # fmt: skip
     whole = pd.concat(frames, ignore_index=True)
-    official = np.arange(len(frames[0]))
-    learn, held_out = _split(official, 0.8, seed=0)
+    train, validation = _split(np.arange(len(frames[0])), 0.8)
     categorical = tuple(name for name in ADULT_COLUMNS if name not in ADULT_NUMERICAL)
     return Table(
         name="adult",
@@ -112,12 +106,10 @@ def load_adult() -> Table:
         class_names=("at most 50K", "more than 50K"),
         numerical=ADULT_NUMERICAL,
         categorical=categorical,
-        train=learn,
-        validation=held_out,
+        train=train,
+        validation=validation,
         test=np.arange(len(frames[0]), len(whole)),
-        source=source,
-        digest=digest,
-        synthetic=False,
+        **_origin(ADULT_TRAIN, ADULT_TEST, places=[train_place, test_place]),
     )
 
 
@@ -125,34 +117,23 @@ def load_california(*, split_seed: int = 0) -> Table:
     """California Housing: the median house value of a district, in 100,000 dollars.
 
     Rooms, bedrooms and people are given per household, as in scikit-learn's version. Split at random: 64 %
-    for training, 16 % for validation and 20 % for the test.
-
-    Args:
-        split_seed: decides the split.
-
-    Returns:
-        The table. If ``synthetic`` is true, no source was in reach and a warning has said why.
+    for training, 16 % for validation and 20 % for the test. If ``synthetic`` is true, no source was in reach
+    and a warning has said why.
     """
     try:
-        (content,), source, digest = _read(CALIFORNIA)
+        content, place = read_published(CALIFORNIA)
     except DataError as error:
-        _warn("California Housing", "california", error)
+        warn_of_stand_in("California Housing", "rows", error, CALIFORNIA)
         return synthetic_table("california", 8000, num_categorical=0, num_classes=None, split_seed=split_seed)
     raw = pd.read_csv(io.BytesIO(content), names=[*CALIFORNIA_COLUMNS, "value"])
-    frame = pd.DataFrame(
-        {
-            "median-income": raw["median-income"],
-            "median-age": raw["median-age"],
-            "rooms": raw["rooms"] / raw["households"],
-            "bedrooms": raw["bedrooms"] / raw["households"],
-            "population": raw["population"],
-            "occupancy": raw["population"] / raw["households"],
-            "latitude": raw["latitude"],
-            "longitude": raw["longitude"],
-        }
+    frame = raw[["median-income", "median-age"]].assign(
+        rooms=raw["rooms"] / raw["households"],
+        bedrooms=raw["bedrooms"] / raw["households"],
+        population=raw["population"],
+        occupancy=raw["population"] / raw["households"],
+        latitude=raw["latitude"],
+        longitude=raw["longitude"],
     )
-    learn, rest = _split(np.arange(len(frame)), 0.8, split_seed)
-    train, validation = _split(learn, 0.8, split_seed)
     return Table(
         name="california",
         frame=_typed(frame, tuple(frame.columns), ()),
@@ -160,12 +141,8 @@ def load_california(*, split_seed: int = 0) -> Table:
         class_names=None,
         numerical=tuple(frame.columns),
         categorical=(),
-        train=train,
-        validation=validation,
-        test=rest,
-        source=source,
-        digest=digest,
-        synthetic=False,
+        **_split_in_three(len(frame), split_seed),
+        **_origin(CALIFORNIA, places=[place]),
     )
 
 
@@ -192,8 +169,6 @@ def synthetic_table(
     if num_classes is not None:
         edges = np.quantile(signal, np.arange(1, num_classes) / num_classes)
         target = np.digitize(signal, edges).astype(np.int64)
-    learn, test = _split(np.arange(num_rows), 0.8, split_seed)
-    train, validation = _split(learn, 0.8, split_seed)
     numerical = tuple(column for column in columns if column.startswith("x"))
     categorical = tuple(column for column in columns if column.startswith("c"))
     return Table(
@@ -203,9 +178,7 @@ def synthetic_table(
         class_names=None if num_classes is None else tuple(f"class {c}" for c in range(num_classes)),
         numerical=numerical,
         categorical=categorical,
-        train=train,
-        validation=validation,
-        test=test,
+        **_split_in_three(num_rows, split_seed),
         source="generated by companion.data.tables",
         digest=hashlib.sha256(target.tobytes()).hexdigest(),
         synthetic=True,
