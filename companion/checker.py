@@ -45,7 +45,7 @@ class Exercise:
 
     call: str
     right: Answer
-    inputs: Callable[[], Sequence[tuple[Any, ...]]] = tuple
+    inputs: Callable[[], Sequence[tuple[Any, ...]]] = lambda: ()
     mistakes: Mapping[str, Answer] = field(default_factory=dict)
     measure: Answer = lambda found, *_: found
     properties: Mapping[str, Check] = field(default_factory=dict)

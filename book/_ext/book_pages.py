@@ -196,9 +196,25 @@ def _import_package(app: Sphinx) -> None:
         importlib.import_module(module.name)
 
 
+WITH_COLONS: dict[str, list[str]] = {}
+
+
+def _set_aside(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep an attribute's text with a colon from napoleon, which takes what stands before it for a type."""
+    if what in ("attribute", "data", "property") and lines and ":" in lines[0]:
+        WITH_COLONS[name], lines[:] = lines[:], [""]
+
+
+def _put_back(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = WITH_COLONS.pop(name, lines)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the finishing steps."""
     app.connect("builder-inited", _import_package)
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-docstring", _set_aside, priority=400)
+    app.connect("autodoc-process-docstring", _put_back, priority=600)
     app.connect("html-page-context", _download_button, priority=890)
     app.connect("html-page-context", _scripts_once, priority=900)
     app.connect("build-finished", _publish_notebooks, priority=800)

@@ -202,7 +202,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             frame: events (N) in the order of their times; unknown fields are ignored, lacking ones missing.
 
         Returns:
-            One row an event, with the frame's index: ``surprise``, ``distance``, ``habit``, ``score``,
+            One row an event, with the frame's index, and the columns ``surprise``, ``distance``, ``habit``, ``score``,
             ``flagged``.
 
         Raises:

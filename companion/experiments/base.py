@@ -103,7 +103,7 @@ class Context:
     def fit_estimator(
         self, name: str, estimator: E, *data: Any, result: SeedResult | None = None, **options: Any
     ) -> E:
-        """The same for a detector of :mod:`companion.estimators`."""
+        """The same for a detector of ``companion.estimators``."""
         estimator.fit(*data, **options, **self._around(name))  # type: ignore[attr-defined]
         self._collect(name, estimator.history_, result)  # type: ignore[attr-defined]
         return estimator
@@ -160,7 +160,7 @@ class Experiment(Generic[C]):
 
 
 def check_scale(scale: str) -> str:
-    """``scale`` itself, if it is one of :data:`SCALES`."""
+    """``scale`` itself, if it is one of ``SCALES``."""
     if scale not in SCALES:
         raise ValueError(f"the scale must be one of {', '.join(SCALES)}, not {scale!r}")
     return scale

@@ -102,7 +102,7 @@ def execute(
 
     Args:
         experiment: what to run.
-        scale: one of :data:`SCALES`.
+        scale: one of ``SCALES``.
         seeds: one run each, in this order.
         compute: device and precision; an experiment that wants float32 gets it.
         out: the folder for the JSON file.
