@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_left
 from typing import Any
 
@@ -113,7 +114,8 @@ def _has_gradients(answer: Answer, right: Answer) -> None:
 
 def _index(training: list[Any], values: list[Any], min_count: int) -> np.ndarray:
     encoder = TableEncoder([], ["job"], min_count=min_count).fit(pd.DataFrame({"job": training}))
-    return np.ravel(encoder.transform(pd.DataFrame({"job": values}))[1])
+    with warnings.catch_warnings(action="ignore"):  # of values that training did not see
+        return np.ravel(encoder.transform(pd.DataFrame({"job": values}))[1])
 
 
 def _hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:

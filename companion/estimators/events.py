@@ -202,8 +202,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             frame: events (N) in the order of their times; unknown fields are ignored, lacking ones missing.
 
         Returns:
-            One row an event, with the frame's index, and the columns ``surprise``, ``distance``, ``habit``, ``score``,
-            ``flagged``.
+            One row an event, with the frame's index, and the columns ``surprise``, ``distance``, ``habit``,
+            ``score``, ``flagged``.
 
         Raises:
             ValueError: if nothing was fitted, nothing names an entity, or the events have another order.
