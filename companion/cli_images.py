@@ -114,7 +114,7 @@ def fit_images(
     with errors_as_messages():
         from companion.data.images import share_by_hash
         from companion.estimators import ImageAE
-        from companion.objectives.reconstruction import STILL, Camera
+        from companion.objectives.synthetic_anomalies import NO_JITTER, CameraJitter
 
         sides = parse_size(size)
         check_normal(folder)
@@ -125,7 +125,7 @@ def fit_images(
         if len(learn) < 2 or len(held) == 0:
             raise ValueError(f"too few images: {len(learn)} to learn from and {len(held)} held out")
         batch = max(8, min(128, len(learn) // 16))  # some steps an epoch, however few the images
-        model = ImageAE(camera=STILL if still else Camera(), batch_size=batch)
+        model = ImageAE(camera=NO_JITTER if still else CameraJitter(), batch_size=batch)
         model.fit(learn.images, epochs=epochs, progress="training")
         told = set_threshold(model, held.images, fpr)
         model.save(out)

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from companion.data.csv_numbers import Numbers
-    from companion.data.windows import Windows
+    from companion.data.series import Windows
 
 File = Annotated[Path, typer.Argument(help="CSV, Parquet or NPY; rows are windows, or see --length.")]
 
 
 def cut(numbers: Numbers, length: int | None, stride: int | None) -> np.ndarray | Windows:
     """Windows (N, C, L) as the rows are, or with ``length`` those of a series, whose rows are samples."""
-    from companion.data.windows import cut_windows
+    from companion.data.series import cut_windows
 
     values = numbers.values
     if length is not None:
@@ -49,7 +49,7 @@ def hold_out(found: np.ndarray | Windows) -> tuple[np.ndarray, np.ndarray]:
     """
     import numpy as np
 
-    from companion.data.windows import Windows
+    from companion.data.series import Windows
 
     if isinstance(found, Windows):
         border = round((1 - SHARE) * found.series_length)
@@ -113,7 +113,7 @@ def score_waveforms(
         import pandas as pd
 
         from companion.data.csv_numbers import read_numbers
-        from companion.data.windows import Windows
+        from companion.data.series import Windows
         from companion.estimators import ResNetAE
         from companion.files import atomic_path
 

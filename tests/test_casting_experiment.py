@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from companion.compute import Compute
 from companion.data.casting import synthetic_moulds
-from companion.data.images import FaultImages, ImageSet, split_images
+from companion.data.images import ImageSet, SplitImages, split_images
 from companion.experiments import casting, casting_detectors, casting_size, get_experiment
 from companion.experiments.base import Context
 from companion.experiments.casting_detectors import COLOR, GRAY, Detector, Views, ensemble
@@ -32,7 +32,7 @@ def folder(seed: int, **counts: int) -> ImageSet:
     return ImageSet(images, torch.tensor(labels), names, hashes)
 
 
-def few_images(size: tuple[int, int], color: bool = False) -> FaultImages:
+def few_images(size: tuple[int, int], color: bool = False) -> SplitImages:
     """In the place of ``load_casting``: the same images in either size, as a real loader gives them."""
     folders = folder(1, normal=90), folder(2, spill=24), folder(3, normal=50, moved=12, spill=12, empty=12)
     if not color:

@@ -14,7 +14,7 @@ from companion.cli_images import check_normal, parse_size
 from companion.data.casting import synthetic_moulds
 from companion.data.images import find_images, read_images
 from companion.estimators import ImageAE
-from companion.objectives.reconstruction import STILL
+from companion.objectives.synthetic_anomalies import NO_JITTER
 from tests.test_cli import call, good
 
 SIZE = (16, 24)
@@ -90,7 +90,7 @@ def test_few_images_give_a_threshold_and_what_it_can_promise(tmp_path):
     assert "1 % takes 99 held out" in told
     detector = ImageAE.load(tmp_path / "m")
     assert detector.fpr_ == pytest.approx(1 / 11)
-    assert (detector.shape_, detector.camera) == ((1, *SIZE), STILL)
+    assert (detector.shape_, detector.camera) == ((1, *SIZE), NO_JITTER)
 
 
 def test_more_alarms_than_promised_are_remarked_upon(tmp_path, model, normal):

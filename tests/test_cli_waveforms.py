@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from companion.cli_waveforms import hold_out
-from companion.data.windows import cut_windows
+from companion.data.series import cut_windows
 from companion.estimators import ResNetAE
 from tests.test_cli import call, good
 from tests.test_waveforms import waves

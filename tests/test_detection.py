@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 from sklearn.metrics import confusion_matrix, precision_recall_curve
 
-from companion.detection.alarms import alarm_spans, judge_alarms
+from companion.detection.alarms import alarm_spans, evaluate_alarms
 from companion.detection.metrics import (
     bootstrap,
     compare,
@@ -387,17 +387,17 @@ def test_alarms_hold_every_flag_and_lie_apart(flags, merge):
 def test_alarms_are_judged_by_hand():
     flagged = np.zeros(8640, dtype=bool)
     flagged[[100, 101, 205, 300, 5000]] = True
-    report = judge_alarms(
+    report = evaluate_alarms(
         flagged, [(100, 110), (200, 210), (290, 295), (400, 500)], seconds_per_sample=10, tolerance=6
     )
     assert report.delays == (0.0, 50.0, 100.0, None)
     assert report.detected == 3
     assert report.false_alarms == 1
     assert report.false_alarms_per_day == 1.0
-    without = judge_alarms(flagged, [(290, 295)], seconds_per_sample=10)
+    without = evaluate_alarms(flagged, [(290, 295)], seconds_per_sample=10)
     assert without.delays == (None,)
     assert without.false_alarms == 4
-    early = judge_alarms(flagged, [(101, 103)], seconds_per_sample=10)
+    early = evaluate_alarms(flagged, [(101, 103)], seconds_per_sample=10)
     assert early.delays == (0.0,)
 
 
@@ -406,4 +406,4 @@ def test_impossible_alarms_are_refused():
         alarm_spans(np.zeros(3))
     for faults in ([(2, 2)], [(-1, 2)], [(0, 9)]):
         with pytest.raises(ValueError, match="inside the series"):
-            judge_alarms(np.zeros(5, dtype=bool), faults, seconds_per_sample=1)
+            evaluate_alarms(np.zeros(5, dtype=bool), faults, seconds_per_sample=1)

@@ -19,7 +19,7 @@ from companion.detection.metrics import roc_auc
 from companion.detection.thresholds import ThresholdError
 from companion.estimators import ImageAE, ResNetAE, SequenceAnomalyDetector
 from companion.files import StateError, save_state
-from companion.objectives.reconstruction import Camera
+from companion.objectives.synthetic_anomalies import CameraJitter
 from tests.test_waveforms import waves
 from tests.toy_sessions import flat, toy
 
@@ -46,7 +46,7 @@ def wave_model():
 
 @pytest.fixture(scope="module")
 def image_model():
-    camera = Camera(0.05, 0.05, True, 0.05, 0.05, 0)
+    camera = CameraJitter(0.05, 0.05, True, 0.05, 0.05, 0)
     return ImageAE(**IMAGES, scales=(1,), camera=camera, patience=12).fit(
         moulds(count=120), epochs=12, validation=0.1, compute=CPU
     )

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from companion.detection.anomaly_maps import against_normals, error_map, image_scores, multiscale_map
+from companion.detection.anomaly_maps import error_map, image_scores, multiscale_map, robust_scale
 from companion.models.resnet9 import ResNet9, patch_features
 
 
@@ -110,14 +110,14 @@ def test_only_some_pixels_may_count():
 
 def test_scores_in_units_of_the_normals():
     normals = np.arange(101.0)
-    assert against_normals(np.array([50.0, 95.0, 140.0]), normals).tolist() == [0, 1, 2]
+    assert robust_scale(np.array([50.0, 95.0, 140.0]), normals).tolist() == [0, 1, 2]
     for scores, other, message in (
         ([1.0], [], "need scores"),
         ([np.nan], [1.0, 2.0], "NaN"),
         ([1.0], [2.0, 2.0], "do not differ"),
     ):
         with pytest.raises(ValueError, match=message):
-            against_normals(np.array(scores), np.array(other))
+            robust_scale(np.array(scores), np.array(other))
 
 
 # ---------------------------------------------------------------- features

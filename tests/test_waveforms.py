@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
-from companion.objectives.reconstruction import WaveformReconstruction, random_shift, reconstruction_error
+from companion.objectives.reconstruction import WaveformReconstruction, reconstruction_error
 from companion.training import FitConfig, make_optimizer
 
 
@@ -32,24 +30,6 @@ def test_gaps_do_not_count():
     assert reconstruction_error(shown, target, known, "l2").tolist() == pytest.approx([4, 4, 0])
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 9), st.integers(1, 12))
-def test_a_shift_moves_windows_and_gaps_together(max_shift, length):
-    windows = torch.arange(4 * 2 * length, dtype=torch.float32).view(4, 2, length)
-    known = torch.rand(4, 2, length) < 0.7
-    generator = torch.Generator().manual_seed(length)
-    moved, still = random_shift(windows, known, max_shift=max_shift, generator=generator)
-    generator = torch.Generator().manual_seed(length)
-    shifts = torch.randint(-max_shift, max_shift + 1, (4,), generator=generator)
-    for n in range(4):
-        for t in range(length):
-            source = t - int(shifts[n])
-            inside = 0 <= source < length
-            nearest = min(max(source, 0), length - 1)
-            assert torch.equal(moved[n, :, t], windows[n, :, nearest])
-            assert torch.equal(still[n, :, t], known[n, :, nearest] & inside)
-
-
 def test_the_input_is_noisy_and_the_target_is_not():
     class Watch(nn.Module):
         def forward(self, x):
@@ -58,16 +38,11 @@ def test_the_input_is_noisy_and_the_target_is_not():
 
     watch, windows = Watch(), torch.randn(500, 1, 20)
     known = torch.ones_like(windows, dtype=torch.bool)
-    objective = WaveformReconstruction("l2", jitter=0.3, amplitude=0.2)
+    objective = WaveformReconstruction("l2", jitter=0.3)
     loss = objective(watch, (windows, known), torch.Generator().manual_seed(0))["loss"]
     assert loss.item() == pytest.approx(0.09, rel=0.05)
-    slopes = (watch.seen * windows).sum(2) / windows.square().sum(2)
-    assert 0.5 < slopes.min() < 0.85
-    assert 1.15 < slopes.max() < 1.5
+    assert (watch.seen - windows).std().item() == pytest.approx(0.3, rel=0.05)
     assert objective(watch, (windows, known), None)["loss"] == 0  # an evaluation augments nothing
-    for bad in ({"loss": "huber"}, {"jitter": -1.0}, {"max_shift": -1}):
-        with pytest.raises(ValueError, match="'l1' or 'l2'"):
-            WaveformReconstruction(**bad)
 
 
 def test_adam_adds_the_decay_to_the_gradient():

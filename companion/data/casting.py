@@ -31,7 +31,7 @@ from torch import Generator, Tensor
 
 from companion.data.download import REGISTRY, DataError, Source, cache_folder, load, warn_of_stand_in
 from companion.data.image_folders import annotated, parse_annotation
-from companion.data.images import FaultImages, ImageSet, Item, Skipped, read_images, split_images
+from companion.data.images import ImageSet, Item, Skipped, SplitImages, read_images, split_images
 from companion.files import atomic_path
 
 CASTING = REGISTRY["casting"]
@@ -42,7 +42,7 @@ _PARTS = ("train/", "proliv/", "test/imgs/", ANNOTATION)
 _LARGEST_FILE, _LARGEST_SUM = 1_000_000, 100_000_000  # bytes
 
 
-def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> FaultImages:
+def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> SplitImages:
     """The casting images: from the cache, else from the mirror or a public source, else a stand-in.
 
     Args:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from companion.data.download import DataError
 from companion.data.images import (
-    FaultImages,
     ImageSet,
     Item,
     Skipped,
+    SplitImages,
     find_images,
     read_images,
     split_images,
@@ -99,7 +99,7 @@ def load_image_folder(
     color: bool = False,
     validation_share: float = 0.2,
     development_share: float = 0.2,
-) -> FaultImages:
+) -> SplitImages:
     """Read a folder of normal images, and anomalies and test images where there are some.
 
     Args:

@@ -79,7 +79,7 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class FaultImages:
+class SplitImages:
     """Images for one-class learning, split; copies of an image always stand in the same part.
 
     Attributes:
@@ -311,7 +311,7 @@ def split_images(
     synthetic: bool = False,
     validation_share: float = 0.2,
     development_share: float = 0.2,
-) -> FaultImages:
+) -> SplitImages:
     """Split by content, so that no copy of an image stands in two parts.
 
     A test image is taken out of the tuning and the training images, a tuning image out of the training
@@ -321,11 +321,11 @@ def split_images(
         train: normal images.
         tuning: known anomalies, perhaps none.
         test: normal and anomalous images, perhaps none.
-        name: see :class:`FaultImages`.
+        name: see :class:`SplitImages`.
         source: likewise.
         digest: likewise.
         skipped: what has been left out so far.
-        synthetic: see :class:`FaultImages`.
+        synthetic: see :class:`SplitImages`.
         validation_share: of the distinct training images.
         development_share: of the distinct test images of either label.
 
@@ -351,7 +351,7 @@ def split_images(
     if held_out.all():
         raise DataError("there is no normal image left to learn from")
     chosen = share_by_hash(test.hashes, development_share, test.labels.tolist(), salt="development")
-    return FaultImages(
+    return SplitImages(
         name=name,
         train=train.take(~held_out),
         validation=train.take(held_out),

@@ -64,7 +64,7 @@ def alarm_spans(flagged: np.ndarray, merge: int = 0) -> tuple[tuple[int, int], .
     return tuple(zip(starts[first].tolist(), ends[last].tolist(), strict=True))
 
 
-def judge_alarms(
+def evaluate_alarms(
     flagged: np.ndarray,
     faults: Sequence[tuple[int, int]],
     *,
@@ -76,7 +76,7 @@ def judge_alarms(
 
     A fault is found if an alarm touches it or the ``tolerance`` samples behind it. An alarm is false if it
     touches no fault, the tolerance included. For an honest delay, flag what a monitor could know at each
-    sample (:meth:`companion.data.windows.Windows.at_end`), and give a tolerance of one window.
+    sample (:meth:`companion.data.series.Windows.at_end`), and give a tolerance of one window.
 
     Args:
         flagged: bool (T,).

@@ -165,7 +165,7 @@ def image_scores(maps: Tensor, top: float = 1.0, where: Tensor | None = None) ->
     return scores
 
 
-def against_normals(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:
+def robust_scale(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:
     """Scores in units of the spread of normals, so that scores of several kinds can be added.
 
     Args:

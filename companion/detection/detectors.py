@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from companion.data.standardize import Standardizer, as_windows
+from companion.data.series import Standardizer, as_windows
 from companion.detection.metrics import check_scores
 
 _CHUNK = 4096  # queries in one search

@@ -16,11 +16,12 @@ from pydantic import Field
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from companion.data.standardize import StandardiserKind, Standardizer, as_windows
+from companion.data.series import Standardizer, StandardizerKind, as_windows
 from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale_map
 from companion.estimators.base import AnomalyDetector, Count, Positive
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder
-from companion.objectives.reconstruction import Camera, ImageReconstruction, Loss, WaveformReconstruction
+from companion.objectives.reconstruction import ImageReconstruction, Loss, WaveformReconstruction
+from companion.objectives.synthetic_anomalies import CameraJitter
 
 _BATCH = 512  # examples in one forward pass that learns nothing
 Numbers = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
@@ -72,7 +73,7 @@ class ResNetAE(AnomalyDetector):
         depth: Annotated[int, Field(ge=1, le=16)] = 4,
         width: Count = 8,
         *,
-        standardize: StandardiserKind = "window",
+        standardize: StandardizerKind = "window",
         loss: Loss = "l2",
         jitter: Annotated[float, Field(ge=0)] = 0.1,
         lr: Positive = 1e-3,
@@ -194,7 +195,7 @@ class ImageAE(AnomalyDetector):
         *,
         loss: Literal["l1", "mse"] = "l1",
         scales: Numbers = (4, 8),
-        camera: Camera = Camera(),  # noqa: B008
+        camera: CameraJitter = CameraJitter(),  # noqa: B008
         lr: Positive = 2e-3,
         batch_size: Annotated[int, Field(ge=2)] = 128,
         patience: Count | None = None,

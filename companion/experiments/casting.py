@@ -29,14 +29,14 @@ from companion.experiments.casting_detectors import (
     moved_autoencoder,
     published_autoencoder,
 )
-from companion.objectives.reconstruction import STILL, FaultKind
+from companion.objectives.synthetic_anomalies import NO_JITTER, AnomalyKind
 from companion.runs import DataInfo, SeedResult
 
 ROC_GRID = np.linspace(0, 0.2, 41)
 """The false-positive rates at which the curve ``roc`` is given."""
 FINAL = "final"
 """The detector that the chapter recommends, chosen on the development fifth."""
-DISCRIMINATORS: dict[str, tuple[tuple[FaultKind, ...], float, float]] = {
+DISCRIMINATORS: dict[str, tuple[tuple[AnomalyKind, ...], float, float]] = {
     "known": (("known",), 0.0, 0.0),
     "spills": (("known", "spill"), 0.0, 0.0),
     "empties": (("known", "spill", "empty"), 0.0, 0.0),
@@ -46,7 +46,7 @@ DISCRIMINATORS: dict[str, tuple[tuple[FaultKind, ...], float, float]] = {
 """Kinds of fault, and shares of images with an obstacle and of normal ones behind haze, by detector."""
 PARTS = ("validation", "disturbed", "held", "development", "test", "whole")
 """The parts of :class:`companion.experiments.casting_detectors.Casting` that detectors are judged by."""
-FEWER_KINDS: dict[str, tuple[FaultKind, ...]] = {
+FEWER_KINDS: dict[str, tuple[AnomalyKind, ...]] = {
     "without-spills": ("known", "empty"),
     "only-empties": ("empty",),
 }
@@ -135,7 +135,7 @@ def ablations(
     ``still`` is ``moved`` without a moving camera, and ``still-coarse`` its scores at coarse scales; the
     others are the recommended classifier, taught by fewer kinds of fault.
     """
-    still = moved_autoencoder(config, seed, camera=STILL)
+    still = moved_autoencoder(config, seed, camera=NO_JITTER)
     fit_autoencoder(still, "still", config.moved_epochs, data, context)
     yield "still", Detector(error_scores(still, "l1", (1,)), still.history_)
     yield "still-coarse", Detector(error_scores(still, "l1", (4, 8)))

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from companion.compute import seed_everything
 from companion.data.casting import load_casting
-from companion.data.images import FaultImages, ImageSet, share_by_hash
-from companion.detection.anomaly_maps import ErrorKind, against_normals, image_scores
+from companion.data.images import ImageSet, SplitImages, share_by_hash
+from companion.detection.anomaly_maps import ErrorKind, image_scores, robust_scale
 from companion.detection.detectors import PatchMemory, pca_residual
 from companion.estimators.autoencoders import ImageAE
 from companion.experiments.base import Config, Context
@@ -27,12 +27,12 @@ from companion.models.blocks import BasicResidualBlock
 from companion.models.resnet import ResNet
 from companion.models.resnet9 import ResNet9, patch_features
 from companion.objectives.classification import normalize
-from companion.objectives.reconstruction import STILL, Camera, FaultDiscrimination, FaultKind
+from companion.objectives.synthetic_anomalies import NO_JITTER, AnomalyKind, CameraJitter, OutlierExposure
 from companion.training import FitConfig, History
 
 GRAY, COLOR = (64, 64), (32, 48)
 """Height and width of the two views."""
-CAMERA = Camera()
+CAMERA = CameraJitter()
 """How far training moves the camera."""
 _DISTURBED_SEED = 7
 
@@ -88,7 +88,7 @@ class Casting:
     Of copies one is kept, but in ``whole``, which is for comparison with what others measured.
     """
 
-    images: FaultImages  #: all parts as :func:`companion.data.casting.load_casting` gives them, in colour
+    images: SplitImages  #: all parts as :func:`companion.data.casting.load_casting` gives them, in colour
     train: Views  #: normal images to learn from
     validation: Views  #: normal images for early stopping and thresholds
     disturbed: Views  #: the same behind haze and obstacles, by a camera that moved
@@ -106,7 +106,7 @@ def load(share: float = 1.0) -> Casting:
     gray, color = load_casting(GRAY), load_casting(COLOR, color=True)
     held = share_by_hash(color.tuning.distinct().hashes, 0.5, salt="hold")
 
-    def cut(images: FaultImages) -> dict[str, ImageSet]:
+    def cut(images: SplitImages) -> dict[str, ImageSet]:
         names = ("train", "validation", "development", "test")
         parts = {name: getattr(images, name).distinct() for name in names}
         spills = images.tuning.distinct()
@@ -135,8 +135,8 @@ def _some(labels: np.ndarray, share: float) -> np.ndarray:
 
 def _disturbed(images: Tensor) -> Tensor:
     unit = torch.zeros(images.shape[1]), torch.ones(images.shape[1])
-    objective = FaultDiscrimination(*unit, kinds=("spill", "empty"), camera=CAMERA)
-    return objective.disturbed(images, torch.Generator().manual_seed(_DISTURBED_SEED))
+    objective = OutlierExposure(*unit, kinds=("spill", "empty"), camera=CAMERA)
+    return objective.augmented(images, torch.Generator().manual_seed(_DISTURBED_SEED))
 
 
 # ---------------------------------------------------------------- detectors
@@ -168,12 +168,12 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
 def published_autoencoder(config: CastingConfig, seed: int) -> ImageAE:
     """The published baseline: 64x64, grey, squared error, Adam 3e-4, and no augmentation."""
     return ImageAE(
-        latent=512, loss="mse", scales=(1,), lr=3e-4, camera=STILL, patience=config.patience, seed=seed,
+        latent=512, loss="mse", scales=(1,), lr=3e-4, camera=NO_JITTER, patience=config.patience, seed=seed,
     )  # fmt: skip
 
 
 def moved_autoencoder(
-    config: CastingConfig, seed: int, residual: bool = False, camera: Camera = CAMERA
+    config: CastingConfig, seed: int, residual: bool = False, camera: CameraJitter = CAMERA
 ) -> ImageAE:
     """An autoencoder of small colour images that saw a moving camera, judged at coarse scales."""
     return ImageAE(
@@ -228,13 +228,13 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
 
 
 def discrimination(
-    data: Casting, kinds: tuple[FaultKind, ...], obstacles: float = 0.4, hazes: float = 0.15
-) -> FaultDiscrimination:
+    data: Casting, kinds: tuple[AnomalyKind, ...], obstacles: float = 0.4, hazes: float = 0.15
+) -> OutlierExposure:
     """The objective that tells normal images from those kinds of fault."""
     sample = data.train.color[:2000].float() / 255
-    return FaultDiscrimination(
+    return OutlierExposure(
         sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)), known=data.known.color, kinds=kinds,
-        camera=CAMERA, obstacles=obstacles, hazes=hazes,
+        camera=CAMERA, occlusions=obstacles, fogged=hazes,
     )  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def fit_discriminator(
     data: Casting,
     seed: int,
     context: Context,
-    objective: FaultDiscrimination,
+    objective: OutlierExposure,
     name: str = "discriminator",
 ) -> tuple[ResNet, Detector]:
     """A small residual net that tells normal images from known and painted faults, and its scores."""
@@ -258,7 +258,7 @@ def ensemble(first: Detector, second: Detector, normals: Views) -> Detector:
     units = first.score(normals), second.score(normals)
 
     def score(views: Views) -> np.ndarray:
-        both = (against_normals(one.score(views), u) for one, u in zip((first, second), units, strict=True))
+        both = (robust_scale(one.score(views), u) for one, u in zip((first, second), units, strict=True))
         return np.asarray(sum(both))
 
     return Detector(score)

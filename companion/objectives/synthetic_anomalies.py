@@ -1,48 +1,45 @@
-"""What a camera and its surroundings do to images, on whole batches: shifts, light, obstacles, faults.
+"""Synthetic anomalies for images, harmless disturbances, and a classifier's objective that learns from both.
 
-All take float images (N, C, H, W) in [0, 1], on any device, and give new ones. Random numbers come from a CPU
-generator. Functions that paint something also return where.
+The functions take float images (N, C, H, W) in [0, 1], on any device, and return new ones, clipped to [0, 1].
+Random numbers come from a CPU generator; the global one if it is ``None``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from companion.objectives.classification import random_shift_flip
+from companion.objectives.classification import Batch, random_shift_flip
 
-# images (N, C, H, W), and where they were painted over, float32 (N, 1, H, W), 1 or 0
-Painted = tuple[Tensor, Tensor]
+AnomalyKind = Literal["known", "spill", "empty"]
+Change = Callable[[Tensor, Generator | None], Tensor]
 
 
-def check_images(images: Tensor) -> None:
-    """Raise what the functions here raise for anything but float images (N, C, H, W).
-
-    Raises:
-        ValueError: if there are not four axes, an axis has no length, or there is NaN.
-        TypeError: if the images are not floating-point.
-    """
-    if not images.is_floating_point():
-        raise TypeError(f"images must be floating-point in 0..1, not {images.dtype}; divide by 255 first")
-    if images.ndim != 4 or 0 in images.shape[1:]:
-        raise ValueError(f"need images (N, C, H, W), not {tuple(images.shape)}")
-    if images.isnan().any():
-        raise ValueError("the images hold NaN")
+def as_floats(images: Tensor) -> Tensor:
+    """uint8 images (N, C, H, W) as float32 in [0, 1]."""
+    assert images.dtype == torch.uint8, images.dtype
+    assert images.ndim == 4, images.shape
+    return images.float() / 255
 
 
 def uniform(count: int, low: float, high: float, generator: Generator | None, like: Tensor) -> Tensor:
-    """Draws (N, 1, 1, 1) from ``low`` to ``high`` with the device and type of ``like``."""
+    """Draws (N, 1, 1, 1) from ``low`` to ``high`` with the device and dtype of ``like``."""
     draws = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
     return draws.to(like)
 
 
-def smooth_noise(shape: torch.Size, rows: int, columns: int, generator: Generator | None) -> Tensor:
-    """Normally distributed numbers on a grid, interpolated to (N, C, H, W); on the CPU."""
-    grid = torch.randn(shape[0], shape[1], rows, columns, generator=generator)
-    return F.interpolate(grid, size=tuple(shape[2:]), mode="bilinear", align_corners=False)
+def smooth_noise(like: Tensor, rows: int, columns: int, generator: Generator | None) -> Tensor:
+    """Normal deviates on a grid of at least 2 x 2, interpolated to the shape of ``like`` (N, C, H, W)."""
+    grid = torch.randn(*like.shape[:2], max(2, rows), max(2, columns), generator=generator)
+    noise = F.interpolate(grid, size=tuple(like.shape[2:]), mode="bilinear", align_corners=False)
+    return noise.to(like)
 
 
 def coordinates(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,196 +49,82 @@ def coordinates(images: Tensor) -> tuple[Tensor, Tensor]:
     return x.view(1, 1, 1, -1), y.view(1, 1, -1, 1)
 
 
-def camera_jitter(
-    images: Tensor,
-    *,
-    max_shift: float = 0.15,
-    max_zoom: float = 0.15,
-    flip: bool = True,
-    brightness: float = 0.1,
-    contrast: float = 0.1,
-    tint: float = 0.0,
-    generator: Generator | None = None,
-) -> Tensor:
+def random_apply(change: Change, images: Tensor, share: float, generator: Generator | None) -> Tensor:
+    """Apply ``change`` to each image with probability ``share``."""
+    if share == 0:
+        return images
+    chosen = (torch.rand(len(images), generator=generator) < share).to(images.device)
+    if not chosen.any():
+        return images
+    images = images.clone()
+    images[chosen] = change(images[chosen], generator)
+    return images
+
+
+# ---------------------------------------------------------------- harmless disturbances
+
+
+@dataclass(frozen=True)
+class CameraJitter:
     """Move, zoom, mirror and light every image by its own random amounts, as a camera that was touched does.
 
-    Pixels from outside repeat the edge.
+    A random affine map and colour jitter. Pixels from outside repeat the edge.
 
-    Args:
-        images: float (N, C, H, W) in [0, 1].
+    Attributes:
         max_shift: the largest shift in either direction, as a share of the side.
-        max_zoom: sides are scaled by up to this share, each image by one factor and its sides against each
+        max_zoom: sides are scaled by up to this share, each image by one factor, and its sides against each
             other by half as much.
         flip: whether half the images are mirrored left to right.
         brightness: the largest amount that is added to all pixels.
         contrast: the largest share by which differences from the image's mean grow or shrink.
         tint: the largest amount that is added to single channels.
-        generator: a CPU generator that the draws come from; the global one if ``None``.
-
-    Returns:
-        Of the same shape, clipped to [0, 1].
-
-    Raises:
-        ValueError: for images that :func:`check_images` refuses, or negative amounts.
-        TypeError: likewise.
     """
-    check_images(images)
-    if min(max_shift, max_zoom, brightness, contrast, tint) < 0 or max_zoom >= 0.6:
-        raise ValueError(
-            "shift, zoom, brightness, contrast and tint are not negative, and the zoom is below 0.6"
-        )
-    count = len(images)
-    if flip:
-        images = random_shift_flip(images, max_shift=0, flip=True, generator=generator)
-    if count and (max_shift or max_zoom):
-        draws = (2 * torch.rand(4, count, generator=generator) - 1).to(images)
-        scale, aspect = 1 + max_zoom * draws[0], 1 + 0.5 * max_zoom * draws[1]
-        matrix = images.new_zeros(count, 2, 3)
-        matrix[:, 0, 0], matrix[:, 1, 1] = scale * aspect, scale / aspect
-        matrix[:, 0, 2], matrix[:, 1, 2] = 2 * max_shift * draws[2], 2 * max_shift * draws[3]
-        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-        images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    light = uniform(count, -brightness, brightness, generator, images)
-    images = mean + (images - mean) * (1 + uniform(count, -contrast, contrast, generator, images)) + light
-    if tint:
-        draws = torch.rand(count, images.shape[1], 1, 1, generator=generator).to(images)
-        images = images + tint * (2 * draws - 1)
-    return images.clamp(0, 1)
+
+    max_shift: float = 0.2
+    max_zoom: float = 0.25
+    flip: bool = True
+    brightness: float = 0.12
+    contrast: float = 0.25
+    tint: float = 0.03
+
+    def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
+        """Float images (N, C, H, W), jittered."""
+        count = len(images)
+        if self.flip:
+            images = random_shift_flip(images, max_shift=0, flip=True, generator=generator)
+        if count and (self.max_shift or self.max_zoom):
+            draws = (2 * torch.rand(4, count, generator=generator) - 1).to(images)
+            scale, aspect = 1 + self.max_zoom * draws[0], 1 + 0.5 * self.max_zoom * draws[1]
+            matrix = images.new_zeros(count, 2, 3)
+            matrix[:, 0, 0], matrix[:, 1, 1] = scale * aspect, scale / aspect
+            matrix[:, :, 2] = 2 * self.max_shift * draws[2:].T
+            grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+            images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        light = uniform(count, -self.brightness, self.brightness, generator, images)
+        contrast = 1 + uniform(count, -self.contrast, self.contrast, generator, images)
+        images = mean + (images - mean) * contrast + light
+        if self.tint:
+            draws = torch.rand(count, images.shape[1], 1, 1, generator=generator).to(images)
+            images = images + self.tint * (2 * draws - 1)
+        return images.clamp(0, 1)
 
 
-def cut_paste(
-    images: Tensor, *, smallest: float = 0.02, largest: float = 0.15, generator: Generator | None = None
-) -> Painted:
-    """Copy a rectangle of every image to another place in it, a little lighter or darker.
-
-    Source: Li et al. 2021, "CutPaste: Self-Supervised Learning for Anomaly Detection and Localization".
-
-    Args:
-        images: float (N, C, H, W) in [0, 1].
-        smallest: share of the area that the rectangle covers, at least.
-        largest: at most.
-        generator: a CPU generator that the draws come from.
-
-    Raises:
-        ValueError: for images that :func:`check_images` refuses, or shares that are none.
-        TypeError: likewise.
-    """
-    check_images(images)
-    if not 0 < smallest <= largest <= 1:
-        raise ValueError(f"need 0 < smallest <= largest <= 1, not {smallest} and {largest}")
-    count, _, height, width = images.shape
-    area = uniform(count, smallest, largest, generator, images)[:, 0, 0, 0]  # (N,)
-    ratio = uniform(count, -1, 1, generator, images)[:, 0, 0, 0]
-    high = ((area * height * width) ** 0.5 * torch.exp(ratio)).clamp(1, height).long()
-    wide = ((area * height * width) ** 0.5 * torch.exp(-ratio)).clamp(1, width).long()
-    draws = torch.rand(4, count, generator=generator).to(images)
-    top, left = (draws[0] * (height - high + 1)).long(), (draws[1] * (width - wide + 1)).long()
-    new_top, new_left = (draws[2] * (height - high + 1)).long(), (draws[3] * (width - wide + 1)).long()
-    rows = torch.arange(height, device=images.device).view(1, -1)  # (1, H)
-    columns = torch.arange(width, device=images.device).view(1, -1)
-    inside = ((rows >= new_top[:, None]) & (rows < (new_top + high)[:, None]))[:, None, :, None] & (
-        (columns >= new_left[:, None]) & (columns < (new_left + wide)[:, None])
-    )[:, None, None, :]  # (N, 1, H, W)
-    from_row = (rows + (top - new_top)[:, None]).clamp(0, height - 1)  # (N, H)
-    from_column = (columns + (left - new_left)[:, None]).clamp(0, width - 1)  # (N, W)
-    which = torch.arange(count, device=images.device).view(-1, 1, 1)
-    moved = images[which, :, from_row[:, :, None], from_column[:, None, :]].permute(
-        0, 3, 1, 2
-    )  # (N, C, H, W)
-    moved = (moved + uniform(count, -0.1, 0.1, generator, images)).clamp(0, 1)
-    return torch.where(inside, moved, images), inside.to(torch.float32)
+NO_JITTER = CameraJitter(0.0, 0.0, False, 0.0, 0.0, 0.0)
+"""A camera that does not move, in a light that does not change; it draws random numbers all the same."""
 
 
-def spill(images: Tensor, *, strength: float = 0.5, generator: Generator | None = None) -> Painted:
-    """Paint bright glittering streaks from a random place of each image's middle downwards.
-
-    Args:
-        images: float (N, C, H, W) in [0, 1].
-        strength: of the brightest glitter; each image has between a third of it and all.
-        generator: a CPU generator that the draws come from.
-
-    Raises:
-        ValueError: for images that :func:`check_images` refuses, or a strength that is not positive.
-        TypeError: likewise.
-    """
-    check_images(images)
-    if strength <= 0:
-        raise ValueError(f"the strength is positive, not {strength}")
-    count, _, height, width = images.shape
-    x, y = coordinates(images)
-    middle, reach = uniform(count, -0.3, 0.3, generator, images), uniform(count, 0.15, 0.5, generator, images)
-    top, bottom = uniform(count, -0.9, 0.3, generator, images), uniform(count, 0.5, 1.3, generator, images)
-    lean = uniform(count, -0.4, 0.4, generator, images)
-    across = (x - middle - lean * y) / reach
-    body = torch.exp(-across.square()) * torch.sigmoid(12 * (y - top)) * torch.sigmoid(12 * (bottom - y))
-    streaks = smooth_noise(images[:, :1].shape, max(2, height // 6), max(2, width // 3), generator)
-    glitter = smooth_noise(images.shape, max(2, height * 2 // 3), max(2, width * 2 // 3), generator)
-    force = strength * uniform(count, 0.33, 1, generator, images)
-    amount = body * streaks.to(images).abs().clamp(max=2)  # (N, 1, H, W)
-    painted = images + force * amount * (0.5 + 0.8 * glitter.to(images))
-    return painted.clamp(0, 1), (amount > 0.2).to(torch.float32)
-
-
-def emptied(images: Tensor, *, generator: Generator | None = None) -> Painted:
-    """Take the texture out of an ellipse in the middle of each image, and give it one smooth shade.
-
-    The shade is a mixture of those at the ellipse's rim, with a gradient; now and then some bright specks are
-    left at the lower edge.
-
-    Args:
-        images: float (N, C, H, W) in [0, 1].
-        generator: a CPU generator that the draws come from.
-
-    Raises:
-        ValueError: for images that :func:`check_images` refuses.
-        TypeError: likewise.
-    """
-    check_images(images)
-    count, channels, height, width = images.shape
-    x, y = coordinates(images)
-    middle = [uniform(count, -0.12, 0.12, generator, images) for _ in range(2)]
-    radii = [uniform(count, low, low + 0.25, generator, images) for low in (0.75, 0.7)]
-    distance = (((x - middle[0]) / radii[0]).square() + ((y - middle[1] - 0.1) / radii[1]).square()).sqrt()
-    soft = torch.sigmoid((1 - distance) * uniform(count, 8, 30, generator, images))  # (N, 1, H, W)
-    rim = ((distance > 0.8) & (distance < 1.05)).to(images)
-    color = (images * rim).sum(dim=(2, 3), keepdim=True) / rim.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-    tint = torch.tensor([-0.03, -0.02, 0.02]) if channels == 3 else torch.zeros(channels)
-    color = color + tint.to(images).view(1, -1, 1, 1) * uniform(count, 0, 1.5, generator, images)
-    shade = 0.08 * (
-        y * uniform(count, -1, 1, generator, images) + x * uniform(count, -0.5, 0.5, generator, images)
-    )
-    grain = smooth_noise(images.shape, max(2, height // 2), max(2, width // 2), generator).to(images)
-    filled = color + uniform(count, -0.06, 0.06, generator, images) + shade + 0.006 * grain
-    out = images * (1 - soft) + filled * soft
-    specks = torch.exp(-((distance - 0.9) / 0.08).square()) * torch.sigmoid(10 * (y - 0.4))
-    sparkle = smooth_noise(images.shape, height, width, generator).to(images).clamp(0, 2)
-    some = (uniform(count, 0, 1, generator, images) < 0.4).to(images)
-    return (out + 0.2 * some * specks * sparkle).clamp(0, 1), (soft > 0.5).to(torch.float32)
-
-
-def arms(images: Tensor, *, largest: float = 0.4, generator: Generator | None = None) -> Painted:
+def occlusion(images: Tensor, generator: Generator | None) -> Tensor:
     """Put something in front of each image that reaches into it from a side: an arm, a helmet, a beam.
 
-    Two in five are bars of any slant, two in five are discs, and one covers all behind a straight line. Each
-    has one colour, from nearly black to bright, a shade of its own and soft edges.
-
-    Args:
-        images: float (N, C, H, W) in [0, 1].
-        largest: how far they reach into the image, as a share of its side.
-        generator: a CPU generator that the draws come from.
-
-    Raises:
-        ValueError: for images that :func:`check_images` refuses, or a reach that is no share.
-        TypeError: likewise.
+    Two in five are bars of any slant, two in five are discs, and one covers all behind a straight line. They
+    reach over at most two fifths of the side. Each has one colour, from nearly black to bright, a shade of
+    its own and soft edges.
     """
-    check_images(images)
-    if not 0 < largest <= 1:
-        raise ValueError(f"the reach is a share above 0, not {largest}")
     count, channels, height, width = images.shape
     x, y = coordinates(images)
     angle = uniform(count, -math.pi, math.pi, generator, images)
-    reach = 2 * largest * uniform(count, 0.1, 1, generator, images)
+    reach = 0.8 * uniform(count, 0.1, 1, generator, images)
     along = x * torch.cos(angle) + y * torch.sin(angle)
     across = y * torch.cos(angle) - x * torch.sin(angle)
     wide, place = uniform(count, 0.08, 0.4, generator, images), uniform(count, -0.8, 0.8, generator, images)
@@ -256,33 +139,163 @@ def arms(images: Tensor, *, largest: float = 0.4, generator: Generator | None = 
     mean = images.mean(dim=(2, 3), keepdim=True)
     mixed = uniform(count, 0.2, 1, generator, images)
     color = mixed * own * uniform(count, 0.1, 1, generator, images) + (1 - mixed) * mean
-    shade = 0.1 * smooth_noise(images.shape, 3, 4, generator).to(images)
-    fine = 0.04 * smooth_noise(images[:, :1].shape, max(2, height // 3), max(2, width // 3), generator).to(
-        images
-    )
-    out = images * (1 - soft) + (color + shade + fine) * soft
-    return out.clamp(0, 1), (soft > 0.5).to(torch.float32)
+    shade = 0.1 * smooth_noise(images, 3, 4, generator)
+    fine = 0.04 * smooth_noise(images[:, :1], height // 3, width // 3, generator)
+    return (images * (1 - soft) + (color + shade + fine) * soft).clamp(0, 1)
 
 
-def haze(images: Tensor, *, strongest: float = 0.98, generator: Generator | None = None) -> Painted:
-    """Put steam or smoke in front of each image: blurred, and mixed with one shade that is nearly even.
-
-    Args:
-        images: float (N, C, H, W) in [0, 1].
-        strongest: the share of the shade in the mixture, at most.
-        generator: a CPU generator that the draws come from.
-
-    Raises:
-        ValueError: for images that :func:`check_images` refuses, or a strength that is no share.
-        TypeError: likewise.
-    """
-    check_images(images)
-    if not 0 < strongest <= 1:
-        raise ValueError(f"the strength is a share above 0, not {strongest}")
+def fog(images: Tensor, generator: Generator | None) -> Tensor:
+    """Put steam or smoke in front of each image: blurred, and mixed with one shade that is nearly even."""
     count = len(images)
-    amount = strongest * uniform(count, 0.3, 1, generator, images)
+    amount = 0.98 * uniform(count, 0.3, 1, generator, images)
     smooth = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
     shade = images.mean(dim=(2, 3), keepdim=True) * uniform(count, 0.7, 1.15, generator, images)
-    drift = 0.03 * smooth_noise(images[:, :1].shape, 2, 3, generator).to(images)
-    out = (1 - amount) * smooth + amount * (shade + drift)
-    return out.clamp(0, 1), torch.ones_like(images[:, :1], dtype=torch.float32)
+    drift = 0.03 * smooth_noise(images[:, :1], 2, 3, generator)
+    return ((1 - amount) * smooth + amount * (shade + drift)).clamp(0, 1)
+
+
+# ---------------------------------------------------------------- anomalies
+
+
+def spill(images: Tensor, generator: Generator | None) -> Tensor:
+    """Paint bright glittering streaks from a random place of each image's middle downwards."""
+    count, _, height, width = images.shape
+    x, y = coordinates(images)
+    middle, reach = uniform(count, -0.3, 0.3, generator, images), uniform(count, 0.15, 0.5, generator, images)
+    top, bottom = uniform(count, -0.9, 0.3, generator, images), uniform(count, 0.5, 1.3, generator, images)
+    lean = uniform(count, -0.4, 0.4, generator, images)
+    across = (x - middle - lean * y) / reach
+    body = torch.exp(-across.square()) * torch.sigmoid(12 * (y - top)) * torch.sigmoid(12 * (bottom - y))
+    streaks = smooth_noise(images[:, :1], height // 6, width // 3, generator)
+    glitter = smooth_noise(images, height * 2 // 3, width * 2 // 3, generator)
+    force = 0.5 * uniform(count, 0.33, 1, generator, images)
+    amount = body * streaks.abs().clamp(max=2)  # (N, 1, H, W)
+    return (images + force * amount * (0.5 + 0.8 * glitter)).clamp(0, 1)
+
+
+def empty_mould(images: Tensor, generator: Generator | None) -> Tensor:
+    """Take the texture out of an ellipse in the middle of each image, and give it one smooth shade.
+
+    The shade is a mixture of those at the ellipse's rim, with a gradient; now and then some bright specks are
+    left at the lower edge.
+    """
+    count, channels, height, width = images.shape
+    x, y = coordinates(images)
+    middle = [uniform(count, -0.12, 0.12, generator, images) for _ in range(2)]
+    radii = [uniform(count, low, low + 0.25, generator, images) for low in (0.75, 0.7)]
+    distance = (((x - middle[0]) / radii[0]).square() + ((y - middle[1] - 0.1) / radii[1]).square()).sqrt()
+    soft = torch.sigmoid((1 - distance) * uniform(count, 8, 30, generator, images))  # (N, 1, H, W)
+    rim = ((distance > 0.8) & (distance < 1.05)).to(images)
+    color = (images * rim).sum(dim=(2, 3), keepdim=True) / rim.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    tint = torch.tensor([-0.03, -0.02, 0.02]) if channels == 3 else torch.zeros(channels)
+    color = color + tint.to(images).view(1, -1, 1, 1) * uniform(count, 0, 1.5, generator, images)
+    shade = 0.08 * (
+        y * uniform(count, -1, 1, generator, images) + x * uniform(count, -0.5, 0.5, generator, images)
+    )
+    grain = smooth_noise(images, height // 2, width // 2, generator)
+    filled = color + uniform(count, -0.06, 0.06, generator, images) + shade + 0.006 * grain
+    out = images * (1 - soft) + filled * soft
+    specks = torch.exp(-((distance - 0.9) / 0.08).square()) * torch.sigmoid(10 * (y - 0.4))
+    sparkle = smooth_noise(images, height, width, generator).clamp(0, 2)
+    sparkling = (uniform(count, 0, 1, generator, images) < 0.4).to(images)
+    return (out + 0.2 * sparkling * specks * sparkle).clamp(0, 1)
+
+
+# ---------------------------------------------------------------- the classifier
+
+
+@dataclass(frozen=True)
+class OutlierExposure:
+    """Tell normal images from anomalies: known ones, and normal ones into which anomalies were painted.
+
+    Hendrycks et al. 2019, "Deep Anomaly Detection with Outlier Exposure": a classifier learns from other
+    anomalies than those looked for. Li et al. 2021, "CutPaste", and Zavrtanik et al. 2021, "DRAEM": they can
+    be made from normal images. Unlike theirs, the painted ones here imitate faults that are expected.
+
+    While training, half of a batch is made anomalous, as many of each kind as of any other. Then the camera
+    moves, and a share of all images, normal or not, gets an occlusion: what stands in the way tells nothing.
+    The net has one output, the logit of an anomaly.
+
+    Attributes:
+        mean: (C,) of the pixels scaled to [0, 1], for normalising.
+        std: (C,), likewise.
+        known: uint8 (K, C, H, W), known anomalies for training; ``None`` if there are none.
+        kinds: of anomaly, at least one.
+        camera: the augmentation.
+        occlusions: the share of images that get one.
+        fogged: the share of normal images that are seen through fog.
+    """
+
+    mean: Tensor
+    std: Tensor
+    known: Tensor | None = None
+    kinds: tuple[AnomalyKind, ...] = ("known", "spill", "empty")
+    camera: CameraJitter = field(default_factory=CameraJitter)
+    occlusions: float = 0.4
+    fogged: float = 0.15
+
+    def logits(self, model: nn.Module, floats: Tensor) -> Tensor:
+        """Float32 (N,) of float images (N, C, H, W) in [0, 1]."""
+        mean, std = (each.to(floats).view(1, -1, 1, 1) for each in (self.mean, self.std))
+        answer: Tensor = model((floats - mean) / std).float()  # (N, 1)
+        assert answer.shape == (len(floats), 1), answer.shape
+        return answer[:, 0]
+
+    def training_batch(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Turn half of the normal images into anomalies and augment all.
+
+        Args:
+            images: uint8 (N, C, H, W), normal.
+            generator: that the draws come from.
+
+        Returns:
+            Float images (N, C, H, W), and float labels (N,), 0 for the first half and 1 for the others.
+        """
+        floats = as_floats(images)
+        half = len(floats) // 2
+        parts = [random_apply(fog, floats[:half], self.fogged, generator)]
+        for kind, normal in zip(self.kinds, floats[half:].tensor_split(len(self.kinds)), strict=True):
+            if kind == "known":
+                assert self.known is not None
+                rows = torch.randint(len(self.known), (len(normal),), generator=generator)
+                parts.append(as_floats(self.known[rows.to(self.known.device)]).to(floats))
+            elif len(normal):
+                parts.append((spill if kind == "spill" else empty_mould)(normal, generator))
+        moved = self.camera(torch.cat(parts), generator)
+        labels = (torch.arange(len(floats), device=floats.device) >= half).float()
+        return random_apply(occlusion, moved, self.occlusions, generator), labels
+
+    def augmented(self, images: Tensor, generator: Generator | None = None) -> Tensor:
+        """Normal images uint8 (N, C, H, W) as training shows them: in fog, by a moving camera, occluded.
+
+        A threshold chosen on the scores of such images allows for a shift that held-out images do not have.
+        """
+        floats = self.camera(random_apply(fog, as_floats(images), self.fogged, generator), generator)
+        return (255 * random_apply(occlusion, floats, self.occlusions, generator)).round().to(torch.uint8)
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
+        """``loss`` (nats) and ``error`` (share on the wrong side of 0).
+
+        With a generator the batch is uint8 images (N, C, H, W), all normal, whatever follows them; without
+        one it is images and labels int64 (N,).
+        """
+        if generator is None:
+            floats, labels = as_floats(batch[0]), batch[1].float()
+        else:
+            floats, labels = self.training_batch(batch[0], generator)
+        logits = self.logits(model, floats)
+        targets = 0.98 * labels + 0.01  # smoothed: logits would saturate, and rank no more
+        loss = F.binary_cross_entropy_with_logits(logits, targets)
+        return {"loss": loss, "error": ((logits.detach() > 0) != (labels > 0.5)).float().mean()}
+
+    @torch.inference_mode()
+    def scores(self, model: nn.Module, images: Tensor, batch_size: int = 500) -> np.ndarray:
+        """The mean logit of each uint8 image (N, C, H, W) and its mirror image, float64 (N,)."""
+        device = next(model.parameters()).device
+        model.eval()
+        parts = [np.empty(0)]
+        for batch in torch.split(images, batch_size):
+            floats = as_floats(batch).to(device)
+            both = self.logits(model, floats) + self.logits(model, floats.flip(3))
+            parts.append((both / 2).double().cpu().numpy())
+        return np.concatenate(parts)

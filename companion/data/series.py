@@ -1,0 +1,323 @@
+"""Long series: cut into windows, brought to a common scale, and a generated one with known faults.
+
+A series is an array (T,) or (channels, T), windows are (N, channels, length); NaN marks gaps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+StandardizerKind = Literal["window", "channel", "none"]
+LIMIT = 1e15
+"""Standardised samples are clipped to this: nets that square what is larger overflow in float32."""
+
+
+def as_numbers(array: Any) -> np.ndarray:
+    """Any array of real numbers as float32 or float64, a view where that is possible; what is masked is NaN.
+
+    Numbers beyond 1e150, which some loggers write for "none", are clipped to it: their squares stay finite.
+
+    Raises:
+        ValueError: for texts, times, complex or infinite numbers.
+    """
+    try:
+        found = np.ma.asanyarray(array)
+        if found.dtype.kind not in "biufO":
+            raise TypeError(f"{found.dtype} is no type of real numbers")
+        values = found if found.dtype in (np.float32, np.float64) else found.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"need an array of numbers: {error}") from error
+    filled: np.ndarray = values.filled(np.nan) if np.ma.is_masked(values) else np.asarray(values.data)
+    if np.isinf(filled).any():
+        raise ValueError("there are infinite numbers; make them NaN if they are gaps")
+    if filled.dtype == np.float64 and (np.abs(filled) > 1e150).any():
+        filled = filled.clip(-1e150, 1e150)
+    return filled
+
+
+# ---------------------------------------------------------------- windows
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of a series, and where they came from.
+
+    Attributes:
+        values: (N, channels, length), a view of the series where that is possible.
+        starts: int64 (N,): the first sample of each window in the series, rising.
+        series_length: samples in the series.
+    """
+
+    values: np.ndarray
+    starts: np.ndarray
+    series_length: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The sample behind the last one of each window, int64 (N,)."""
+        ends: np.ndarray = self.starts + self.values.shape[2]
+        return ends
+
+    def at_end(self, scores: np.ndarray) -> np.ndarray:
+        """What a monitor knows at each sample: the score (N,) of the last window that has ended by then.
+
+        Returns:
+            float64 (series_length,); NaN before the end of the first window.
+        """
+        assert np.shape(scores) == self.starts.shape, np.shape(scores)
+        last = np.searchsorted(self.ends, np.arange(1, self.series_length + 1), side="right")
+        return np.concatenate([[np.nan], np.asarray(scores, dtype=np.float64)])[last]
+
+
+def cut_windows(series: np.ndarray, length: int, stride: int | None = None, *, tail: bool = True) -> Windows:
+    """The windows of a series that begin at 0, ``stride``, 2 ``stride`` ...
+
+    Args:
+        series: (T,) or (channels, T).
+        length: samples in a window.
+        stride: samples from one start to the next; by default half the length, at least 1.
+        tail: whether a last window ends with the series if the others leave samples over.
+
+    Raises:
+        ValueError: if the series has another shape, holds no numbers, or is shorter than a window.
+
+    Example:
+        >>> cut_windows(np.arange(11), 4, 3).starts.tolist()
+        [0, 3, 6, 7]
+    """
+    array = np.atleast_2d(as_numbers(series))
+    stride = max(1, length // 2) if stride is None else stride
+    if array.ndim != 2 or array.shape[0] > array.shape[1]:
+        raise ValueError(f"a series is (T,) or (channels, T), not {array.shape}: transpose it")
+    if min(length, stride) < 1:
+        raise ValueError(f"length and stride must be at least 1, not {length} and {stride}")
+    if array.shape[1] < length:
+        raise ValueError(
+            f"a series of {array.shape[1]} samples holds no window of {length}; take shorter windows"
+        )
+    last = array.shape[1] - length
+    starts = np.arange(0, last + 1, stride, dtype=np.int64)
+    views = np.lib.stride_tricks.sliding_window_view(array, length, axis=1)  # (C, T - length + 1, length)
+    windows = views[:, ::stride].swapaxes(0, 1)  # (N, C, length), still a view
+    if tail and starts[-1] != last:
+        starts, windows = np.append(starts, last), np.concatenate([windows, views[:, -1][None]])
+    return Windows(windows, starts, array.shape[1])
+
+
+def as_windows(windows: Any, channels: int) -> np.ndarray:
+    """Windows as (N, ``channels``, L), float32 or float64.
+
+    Args:
+        windows: (N, channels, L), or (N, L) for one channel, see :func:`as_numbers`.
+        channels: how many there must be.
+
+    Raises:
+        ValueError: for another shape, or something else than real, finite numbers and gaps.
+    """
+    array = as_numbers(windows)
+    if array.ndim == 2 and channels == 1:
+        array = array[:, None, :]
+    if array.ndim != 3 or array.shape[1] != channels or array.shape[2] == 0:
+        also = " or (windows, samples)" if channels == 1 else ""
+        raise ValueError(f"need (windows, {channels}, samples){also}, not {np.shape(windows)}")
+    return array
+
+
+# ---------------------------------------------------------------- a common scale
+
+
+def fill_gaps(windows: np.ndarray) -> np.ndarray:
+    """Straight lines across the gaps of windows (N, C, L); at the ends the outermost value goes on.
+
+    A channel of which nothing is known becomes 0.
+    """
+    missing = np.isnan(windows)
+    if not missing.any():
+        return windows
+    filled, place = windows.copy(), np.arange(windows.shape[2])
+    for i, c in np.argwhere(missing.any(axis=2)):
+        gap = missing[i, c]
+        filled[i, c, gap] = 0 if gap.all() else np.interp(place[gap], place[~gap], windows[i, c, ~gap])
+    return filled
+
+
+class Standardizer:
+    """Shift and scale to mean 0 and standard deviation 1, counting known samples only.
+
+    Args:
+        kind: ``"window"``: by the numbers of each window and channel. ``"channel"``: by those of each
+            channel over all training windows. ``"none"``: nothing.
+
+    Something constant (up to rounding) is shifted but not scaled, and so becomes 0: a stuck sensor looks like
+    the mean. :func:`is_constant` tells which windows are.
+    """
+
+    def __init__(self, kind: StandardizerKind = "window") -> None:
+        if kind not in ("window", "channel", "none"):
+            raise ValueError(f"standardize is 'window', 'channel' or 'none', not {kind!r}")
+        self.kind = kind
+        self.mean: list[float] | None = None
+        self.std: list[float] | None = None
+
+    def fit(self, windows: np.ndarray) -> Standardizer:
+        """Learn the channels' statistics from windows (N, C, L), if they are needed; return itself."""
+        if self.kind == "channel":
+            unknown = np.isnan(windows).all(axis=(0, 2))
+            if unknown.any():
+                raise ValueError(f"nothing is known of channel {int(np.argmax(unknown))}; leave it out")
+            mean, std = _statistics(windows, (0, 2))
+            self.mean, self.std = mean.ravel().tolist(), std.ravel().tolist()
+        return self
+
+    def transform(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Windows (N, C, L) with filled gaps, standardised.
+
+        Returns:
+            Windows as float32 (N, C, L), with centre and scale that broadcast to them. ``standard * scale +
+            centre`` undoes the transformation, but for samples that were clipped to :data:`LIMIT`.
+        """
+        if self.kind == "window":
+            center, scale = _statistics(windows, (2,))
+        elif self.kind == "channel":
+            assert self.mean is not None
+            assert self.std is not None
+            center, scale = np.array(self.mean)[None, :, None], np.array(self.std)[None, :, None]
+        else:
+            center, scale = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
+        known = ~np.isnan(windows).all(axis=2, keepdims=True)  # an unknown channel becomes 0
+        standard = np.where(known, (fill_gaps(windows) - center) / scale, 0)
+        return standard.clip(-LIMIT, LIMIT).astype(np.float32), center, scale
+
+    def state(self) -> dict[str, Any]:
+        """Everything to keep, as JSON values."""
+        return {"kind": self.kind, "mean": self.mean, "std": self.std}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Standardizer:
+        """What :meth:`state` described."""
+        standardizer = cls(state["kind"])
+        standardizer.mean, standardizer.std = state["mean"], state["std"]
+        return standardizer
+
+
+def _statistics(windows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the known samples over ``axes``, which are kept with length 1.
+
+    Where nothing is known, 0 and 1; where everything is equal up to rounding, a standard deviation of 1.
+    """
+    known = ~np.isnan(windows)
+    count = np.maximum(known.sum(axis=axes, keepdims=True), 1)
+    values = np.where(known, windows, 0).astype(np.float64, order="C")  # sums round alike in any memory order
+    low = np.where(known, values, np.inf).min(axis=axes, keepdims=True)
+    high = np.where(known, values, -np.inf).max(axis=axes, keepdims=True)
+    mean = values.sum(axis=axes, keepdims=True) / count
+    deviation = np.where(known, values - mean, 0)
+    std = np.sqrt((deviation**2).sum(axis=axes, keepdims=True) / count)
+    rounding = 4 * np.finfo(windows.dtype).eps * np.abs(values).max(axis=axes, keepdims=True)
+    return np.where(low == high, low, mean), np.where((std > rounding) & (low < high), std, 1.0)
+
+
+def is_constant(windows: np.ndarray) -> np.ndarray:
+    """Which windows (N, C, L) hold at least one number and in each channel no two that differ, bool (N,)."""
+    known = ~np.isnan(windows)
+    low = np.where(known, windows, np.inf).min(axis=2)
+    high = np.where(known, windows, -np.inf).max(axis=2)
+    constant: np.ndarray = known.any(axis=(1, 2)) & (low >= high).all(axis=1)
+    return constant
+
+
+# ---------------------------------------------------------------- a generated series
+
+KINDS = ("spike", "flat line", "weak", "rhythm", "noise", "drift")
+"""A burst of a few samples, a stuck sensor, half the amplitude, twice the pace, strong noise, a slow rise."""
+SECONDS_PER_SAMPLE = 10.0
+PER_DAY = round(86_400 / SECONDS_PER_SAMPLE)
+_PERIOD = 60  # samples in a cycle
+_LENGTHS = {"spike": 4, "flat line": 90, "weak": 180, "rhythm": 180, "noise": 120, "drift": 360}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, of one of the :data:`KINDS`, from sample ``start`` to before sample ``end``."""
+
+    start: int
+    end: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class MachineSeries:
+    """A generated series, in three parts that follow each other.
+
+    Attributes:
+        values: float32 (T,), a sample every :data:`SECONDS_PER_SAMPLE`.
+        faults: all of them, in the order of time; they do not overlap and lie in the test part.
+        train_end: the samples before this one are free of faults, for training.
+        validation_end: the samples from ``train_end`` to before this one are free of faults, too.
+    """
+
+    values: np.ndarray
+    faults: tuple[Fault, ...]
+    train_end: int
+    validation_end: int
+
+
+def machine_series(
+    seed: int = 0, *, train_days: int = 3, test_days: int = 5, per_kind: int = 3
+) -> MachineSeries:
+    """A machine's cycle (a fast rise, a slow fall, a ripple) whose pace and height wander, under noise.
+
+    There is no real machine behind it: it shows what windows, thresholds and alarms do where every fault is
+    known.
+
+    Args:
+        seed: the same seed gives the same series.
+        train_days: days without faults, for training; two more follow, for thresholds.
+        test_days: days with faults.
+        per_kind: faults of each of the :data:`KINDS`, at random times in the test days.
+    """
+    rng = np.random.default_rng(seed)
+    begin, total = (train_days + 2) * PER_DAY, (train_days + 2 + test_days) * PER_DAY
+    kinds = rng.permutation(np.repeat(KINDS, per_kind))
+    room = (total - begin) // len(kinds)  # each fault has its own slot, and a free cycle on both sides
+    faults: list[Fault] = []
+    for slot, kind in enumerate(kinds):
+        first = begin + slot * room + 2 * _PERIOD
+        start = int(rng.integers(first, first + room - _LENGTHS[kind] - 4 * _PERIOD + 1))
+        faults.append(Fault(start, start + _LENGTHS[kind], str(kind)))
+
+    pace = 1 + 0.05 * _wander(rng, total, 30 * _PERIOD)
+    for fault in faults:
+        if fault.kind == "rhythm":
+            pace[fault.start : fault.end] *= 2
+    phase = np.cumsum(pace / _PERIOD) % 1
+    rise = np.minimum(phase / 0.2, (1 - phase) / 0.8)
+    cycle = rise + 0.15 * np.sin(2 * np.pi * 5 * phase) * (phase > 0.2)
+    values = cycle * (1 + 0.05 * _wander(rng, total, 60 * _PERIOD)) + 0.03 * rng.normal(size=total)
+    for fault in faults:
+        part = slice(fault.start, fault.end)
+        values[part] = _damaged(values[part], fault.kind, rng)
+    return MachineSeries(values.astype(np.float32), tuple(faults), train_days * PER_DAY, begin)
+
+
+def _wander(rng: np.random.Generator, length: int, smooth: int) -> np.ndarray:
+    """Slow random changes: normally distributed knots, ``smooth`` samples apart, joined by straight lines."""
+    knots = rng.normal(size=length // smooth + 3)
+    return np.interp(np.arange(length) / smooth, np.arange(len(knots)), knots)
+
+
+def _damaged(values: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """What a fault makes of its samples; "rhythm" has changed the pace before."""
+    if kind == "flat line":
+        return np.full_like(values, values[0])
+    if kind == "noise":
+        return np.asarray(values + 0.2 * rng.normal(size=len(values)))
+    if kind == "drift":
+        return values + np.linspace(0, 1, len(values))
+    return {"spike": values + 1.0, "weak": 0.5 * values, "rhythm": values}[kind]

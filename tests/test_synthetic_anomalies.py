@@ -1,0 +1,202 @@
+"""What cameras do to images, painted anomalies, and the objectives that use them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from companion.compute import pick_compute
+from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder
+from companion.models.blocks import BasicResidualBlock
+from companion.models.resnet import ResNet
+from companion.objectives.reconstruction import ImageReconstruction
+from companion.objectives.synthetic_anomalies import (
+    NO_JITTER,
+    CameraJitter,
+    OutlierExposure,
+    empty_mould,
+    fog,
+    occlusion,
+    random_apply,
+    spill,
+)
+from companion.training import FitConfig, evaluate, fit
+
+CPU = pick_compute("cpu", "float32")
+MOMENTS = {"mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.1)}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def textured(count: int = 4, size: tuple[int, int] = (20, 32), seed: int = 0) -> torch.Tensor:
+    return 0.4 + 0.2 * torch.rand(count, 3, *size, generator=seeded(seed))
+
+
+def images_uint8(count: int, size: tuple[int, int] = (16, 24), seed: int = 0) -> torch.Tensor:
+    return (255 * textured(count, size=size, seed=seed)).to(torch.uint8)
+
+
+shapes = st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(1, 20), st.integers(1, 20))
+changes = st.sampled_from([CameraJitter(), spill, empty_mould, occlusion, fog])
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes, changes, st.integers(0, 1000))
+def test_shapes_and_range_are_kept_and_the_given_images_left_alone(shape, change, seed):
+    images = torch.rand(shape, generator=seeded(seed))
+    before = images.clone()
+    out = change(images, seeded(seed))
+    assert torch.equal(images, before)
+    assert torch.equal(out, change(images, seeded(seed)))
+    assert out.shape == images.shape
+    assert ((out >= 0) & (out <= 1)).all()
+
+
+def test_no_jitter_changes_nothing_and_a_shift_repeats_the_edge():
+    images = textured()
+    torch.testing.assert_close(NO_JITTER(images, seeded()), images)
+    flipped = CameraJitter(0, 0, True, 0, 0, 0)(images, seeded())
+    assert all(
+        torch.allclose(a, b.flip(2)) or torch.allclose(a, b) for a, b in zip(flipped, images, strict=True)
+    )
+    moved = CameraJitter(0.3, 0, False, 0, 0, 0)(images, seeded())
+    assert not torch.allclose(moved, images)
+    assert moved.min() >= images.min() - 1e-6  # nothing black comes in
+
+
+def test_brightness_contrast_and_tint_are_those_asked_for():
+    images = textured(200, size=(4, 4))
+    lit = CameraJitter(0, 0, False, 0.1, 0, 0)(images, seeded())
+    shift = (lit - images).mean(dim=(1, 2, 3))
+    assert 0.08 < shift.max() <= 0.1 + 1e-6
+    assert (lit - images).flatten(1).std(dim=1).max() < 1e-6
+    tinted = CameraJitter(0, 0, False, 0, 0, 0.05)(images, seeded())
+    assert (tinted - images).mean(dim=(2, 3)).abs().max() <= 0.05 + 1e-6
+    flat = CameraJitter(0, 0, False, 0, 0.5, 0)(images, seeded())
+    ratio = flat.flatten(1).std(dim=1) / images.flatten(1).std(dim=1)
+    assert 0.5 - 1e-4 <= ratio.min() < 0.6
+    assert 1.4 < ratio.max() <= 1.5 + 1e-4
+
+
+def test_spills_glitter_and_empty_moulds_are_smooth():
+    images = textured(40)
+    rough = images.diff(dim=3).abs().mean()
+    spilt = spill(images, seeded())
+    painted = (spilt - images).abs() > 0.1
+    assert 0.02 < painted.float().mean() < 0.6
+    assert spilt.diff(dim=3).abs()[painted[..., 1:]].mean() > 1.3 * rough
+    hollow = empty_mould(images, seeded())[:, :, 8:14, 11:21]
+    assert hollow.diff(dim=3).abs().mean() < 0.2 * rough
+
+
+def test_occlusions_come_from_the_edge_and_leave_most_of_the_image():
+    images = textured(200)
+    hidden = ((occlusion(images, seeded()) - images).abs() > 0.1).any(dim=1)  # (N, H, W)
+    share = hidden.float().mean(dim=(1, 2))
+    assert 0.02 < share.mean() < 0.4
+    edge = torch.ones(20, 32, dtype=torch.bool)
+    edge[1:-1, 1:-1] = False
+    assert (hidden[:, edge].any(dim=1) | (share == 0)).float().mean() > 0.95
+
+
+def test_fog_takes_contrast_and_keeps_the_shade():
+    images = textured(60)
+    out = fog(images, seeded())
+    assert (out.flatten(1).std(dim=1) / images.flatten(1).std(dim=1)).max() < 0.6
+    assert ((out.mean(dim=(1, 2, 3)) / images.mean(dim=(1, 2, 3))).log().abs() < 0.4).all()
+
+
+def test_a_random_change_meets_about_its_share():
+    images = textured(400, size=(4, 4))
+    out = random_apply(lambda x, generator: x + 1, images, 0.25, seeded())
+    assert 0.18 < (out != images).flatten(1).any(dim=1).float().mean() < 0.32
+    assert random_apply(fog, images, 0.0, None) is images
+    assert random_apply(fog, images[:0], 0.5, seeded()).shape == (0, 3, 4, 4)
+
+
+# ---------------------------------------------------------------- the objectives
+
+
+@pytest.mark.parametrize(
+    ("net", "low"),
+    [
+        (lambda: ConvAutoencoder(3, (16, 24), 8, (4, 8)), -1.0),
+        (lambda: ResidualAutoencoder(3, (16, 24), (4, 8), 2), 0.0),
+    ],
+)
+def test_reconstruction_learns_and_gives_images_back_in_their_range(net, low):
+    torch.manual_seed(0)
+    levels = torch.rand(24, 3, 1, 1, generator=seeded()).expand(24, 3, 16, 24)
+    model, images = net(), (255 * levels).to(torch.uint8).contiguous()
+    objective = ImageReconstruction("l1", low, CameraJitter(0.1, 0, True, 0.05, 0, 0))
+    config = FitConfig(num_steps=60, batch_size=12, lr=3e-3, optimizer="adam")
+    before = evaluate(model, (images,), objective, CPU)["loss"]
+    fit(model, (images,), objective, config, compute=CPU)
+    after = evaluate(model, (images,), objective, CPU)["loss"]
+    assert after < 0.8 * before
+    given, made, codes = objective.reconstruct(model, images, batch_size=7)
+    assert given.shape == made.shape == (24, 3, 16, 24)
+    assert len(codes) == 24
+    assert (given - made).abs().mean().item() * (1 - low) == pytest.approx(after, rel=1e-4)
+    assert objective.reconstruct(model, images[:0])[1].shape == (0, 3, 16, 24)
+
+
+def test_an_evaluation_augments_nothing():
+    class Zero(nn.Module):
+        def forward(self, x):
+            return torch.zeros_like(x), x
+
+    images = images_uint8(5)
+    expected = (images.double() / 255).square().mean().item()
+    objective = ImageReconstruction("mse", 0.0, CameraJitter())
+    assert objective(Zero(), (images,), None)["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_half_of_a_batch_is_made_anomalous():
+    known = torch.zeros(2, 3, 16, 24, dtype=torch.uint8)
+    objective = OutlierExposure(**MOMENTS, known=known, camera=NO_JITTER, occlusions=0, fogged=0)
+    floats, labels = objective.training_batch(images_uint8(24), seeded())
+    assert labels.tolist() == [0] * 12 + [1] * 12
+    clean = images_uint8(24).float() / 255
+    torch.testing.assert_close(floats[:12], clean[:12])
+    assert (floats[12:16] == 0).all()
+    assert (floats[16:] != clean[16:]).flatten(1).any(dim=1).all()
+    assert torch.equal(floats, objective.training_batch(images_uint8(24), seeded())[0])
+    few, labels = objective.training_batch(images_uint8(2), seeded())
+    assert len(few) == len(labels) == 2
+
+
+def test_outlier_exposure_learns_to_tell_anomalies_from_normal_images():
+    torch.manual_seed(0)
+    net = ResNet(BasicResidualBlock, (1, 1), 1, stem="cifar", width=4)
+    objective = OutlierExposure(**MOMENTS, kinds=("spill", "empty"), occlusions=0.1, fogged=0)
+    config = FitConfig(num_steps=70, batch_size=48, lr=1e-2, optimizer="adamw")
+    fit(net, (images_uint8(64),), objective, config, compute=CPU)
+    other = images_uint8(20, seed=5)
+    empty = (255 * empty_mould(other.float() / 255, seeded())).to(torch.uint8)
+    normal, anomalous = objective.scores(net, other, batch_size=9), objective.scores(net, empty)
+    assert anomalous.mean() > normal.mean() + 1
+    np.testing.assert_allclose(objective.scores(net, other.flip(3)), normal, rtol=1e-4, atol=1e-4)
+    labels = torch.cat([torch.zeros(20), torch.ones(20)]).long()
+    both = torch.cat([other, empty])
+    with torch.no_grad():
+        wrong = (objective.logits(net.eval(), both.float() / 255) > 0) != (labels > 0)
+    assert evaluate(net, (both, labels), objective, CPU)["error"] == pytest.approx(
+        wrong.float().mean().item()
+    )
+    assert objective.scores(net, other[:0]).shape == (0,)
+
+
+def test_normal_images_can_be_augmented_for_a_threshold():
+    images = images_uint8(40)
+    out = OutlierExposure(**MOMENTS).augmented(images, seeded())
+    assert (out.dtype, out.shape) == (torch.uint8, images.shape)
+    assert (out != images).flatten(1).any(dim=1).all()
+    still = OutlierExposure(**MOMENTS, camera=NO_JITTER, occlusions=0, fogged=0)
+    assert torch.equal(still.augmented(images, seeded()), images)
