@@ -23,6 +23,7 @@ from companion.data.ocsf_actions import (
     NAMES,
     NETWORK,
     PROCESS,
+    TABLES,
 )
 from companion.data.ocsf_plan import Plan
 from companion.data.ocsf_world import COUNTRIES, ROLES, World
@@ -30,88 +31,19 @@ from companion.data.ocsf_world import COUNTRIES, ROLES, World
 VERSION = "1.8.0"
 Kind = Literal["integer", "number", "flag", "text"]
 
-_INTEGERS = """
-    activity_id category_uid class_uid severity_id status_id time timezone_offset type_uid
-    metadata.logged_time metadata.profiles.#
-    account_switch_type_id action_id actor.process.pid actor.user.type_id
-    answers.# answers.0.ttl answers.1.ttl api.response.code auth_protocol_id
-    connection_info.boundary_id connection_info.direction_id connection_info.protocol_num
-    device.os.type_id device.type_id disposition_id dst_endpoint.port duration exit_code
-    file.modified_time file.size file.type_id file_result.type_id
-    http_request.length http_request.url.port http_response.code http_response.latency http_response.length
-    launch_type_id logon_type_id policies.# process.file.size process.file.type_id process.integrity_id
-    process.parent_process.pid process.pid query.opcode_id query_time rcode_id resources.# response_time
-    src_endpoint.network_scope_id src_endpoint.port traffic.bytes traffic.bytes_in traffic.bytes_out
-    traffic.packets user.type_id
-"""
-_FLAGS = """
-    actor.session.is_remote device.is_managed is_mfa is_remote session.is_mfa session.is_remote user.has_mfa
-"""
-_TEXTS = """
-    activity_name category_name class_name severity status status_code status_detail
-    metadata.log_name metadata.product.name metadata.product.vendor_name metadata.product.version
-    metadata.profiles.0 metadata.profiles.1 metadata.uid metadata.version
-    account_switch_type actor.process.name actor.session.uid actor.user.name actor.user.uid
-    answers.0.rdata answers.0.type answers.1.rdata answers.1.type
-    api.operation api.request.uid api.response.error api.service.name api.version app_name auth_protocol
-    cloud.account.uid cloud.provider cloud.region connection_info.protocol_name connection_info.uid
-    device.hostname device.ip device.os.name device.os.version device.type device.uid
-    dst_endpoint.hostname dst_endpoint.ip dst_endpoint.location.country dst_endpoint.svc_name
-    file.ext file.name file.owner.name file.parent_folder file.path file_result.name file_result.path
-    http_request.http_method http_request.url.hostname http_request.url.path http_request.url.scheme
-    http_request.user_agent http_request.version http_response.content_type logon_type policies.0.name
-    process.cmd_line process.file.name process.file.path process.integrity process.name
-    process.parent_process.name process.user.name query.class query.hostname query.type rcode
-    resources.0.name resources.0.type service.name session.issuer session.uid
-    src_endpoint.hostname src_endpoint.ip src_endpoint.location.city src_endpoint.location.country
-    tls.version user.domain user.email_addr user.name user.uid
-"""
-
-
-def _fields() -> dict[str, Kind]:
-    kinds: dict[str, Kind] = dict.fromkeys(_INTEGERS.split(), "integer")
-    kinds |= dict.fromkeys(_FLAGS.split(), "flag")
-    kinds |= dict.fromkeys(_TEXTS.split(), "text")
-    return {name: kinds[name] for name in sorted(kinds)}
-
-
-FIELDS = _fields()
+_KINDS: dict[str, Kind] = {name: kind for kind, names in TABLES["fields"].items() for name in names}
+FIELDS = {name: _KINDS[name] for name in sorted(_KINDS)}
 """What each column of the synthetic events holds."""
 
-_FORGOTTEN = {
-    "device.os.version": 0.05, "device.uid": 0.02, "device.is_managed": 0.1, "src_endpoint.port": 0.05,
-    "src_endpoint.hostname": 0.1, "http_request.user_agent": 0.04, "http_response.latency": 0.05,
-    "http_response.content_type": 0.08, "traffic.packets": 0.06, "traffic.bytes": 0.03, "file.size": 0.07,
-    "file.owner.name": 0.15, "file.modified_time": 0.1, "process.cmd_line": 0.03, "process.file.size": 0.2,
-    "query_time": 0.1, "severity": 0.02, "status_code": 0.05, "duration": 0.06, "timezone_offset": 0.1,
-    "user.email_addr": 0.2, "user.has_mfa": 0.1, "cloud.region": 0.03, "tls.version": 0.1,
-    "resources.0.type": 0.05, "metadata.logged_time": 0.02, "actor.user.type_id": 0.05, "app_name": 0.15,
-    "dst_endpoint.location.country": 0.06, "session.issuer": 0.1, "connection_info.uid": 0.1,
-}  # fmt: skip
-"""How often a field is left out for no reason; never one that its class or object requires."""
 _OLD_SENSORS_LACK = ("device.os.version", "process.integrity_id", "process.integrity", "file.modified_time",
                      "actor.process.pid", "process.file.size", "device.is_managed")  # fmt: skip
-_PRODUCTS = {
-    FILE: ("Endpoint Sensor", "Fieldstone", "file"), PROCESS: ("Endpoint Sensor", "Fieldstone", "process"),
-    ACCOUNT: ("Directory", "Northgate", "audit"), AUTH: ("Directory", "Northgate", "signin"),
-    NETWORK: ("Flow Collector", "Weir", "flow"), HTTP: ("Web Proxy", "Weir", "access"),
-    DNS: ("Resolver", "Weir", "queries"), API: ("Cloud Trail", "Cumulus", "management"),
-}  # fmt: skip
+_PRODUCTS = {int(uid): row for uid, row in TABLES["products"].items()}
 _PROFILES = {
     API: ("cloud", "host"),
     HTTP: ("host", "security_control"),
     NETWORK: ("host", "security_control"),
 }
-_FAILURES = {
-    FILE: 0.01,
-    PROCESS: 0.003,
-    ACCOUNT: 0.02,
-    AUTH: 0.0,
-    NETWORK: 0.0,
-    HTTP: 0.05,
-    DNS: 0.04,
-    API: 0.02,
-}
+_FAILURES = {int(uid): share for uid, share in TABLES["failures"].items()}
 _SEVERITIES = np.array(["Unknown", "Informational", "Low", "Medium"], dtype=object)
 _SYSTEMS = (("Windows", 100), ("Linux", 200), ("macOS", 300))
 _RELEASES = (("11 24H2", "11 23H2", "10 22H2", "11 25H2"), ("6.8.0", "5.15.0", "6.12.1", "6.1.0"),
@@ -204,7 +136,7 @@ class Block:
         return pd.DataFrame(arrays, index=pd.RangeIndex(first, first + self.size))
 
     def _forget(self) -> None:
-        for name, rate in _FORGOTTEN.items():
+        for name, rate in TABLES["forgotten"].items():
             if name in self._columns:
                 rows = np.flatnonzero(self.rng.random(self.size) < rate)
                 self.put(name, rows, None if FIELDS[name] == "text" else np.nan)

@@ -16,7 +16,6 @@ from companion.data.ocsf_actions import (
     ATTACK_INDEX,
     ATTACKS,
     BACKGROUND,
-    CLOUD,
     INDEX,
     KIND_INDEX,
     KIND_NAMES,
@@ -35,52 +34,32 @@ _RANKS = 6.0
 
 @dataclass(frozen=True)
 class Sessions:
-    """Sessions as parallel arrays of length S.
+    """Sessions as parallel arrays of length S."""
 
-    Attributes:
-        user: index of the user.
-        kind: index of :data:`KIND_NAMES`.
-        host: where the user works; -1 where no device is known.
-        country: where the user is.
-        remote: whether the user comes in from outside.
-        address: index among the public addresses of that country.
-        start: milliseconds since 1970.
-        topic: in [0, 1); what the session's work is about.
-        uid: a random number that names it.
-        attack: code of the attack that the session is, or holds; 0 for none.
-    """
-
-    user: np.ndarray
-    kind: np.ndarray
-    host: np.ndarray
-    country: np.ndarray
-    remote: np.ndarray
-    address: np.ndarray
-    start: np.ndarray
-    topic: np.ndarray
-    uid: np.ndarray
-    attack: np.ndarray
+    user: np.ndarray  #: index of the user
+    kind: np.ndarray  #: index of ``KIND_NAMES``
+    host: np.ndarray  #: where the user works; -1 where no device is known
+    country: np.ndarray  #: where the user is
+    remote: np.ndarray  #: whether the user comes in from outside
+    address: np.ndarray  #: index among the public addresses of that country
+    start: np.ndarray  #: milliseconds since 1970
+    topic: np.ndarray  #: in [0, 1); what the session's work is about
+    uid: np.ndarray  #: a random number that names it
+    attack: np.ndarray  #: code of the attack that the session is, or holds; 0 for none
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Events as parallel arrays of length N, in the order of their times.
+    """Events as parallel arrays of length N, in the order of their times."""
 
-    Attributes:
-        sessions: the sessions that they belong to.
-        session: index of each event's session.
-        action: index of :data:`companion.data.ocsf_actions.NAMES`.
-        time: milliseconds since 1970.
-        topic: in [0, 1); events of one unit share it, so that a page follows the name that was looked up.
-        attack: code of the attack that the event belongs to; 0 for none.
-    """
-
-    sessions: Sessions
-    session: np.ndarray
-    action: np.ndarray
-    time: np.ndarray
-    topic: np.ndarray
-    attack: np.ndarray
+    sessions: Sessions  #: the sessions that they belong to
+    session: np.ndarray  #: index of each event's session
+    action: np.ndarray  #: index of ``NAMES``
+    time: np.ndarray  #: milliseconds since 1970
+    topic: (
+        np.ndarray
+    )  #: in [0, 1); events of one unit share it, so a page follows the name that was looked up
+    attack: np.ndarray  #: code of the attack that the event belongs to; 0 for none
 
 
 @dataclass
@@ -363,7 +342,7 @@ def _background(sessions: Sessions, world: World, rng: np.random.Generator) -> _
     unit = np.zeros(len(session), dtype=np.int64)
     console = np.array([KINDS[name].console for name in KIND_NAMES])[sessions.kind]
     group = np.where(console, len(ROLES), world.role[sessions.user])[session]
-    for index, weights in enumerate([*(BACKGROUND[role] for role in ROLES), CLOUD]):
+    for index, weights in enumerate(BACKGROUND[role] for role in (*ROLES, "cloud")):
         rows = np.flatnonzero(group == index)
         shares = np.array([weights.get(name, 0.0) for name in names])
         unit[rows] = rng.choice(len(names), len(rows), p=shares / shares.sum())

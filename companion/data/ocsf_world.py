@@ -7,79 +7,21 @@ from functools import lru_cache
 
 import numpy as np
 
+from companion.data.ocsf_actions import TABLES
+
 ROLES = ("developer", "analyst", "sales", "helpdesk", "admin", "service")
 ROLE_SHARES = (0.28, 0.22, 0.26, 0.09, 0.07, 0.08)
 SERVICE = ROLES.index("service")
 
-# code, city, minutes from UTC; the first ones have offices
-COUNTRIES = (
-    ("DE", "Munich", 60), ("US", "Austin", -360), ("GB", "London", 0), ("IN", "Pune", 330),
-    ("PL", "Krakow", 60), ("FR", "Lyon", 60), ("NL", "Utrecht", 60), ("CA", "Toronto", -300),
-    ("ES", "Valencia", 60), ("IT", "Turin", 60), ("BR", "Recife", -180), ("JP", "Osaka", 540),
-    ("SE", "Malmo", 60), ("CH", "Basel", 60), ("SG", "Singapore", 480), ("AU", "Perth", 480),
-    ("MX", "Puebla", -360), ("TR", "Izmir", 180), ("RO", "Cluj", 120), ("ZA", "Durban", 120),
-    ("VN", "Hanoi", 420), ("UA", "Lviv", 120), ("NG", "Lagos", 60), ("KR", "Busan", 540),
-)  # fmt: skip
+_WORLD = TABLES["world"]
+COUNTRIES: list[tuple[str, str, int]] = [tuple(row) for row in _WORLD["countries"]]
 OFFICES = 5
-
-PROGRAMS = (
-    "chrome", "outlook", "teams", "excel", "winword", "code", "git", "python",
-    "explorer", "powershell", "cmd", "node", "docker", "notepad", "acrobat",
-    "zoom", "slack", "msedge", "firefox", "java", "ssh", "psql", "tableau",
-    "powerpnt", "onedrive", "svchost", "rundll32", "msbuild", "curl", "putty",
-    "robocopy", "snippingtool", "calc", "mstsc", "regsvr32", "certutil",
-    "wscript", "tasklist", "whoami", "ipconfig", "7z", "gpg", "systemctl",
-)  # fmt: skip
+PROGRAMS: list[str] = _WORLD["programs"]
 PROGRAM = {name: i for i, name in enumerate(PROGRAMS)}
 SHELLS = tuple(PROGRAM[name] for name in ("powershell", "cmd", "wscript", "rundll32"))
 OFFICE_PROGRAMS = tuple(PROGRAM[name] for name in ("winword", "excel", "outlook", "acrobat"))
-# who usually starts whom; everything else is started by the desktop
-PARENTS = {
-    "git": "code", "node": "code", "python": "powershell", "msbuild": "code", "docker": "powershell",
-    "psql": "cmd", "curl": "powershell", "acrobat": "outlook", "ssh": "powershell", "whoami": "cmd",
-    "ipconfig": "cmd", "tasklist": "cmd", "certutil": "cmd", "robocopy": "cmd", "rundll32": "svchost",
-    "regsvr32": "svchost", "wscript": "svchost", "systemctl": "cmd",
-}  # fmt: skip
-EXTENSIONS = (
-    "docx",
-    "xlsx",
-    "pdf",
-    "txt",
-    "py",
-    "csv",
-    "pptx",
-    "json",
-    "png",
-    "zip",
-    "log",
-    "md",
-    "bak",
-    "gpg",
-)
-
-_FIRST = """
-    anna ben carla david elif farid grace hugo iris jonas karim lena marco nadia omar petra quinn rosa samir
-    tara ugo vera wanda xenia yusuf zoe amir bianca carl dora emil fiona george hana ivan julia kofi lucia
-"""
-_LAST = """
-    adler baker costa dietrich evans fischer garcia haas ito jansen kumar lopez meyer novak olsen patel
-    quist rossi schmidt tanaka ueda vogel weber xu young zimmer abbas brown chen duarte ekman ferrari gupta
-"""
-_SYLLABLES = "ba co da fi go ha in jo ka lu me no or pa qui ro sa ti un vo wa xe yo za net web app data"
-_AGENTS = """
-    Chrome/141 Edge/141 Firefox/144 Chrome/140 Safari/19 Chrome/139
-    aws-cli/2.31 python-requests/2.32 Terraform/1.13 curl/8.16
-"""
-_ROLE_PROGRAMS = {
-    "developer": "code git chrome powershell node python docker slack ssh outlook teams msbuild cmd curl "
-    "psql",
-    "analyst": "excel tableau chrome python outlook teams psql powerpnt winword cmd powershell acrobat",
-    "sales": "outlook chrome teams winword excel powerpnt zoom acrobat msedge onedrive",
-    "helpdesk": "msedge outlook teams mstsc powershell cmd excel ipconfig tasklist whoami notepad",
-    "admin": "powershell ssh putty cmd chrome mstsc outlook notepad whoami ipconfig certutil tasklist curl "
-    "robocopy",
-    "service": "python java robocopy curl psql svchost",
-}
+PARENTS: dict[str, str] = _WORLD["parents"]
+EXTENSIONS: list[str] = _WORLD["extensions"]
 
 
 def _weights(size: int, exponent: float) -> np.ndarray:
@@ -93,15 +35,9 @@ def _zipf_edges(size: int, exponent: float) -> np.ndarray:
 
 
 def zipf(uniform: np.ndarray, size: int, exponent: float = 1.1) -> np.ndarray:
-    """Heavy-tailed ranks: rank r has a probability proportional to (r + 1) to the power of -``exponent``.
+    """Heavy-tailed ranks 0 to ``size`` - 1: rank r has a share proportional to (r + 1) ** -``exponent``.
 
-    Args:
-        uniform: numbers in [0, 1), of any shape.
-        size: how many ranks there are.
-        exponent: the larger, the more the first ranks have.
-
-    Returns:
-        int64 of the same shape, 0 to ``size`` - 1.
+    ``uniform`` are numbers in [0, 1), of any shape; the ranks have the same, in int64.
     """
     found = np.searchsorted(_zipf_edges(size, exponent), uniform, side="right")
     return np.minimum(found, size - 1)
@@ -113,67 +49,36 @@ def _texts(values: list[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class World:
-    """Entities as parallel arrays; users come first, one row each (U), hosts are laptops then servers (H).
+    """Entities as parallel arrays; users come first, one row each (U), hosts are laptops then servers (H)."""
 
-    Attributes:
-        role: (U,) index of :data:`ROLES`.
-        user_name: (U,) text.
-        user_uid: (U,) text.
-        country: (U,) home, index of :data:`COUNTRIES`.
-        second_country: (U,) where the user travels to at times.
-        start_minute: (U,) of the working day, local time.
-        work_minutes: (U,) length of the working day.
-        weekend: (U,) activity at weekends, relative to a weekday.
-        activity: (U,) relative number of sessions; heavy-tailed.
-        has_mfa: (U,) bool.
-        browser: (U,) index of :attr:`agents`.
-        home_address: (U,) index among the addresses of the home country.
-        programs: (U, P) indices of :data:`PROGRAMS`, the most used first.
-        servers: (U, 6) hosts that the user's traffic goes to, the most used first.
-        domains: (U, 60) indices of :attr:`domain_names`, the most used first.
-        folders: (U, 8) indices of :attr:`folder_names`.
-        hostname: (H,) text.
-        host_ip: (H,) text.
-        host_kind: (H,) 1 server, 3 laptop (``device.type_id``).
-        host_os: (H,) 0 Windows, 1 Linux, 2 macOS.
-        host_release: (H,) index of the version of its operating system.
-        old_sensor: (H,) bool; an old sensor leaves fields out.
-        domain_names: (1500,) text, the most popular first.
-        domain_country: (1500,) where it is served from.
-        folder_names: (300,) text.
-        file_stems: (3000,) text.
-        addresses: (countries, 120) public addresses.
-        agents: browsers and libraries.
-    """
-
-    role: np.ndarray
-    user_name: np.ndarray
-    user_uid: np.ndarray
-    country: np.ndarray
-    second_country: np.ndarray
-    start_minute: np.ndarray
-    work_minutes: np.ndarray
-    weekend: np.ndarray
-    activity: np.ndarray
-    has_mfa: np.ndarray
-    browser: np.ndarray
-    home_address: np.ndarray
-    programs: np.ndarray
-    servers: np.ndarray
-    domains: np.ndarray
-    folders: np.ndarray
-    hostname: np.ndarray
-    host_ip: np.ndarray
-    host_kind: np.ndarray
-    host_os: np.ndarray
-    host_release: np.ndarray
-    old_sensor: np.ndarray
-    domain_names: np.ndarray
-    domain_country: np.ndarray
-    folder_names: np.ndarray
-    file_stems: np.ndarray
-    addresses: np.ndarray
-    agents: np.ndarray
+    role: np.ndarray  #: (U,) index of ``ROLES``
+    user_name: np.ndarray  #: (U,) text
+    user_uid: np.ndarray  #: (U,) text
+    country: np.ndarray  #: (U,) home, index of ``COUNTRIES``
+    second_country: np.ndarray  #: (U,) where the user travels to at times
+    start_minute: np.ndarray  #: (U,) of the working day, local time
+    work_minutes: np.ndarray  #: (U,) length of the working day
+    weekend: np.ndarray  #: (U,) activity at weekends, relative to a weekday
+    activity: np.ndarray  #: (U,) relative number of sessions; heavy-tailed
+    has_mfa: np.ndarray  #: (U,) bool
+    browser: np.ndarray  #: (U,) index of ``agents``
+    home_address: np.ndarray  #: (U,) index among the addresses of the home country
+    programs: np.ndarray  #: (U, P) indices of ``PROGRAMS``, the most used first
+    servers: np.ndarray  #: (U, 6) hosts that the user's traffic goes to, the most used first
+    domains: np.ndarray  #: (U, 60) indices of ``domain_names``, the most used first
+    folders: np.ndarray  #: (U, 8) indices of ``folder_names``
+    hostname: np.ndarray  #: (H,) text
+    host_ip: np.ndarray  #: (H,) text
+    host_kind: np.ndarray  #: (H,) 1 server, 3 laptop (``device.type_id``)
+    host_os: np.ndarray  #: (H,) 0 Windows, 1 Linux, 2 macOS
+    host_release: np.ndarray  #: (H,) index of the version of its operating system
+    old_sensor: np.ndarray  #: (H,) bool; an old sensor leaves fields out
+    domain_names: np.ndarray  #: (1500,) text, the most popular first
+    domain_country: np.ndarray  #: (1500,) where it is served from
+    folder_names: np.ndarray  #: (300,) text
+    file_stems: np.ndarray  #: (3000,) text
+    addresses: np.ndarray  #: (countries, 120) public addresses
+    agents: np.ndarray  #: browsers and libraries
 
     @property
     def num_users(self) -> int:
@@ -199,7 +104,7 @@ def make_world(num_users: int, rng: np.random.Generator) -> World:
         )
     )
     service = role == SERVICE
-    first, last = _FIRST.split(), _LAST.split()
+    first, last = _WORLD["first_names"], _WORLD["last_names"]
     pairs = rng.choice(len(first) * len(last), num_users, replace=num_users > len(first) * len(last))
     names = [f"{first[p // len(last)]}.{last[p % len(last)]}" for p in pairs]
     serial = np.cumsum(service)
@@ -251,20 +156,20 @@ def make_world(num_users: int, rng: np.random.Generator) -> World:
         ),
         file_stems=_texts([f"{word}-{i}" for i, word in enumerate(_words(3000, rng))]),
         addresses=_addresses(rng),
-        agents=_texts(_AGENTS.split()),
+        agents=_texts(_WORLD["agents"]),
     )
 
 
 def _usual_programs(role: str, rng: np.random.Generator) -> np.ndarray:
     """The role's programs, the user's favourites first, then all others."""
-    usual = [PROGRAM[name] for name in _ROLE_PROGRAMS[role].split()]
+    usual = [PROGRAM[name] for name in _WORLD["role_programs"][role]]
     others = rng.permutation([i for i in range(len(PROGRAMS)) if i not in usual])
     order = np.argsort(np.arange(len(usual)) + rng.normal(0, 2, len(usual)))
     return np.concatenate([np.array(usual)[order], others])
 
 
 def _words(count: int, rng: np.random.Generator) -> list[str]:
-    syllables = _SYLLABLES.split()
+    syllables = _WORLD["syllables"]
     picked = rng.integers(0, len(syllables), (count, 3))
     return ["".join(syllables[i] for i in row) for row in picked]
 

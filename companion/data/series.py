@@ -256,7 +256,7 @@ class MachineSeries:
     """A generated series, in three parts that follow each other.
 
     Attributes:
-        values: float32 (T,), a sample every :data:`SECONDS_PER_SAMPLE`.
+        values: float32 (T,), a sample every ``SECONDS_PER_SAMPLE``.
         faults: all of them, in the order of time; they do not overlap and lie in the test part.
         train_end: the samples before this one are free of faults, for training.
         validation_end: the samples from ``train_end`` to before this one are free of faults, too.
