@@ -121,11 +121,19 @@ def classify(
 
         compute = pick_compute()
         classifier = trained_classifier(compute)
+        failures = []
         for file in files:
-            logits = predict(classifier.model, load_image(file), classifier.objective, compute)
+            try:
+                image = load_image(file)
+            except DataError as error:  # the others may still be read
+                failures.append(str(error))
+                continue
+            logits = predict(classifier.model, image, classifier.objective, compute)
             shares, classes = logits.softmax(dim=1)[0].topk(min(top, logits.shape[1]))
             answers = zip(shares.tolist(), classes.tolist(), strict=True)
             print(f"{file}: " + ", ".join(f"{classifier.class_names[c]} {100 * s:.1f} %" for s, c in answers))
+        if failures:
+            raise DataError("\n".join(failures))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,7 @@ from companion.cli_common import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from companion.data.images import ImageSet, Skipped
+    from companion.data.images import ImageSet, Range, Skipped
     from companion.estimators import ImageAE
 
     Unusual = tuple[float, str, np.ndarray, np.ndarray]  # score, name, image, and map
@@ -35,14 +36,6 @@ SHOWN = 10
 """How many of a long list are printed."""
 BATCH = 256
 """Image files in memory at a time."""
-VERDICTS = {"abnormal", "anomalous", "anomalies", "bad", "defect", "defects", "ng", "proliv", "test"}
-
-
-def check_normal(folder: Path) -> None:
-    """Refuse a folder in which images are sorted by verdict: all below it would be learned as normal."""
-    inside = sorted(p for p in folder.rglob("*") if p.is_dir() and p.name.lower() in VERDICTS)
-    if inside:
-        raise ValueError(f"all below {folder} would be learned as normal, also {inside[0]}; name a part")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -64,35 +57,41 @@ def parse_size(text: str) -> tuple[int, int]:
 def tell_skipped(skipped: Sequence[Skipped], folder: Path) -> None:
     """Print how many files were left out, and the first of them with the reason."""
     if skipped:
-        print(f"left out: {len(skipped):,} of the files in {folder}")
+        print(f"left out in {folder}: {len(skipped):,}")
     for each in skipped[:SHOWN]:
         print(f"  {shown_name(each.name, folder)}: {each.reason}")
     if len(skipped) > SHOWN:
         print(f"  and {len(skipped) - SHOWN:,} more")
 
 
-def read_sample(folder: Path, size: tuple[int, int], color: bool) -> ImageSet:
-    """Distinct images of a folder: all, or of very many a sample, the same each time."""
+def read_sample(folder: Path, size: tuple[int, int], color: bool) -> tuple[ImageSet, Range | None]:
+    """Distinct images of a folder: all, or of very many a sample, the same each time.
+
+    Images deeper than 8 bits are scaled by the range of values in all of them, which is returned, too.
+    """
     import hashlib
 
     from tqdm.auto import tqdm
 
     from companion.data.download import DataError
-    from companion.data.images import find_images, read_images
+    from companion.data.images import deep_range, find_images, read_file, read_images
 
-    paths = find_images(folder)
+    paths, left_out = find_images(folder)
     most = max(2, min(MOST, 2**30 // (3 * size[0] * size[1])))
     chosen = sorted(paths, key=lambda p: hashlib.sha256(shown_name(p, folder).encode()).digest())[:most]
+    limits = deep_range(chosen)
     bar = tqdm(sorted(chosen), desc="reading", unit="file", disable=None)
-    images, skipped = read_images(((str(p), 0, p.read_bytes) for p in bar), size, color)
-    tell_skipped(skipped, folder)
+    images, skipped = read_images(((str(p), 0, partial(read_file, p)) for p in bar), size, color, limits)
+    tell_skipped([*left_out, *skipped], folder)
     if len(images) == 0:
         raise DataError(f"none of the {len(paths):,} images in {folder} can be read: {skipped[0].reason}")
     found = images.distinct()
     sample = f", a sample of {len(chosen):,}" if len(chosen) < len(paths) else ""
     copies = f"; left out: {len(images) - len(found):,} copies" if len(images) > len(found) else ""
     print(f"{folder}: {len(paths):,} image files{sample}, {len(found):,} different images{copies}")
-    return found
+    if limits is not None:
+        print(f"in images deeper than 8 bits, {limits[0]:g} is taken for black and {limits[1]:g} for white")
+    return found, limits
 
 
 def fit_images(
@@ -112,14 +111,15 @@ def fit_images(
     DIR holds normal images and nothing else: of a data set with train/ and test/, name the folder train.
     """
     with errors_as_messages():
-        from companion.data.images import share_by_hash
+        from companion.data.image_splits import share_by_hash
+        from companion.data.images import check_not_sorted
         from companion.estimators import ImageAE
         from companion.objectives.synthetic_anomalies import NO_JITTER, CameraJitter
 
         sides = parse_size(size)
-        check_normal(folder)
+        check_not_sorted(folder)
         check_writable(out)
-        normal = read_sample(folder, sides, not gray)
+        normal, limits = read_sample(folder, sides, not gray)
         held_out = share_by_hash(normal.hashes, SHARE, salt="validation")
         learn, held = normal.take(~held_out), normal.take(held_out)
         if len(learn) < 2 or len(held) == 0:
@@ -127,6 +127,7 @@ def fit_images(
         batch = max(8, min(128, len(learn) // 16))  # some steps an epoch, however few the images
         model = ImageAE(camera=NO_JITTER if still else CameraJitter(), batch_size=batch)
         model.fit(learn.images, epochs=epochs, progress="training")
+        model.value_range_ = limits
         told = set_threshold(model, held.images, fpr)
         model.save(out)
         kind = "grey" if gray else "colour"
@@ -148,7 +149,8 @@ def score_all(
     skipped: list[Skipped] = []
     worst: list[Unusual] = []
     with tqdm(total=len(paths), desc="scoring", unit="file", disable=None) as bar:
-        for images, unread in image_batches(paths, (height, width), channels == 3, BATCH):
+        size, limits = (height, width), detector.value_range_
+        for images, unread in image_batches(paths, size, channels == 3, limits, BATCH):
             maps = detector.maps(images.images)
             scores = image_scores(maps).tolist()
             found |= dict(zip(images.names, scores, strict=True))
@@ -156,7 +158,7 @@ def score_all(
             worst = sorted([*worst, *new], key=lambda each: -each[0])[:12]
             worst = [(score, name, image.copy(), error.copy()) for score, name, image, error in worst]
             skipped += unread
-            bar.update(len(images) + len(unread))
+            bar.update(min(BATCH, len(paths) - bar.n))
     return found, skipped, worst
 
 
@@ -181,7 +183,7 @@ def score_images(
         detector = ImageAE.load(model)
         limit, fpr = detector.limit()
         out.mkdir(parents=True, exist_ok=True)
-        paths = find_images(folder)
+        paths, left_out = find_images(folder)
         found, skipped, worst = score_all(detector, paths)
         reasons = {each.name: each.reason for each in skipped}
         names = [str(path) for path in paths]
@@ -193,7 +195,7 @@ def score_images(
         with atomic_path(out / "scores.csv") as part:
             table.to_csv(part, index=False)
         draw_unusual(out / "unusual.png", worst, folder, limit)
-        tell_skipped(skipped, folder)
+        tell_skipped([*left_out, *skipped], folder)
         count = int(table["flagged"].sum())
         print(f"{len(found):,} images scored, {count:,} flagged; written to {out}")
         many = count > 2 * fpr * len(found)

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
+from companion.data.download import DataError
+from companion.data.images import decode, read_file
 from companion.objectives.classification import ImageClassification
-
-
-class ImageError(ValueError):
-    """An image file that cannot be used; the message says why."""
 
 
 @torch.inference_mode()
@@ -31,19 +29,14 @@ def predict(
 
     Args:
         model: on the device of ``compute``; left in the mode in which it came.
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), at least one.
         objective: normalises, and averages over mirror images if it says so.
         compute: device and precision.
         batch_size: images in one forward pass.
 
     Returns:
         float32 (N, num_classes), on the CPU.
-
-    Raises:
-        ValueError: if there are no images.
     """
-    if len(images) == 0:
-        raise ValueError("there are no images to look at")
     was_training = model.training
     model.eval()
     logits = []
@@ -155,25 +148,22 @@ def add_noise(images: Tensor, std: float, generator: Generator | None = None) ->
 
 
 def load_image(path: str | Path, size: int = 32) -> Tensor:
-    """The middle square of an image file, in colour.
+    """The middle square of an image file as a viewer shows it, in colour.
 
     Args:
-        path: any format that Pillow reads; transparency becomes black, frames after the first are ignored.
+        path: of the file, see :func:`companion.data.images.decode`.
         size: side of the result; the square is scaled down with antialiasing, or up.
 
     Returns:
         uint8 (1, 3, ``size``, ``size``).
 
     Raises:
-        ImageError: if the file is missing, no image, truncated, or absurdly large.
+        DataError: if the file is missing or cannot be read as an image.
     """
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no file {path}") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-        raise ImageError(f"{path} is not an image that can be read: {error}") from error
+        image, _ = decode(read_file(Path(path)), (size, size), color=True)
+    except (OSError, DataError) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from companion.compute import Compute
 from companion.data.casting import synthetic_moulds
-from companion.data.images import ImageSet, SplitImages, split_images
+from companion.data.image_splits import SplitImages, split_images
+from companion.data.images import ImageSet
 from companion.experiments import casting, casting_detectors, casting_size, get_experiment
 from companion.experiments.base import Context
 from companion.experiments.casting_detectors import COLOR, GRAY, Detector, Views, ensemble

@@ -168,6 +168,7 @@ def test_images_are_classified(tmp_path, monkeypatch):
     assert first == second
     assert first.startswith(f"{photo}: ")
     assert first.count("%") == 2
-    missing = call("classify", str(tmp_path / "nothing.jpg"))
+    missing = call("classify", str(tmp_path / "nothing.jpg"), str(photo))
     assert missing.exit_code == 1
-    assert "no file" in missing.output
+    assert "nothing.jpg: No such file" in missing.output
+    assert first in missing.output  # the others are classified all the same

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from companion.cli_images import check_normal, parse_size
+from companion.cli_images import parse_size
 from companion.data.casting import synthetic_moulds
 from companion.data.images import find_images, read_images
 from companion.estimators import ImageAE
@@ -62,13 +62,13 @@ def test_images_are_learned_scored_and_shown(tmp_path, model):
     folder = spoil(write(tmp_path / "new", count=12, seed=1))
     write(folder / "deep" / "er", "spill", 4, name="spill {}.bmp")
     table, told = score(folder, model, tmp_path / "report")
-    assert "left out: 3 of the files" in told
+    assert f"left out in {folder}: 3" in told
     assert "empty.png: cannot be read as an image (the file is empty)" in told
     assert "16 images scored" in told
-    assert table["file"].tolist() == [str(p.relative_to(folder)) for p in find_images(folder)]
+    assert table["file"].tolist() == [str(p.relative_to(folder)) for p in find_images(folder)[0]]
     assert list(table.columns) == ["file", "score", "flagged", "error"]
     detector = ImageAE.load(model)
-    images = read_images([(str(p), 0, p.read_bytes) for p in find_images(folder)], SIZE, color=True)[0]
+    images = read_images([(str(p), 0, p.read_bytes) for p in find_images(folder)[0]], SIZE, color=True)[0]
     scored = table[table["error"].isna()]
     np.testing.assert_allclose(scored["score"], detector.decision_function(images.images), 1e-5)
     assert scored["flagged"].astype(bool).tolist() == detector.predict(images.images).tolist()
@@ -146,13 +146,30 @@ def test_sizes_are_parsed():
             parse_size(text)
 
 
-@pytest.mark.parametrize("names", [("OK", "NG"), ("normal", "abnormal"), ("line1/good", "line1/Defects")])
-def test_folders_that_are_sorted_by_verdict_are_not_taken_for_normal(tmp_path, names):
-    for name in names:
-        (tmp_path / name).mkdir(parents=True)
-    with pytest.raises(ValueError, match=names[1]):
-        check_normal(tmp_path)
-    check_normal(tmp_path / names[0])
+def test_what_is_left_out_is_told_and_sorted_folders_are_refused(tmp_path, model):
+    folder = write(tmp_path / "in", count=12)
+    write(tmp_path / "far", count=5, seed=2)
+    (folder / "more").symlink_to(tmp_path / "far")
+    (folder / "photo.heic").write_bytes(b"")
+    fit = ("fit", "images", folder, "--out", tmp_path / "m", *FAST)
+    for told in (good(*fit), score(folder, model, tmp_path / "report")[1]):
+        assert "2\n  more: a link to a folder, with 5 image files\n  photo.heic: images that end in" in told
+    write(folder / "line" / "NG", count=1)
+    result = call(*fit)
+    assert result.exit_code == 1
+    assert "would be learned as normal, also" in result.output
+
+
+def test_the_range_of_deep_images_is_learned_and_kept(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for i, image in enumerate(synthetic_moulds("normal", 30, SIZE, 0)):
+        Image.fromarray(1700 + 2 * image[0].numpy().astype(np.uint16)).save(tmp_path / "deep" / f"{i}.png")
+    told = good("fit", "images", tmp_path / "deep", "--out", tmp_path / "m", "--gray", *FAST)
+    low, high = ImageAE.load(tmp_path / "m").value_range_
+    assert 1700 <= low < high <= 1700 + 2 * 255
+    assert f"{low:g} is taken for black and {high:g} for white" in told
+    table, _ = score(tmp_path / "deep", tmp_path / "m", tmp_path / "report")
+    assert table["score"].notna().all()
 
 
 def test_mistakes_end_with_status_1_and_a_message(tmp_path, model):

@@ -30,8 +30,8 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor
 
 from companion.data.download import REGISTRY, DataError, Source, cache_folder, load, warn_of_stand_in
-from companion.data.image_folders import annotated, parse_annotation
-from companion.data.images import ImageSet, Item, Skipped, SplitImages, read_images, split_images
+from companion.data.image_splits import SplitImages, annotated, parse_annotation, split_images
+from companion.data.images import ImageSet, Item, Skipped, read_images
 from companion.files import atomic_path
 
 CASTING = REGISTRY["casting"]

@@ -1,39 +1,47 @@
-"""Images from folders: decoded, labelled, and split so that no image stands on two sides.
+"""Images from files and folders, decoded and brought to one size.
 
-Any size, grey or colour, any mode that Pillow reads. What cannot be read is skipped and listed.
+Any size, grey or colour, any mode that Pillow reads. What is left out is listed with the reason.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import struct
+import os
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 
 from companion.data.download import DataError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Files with these endings, in capitals or not, count as images."""
+SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    *((".avif",) if features.check("avif") else ()),
+)  # fmt: skip
+"""Files with these endings, in capitals or not, are read."""
+NOT_READ = (
+    ".apng", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".heic", ".heif", ".ico", ".j2k", ".jp2",
+    ".jxl", ".nef", ".psd", ".raw", ".svg", ".tga",
+)  # fmt: skip
+"""Endings of images that are left out, and told."""
+LARGEST_FILE, LARGEST_PICTURE = 2**28, 50_000_000  # bytes, pixels: what is larger is refused, or shrunk
+
 Item = tuple[str, int, Callable[[], bytes]]  # name and label of an image, and what gives its file's content
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that was left out.
-
-    Attributes:
-        name: of the file, as the set would have named it.
-        reason: why.
-    """
+    """Something that was left out: its name, and why."""
 
     name: str
     reason: str
@@ -55,22 +63,15 @@ class ImageSet:
     names: tuple[str, ...]
     hashes: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        if not len(self.images) == len(self.labels) == len(self.names) == len(self.hashes):
-            raise ValueError("images, labels, names and hashes must be equally many")
-
     def __len__(self) -> int:
         return len(self.names)
 
     def take(self, keep: np.ndarray) -> ImageSet:
         """The images for which ``keep``, bool (N,), is true."""
         places = np.flatnonzero(keep)
-        return ImageSet(
-            self.images[torch.from_numpy(places)],
-            self.labels[torch.from_numpy(places)],
-            tuple(self.names[i] for i in places),
-            tuple(self.hashes[i] for i in places),
-        )
+        chosen = torch.from_numpy(places)
+        names, hashes = (tuple(of[i] for i in places) for of in (self.names, self.hashes))
+        return ImageSet(self.images[chosen], self.labels[chosen], names, hashes)
 
     def distinct(self) -> ImageSet:
         """The first of each group of copies."""
@@ -78,124 +79,131 @@ class ImageSet:
         return self.take(np.isin(np.arange(len(self)), list(first.values())))
 
 
-@dataclass(frozen=True)
-class SplitImages:
-    """Images for one-class learning, split; copies of an image always stand in the same part.
-
-    Attributes:
-        name: of the data set.
-        train: normal images, to learn from.
-        validation: normal images held out of the training folder, for early stopping and thresholds.
-        tuning: known anomalies, for choices; none if there are none.
-        development: a share of the test images, for choices between recipes.
-        test: the others, to be touched once.
-        skipped: what was left out, and why.
-        source: where the images came from.
-        digest: SHA-256 over names and contents.
-        synthetic: whether they were generated.
-    """
-
-    name: str
-    train: ImageSet
-    validation: ImageSet
-    tuning: ImageSet
-    development: ImageSet
-    test: ImageSet
-    skipped: tuple[Skipped, ...]
-    source: str
-    digest: str
-    synthetic: bool
-
-    @property
-    def whole_test(self) -> ImageSet:
-        """The development and the test images together, for comparison with what others measured on all."""
-        parts = self.development, self.test
-        return ImageSet(
-            torch.cat([part.images for part in parts]),
-            torch.cat([part.labels for part in parts]),
-            self.development.names + self.test.names,
-            self.development.hashes + self.test.hashes,
-        )
+# ---------------------------------------------------------------- decoding
 
 
-# ---------------------------------------------------------------- reading
+def decode_image(
+    content: bytes, size: tuple[int, int], color: bool = False, value_range: Range | None = None
+) -> np.ndarray:
+    """Decode an image file and bring it to ``size``, uint8 (C, H, W).
 
-
-def decode_image(content: bytes, size: tuple[int, int], color: bool = False) -> np.ndarray:
-    """Decode an image file and bring it to ``size``.
-
-    The orientation that a camera noted is applied, transparent pixels become black, 16 bits become 8, and the
-    size is changed by linear interpolation (over all pixels that an output pixel covers, where it shrinks).
+    Sizes are changed by linear interpolation (over all pixels that an output pixel covers, where it shrinks).
 
     Args:
         content: of the file.
         size: height and width.
         color: whether the result has three channels or one.
-
-    Returns:
-        uint8 (C, H, W).
+        value_range: see :func:`decode`.
 
     Raises:
-        DataError: if it is no image, is cut off or damaged, or has floating-point pixels.
+        DataError: see :func:`decode`.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            picture.load()
-            picture = _eight_bits(picture, color)
-            height, width = size
-            if picture.size != (width, height):
-                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.asarray(picture)
-    except _BROKEN as error:
-        raise _unreadable(content, error) from error
-    return np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1))
+    return _sized(decode(content, size, color, value_range)[0], size)
 
 
-def decode_thumbnail(content: bytes, longest: int) -> np.ndarray:
-    """Decode an image file in colour and in its own proportions.
+def _sized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1))
+
+
+def decode(
+    content: bytes, size: tuple[int, int], color: bool, value_range: Range | None = None
+) -> tuple[Image.Image, int]:
+    """The one decoder: an image as a viewer shows it, and the number of pages or frames in the file.
+
+    The orientation that a camera noted is applied, transparent pixels become black, and of several pages the
+    first is read. A huge JPEG is shrunk while it is read, but not below twice ``size``.
 
     Args:
         content: of the file.
-        longest: what the longer side is brought down to, if it is longer.
-
-    Returns:
-        uint8 (3, H, W).
+        size: height and width that are needed.
+        color: whether the mode is RGB or L.
+        value_range: the values that become 0 and 255 in images deeper than 8 bits.
 
     Raises:
-        DataError: see :func:`decode_image`.
+        DataError: if it is no image, is damaged or too large, or is deeper than 8 bits and no range is given.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            width, height = ImageOps.exif_transpose(opened).size
-    except _BROKEN as error:
-        raise _unreadable(content, error) from error
-    shrink = min(1, longest / max(width, height))
-    return decode_image(content, (max(1, round(shrink * height)), max(1, round(shrink * width))), color=True)
-
-
-def _unreadable(content: bytes, error: Exception) -> DataError:
-    """The same words for the same file, so without Pillow's "<_io.BytesIO object at 0x7f...>"."""
     if not content:
-        return DataError("cannot be read as an image (the file is empty)")
-    reason = str(error).split(" <_io.")[0]
-    return DataError(f"cannot be read as an image ({type(error).__name__}: {reason})")
+        raise DataError("cannot be read as an image (the file is empty)")
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as opened:
+            if opened.width * opened.height > LARGEST_PICTURE:
+                opened.draft(None, (2 * size[1], 2 * size[0]))
+            if opened.width * opened.height > LARGEST_PICTURE:
+                raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
+            if re.search("'(RGBA?|RGBX|LA|CMYK);16", str(opened.tile)):
+                raise ValueError("16 bits in each colour, of which 8 would be lost; convert it to 8")
+            pages = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
+        return _eight_bits(picture, color, value_range), pages
+    except Exception as error:  # whatever a damaged file makes of the decoders; out of memory as well
+        reason = str(error).split(" <_io.")[0]  # without Pillow's "<_io.BytesIO object at 0x7f...>"
+        raise DataError(f"cannot be read as an image ({type(error).__name__}: {reason})") from error
 
 
-def _eight_bits(picture: Image.Image, color: bool) -> Image.Image:
-    """The picture in mode ``"RGB"`` or ``"L"``."""
-    if picture.mode == "F":
-        raise ValueError("has floating-point pixels; their range is not known")
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow may hold in 32
-        picture = Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+def _eight_bits(picture: Image.Image, color: bool, value_range: Range | None) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        values = np.asarray(picture)
+        low, high = value_range or (0.0, 0.0)
+        if not np.isfinite(values).all():
+            raise ValueError("some pixels are no finite numbers")
+        if value_range is None:
+            raise ValueError(
+                f"{values.dtype} pixels from {values.min():g} to {values.max():g}: say which range of values "
+                "is to become 0 to 255"
+            )
+        scaled = values.astype(np.float64)
+        scaled -= low
+        scaled *= 255 / (high - low) if high > low else 0.0
+        picture = Image.fromarray(np.rint(scaled, out=scaled).clip(0, 255).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         opaque = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(opaque, picture.convert("RGBA"))
     return picture.convert("RGB" if color else "L")
 
 
+def deep_range(paths: Iterable[Path]) -> Range | None:
+    """The lowest and the highest value in all images deeper than 8 bits; ``None`` if there is none.
+
+    Of training images it is the range to decode all later ones with; what lies outside is clipped. Files that
+    cannot be read do not count.
+    """
+    found: list[float] = []
+    for path in paths:
+        try:
+            with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
+                if opened.mode.startswith(("I", "F")) and opened.width * opened.height <= LARGEST_PICTURE:
+                    values = np.asarray(opened)
+                    if np.isfinite(values).all():
+                        found += [float(values.min()), float(values.max())]
+        except Exception:  # told when it is decoded
+            continue
+    return (min(found), max(found)) if found else None
+
+
+# ---------------------------------------------------------------- files and folders
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file that is not absurdly large.
+
+    Raises:
+        DataError: if it is.
+    """
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise DataError(f"a file of {size / 1e6:,.0f} MB; at most {LARGEST_FILE / 1e6:,.0f} MB are read")
+    return path.read_bytes()
+
+
 def read_images(
-    items: Iterable[Item], size: tuple[int, int] = (64, 64), color: bool = False
+    items: Iterable[Item],
+    size: tuple[int, int] = (64, 64),
+    color: bool = False,
+    value_range: Range | None = None,
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
     """Read images of any size into one set.
 
@@ -203,163 +211,101 @@ def read_images(
         items: name, label and content of each.
         size: height and width that they are brought to.
         color: whether they get three channels or one.
+        value_range: see :func:`decode`.
 
     Returns:
-        The set, in the order of ``items``, and what could not be read.
-
-    Raises:
-        ValueError: for a size that is not positive.
+        The set, in the order of ``items``, and what was left out: files that cannot be read, further pages.
     """
-    if min(size) < 1:
-        raise ValueError(f"height and width must be positive, not {size}")
-    channels = 3 if color else 1
-    pixels, labels, names, hashes, skipped = [], [], [], [], []
+    pixels, labels, names, hashes = [], [], [], []
+    skipped: list[Skipped] = []
     for name, label, content_of in items:
         try:
             content = content_of()
-            pixels.append(decode_image(content, size, color))
-        except (DataError, OSError) as error:
-            skipped.append(Skipped(name, str(error)))
-        else:
-            labels.append(label)
-            names.append(name)
-            hashes.append(hashlib.sha256(content).hexdigest())
-    images = np.stack(pixels) if pixels else np.empty((0, channels, *size), dtype=np.uint8)
+            picture, pages = decode(content, size, color, value_range)
+        except (DataError, OSError, MemoryError) as error:
+            skipped.append(Skipped(name, str(error) or "out of memory"))
+            continue
+        if pages > 1:
+            skipped.append(Skipped(f"{name}, pages 2 to {pages}", "the first page of a file is read"))
+        pixels.append(_sized(picture, size))
+        labels.append(label)
+        names.append(name)
+        hashes.append(hashlib.sha256(content).hexdigest())
+    images = np.stack(pixels) if pixels else np.empty((0, 3 if color else 1, *size), dtype=np.uint8)
     tensors = torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64)
     return ImageSet(*tensors, tuple(names), tuple(hashes)), tuple(skipped)
 
 
-def find_images(folder: Path) -> list[Path]:
-    """The image files below ``folder``, at any depth, sorted by path; hidden ones do not count.
+def find_images(folder: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
+    """The image files below ``folder``, at any depth, sorted by path, and what was left out.
+
+    Hidden files and folders do not count. Links to files are followed, links to folders are not.
 
     Raises:
         DataError: if there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    found, left_out = [], []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink():
+                count = sum(Path(name).suffix.lower() in SUFFIXES for *_, n in os.walk(path) for name in n)
+                left_out.append(Skipped(str(path), f"a link to a folder, with {count:,} image files"))
+        for path in (Path(place, name) for name in files if not name.startswith(".")):
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES and path.is_file():
+                found.append(path)
+            elif suffix in SUFFIXES:
+                left_out.append(Skipped(str(path), "no file, or a link to one that is gone"))
+            elif suffix in NOT_READ:
+                left_out.append(Skipped(str(path), f"images that end in {suffix} are not read"))
     if not found:
         raise DataError(f"{folder} holds no images; known are {', '.join(SUFFIXES)}")
-    return found
+    return sorted(found), tuple(sorted(left_out, key=lambda each: each.name))
 
 
 def image_batches(
-    paths: Sequence[Path], size: tuple[int, int] = (64, 64), color: bool = False, batch_size: int = 256
+    paths: Sequence[Path], size: tuple[int, int], color: bool, value_range: Range | None, batch_size: int
 ) -> Iterator[tuple[ImageSet, tuple[Skipped, ...]]]:
-    """Read images batch by batch, so that a folder of any size needs little memory.
-
-    Args:
-        paths: of the files.
-        size: see :func:`read_images`.
-        color: likewise.
-        batch_size: files in a batch.
-
-    Yields:
-        What :func:`read_images` returns, labelled 0; a batch of files that cannot be read is an empty set.
-
-    Raises:
-        ValueError: if ``batch_size`` or the size is not positive.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, not {batch_size}")
+    """What :func:`read_images` returns for one batch of files after another, so that memory suffices."""
     files = iter(paths)
     while batch := list(islice(files, batch_size)):
-        yield read_images(((str(p), 0, p.read_bytes) for p in batch), size, color)
+        yield read_images(((str(p), 0, partial(read_file, p)) for p in batch), size, color, value_range)
 
 
-# ---------------------------------------------------------------- splitting
+_GOOD = {"good", "normal", "normals", "ok", "okay", "pass", "passed"}
+_BAD = {
+    "abnormal", "anomalies", "anomalous", "anomaly", "bad", "broken", "defect", "defective", "defects",
+    "fail", "failed", "failures", "fault", "faults", "faulty", "ng", "nio", "nok", "proliv", "reject",
+    "rejected", "rejects", "scrap",
+}  # fmt: skip
+_NOT = {"free", "no", "non", "not", "without"}
 
 
-def share_by_hash(
-    hashes: Sequence[str], share: float, labels: Sequence[int] | None = None, salt: str = ""
-) -> np.ndarray:
-    """Choose a share of the distinct images, the same whatever their names and their order.
+def check_not_sorted(folder: Path) -> None:
+    """Refuse a folder in which images are sorted by verdict: all below it would be learned as normal.
 
-    Args:
-        hashes: SHA-256 of each image; copies are chosen together.
-        share: from 0 to 1, of the distinct images, rounded.
-        labels: the share is taken of each label by itself.
-        salt: another one chooses others.
-
-    Returns:
-        bool (N,).
+    Names of folders tell, in capitals or not, at any depth: one for anomalies ("NG", "defects_2024"), one
+    beside that for normal images ("good" beside "crack"), or "test".
 
     Raises:
-        ValueError: if ``share`` is no share.
+        ValueError: which names two of them.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"a share lies between 0 and 1, not {share}")
-    chosen: set[str] = set()
-    kinds = [0] * len(hashes) if labels is None else [int(label) for label in labels]
-    for kind in sorted(set(kinds)):
-        distinct = {value for value, own in zip(hashes, kinds, strict=True) if own == kind}
-        order = sorted(distinct, key=lambda value: hashlib.sha256((salt + value).encode()).digest())
-        chosen.update(order[: round(share * len(order))])
-    return np.array([value in chosen for value in hashes], dtype=bool)
-
-
-def split_images(
-    train: ImageSet,
-    tuning: ImageSet,
-    test: ImageSet,
-    *,
-    name: str,
-    source: str,
-    digest: str,
-    skipped: Sequence[Skipped] = (),
-    synthetic: bool = False,
-    validation_share: float = 0.2,
-    development_share: float = 0.2,
-) -> SplitImages:
-    """Split by content, so that no copy of an image stands in two parts.
-
-    A test image is taken out of the tuning and the training images, a tuning image out of the training
-    images, and test images of which copies have different labels are taken out altogether.
-
-    Args:
-        train: normal images.
-        tuning: known anomalies, perhaps none.
-        test: normal and anomalous images, perhaps none.
-        name: see :class:`SplitImages`.
-        source: likewise.
-        digest: likewise.
-        skipped: what has been left out so far.
-        synthetic: see :class:`SplitImages`.
-        validation_share: of the distinct training images.
-        development_share: of the distinct test images of either label.
-
-    Raises:
-        DataError: if no training image is left.
-        ValueError: if a share is none.
-    """
-    out = list(skipped)
-
-    def without(images: ImageSet, hashes: set[str], reason: str) -> ImageSet:
-        keep = np.array([value not in hashes for value in images.hashes], dtype=bool)
-        out.extend(Skipped(images.names[i], reason) for i in np.flatnonzero(~keep))
-        return images.take(keep)
-
-    kinds: dict[str, set[int]] = {}
-    for value, label in zip(test.hashes, test.labels.tolist(), strict=True):
-        kinds.setdefault(value, set()).add(label)
-    test = without(test, {v for v, both in kinds.items() if len(both) > 1}, "its copies have both labels")
-    tuning = without(tuning, set(test.hashes), "a copy of a test image")
-    train = without(train, set(test.hashes), "a copy of a test image")
-    train = without(train, set(tuning.hashes), "a copy of a known anomaly")
-    held_out = share_by_hash(train.hashes, validation_share, salt="validation")
-    if held_out.all():
-        raise DataError("there is no normal image left to learn from")
-    chosen = share_by_hash(test.hashes, development_share, test.labels.tolist(), salt="development")
-    return SplitImages(
-        name=name,
-        train=train.take(~held_out),
-        validation=train.take(held_out),
-        tuning=tuning,
-        development=test.take(chosen),
-        test=test.take(~chosen),
-        skipped=tuple(out),
-        source=source,
-        digest=digest,
-        synthetic=synthetic,
-    )
+    for place, folders, _ in os.walk(folder):
+        folders[:] = names = sorted(name for name in folders if not name.startswith("."))
+        good: list[str] = []
+        bad: list[str] = []
+        for name in names:
+            words = set(re.findall(r"[a-z]+", name.lower()))
+            is_good, is_bad = bool(words & _GOOD), bool(words & _BAD)
+            if words & _NOT:
+                is_good, is_bad = is_bad, is_good
+            (bad if is_bad or name.lower() == "test" else good if is_good else []).append(name)
+        others = bad or [name for name in names if good and name not in good]
+        if others:
+            raise ValueError(
+                f"all below {folder} would be learned as normal, also {Path(place, others[0])}; name the "
+                f"folder of normal images{f', such as {Path(place, good[0])}' if good else ''}"
+            )

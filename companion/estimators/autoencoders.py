@@ -177,6 +177,7 @@ class ImageAE(AnomalyDetector):
 
     Attributes:
         shape_: channels, height and width of an image.
+        value_range_: what is black and white in files deeper than 8 bits, if whoever fitted it told that.
 
     Example:
         >>> images = torch.randint(90, 110, (40, 1, 16, 16), dtype=torch.uint8)
@@ -185,7 +186,9 @@ class ImageAE(AnomalyDetector):
         (3,)
     """
 
-    _facts: ClassVar = {"shape_": tuple[Literal[1, 3], Count, Count]}
+    _facts: ClassVar = {
+        "shape_": tuple[Literal[1, 3], Count, Count], "value_range_": tuple[float, float] | None,
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -209,6 +212,7 @@ class ImageAE(AnomalyDetector):
         if X.ndim != 4:
             raise ValueError(f"images are uint8 (N, C, H, W), not {tuple(X.shape)}")
         self.shape_ = X.shape[1], X.shape[2], X.shape[3]
+        self.value_range_: tuple[float, float] | None = None
 
     def _net(self) -> ConvAutoencoder | ResidualAutoencoder:
         channels, height, width = self.shape_
