@@ -24,12 +24,11 @@ def test_error_maps_are_those_of_their_formulas():
     a, b = pair()
     torch.testing.assert_close(error_map(a, b, "mse"), ((a - b) ** 2).mean(1))
     torch.testing.assert_close(error_map(a, b, "l1"), (a - b).abs().mean(1))
-    torch.testing.assert_close(error_map(a, b, "hybrid", alpha=2.0, beta=0), 2 * (a - b).abs().mean(1))
 
 
 def test_the_structural_part_is_ssim_computed_by_hand():
     a, b = (x.double() for x in pair(shape=(1, 1, 12, 16)))
-    ours = error_map(a, b, "hybrid", alpha=0, beta=1, window=5)[0]
+    ours = 2 * error_map(a, b, "hybrid", window=5)[0] - error_map(a, b, "l1")[0]
     for row, column in ((2, 2), (6, 9), (9, 13)):
         x, y = (t[0, 0, row - 2 : row + 3, column - 2 : column + 3].flatten() for t in (a, b))
         c1, c2 = 0.01**2, 0.03**2
@@ -59,32 +58,6 @@ def test_averages_over_blocks_forgive_texture_and_not_areas():
     torch.testing.assert_close(multiscale_map(area, flat, scales=(1, 2, 4)), torch.full((1, 16, 16), 0.2))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ((torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 9)), ValueError, "images and reconstructions"),
-        ((torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)), ValueError, "images and reconstructions"),
-        ((torch.zeros(1, 1, 8, 8).byte(), torch.zeros(1, 1, 8, 8).byte()), TypeError, "floating-point"),
-        ((torch.zeros(1, 1, 8, 8), torch.full((1, 1, 8, 8), torch.nan)), ValueError, "1 images"),
-        ((torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), "l3"), ValueError, "'l3'"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(arguments, error, message):
-    for function in (error_map, multiscale_map):
-        with pytest.raises(error, match=message):
-            function(*arguments)
-
-
-def test_impossible_settings_are_refused():
-    a, b = pair()
-    for bad in ({"window": 4}, {"alpha": -1}, {"data_range": 0}):
-        with pytest.raises(ValueError, match="an odd window"):
-            error_map(a, b, **bad)
-    for scales in ((), (0,), (13,)):
-        with pytest.raises(ValueError, match="scales lie"):
-            multiscale_map(a, b, scales=scales)
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.floats(0.01, 1))
 def test_the_highest_pixels_count(height, width, top):
@@ -94,30 +67,17 @@ def test_the_highest_pixels_count(height, width, top):
     np.testing.assert_allclose(image_scores(maps, top), expected)
 
 
-def test_only_some_pixels_may_count():
-    maps = torch.arange(12.0).view(1, 3, 4)
-    where = torch.zeros(3, 4, dtype=torch.bool)
-    where[0, :2] = True
-    assert image_scores(maps, 0.5, where).tolist() == [1.0]
-    assert image_scores(maps[:0]).shape == (0,)
-    for bad in ((maps[0],), (maps, 0.0), (maps, 1.0, where[:2]), (maps, 1.0, ~where & where)):
-        with pytest.raises(ValueError, match="need"):
-            image_scores(*bad)
-    maps[0, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match="1 maps hold NaN"):
-        image_scores(maps)
+def test_a_map_that_holds_nan_has_no_score():
+    assert image_scores(torch.zeros(0, 3, 4)).shape == (0,)
+    with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
+        image_scores(torch.tensor([[[0.0, torch.nan]], [[1.0, 2.0]]]))
 
 
 def test_scores_in_units_of_the_normals():
     normals = np.arange(101.0)
     assert robust_scale(np.array([50.0, 95.0, 140.0]), normals).tolist() == [0, 1, 2]
-    for scores, other, message in (
-        ([1.0], [], "need scores"),
-        ([np.nan], [1.0, 2.0], "NaN"),
-        ([1.0], [2.0, 2.0], "do not differ"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            robust_scale(np.array(scores), np.array(other))
+    with pytest.raises(ValueError, match="do not differ"):
+        robust_scale(np.array([1.0]), np.array([2.0, 2.0]))
 
 
 # ---------------------------------------------------------------- features
