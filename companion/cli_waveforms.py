@@ -113,7 +113,7 @@ def score_waveforms(
         import pandas as pd
 
         from companion.data.csv_numbers import read_numbers
-        from companion.data.series import Windows
+        from companion.data.series import Windows, is_constant
         from companion.estimators import ResNetAE
         from companion.files import atomic_path
 
@@ -136,4 +136,9 @@ def score_waveforms(
         print(f"{len(scores):,} windows scored, {int(flagged.sum()):,} flagged")
         if flagged.mask.any():
             print(f"{int(flagged.mask.sum()):,} windows hold no number and have neither score nor verdict")
+        constant = int(is_constant(windows).sum())
+        if constant:
+            print(
+                f"warning: {constant:,} windows are flat lines, as of a stuck sensor; the score may miss that"
+            )
         print(f"written to {out}")

@@ -38,7 +38,7 @@ def score(tmp_path, name):
 @pytest.mark.parametrize("kind", ["csv", "npy", "parquet"])
 def test_windows_are_learned_and_scored(tmp_path, kind):
     data, windows = tmp_path / f"data.{kind}", waves(150).astype(np.float64)
-    windows[3, 5:8], windows[4] = np.nan, np.nan
+    windows[3, 5:8], windows[4], windows[5] = np.nan, np.nan, 3.0
     if kind == "csv":
         pd.DataFrame(windows).to_csv(data, index=False, header=False)
     elif kind == "parquet":
@@ -50,6 +50,7 @@ def test_windows_are_learned_and_scored(tmp_path, kind):
     table, told = score(tmp_path, data.name)
     assert "150 windows scored" in told
     assert "1 windows hold no number and have neither score nor verdict" in told
+    assert "warning: 1 windows are flat lines" in told
     assert list(table.columns) == ["window", "score", "flagged"]
     detector = ResNetAE.load(tmp_path / "model")
     np.testing.assert_allclose(table["score"], detector.decision_function(windows))

@@ -24,8 +24,8 @@ def error_map(images: Tensor, reconstructions: Tensor, kind: ErrorKind = "l1", w
         images: float (N, C, H, W) in [0, 1].
         reconstructions: likewise.
         kind: ``"mse"``, the squared error; ``"l1"``, the absolute error; ``"hybrid"``, the
-            mean ``(l1 + 1 - SSIM) / 2`` with the structural similarity of Wang et al. 2004 ("Image Quality Assessment: From Error
-            Visibility to Structural Similarity") as torchmetrics computes it.
+            mean of l1 and 1 - SSIM, the structural similarity of Wang et al. 2004 ("Image Quality Assessment:
+            From Error Visibility to Structural Similarity") as torchmetrics computes it.
         window: side of the SSIM's window in pixels, odd.
 
     Returns:
