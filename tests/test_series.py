@@ -102,8 +102,8 @@ def test_standardizing_can_be_undone(kind, channels, length, offset, scale):
         np.testing.assert_allclose(standard.std(axis=2), 1, atol=1e-5)
     if kind == "channel":
         np.testing.assert_allclose(standard.mean(axis=(0, 2)), 0, atol=1e-5)
-        kept = Standardizer.from_state(Standardizer(kind).fit(windows).state())
-        assert np.array_equal(kept.transform(windows[:2])[0], standard[:2])
+        few = Standardizer(kind).fit(windows).transform(windows[:2])[0]
+        assert np.array_equal(few, standard[:2])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

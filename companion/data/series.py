@@ -194,17 +194,6 @@ class Standardizer:
         standard = np.where(known, (fill_gaps(windows) - center) / scale, 0)
         return standard.clip(-LIMIT, LIMIT).astype(np.float32), center, scale
 
-    def state(self) -> dict[str, Any]:
-        """Everything to keep, as JSON values."""
-        return {"kind": self.kind, "mean": self.mean, "std": self.std}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Standardizer:
-        """What :meth:`state` described."""
-        standardizer = cls(state["kind"])
-        standardizer.mean, standardizer.std = state["mean"], state["std"]
-        return standardizer
-
 
 def _statistics(windows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the known samples over ``axes``, which are kept with length 1.
