@@ -55,18 +55,14 @@ def cpu_has_bfloat16() -> bool:
 
 @dataclass(frozen=True)
 class Compute:
-    """A device with its precision policy.
+    """A device with its precision policy."""
 
-    Attributes:
-        device: where tensors live.
-        autocast_dtype: the dtype of matrix products and convolutions in mixed precision, or ``None``
-            for float32 throughout. Parameters, batch statistics and losses stay in float32.
-        memory_format: of image tensors. With the channels last in memory, convolutions run several times
-            faster on the CPU, and at least as fast on a GPU; chapter 4 measures it.
-    """
-
-    device: torch.device
+    device: torch.device  #: where tensors live
+    #: the dtype of matrix products and convolutions in mixed precision, or ``None`` for float32 throughout.
+    #: Parameters, batch statistics and losses stay in float32
     autocast_dtype: torch.dtype | None
+    #: of image tensors. With the channels last in memory, convolutions run several times faster on the CPU,
+    #: and at least as fast on a GPU; chapter 4 measures it
     memory_format: torch.memory_format = torch.channels_last
 
     def autocast(self) -> AbstractContextManager[object]:

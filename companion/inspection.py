@@ -49,17 +49,11 @@ def predict(
 
 @dataclass(frozen=True)
 class Reliability:
-    """Answers grouped by how sure they were; groups without an answer are left out.
+    """Answers grouped by how sure they were; groups without an answer are left out."""
 
-    Attributes:
-        confidence: (groups,) mean probability of the answers.
-        accuracy: (groups,) share of right answers.
-        share: (groups,) share of all answers that the group holds.
-    """
-
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    share: np.ndarray
+    confidence: np.ndarray  #: (groups,) mean probability of the answers
+    accuracy: np.ndarray  #: (groups,) share of right answers
+    share: np.ndarray  #: (groups,) share of all answers that the group holds
 
 
 def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Reliability:

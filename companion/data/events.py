@@ -25,23 +25,16 @@ LIST_ITEMS = 2
 
 @dataclass(frozen=True)
 class Events:
-    """Events in the order of their times, and what is known about them apart from them.
+    """Events in the order of their times, and what is known about them apart from them."""
 
-    Attributes:
-        frame: one row an event; columns are dotted OCSF names, of the types of :func:`make_frame`.
-        labels: the same rows; column ``attack`` has the kind of attack or fault, or is missing. Generated
-            events have also ``shape`` (``"point"``, ``"context"`` or ``"order"``) and ``attack_id`` (which
-            incident), both missing without an attack, ``session`` (a number) and ``kind`` (of the session).
-        source: where the events came from.
-        digest: SHA-256 of the file, or of the config that generated them.
-        synthetic: whether they were generated.
-    """
-
-    frame: pd.DataFrame
+    frame: pd.DataFrame  #: one row an event; columns are dotted OCSF names, of the types of ``make_frame``
+    #: the same rows; column ``attack`` has the kind of attack or fault, or is missing. Generated events have
+    #: also ``shape`` (``"point"``, ``"context"`` or ``"order"``) and ``attack_id`` (which incident), both
+    #: missing without an attack, ``session`` (a number) and ``kind`` (of the session)
     labels: pd.DataFrame
-    source: str
-    digest: str
-    synthetic: bool
+    source: str  #: where the events came from
+    digest: str  #: SHA-256 of the file, or of the config that generated them
+    synthetic: bool  #: whether they were generated
 
 
 # ---------------------------------------------------------------- nested to flat

@@ -15,31 +15,18 @@ from companion.data.images import ImageSet, Item, Skipped
 
 @dataclass(frozen=True)
 class SplitImages:
-    """Images for one-class learning, split; copies of an image always stand in the same part.
+    """Images for one-class learning, split; copies of an image always stand in the same part."""
 
-    Attributes:
-        name: of the data set.
-        train: normal images, to learn from.
-        validation: normal images held out of the training folder, for early stopping and thresholds.
-        tuning: known anomalies, for choices; none if there are none.
-        development: a share of the test images, for choices between recipes.
-        test: the others, to be touched once.
-        skipped: what was left out, and why.
-        source: where the images came from.
-        digest: SHA-256 over names and contents.
-        synthetic: whether they were generated.
-    """
-
-    name: str
-    train: ImageSet
-    validation: ImageSet
-    tuning: ImageSet
-    development: ImageSet
-    test: ImageSet
-    skipped: tuple[Skipped, ...]
-    source: str
-    digest: str
-    synthetic: bool
+    name: str  #: of the data set
+    train: ImageSet  #: normal images, to learn from
+    validation: ImageSet  #: normal images held out of the training folder, for early stopping and thresholds
+    tuning: ImageSet  #: known anomalies, for choices; none if there are none
+    development: ImageSet  #: a share of the test images, for choices between recipes
+    test: ImageSet  #: the others, to be touched once
+    skipped: tuple[Skipped, ...]  #: what was left out, and why
+    source: str  #: where the images came from
+    digest: str  #: SHA-256 over names and contents
+    synthetic: bool  #: whether they were generated
 
     @property
     def whole_test(self) -> ImageSet:

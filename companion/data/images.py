@@ -49,18 +49,12 @@ class Skipped:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of one size with their labels.
+    """Images of one size with their labels."""
 
-    Attributes:
-        images: uint8 (N, C, H, W), C is 1 for grey and 3 for colour.
-        labels: int64 (N,), 0 for normal, 1 for anomalous.
-        names: of the files.
-        hashes: SHA-256 of the files' content: equal for copies of a file, whatever their names.
-    """
-
-    images: Tensor
-    labels: Tensor
-    names: tuple[str, ...]
+    images: Tensor  #: uint8 (N, C, H, W), C is 1 for grey and 3 for colour
+    labels: Tensor  #: int64 (N,), 0 for normal, 1 for anomalous
+    names: tuple[str, ...]  #: of the files
+    #: SHA-256 of the files' content: equal for copies of a file, whatever their names
     hashes: tuple[str, ...]
 
     def __len__(self) -> int:

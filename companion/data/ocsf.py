@@ -44,19 +44,12 @@ no resources."""
 
 @dataclass
 class ReadReport:
-    """What was met while reading.
+    """What was met while reading."""
 
-    Attributes:
-        events: how many were read.
-        bad: how many lines hold no event.
-        reasons: of the first of these, with their numbers.
-        untimed: events without a time that can be read; they are left out.
-    """
-
-    events: int = 0
-    bad: int = 0
-    reasons: list[str] = field(default_factory=list)
-    untimed: int = 0
+    events: int = 0  #: how many were read
+    bad: int = 0  #: how many lines hold no event
+    reasons: list[str] = field(default_factory=list)  #: of the first of these, with their numbers
+    untimed: int = 0  #: events without a time that can be read; they are left out
 
     def add_bad(self, number: int, reason: str) -> None:
         """Count a bad line, and list it if there is room."""

@@ -29,28 +29,19 @@ _SHAPES = {name: attack.shape for name, attack in ATTACKS.items()}
 
 @dataclass(frozen=True)
 class EventConfig:
-    """What to generate.
+    """What to generate."""
 
-    Attributes:
-        num_events: N.
-        seed: the same config gives the same events, on every machine with the same numpy.
-        days: how long the time is; it begins on a Monday at midnight UTC.
-        num_users: people and service accounts together, at least 30.
-        attack_share: share of the events that belong to attacks, about; each attack has the same number of
-            incidents, and at least one if the share is above 0.
-        attacks: which of ``ATTACKS`` are committed.
-        start: first day, as pandas reads dates.
-        world_seed: decides who the users are and what their habits are; other seeds with the same world give
-            other days of the same company.
-    """
-
-    num_events: int = 100_000
-    seed: int = 0
-    days: float = 14.0
-    num_users: int = 200
+    num_events: int = 100_000  #: N
+    seed: int = 0  #: the same config gives the same events, on every machine with the same numpy
+    days: float = 14.0  #: how long the time is; it begins on a Monday at midnight UTC
+    num_users: int = 200  #: people and service accounts together, at least 30
+    #: share of the events that belong to attacks, about; each attack has the same number of incidents, and at
+    #: least one if the share is above 0
     attack_share: float = 0.01
-    attacks: tuple[str, ...] = ATTACK_NAMES
-    start: str = "2026-01-05"
+    attacks: tuple[str, ...] = ATTACK_NAMES  #: which of ``ATTACKS`` are committed
+    start: str = "2026-01-05"  #: first day, as pandas reads dates
+    #: decides who the users are and what their habits are; other seeds with the same world give other days of
+    #: the same company
     world_seed: int = 0
 
     def __post_init__(self) -> None:

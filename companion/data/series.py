@@ -43,17 +43,11 @@ def as_numbers(array: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of a series, and where they came from.
+    """Windows of a series, and where they came from."""
 
-    Attributes:
-        values: (N, channels, length), a view of the series where that is possible.
-        starts: int64 (N,): the first sample of each window in the series, rising.
-        series_length: samples in the series.
-    """
-
-    values: np.ndarray
-    starts: np.ndarray
-    series_length: int
+    values: np.ndarray  #: (N, channels, length), a view of the series where that is possible
+    starts: np.ndarray  #: int64 (N,): the first sample of each window in the series, rising
+    series_length: int  #: samples in the series
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -242,19 +236,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class MachineSeries:
-    """A generated series, in three parts that follow each other.
+    """A generated series, in three parts that follow each other."""
 
-    Attributes:
-        values: float32 (T,), a sample every ``SECONDS_PER_SAMPLE``.
-        faults: all of them, in the order of time; they do not overlap and lie in the test part.
-        train_end: the samples before this one are free of faults, for training.
-        validation_end: the samples from ``train_end`` to before this one are free of faults, too.
-    """
-
-    values: np.ndarray
+    values: np.ndarray  #: float32 (T,), a sample every ``SECONDS_PER_SAMPLE``
+    #: all of them, in the order of time; they do not overlap and lie in the test part
     faults: tuple[Fault, ...]
-    train_end: int
-    validation_end: int
+    train_end: int  #: the samples before this one are free of faults, for training
+    validation_end: int  #: the samples from ``train_end`` to before this one are free of faults, too
 
 
 def machine_series(

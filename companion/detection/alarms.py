@@ -10,18 +10,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class AlarmReport:
-    """How the alarms of a series meet its faults.
+    """How the alarms of a series meet its faults."""
 
-    Attributes:
-        delays: for each fault the seconds from its first sample to the first flagged one, 0 if an alarm
-            was on already; ``None`` for a fault that was missed.
-        false_alarms: how many alarms touch no fault.
-        days: the length of the series.
-    """
-
+    #: for each fault the seconds from its first sample to the first flagged one, 0 if an alarm was on
+    #: already; ``None`` for a fault that was missed
     delays: tuple[float | None, ...]
-    false_alarms: int
-    days: float
+    false_alarms: int  #: how many alarms touch no fault
+    days: float  #: the length of the series
 
     @property
     def detected(self) -> int:

@@ -29,24 +29,16 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class ImageClassification:
-    """Cross-entropy on uint8 images, with augmentation while training.
+    """Cross-entropy on uint8 images, with augmentation while training."""
 
-    Attributes:
-        mean: (C,) of the training pixels scaled to [0, 1].
-        std: (C,), likewise.
-        max_shift: the largest shift in pixels while training.
-        flip: whether half of the images are mirrored while training.
-        cutout: side of a square that is taken out of each image while training; 0 for none.
-        mirrored_views: whether an evaluation averages the logits of each image and its mirror image.
-        label_smoothing: the share of the target spread evenly over all classes, while training only.
-    """
-
-    mean: Tensor
-    std: Tensor
-    max_shift: int = 0
-    flip: bool = False
-    cutout: int = 0
+    mean: Tensor  #: (C,) of the training pixels scaled to [0, 1]
+    std: Tensor  #: (C,), likewise
+    max_shift: int = 0  #: the largest shift in pixels while training
+    flip: bool = False  #: whether half of the images are mirrored while training
+    cutout: int = 0  #: side of a square that is taken out of each image while training; 0 for none
+    #: whether an evaluation averages the logits of each image and its mirror image
     mirrored_views: bool = False
+    #: the share of the target spread evenly over all classes, while training only
     label_smoothing: float = 0.0
 
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:

@@ -16,17 +16,11 @@ Loss = Literal["l1", "l2"]
 
 @dataclass(frozen=True)
 class ImageReconstruction:
-    """Reconstruct images, moved and lit anew while training.
+    """Reconstruct images, moved and lit anew while training."""
 
-    Attributes:
-        loss: mean absolute (``"l1"``) or squared (``"mse"``) error.
-        low: the value of black: -1 for nets that end in tanh, 0 for those that end in a sigmoid.
-        camera: the augmentation.
-    """
-
-    loss: Literal["l1", "mse"] = "mse"
-    low: float = -1.0
-    camera: CameraJitter = NO_JITTER
+    loss: Literal["l1", "mse"] = "mse"  #: mean absolute (``"l1"``) or squared (``"mse"``) error
+    low: float = -1.0  #: the value of black: -1 for nets that end in tanh, 0 for those that end in a sigmoid
+    camera: CameraJitter = NO_JITTER  #: the augmentation
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """``loss`` of a batch whose first tensor is uint8 images (N, C, H, W)."""
@@ -82,14 +76,10 @@ class WaveformReconstruction:
 
     Vincent et al. 2008, "Extracting and Composing Robust Features with Denoising Autoencoders", section 2:
     the net is given a window with noise, and must return it without.
-
-    Attributes:
-        loss: mean absolute residual, ``"l1"``, or mean squared residual, ``"l2"``.
-        jitter: standard deviation of the noise on the input.
     """
 
-    loss: Loss = "l1"
-    jitter: float = 0.0
+    loss: Loss = "l1"  #: mean absolute residual, ``"l1"``, or mean squared residual, ``"l2"``
+    jitter: float = 0.0  #: standard deviation of the noise on the input
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """``loss`` of (windows float32 (N, C, L), known bool (N, C, L))."""

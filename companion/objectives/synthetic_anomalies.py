@@ -69,23 +69,16 @@ class CameraJitter:
     """Move, zoom, mirror and light every image by its own random amounts, as a camera that was touched does.
 
     A random affine map and colour jitter. Pixels from outside repeat the edge.
-
-    Attributes:
-        max_shift: the largest shift in either direction, as a share of the side.
-        max_zoom: sides are scaled by up to this share, each image by one factor, and its sides against each
-            other by half as much.
-        flip: whether half the images are mirrored left to right.
-        brightness: the largest amount that is added to all pixels.
-        contrast: the largest share by which differences from the image's mean grow or shrink.
-        tint: the largest amount that is added to single channels.
     """
 
-    max_shift: float = 0.2
+    max_shift: float = 0.2  #: the largest shift in either direction, as a share of the side
+    #: sides are scaled by up to this share, each image by one factor, and its sides against each other by
+    #: half as much
     max_zoom: float = 0.25
-    flip: bool = True
-    brightness: float = 0.12
-    contrast: float = 0.25
-    tint: float = 0.03
+    flip: bool = True  #: whether half the images are mirrored left to right
+    brightness: float = 0.12  #: the largest amount that is added to all pixels
+    contrast: float = 0.25  #: the largest share by which differences from the image's mean grow or shrink
+    tint: float = 0.03  #: the largest amount that is added to single channels
 
     def __call__(self, images: Tensor, generator: Generator | None) -> Tensor:
         """Float images (N, C, H, W), jittered."""
@@ -215,24 +208,16 @@ class OutlierExposure:
     While training, half of a batch is made anomalous, as many of each kind as of any other. Then the camera
     moves, and a share of all images, normal or not, gets an occlusion: what stands in the way tells nothing.
     The net has one output, the logit of an anomaly.
-
-    Attributes:
-        mean: (C,) of the pixels scaled to [0, 1], for normalising.
-        std: (C,), likewise.
-        known: uint8 (K, C, H, W), known anomalies for training; ``None`` if there are none.
-        kinds: of anomaly, at least one.
-        camera: the augmentation.
-        occlusions: the share of images that get one.
-        fogged: the share of normal images that are seen through fog.
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Tensor  #: (C,) of the pixels scaled to [0, 1], for normalising
+    std: Tensor  #: (C,), likewise
+    #: uint8 (K, C, H, W), known anomalies for training; ``None`` if there are none
     known: Tensor | None = None
-    kinds: tuple[AnomalyKind, ...] = ("known", "spill", "empty")
-    camera: CameraJitter = field(default_factory=CameraJitter)
-    occlusions: float = 0.4
-    fogged: float = 0.15
+    kinds: tuple[AnomalyKind, ...] = ("known", "spill", "empty")  #: of anomaly, at least one
+    camera: CameraJitter = field(default_factory=CameraJitter)  #: the augmentation
+    occlusions: float = 0.4  #: the share of images that get one
+    fogged: float = 0.15  #: the share of normal images that are seen through fog
 
     def logits(self, model: nn.Module, floats: Tensor) -> Tensor:
         """Float32 (N,) of float images (N, C, H, W) in [0, 1]."""
