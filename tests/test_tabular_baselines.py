@@ -77,8 +77,3 @@ def test_the_tab_transformer_lets_categories_look_at_each_other():
 def test_without_categories_the_tab_transformer_is_an_mlp():
     net = TabTransformer(4, [], 2)
     assert not any(isinstance(module, nn.MultiheadAttention) for module in net.modules())
-
-
-def test_unknown_nets_are_refused():
-    with pytest.raises(ValueError, match="resnet"):
-        make_table_net("forest", 1, [], 1)

@@ -21,6 +21,7 @@ from companion.models.autoencoders import (
     ResidualAutoencoder,
 )
 from companion.models.cost import multiply_adds
+from companion.models.resnet import count_parameters
 from companion.objectives.reconstruction import ImageReconstruction
 from companion.runs import SeedResult
 from companion.training import FitConfig, History, fit
@@ -132,7 +133,7 @@ def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
     nets: tuple[Net, ...] = ("large", "small", "conv")
     cost = {net: multiply_adds(build(config, net, seed), (1, 1, *GRAY)) for net in nets}
     for net in nets:
-        metrics[f"{net}.parameters"] = float(build(config, net, seed).count_parameters())
+        metrics[f"{net}.parameters"] = float(count_parameters(build(config, net, seed)))
         metrics[f"{net}.image_multiply_adds"] = float(cost[net])
     full_size = multiply_adds(build(config, "large", seed), (1, 1, *FULL_SIZE))
     metrics["large.full_size_multiply_adds"] = float(full_size)

@@ -14,16 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from companion.models.blocks import PreActResidualBlock, conv1x1, conv3x3
-from companion.models.resnet import count_parameters
 
 
 class Autoencoder(nn.Module):
-    """``encode`` to a code, ``decode`` back, and a forward pass that gives the reconstruction and the code.
-
-    Attributes:
-        input_shape: of one example, such as (C, H, W).
-        latent_shape: of its code.
-    """
+    """``encode`` to a code, ``decode`` back, and a forward pass that gives reconstruction and code."""
 
     def __init__(self, input_shape: tuple[int, ...], latent_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -43,18 +37,6 @@ class Autoencoder(nn.Module):
         assert x_hat.shape == x.shape, f"made for {self.input_shape}, not {tuple(x.shape[1:])}"
         return x_hat, code
 
-    def count_parameters(self) -> int:
-        """How many numbers the net learns."""
-        return count_parameters(self)
-
-    def get_latent_size(self) -> tuple[int, ...]:
-        """The shape of one example's code."""
-        return self.latent_shape
-
-    def get_compression_ratio(self) -> float:
-        """Numbers in an example for each number in its code."""
-        return math.prod(self.input_shape) / math.prod(self.latent_shape)
-
 
 def halved(size: Sequence[int], times: int) -> tuple[int, ...]:
     """The sides of an image after ``times`` halvings, which must come out even."""
@@ -66,23 +48,15 @@ def halved(size: Sequence[int], times: int) -> tuple[int, ...]:
 class ConvAutoencoder(Autoencoder):
     """Strided convolutions down to a vector, and transposed ones back.
 
-    Down: 3x3 convolutions of stride 2, each with a norm and a ReLU, then one linear layer. Back: a linear
-    layer, then 4x4 transposed convolutions of stride 2, with norms and ReLUs between them, and tanh at the
-    end.
-
-    Args:
-        channels: of the images.
-        size: height and width; each convolution halves them.
-        latent: numbers in the code.
-        widths: channels behind each convolution.
+    Down: 3x3 convolutions of stride 2 with ``widths`` channels, each with a norm and a ReLU, then one linear
+    layer. Back: a linear layer, then 4x4 transposed convolutions of stride 2, and tanh at the end.
 
     Shapes: (N, ``channels``, H, W) in [-1, 1] to the same, and codes (N, ``latent``).
 
     Example:
         >>> import torch
-        >>> x_hat, z = ConvAutoencoder()(torch.zeros(2, 1, 64, 64))
-        >>> x_hat.shape, z.shape
-        (torch.Size([2, 1, 64, 64]), torch.Size([2, 512]))
+        >>> [x.shape for x in ConvAutoencoder()(torch.zeros(2, 1, 64, 64))]
+        [torch.Size([2, 1, 64, 64]), torch.Size([2, 512])]
     """
 
     def __init__(
@@ -95,8 +69,7 @@ class ConvAutoencoder(Autoencoder):
         super().__init__((channels, *size), (latent,))
         self.down = nn.Sequential()
         for a, b in pairwise([channels, *widths]):
-            layers = conv3x3(a, b, stride=2), nn.BatchNorm2d(b), nn.ReLU()
-            self.down.extend(layers)
+            self.down.extend((conv3x3(a, b, 2), nn.BatchNorm2d(b), nn.ReLU()))
         self.inner = (widths[-1], *halved(size, len(widths)))
         self.to_latent = nn.Linear(math.prod(self.inner), latent)
         self.from_latent = nn.Linear(latent, math.prod(self.inner))
@@ -104,8 +77,8 @@ class ConvAutoencoder(Autoencoder):
         for a, b in pairwise(reversed(widths)):
             up = nn.ConvTranspose2d(a, b, 4, 2, padding=1, bias=False)
             self.up.extend((up, nn.BatchNorm2d(b), nn.ReLU()))
-        last = nn.ConvTranspose2d(widths[0], channels, 4, 2, padding=1)
-        self.up.extend((last, nn.Tanh()))
+        self.up.append(nn.ConvTranspose2d(widths[0], channels, 4, 2, padding=1))
+        self.up.append(nn.Tanh())
 
     def encode(self, images: Tensor) -> Tensor:
         maps = self.down(images)  # (N, C, h, w)
@@ -119,10 +92,7 @@ class ConvAutoencoder(Autoencoder):
 
 
 class UpStage(nn.Module):
-    """1x1 convolution, bilinear upsampling, norm, and blocks: twice the sides, other channels.
-
-    The convolution comes first. It and the interpolation commute, and this way round it costs a quarter.
-    """
+    """1x1 convolution, bilinear upsampling (they commute; this way round is cheaper), norm, and blocks."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -142,19 +112,12 @@ class ResidualAutoencoder(Autoencoder):
     Back: :class:`UpStage`, then a 7x7 convolution and a sigmoid. Only that last convolution has a bias,
     projections have no norm, and none follows the last block.
 
-    Args:
-        channels: of the images.
-        size: height and width; the net takes any others that can be halved as often.
-        widths: channels behind the first convolution, and behind each stage but the last.
-        latent_channels: channels of the code.
-
     Shapes: (N, ``channels``, H, W) in [0, 1] to the same, and codes (N, ``latent_channels``, H / 2**s,
-    W / 2**s), with s stages, as many as there are ``widths``.
+    W / 2**s), with s stages, as many as there are ``widths``; ``widths[0]`` is the first convolution's.
 
     Example:
-        >>> net = ResidualAutoencoder()
-        >>> net.count_parameters(), net.get_latent_size(), net.get_compression_ratio()
-        (23836257, (16, 16, 16), 16.0)
+        >>> ResidualAutoencoder().latent_shape
+        (16, 16, 16)
     """
 
     def __init__(
@@ -205,8 +168,7 @@ class WaveBlock(nn.Module):
         self.conv2 = conv5(width, width)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != width:
-            projection = nn.Conv1d(in_channels, width, 1, stride, bias=False)
-            self.shortcut = projection
+            self.shortcut = nn.Conv1d(in_channels, width, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, L)
         out: Tensor = self.conv1(F.relu(self.bn1(x)))  # (N, C', L/s)
@@ -222,21 +184,13 @@ class WaveAutoencoder(Autoencoder):
     decoder goes the same way back, interpolating to exactly the lengths that the encoder passed. So any
     length will do, not only multiples of ``2**depth``.
 
-    Args:
-        channels: of the waveform.
-        length: samples in a window.
-        depth: how often the length is halved.
-        bottleneck: numbers in the latent vector.
-        width: channels behind the first convolution.
-
     Shapes: (N, ``channels``, ``length``) to the same, and codes (N, ``bottleneck``).
 
     Example:
         >>> import torch
         >>> net = WaveAutoencoder(channels=2, length=37, depth=3, bottleneck=6, width=4)
-        >>> reconstruction, latent = net(torch.zeros(5, 2, 37))
-        >>> reconstruction.shape, latent.shape
-        (torch.Size([5, 2, 37]), torch.Size([5, 6]))
+        >>> [x.shape for x in net(torch.zeros(5, 2, 37))]
+        [torch.Size([5, 2, 37]), torch.Size([5, 6])]
     """
 
     def __init__(

@@ -16,7 +16,6 @@ import statistics
 import timeit
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
@@ -33,12 +32,9 @@ from companion.compute import Compute
 from companion.models.resnet import ResNet, count_parameters
 
 Key = TypeVar("Key", bound=Hashable)
-Jobs = Mapping[Key, tuple[nn.Module, Sequence[int]]]
-"""Models, each with the shape of its input batch."""
-PRODUCT = "matrix product"
-"""What :func:`throughput` compares with."""
-TIMING_SECONDS = 0.05
-"""How long one timing takes at least; a quick model runs several times in it."""
+Jobs = Mapping[Key, tuple[nn.Module, Sequence[int]]]  # models, each with the shape of its input batch
+PRODUCT = "matrix product"  # what throughput compares with
+TIMING_SECONDS = 0.05  # one timing takes at least so long; a quick model runs several times in it
 
 
 def _outline(model: nn.Module) -> nn.Module:
@@ -105,9 +101,8 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def numbers_moved(model: nn.Module, input_shape: Sequence[int]) -> int:
     """The numbers that one forward pass reads from memory and writes to it.
 
-    Every operation (convolution, norm, activation, addition) is taken to read its inputs and weights once
-    and to write its output once, as PyTorch executes them one by one. Caches make the true traffic
-    smaller; kernels that read something twice make it larger.
+    Every operation is taken to read its inputs and weights once and to write its output once, as PyTorch
+    executes them one by one. Caches make the true traffic smaller, second readings larger.
     """
     outline, images = _outline(model).eval(), torch.empty(*input_shape, device="meta")
     with _Traffic() as traffic:
@@ -119,8 +114,7 @@ def receptive_field(layers: Iterable[tuple[int, int]], start: tuple[int, int] = 
     """The side of what one output position of a chain of convolutions and pools sees, in pixels of the input.
 
     A layer of kernel size k behind layers whose strides multiply to s adds (k - 1) s pixels. ``layers`` are
-    pairs of kernel size and stride, ``start`` is the result for those in front of them. The second number is
-    the step between neighbouring positions.
+    pairs of kernel size and stride. The second number is the step between neighbouring positions.
 
     Example:
         >>> receptive_field([(3, 1), (3, 1)])  # two 3x3 convolutions see as far as one of 5x5
@@ -132,17 +126,16 @@ def receptive_field(layers: Iterable[tuple[int, int]], start: tuple[int, int] = 
     return side, step
 
 
-def _kernels(module: nn.Module) -> list[tuple[int, int]]:
-    """Kernel size and stride of the convolutions and pools in ``module``, shortcuts left out."""
+def _kernels(modules: Iterable[nn.Module]) -> list[tuple[int, int]]:
+    """Kernel size and stride of the convolutions and pools in ``modules``, shortcuts left out."""
     return [
         (int(np.ravel(layer.kernel_size)[0]), int(np.ravel(layer.stride)[0]))
-        for name, layer in module.named_modules()
+        for name, layer in chain(*(module.named_modules() for module in modules))
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and "shortcut" not in name
     ]
 
 
-@dataclass(frozen=True)
-class StageCost:
+class StageCost(NamedTuple):
     """What one part of a ResNet costs in one forward pass of a batch."""
 
     name: str  # "stem", "stage 1" and so on, "head"
@@ -156,14 +149,9 @@ class StageCost:
 def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
     """The cost of a ResNet part by part: stem, stages, head, for images of the shape (N, C, H, W)."""
     net = copy.deepcopy(net).to("meta").eval()
-    stages: dict[str, list[nn.Module]] = {
-        f"stage {number}": [stage] for number, stage in enumerate(net.stages, start=1)
-    }
-    parts: dict[str, list[nn.Module]] = {
-        "stem": [net.conv1, net.bn1, net.maxpool],
-        **stages,
-        "head": [net.fc],
-    }
+    parts: dict[str, list[nn.Module]] = {"stem": [net.conv1, net.bn1, net.maxpool]}
+    parts |= {f"stage {number}": [stage] for number, stage in enumerate(net.stages, start=1)}
+    parts["head"] = [net.fc]
     if net.block.preactivated:  # then the norm is behind the last stage
         parts |= {"stem": [net.conv1, net.maxpool], "head": [net.bn1, net.fc]}
     shapes: dict[nn.Module, tuple[torch.Size, torch.Size]] = {}
@@ -177,7 +165,7 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
     costs: list[StageCost] = []
     field = 1, 1
     for name, modules in parts.items():
-        field = receptive_field(chain(*(_kernels(module) for module in modules)), field)
+        field = receptive_field(_kernels(modules), field)
         parameters = sum(count_parameters(module) for module in modules)
         macs = sum(multiply_adds(module, shapes[module][0]) for module in modules)
         output_shape = tuple(shapes[modules[-1]][1])
@@ -204,10 +192,7 @@ class Timing(NamedTuple):
 
 
 def interleaved(functions: Mapping[Key, Callable[[], object]], rounds: int = 7) -> dict[Key, Timing]:
-    """Seconds of a call of each function.
-
-    Each round times every function once, so that a change of the machine's speed meets all of them alike.
-    """
+    """Seconds of a call. Each round times every function: a change of the machine's speed meets all alike."""
     timers = {name: timeit.Timer(function) for name, function in functions.items()}
     calls: dict[Key, int] = {}
     samples: dict[Key, list[float]] = {name: [] for name in timers}
@@ -241,9 +226,8 @@ def time_models(
             torch.accelerator.synchronize(compute.device)
 
     steps = {}
-    mode = nullcontext() if backward else torch.inference_mode()
-    around = nullcontext() if backward else compute.autocast()  # one context: it converts the weights once
-    with mode, around:
+    with torch.inference_mode(not backward), nullcontext() if backward else compute.autocast():
+        # one context where nothing is learned: it converts the weights once
         for name, (model, shape) in jobs.items():
             inputs = torch.rand(*shape, device=compute.device)
             if not backward:
@@ -254,8 +238,7 @@ def time_models(
     return {name: Timing(*(s / shape[0] for s in seconds[name])) for name, (_, shape) in jobs.items()}
 
 
-@dataclass(frozen=True)
-class Throughput:
+class Throughput(NamedTuple):
     """How quick a model is, beside a matrix product."""
 
     per_second: float  # examples
@@ -271,8 +254,8 @@ class Throughput:
 def throughput(jobs: Jobs[str], compute: Compute, *, rounds: int = 7) -> dict[str, Throughput]:
     """Time models in turns with a matrix product in the same precision, a bound for what they can reach.
 
-    What is not counted as a multiply-add (norms, activations, memory traffic) lowers the share, and so do
-    small batches and channels. The product itself stands under :data:`PRODUCT`.
+    What is not counted (norms, activations, memory traffic) lowers the share, and so do small batches and
+    channels. The product itself stands under :data:`PRODUCT`.
     """
     every = {**jobs, PRODUCT: (nn.Linear(2048, 2048, bias=False), (2048, 2048))}
     cost = {name: multiply_adds(model, (1, *shape[1:])) for name, (model, shape) in every.items()}

@@ -24,17 +24,11 @@ RESOLUTION = 0.1
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a net takes the features of its rows to be: a distribution for each.
+    """What a net takes the features of its rows to be: a distribution for each."""
 
-    Attributes:
-        mean: float32 (N, numbers); each number is thought to be normally distributed.
-        scale: float32 (N, numbers), their standard deviations, above :data:`RESOLUTION`.
-        logits: for each categorical column that was asked for, float32 (N, cardinality).
-    """
-
-    mean: Tensor
-    scale: Tensor
-    logits: tuple[Tensor, ...]
+    mean: Tensor  # float32 (N, numbers); each number is thought to be normally distributed
+    scale: Tensor  # float32 (N, numbers), standard deviations, above RESOLUTION
+    logits: tuple[Tensor, ...]  # for each categorical column that was asked for, float32 (N, cardinality)
 
     def nll(self, numerical: Tensor, categorical: Tensor) -> Tensor:
         """The negative log-likelihood of the true features in nats.
@@ -44,12 +38,8 @@ class Reconstruction:
         the normal density without its constants, 0 for a number that is the
         mean where the net is as sure as it can be.
 
-        Args:
-            numerical: float (N, numbers).
-            categorical: int64 (N, columns), those that were asked for.
-
-        Returns:
-            float32 (N, numbers + columns), numbers first.
+        Takes float (N, numbers) and int64 (N, columns), those that were asked
+        for; gives float32 (N, numbers + columns), numbers first.
         """
         error = (numerical.float() - self.mean) / self.scale  # (N, numbers)
         parts = [torch.log(self.scale / RESOLUTION) + error.square() / 2]
@@ -60,7 +50,7 @@ class Reconstruction:
 
 
 class SelfSupervisedResNet(nn.Module):
-    """A :class:`companion.models.tabular.TabularResNet` that may be asked about hidden features.
+    """A residual net for tables that may be asked about hidden features.
 
     A hidden category becomes an index of its own, one past the real ones, for which the embedding has a row
     more. A hidden number becomes 0, and beside every number the net gets a second one, 1 where the number is
@@ -70,20 +60,8 @@ class SelfSupervisedResNet(nn.Module):
     The row's embedding goes to linear heads: one for each categorical column, to its logits, and one for all
     numbers, to the mean and the standard deviation of each. Numbers are expected to be standardised.
 
-    Args:
-        num_numerical_features: numbers in a row; may be 0.
-        categorical_cardinalities: for each categorical column, how many indices there are, those for
-            missing and unseen values included, that of the mask not; may be empty.
-        d_model: features of a row's embedding.
-        num_blocks: how many blocks.
-        dropout: inside the blocks.
-        d_projection: features of the projection for contrastive learning; ``None`` for none.
-
-    Attributes:
-        mask_index: int64 (columns,), the index of a hidden category in each column.
-        ignorance: float32 (numbers + columns,), nats of one who knows nothing: for a number what is expected
-            of the standard normal distribution, for a category the logarithm of the cardinality, as if each
-            index were equally likely.
+    Sizes are those of :class:`companion.models.tabular.TabularResNet`; cardinalities do not count the mask.
+    ``d_projection`` features has the projection for contrastive learning; ``None`` for none.
 
     Shapes: float (N, numbers), no NaN except where hidden; int64 (N, columns); and a mask, bool (N, numbers +
     columns), true where a feature is hidden.
@@ -97,8 +75,8 @@ class SelfSupervisedResNet(nn.Module):
         [4, 7]
     """
 
-    mask_index: Tensor
-    ignorance: Tensor
+    mask_index: Tensor  # int64 (columns,), the index of a hidden category in each column
+    ignorance: Tensor  # float32 (numbers + columns,), nats of one who knows nothing
 
     def __init__(
         self,
@@ -169,7 +147,6 @@ class SelfSupervisedResNet(nn.Module):
 
     def project(self, embedding: Tensor) -> Tensor:
         """Projections (N, ``d_projection``) of embeddings (N, ``d_model``), for contrastive learning only."""
-        if self.projector is None:
-            raise ValueError("this net has no projection; make it with d_projection, such as 128")
+        assert self.projector is not None, "made without d_projection"
         projection: Tensor = self.projector(embedding)
         return projection

@@ -161,12 +161,7 @@ class CifarResNet(ResNet):
     (table 6). The plain twin has the same layers in the same order with the same initial weights: shortcuts
     "A" have no weights, and only the addition is left out.
 
-    Args:
-        depth: number of weighted layers, 6n + 2 with n >= 1.
-        block: the paper's, or the pre-activated one.
-        residual: ``False`` for the plain twin.
-        norm: ``False`` leaves batch normalisation out (for the study of gradients only).
-        num_classes: number of outputs.
+    ``norm=False`` leaves batch normalisation out (for the study of gradients only).
 
     Example:
         >>> net = CifarResNet(20)

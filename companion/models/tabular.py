@@ -138,14 +138,9 @@ class TabularResNet(nn.Module):
         num_numerical_features: numbers in a row; may be 0.
         categorical_cardinalities: for each categorical column, how many indices there are, those for
             missing and unseen values included; may be empty.
-        d_model: features between the blocks.
         num_blocks: how many blocks; 0 leaves a linear model with a norm.
-        dropout: inside the blocks.
         num_classes: outputs of the head; 1 for regression; ``None`` for no head.
-        block: ``"prenorm"`` or ``"classic"``.
-        norm: ``"layer"`` or ``"batch"``.
         residual: ``False`` for the plain twin.
-        residual_dropout: at the end of the blocks.
 
     Shapes: float (N, numbers), without NaN, and int64 (N, columns) to logits (N, ``num_classes``), or to the
     rows' embeddings (N, ``d_model``) with ``return_embedding=True`` or without a head.

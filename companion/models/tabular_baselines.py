@@ -111,10 +111,6 @@ class Published(nn.Module):
         return out
 
 
-def _resnet(numbers: int, cardinalities: Sequence[int], outputs: int, **options: Any) -> nn.Module:
-    return TabularResNet(numbers, cardinalities, num_classes=outputs, **options)
-
-
 def _ft_transformer(numbers: int, cardinalities: Sequence[int], outputs: int, **options: Any) -> nn.Module:
     sizes = {"n_cont_features": numbers, "cat_cardinalities": list(cardinalities), "d_out": outputs}
     defaults = FTTransformer.get_default_kwargs() | {"_is_default": False}
@@ -127,32 +123,27 @@ def _tabm(numbers: int, cardinalities: Sequence[int], outputs: int, **options: A
 
 
 NETS: dict[str, Callable[..., nn.Module]] = {
-    "resnet": _resnet, "mlp": TableMLP, "ft_transformer": _ft_transformer,
-    "tab_transformer": TabTransformer, "tabm": _tabm,
-}  # fmt: skip
+    "resnet": lambda numbers, sizes, outputs, **more: TabularResNet(
+        numbers, sizes, num_classes=outputs, **more
+    ),
+    "mlp": TableMLP,
+    "ft_transformer": _ft_transformer,
+    "tab_transformer": TabTransformer,
+    "tabm": _tabm,
+}
 
 
 def make_table_net(
     kind: str, numbers: int, cardinalities: Sequence[int], num_outputs: int, **options: Any
 ) -> nn.Module:
-    """A net for rows of a table.
+    """A net of a kind in :data:`NETS` for rows of a table.
 
-    Args:
-        kind: a key of ``NETS``.
-        numbers: numerical features in a row; may be 0.
-        cardinalities: how many indices each categorical column has; may be empty.
-        num_outputs: classes, or 1 for regression.
-        options: of that kind of net; the others keep their defaults.
-
-    Returns:
-        A module to be called with float (N, numbers) and int64 (N, columns). It gives (N, outputs); TabM,
-        which is k nets in one, gives (N, k, outputs).
+    ``options`` are that kind's own. The net is called with float (N, ``numbers``) and int64 (N, columns), and
+    gives (N, outputs); TabM, which is k nets in one, gives (N, k, outputs).
 
     Example:
         >>> net = make_table_net("tabm", 3, [4], 2, k=8)
         >>> net(torch.zeros(5, 3), torch.zeros(5, 1, dtype=torch.long)).shape
         torch.Size([5, 8, 2])
     """
-    if kind not in NETS:
-        raise ValueError(f"the net is one of {', '.join(NETS)}, not {kind!r}")
     return NETS[kind](numbers, cardinalities, num_outputs, **options)
