@@ -32,22 +32,16 @@ class NotYet(Exception):
 
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise that can be checked.
+    """An exercise that can be checked."""
 
-    Attributes:
-        call: how an answer is called, such as ``top_k(logits, labels, k)``; its name is the reader's own.
-        right: the reference.
-        inputs: makes the arguments with which both are called; none if only the properties count.
-        mistakes: by their hint, answers with a likely mistake.
-        measure: what is compared, of a result and the arguments.
-        properties: promises, each with a function of answer and reference that raises :class:`NotYet`.
-    """
-
-    call: str
-    right: Answer
+    call: str  #: how an answer is called, such as ``top_k(logits, labels, k)``; its name is the reader's own
+    right: Answer  #: the reference
+    #: makes the arguments with which both are called; none if only the properties count
     inputs: Callable[[], Sequence[tuple[Any, ...]]] = lambda: ()
+    #: by their hint, answers with a likely mistake
     mistakes: Mapping[str, Answer] = field(default_factory=dict)
-    measure: Answer = lambda found, *_: found
+    measure: Answer = lambda found, *_: found  #: what is compared, of a result and the arguments
+    #: promises, each with a function of answer and reference that raises ``NotYet``
     properties: Mapping[str, Check] = field(default_factory=dict)
 
     def fits(self, answer: Any, right: Answer) -> None:

@@ -20,17 +20,11 @@ DECIMAL = r"[+-]?(\d*,)?\d+([eE][+-]?\d+)?"
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes:
-        values: float64 (rows, columns), NaN in gaps; of an NPY file any shape.
-        names: of the columns; ``None`` if the file has none.
-        told: what was read and what was left out, in a line.
-    """
-
-    values: np.ndarray
-    names: list[str] | None
-    told: str
+    values: np.ndarray  #: float64 (rows, columns), NaN in gaps; of an NPY file any shape
+    names: list[str] | None  #: of the columns; ``None`` if the file has none
+    told: str  #: what was read and what was left out, in a line
 
 
 def read_numbers(path: Path, columns: Sequence[str] | None = None) -> Numbers:

@@ -251,15 +251,11 @@ LEAST_SEEDS, MANY, ALPHA = 5, 5, 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """What paired differences over seeds say of two models.
+    """What paired differences over seeds say of two models."""
 
-    Attributes:
-        gain: their mean with its 95 % interval (Student's t).
-        p: two-sided, of the paired t-test; with more than five comparisons after Holm's correction. 1 with
-            fewer than five seeds, which settle nothing.
-    """
-
-    gain: Estimate
+    gain: Estimate  #: their mean with its 95 % interval (Student's t)
+    #: two-sided, of the paired t-test; with more than five comparisons after Holm's correction. 1 with fewer
+    #: than five seeds, which settle nothing
     p: float
 
     def __str__(self) -> str:

@@ -28,19 +28,13 @@ _START = -1
 
 @dataclass(frozen=True)
 class Layout:
-    """Which events belong to which session.
+    """Which events belong to which session."""
 
-    Attributes:
-        names: int64 (S,), the different session numbers, rising.
-        order: int64 (N,), the events session by session, and within each in the order in which they came.
-        starts: int64 (S,), where in ``order`` each session begins.
-        lengths: int64 (S,), how many events it has; at least 1.
-    """
-
-    names: np.ndarray
+    names: np.ndarray  #: int64 (S,), the different session numbers, rising
+    #: int64 (N,), the events session by session, and within each in the order in which they came
     order: np.ndarray
-    starts: np.ndarray
-    lengths: np.ndarray
+    starts: np.ndarray  #: int64 (S,), where in ``order`` each session begins
+    lengths: np.ndarray  #: int64 (S,), how many events it has; at least 1
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """Values (N,) of the events, session by session."""

@@ -134,17 +134,6 @@ class TableEncoder:
     Hashed columns become one of so many buckets after these two. Time columns become hour of day and day of
     week, each as sine and cosine.
 
-    Attributes:
-        numerical: names of the numerical columns.
-        categorical: names of the categorical columns.
-        times: names of the columns with times, see :func:`as_times`.
-        hashed: number of buckets for each categorical column that has too many values to list.
-        scaling: ``"quantile"`` or ``"standard"``.
-        min_count: how often training must have seen a value for it to have an index of its own.
-        scales: learned, for each numerical column.
-        categories: learned, the values from index 2 on for each categorical column that is not hashed.
-        rare: learned, the share of training's values that have no index of their own, likewise.
-
     Example:
         >>> table = pd.DataFrame({"age": [20.0, 30.0, 40.0], "job": ["cook", None, "nurse"]})
         >>> encoder = TableEncoder(["age"], ["job"], scaling="standard").fit(table)
@@ -152,14 +141,18 @@ class TableEncoder:
         [2, 0, 3]
     """
 
-    numerical: Sequence[str] = ()
-    categorical: Sequence[str] = ()
-    times: Sequence[str] = ()
+    numerical: Sequence[str] = ()  #: names of the numerical columns
+    categorical: Sequence[str] = ()  #: names of the categorical columns
+    times: Sequence[str] = ()  #: names of the columns with times, see ``as_times``
+    #: number of buckets for each categorical column that has too many values to list
     hashed: Mapping[str, int] = field(default_factory=dict)
-    scaling: Literal["quantile", "standard"] = "quantile"
-    min_count: int = 1
+    scaling: Literal["quantile", "standard"] = "quantile"  #: ``"quantile"`` or ``"standard"``
+    min_count: int = 1  #: how often training must have seen a value for it to have an index of its own
+    #: learned, for each numerical column
     scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    #: learned, the values from index 2 on for each categorical column that is not hashed
     categories: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    #: learned, the share of training's values that have no index of their own, likewise
     rare: dict[str, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

@@ -51,19 +51,15 @@ def field_family(name: str) -> str:
 
 @dataclass(frozen=True)
 class FieldRules:
-    """How a field becomes features.
+    """How a field becomes features."""
 
-    Attributes:
-        max_listed: categories of a field that get indices of their own; with more, the field is hashed.
-        buckets: of a hashed field.
-        max_distinct: a text field whose values are nearly all different, more than this share of those that
-            are there, tells nothing but noise and is left out.
-        min_count: events that must have a value for it to be listed; rarer ones share the index for unseen.
-    """
-
+    #: categories of a field that get indices of their own; with more, the field is hashed
     max_listed: int = 256
-    buckets: int = 256
+    buckets: int = 256  #: of a hashed field
+    #: a text field whose values are nearly all different, more than this share of those that are there, tells
+    #: nothing but noise and is left out
     max_distinct: float = 0.5
+    #: events that must have a value for it to be listed; rarer ones share the index for unseen
     min_count: int = 5
 
 

@@ -65,18 +65,12 @@ class NextEvent:
     to find which of those that are left comes now, so that the surprises of a session sum up to the negative
     logarithm of the probability of its order, given what it is made of. What is rare then surprises only if
     it stands in the wrong place. The bag is known when a session is over, so this judges afterwards.
-
-    Attributes:
-        tokens: int64 (N,) of all events.
-        num_tokens: how many there are.
-        vectors: float (N, d), likewise; ``None`` for none.
-        task: see above.
     """
 
-    tokens: Tensor
-    num_tokens: int
-    vectors: Tensor | None = None
-    task: Literal["next", "order"] = "next"
+    tokens: Tensor  #: int64 (N,) of all events
+    num_tokens: int  #: how many there are
+    vectors: Tensor | None = None  #: float (N, d), likewise; ``None`` for none
+    task: Literal["next", "order"] = "next"  #: see above
 
     @property
     def widths(self) -> tuple[int, int]:

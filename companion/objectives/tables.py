@@ -25,12 +25,9 @@ class TableObjective:
 
     A net that predicts k times for each row, (N, k, outputs), learns by the mean of its k losses, so that
     each of its members learns by itself, and is judged by the mean of its members' predictions.
-
-    Attributes:
-        num_classes: ``None`` for regression.
     """
 
-    num_classes: int | None
+    num_classes: int | None  #: ``None`` for regression
 
     def predict(self, output: Tensor) -> Tensor:
         """Probabilities (N, classes), or standardised numbers (N,), from a net's output."""
