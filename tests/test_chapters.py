@@ -127,15 +127,13 @@ def test_figures_show_the_spread_and_say_what_is_synthetic():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_strip_has_its_pictures_in_order_with_white_between(channels):
     pictures = np.random.default_rng(0).integers(0, 255, (3, channels, 4, 5), dtype=np.uint8)
-    row = figures.strip(pictures, gap=2)
+    row = figures.strip(pictures)
     assert (row.shape, row.dtype) == ((4, 3 * 5 + 2 * 2, 3), np.uint8)
     for place, picture in enumerate(pictures):
         shown = row[:, 7 * place : 7 * place + 5]
         np.testing.assert_array_equal(shown, np.broadcast_to(picture.transpose(1, 2, 0), shown.shape))
     for start in (5, 12):
         assert (row[:, start : start + 2] == 255).all()
-    assert figures.strip(pictures[:1], gap=0).shape == (4, 5, 3)
-    assert figures.strip(pictures, gap=0).shape == (4, 15, 3)
 
 
 def test_strips_stand_below_each_other_under_their_titles():
@@ -145,7 +143,6 @@ def test_strips_stand_below_each_other_under_their_titles():
     for ax, row in zip(fig.axes, strips.values(), strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), row)
         assert not ax.axison
-    assert figures.show_strips(strips, height=1.5).get_figheight() > fig.get_figheight()
     mpl.pyplot.close("all")
 
 

@@ -29,14 +29,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor
 
-from companion.data.download import REGISTRY, DataError, Source, cache_folder, load, warn_of_stand_in
+from companion.data.download import REGISTRY, DataError, cache_folder, load, warn_of_stand_in
 from companion.data.image_splits import SplitImages, annotated, parse_annotation, split_images
 from companion.data.images import ImageSet, Item, Skipped, read_images
 from companion.files import atomic_path
 
 CASTING = REGISTRY["casting"]
 CONTENT_SHA256 = "04728b70f4c4112acadf92b1fc39af0d9f87c0d709990ef337386d7cbe7601d4"
-"""Of the lines ``path sha256-of-the-file``, sorted: the same whoever packed the archive, and however."""
 ANNOTATION = "test/test_annotation.txt"
 _PARTS = ("train/", "proliv/", "test/imgs/", ANNOTATION)
 _LARGEST_FILE, _LARGEST_SUM = 1_000_000, 100_000_000  # bytes
@@ -45,12 +44,8 @@ _LARGEST_FILE, _LARGEST_SUM = 1_000_000, 100_000_000  # bytes
 def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> SplitImages:
     """The casting images: from the cache, else from the mirror or a public source, else a stand-in.
 
-    Args:
-        size: height and width that every image is brought to; the originals are about 28 x 49.
-        color: whether images get three channels or one.
-
-    Returns:
-        The images, with the spills of ``proliv`` as ``tuning``; a warning has said if they are synthetic.
+    Every image is brought to ``size``; the originals are about 28 x 49. The spills of ``proliv`` are for
+    tuning. A warning has said if the images are synthetic.
     """
     try:
         files, source = read_real()
@@ -75,14 +70,11 @@ def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> Split
 
 def read_real() -> tuple[dict[str, bytes], str]:
     """The published files by their paths, and where they came from."""
-    return load(CASTING, _read, _unpack, _keep)
-
-
-# ---------------------------------------------------------------- the archive and the cache
+    return load(CASTING, _read, lambda path, _: _checked(unpack(path)), _keep)
 
 
 def content_digest(files: Mapping[str, bytes]) -> str:
-    """SHA-256 over paths and contents, whatever their order."""
+    """SHA-256 of the sorted lines ``path sha256-of-the-file``: the same whoever packed the archive."""
     lines = [f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in sorted(files.items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -91,10 +83,6 @@ def _checked(files: dict[str, bytes]) -> dict[str, bytes]:
     if content_digest(files) != CONTENT_SHA256:
         raise DataError(f"does not hold the casting images as expected ({len(files)} files)")
     return files
-
-
-def _unpack(path: Path, _: Source) -> dict[str, bytes]:
-    return _checked(unpack(path))
 
 
 def unpack(path: Path) -> dict[str, bytes]:
@@ -179,16 +167,14 @@ def _tensor_digest(images: Tensor) -> str:
 # ---------------------------------------------------------------- the stand-in
 
 Kind = Literal["normal", "moved", "arm", "spill", "empty"]
-KINDS: tuple[Kind, ...] = ("normal", "moved", "arm", "spill", "empty")
-"""The first three are normal."""
+KINDS: tuple[Kind, ...] = ("normal", "moved", "arm", "spill", "empty")  # the first three are normal
 COUNTS: dict[str, dict[Kind, int]] = {
     "train": {"normal": 1500},
     "proliv": {"spill": 60},
     "test/imgs": {"normal": 480, "moved": 80, "arm": 40, "spill": 40, "empty": 20},
 }
-"""How many of each kind :func:`synthetic_archive` puts into each folder."""
 
-_FLOOR, _RIM, _HOLLOW, _METAL = (0.47, 0.60, 0.53), (0.41, 0.50, 0.50), (0.43, 0.52, 0.51), (0.56, 0.63, 0.51)
+_COLORS = (0.47, 0.60, 0.53), (0.41, 0.50, 0.50), (0.43, 0.52, 0.51), (0.56, 0.63, 0.51)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
@@ -202,31 +188,28 @@ def _noise(shape: tuple[int, int, int, int], cells: int, generator: Generator) -
     return F.interpolate(grid, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def _color(rgb: tuple[float, float, float]) -> Tensor:
-    return torch.tensor(rgb).view(1, 3, 1, 1)
-
-
 def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -> Tensor:
     """Images of one kind, uint8 (``count``, 3, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     height, width = size
     one, full = (count, 1, 1, 1), (count, 1, height, width)
+    floor, rim, bottom, metal = (torch.tensor(rgb).view(1, 3, 1, 1) for rgb in _COLORS)
     reach = 0.35 if kind == "moved" else 0.04
     x = torch.linspace(-1, 1, width).view(1, 1, 1, -1) - _uniform(one, -reach, reach, generator)
     y = torch.linspace(-1, 1, height).view(1, 1, -1, 1) - _uniform(one, -reach, reach, generator)
     inside = (x / 0.85).square() + (y / 0.8).square()  # below 1 in the mould, (N, 1, H, W)
     texture = 0.03 * _noise(full, 6, generator) + 0.03 * _noise(full, 14, generator)
-    image = _color(_FLOOR) + 0.01 * _noise(full, 5, generator)
-    image = torch.where(inside < 1, _color(_RIM), image)
-    hollow = _color(_HOLLOW) + 0.04 * y
+    image = floor + 0.01 * _noise(full, 5, generator)
+    image = torch.where(inside < 1, rim, image)
+    hollow = bottom + 0.04 * y
     if kind == "empty":
         shown = hollow.expand(count, 3, height, width)
     else:
         # the metal fills the mould up to a level, or comes in from above as a widening column
         level, column = _uniform(one, -0.5, 0.1, generator), torch.rand(one, generator=generator) < 0.5
         poured = torch.where(column, x.abs() < 0.45 + 0.3 * y.abs(), y > level - 0.3 * x.square())
-        shown = torch.where(poured, _color(_METAL) + texture, hollow)
-        image = torch.where(column & (x.abs() < 0.4) & (y < 0), _color(_METAL) + texture, image)
+        shown = torch.where(poured, metal + texture, hollow)
+        image = torch.where(column & (x.abs() < 0.4) & (y < 0), metal + texture, image)
     image = torch.where(inside < 0.75, shown, image)
     if kind == "spill":
         streaks = _noise((count, 1, 1, width), 12, generator).abs() * (1 - (x / 0.5).square()).clamp(min=0)

@@ -34,11 +34,9 @@ CLASS_NAMES = (
 SHAPES = (
     "disc", "ring", "square", "frame", "triangle",
     "plus", "cross", "bars", "columns", "checkerboard",
-)  # fmt: skip
-"""The classes of the stand-in."""
+)  # of the stand-in  # fmt: skip
 BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
-DIGEST = "790d855e67687d95495f6be61078b2e133532d8f5a74e6447e6a1458344c6753"
-"""Of the decoded data, see :func:`content_digest`."""
+DIGEST = "790d855e67687d95495f6be61078b2e133532d8f5a74e6447e6a1458344c6753"  # of the decoded data
 VALIDATION_SIZE = 5000
 LARGEST_BATCH = 40_000_000  # bytes; a pickled batch has 31 MB
 
@@ -56,25 +54,15 @@ class Images:
 
 @dataclass(frozen=True)
 class Cifar10:
-    """CIFAR-10, split, with where it came from.
-
-    Attributes:
-        train: what nets learn from.
-        validation: held out of the official training set, for every choice.
-        test: the official test set, to be touched once.
-        class_names: by label.
-        source: where the pixels came from.
-        digest: of all pixels and labels, before the split.
-        synthetic: whether this is the stand-in.
-    """
+    """CIFAR-10, split, with where it came from."""
 
     train: Images
-    validation: Images
-    test: Images
-    class_names: tuple[str, ...]
+    validation: Images  # held out of the official training set, for every choice
+    test: Images  # the official test set, to be touched once
+    class_names: tuple[str, ...]  # by label
     source: str
-    digest: str
-    synthetic: bool
+    digest: str  # of all pixels and labels, before the split
+    synthetic: bool  # whether this is the stand-in
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
@@ -149,9 +137,6 @@ def _checked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-# ---------------------------------------------------------------- the archives
-
-
 ARRAY_PARTS = (
     "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy.ndarray", "numpy.dtype",
     "_codecs.encode",
@@ -199,9 +184,6 @@ def _assemble(pixels: Sequence[np.ndarray], labels: Sequence[list[int]]) -> dict
         "test_images": torch.from_numpy(np.ascontiguousarray(pixels[5])),
         "test_labels": torch.tensor(labels[-1], dtype=torch.int64),
     }
-
-
-# ---------------------------------------------------------------- the stand-in
 
 
 def _masks(shape: str, u: Tensor, v: Tensor) -> Tensor:

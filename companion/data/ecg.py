@@ -14,36 +14,20 @@ ECG5000_TRAIN, ECG5000_TEST = REGISTRY["ecg5000-train"], REGISTRY["ecg5000-test"
 LENGTH = 140
 NORMAL = 1
 CLASS_NAMES = (
-    "normal",
-    "R-on-T premature ventricular contraction",
-    "premature ventricular contraction",
-    "supraventricular premature or ectopic beat",
-    "unclassified beat",
-)
-"""By class, which the files count from 1."""
+    "normal", "R-on-T premature ventricular contraction", "premature ventricular contraction",
+    "supraventricular premature or ectopic beat", "unclassified beat",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Beats:
-    """Heartbeats for one-class learning, split.
-
-    Attributes:
-        name: of the data set.
-        train: float32 (N, 140), normal beats only.
-        validation: float32 (N, 140), for choices and thresholds.
-        validation_classes: int64 (N,), from 1, see :data:`CLASS_NAMES`.
-        test: float32 (N, 140), to be touched once.
-        test_classes: int64 (N,), likewise.
-        source: where the beats came from.
-        digest: SHA-256 of the files.
-        synthetic: whether this is the stand-in.
-    """
+    """Heartbeats for one-class learning, split; a beat is float32 (140,), a class counts from 1."""
 
     name: str
-    train: np.ndarray
-    validation: np.ndarray
-    validation_classes: np.ndarray
-    test: np.ndarray
+    train: np.ndarray  # (N, 140), normal beats only
+    validation: np.ndarray  # for choices and thresholds
+    validation_classes: np.ndarray  # int64 (N,)
+    test: np.ndarray  # to be touched once
     test_classes: np.ndarray
     source: str
     digest: str
@@ -56,7 +40,7 @@ class Beats:
 
     @property
     def test_labels(self) -> np.ndarray:
-        """Labels, int64 (N,), 0 for normal, 1 for every other class."""
+        """Likewise, of the test set."""
         return np.asarray(self.test_classes != NORMAL, dtype=np.int64)
 
 
@@ -109,12 +93,8 @@ def synthetic_beats(num_beats: int, seed: int) -> np.ndarray:
     # place, width and height of each bump
     bumps = np.array([[6.0, 4.0, -4.5], [60.0, 22.0, 1.0], [103.0, 8.0, 2.3], [134.0, 4.0, 1.2]])
     heights = np.ones((6, 4))
-    heights[2:] = [
-        [0.5, -0.8, 0.6, -2.0],
-        [0.3, 1.0, -0.7, 1.0],
-        [1.0, 0.2, 1.0, -0.5],
-        [-0.6, 1.5, 0.2, 0.5],
-    ]
+    heights[2:4] = [0.5, -0.8, 0.6, -2.0], [0.3, 1.0, -0.7, 1.0]
+    heights[4:] = [1.0, 0.2, 1.0, -0.5], [-0.6, 1.5, 0.2, 0.5]
     draw = rng.normal(size=(num_beats, 3, 4))
     place = bumps[:, 0] + 1.5 * draw[:, 0] + 3 * rng.normal(size=(num_beats, 1))
     width = bumps[:, 1] * np.exp(0.1 * draw[:, 1])

@@ -27,35 +27,19 @@ CALIFORNIA_COLUMNS = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table to learn from, split.
-
-    Attributes:
-        name: of the data set.
-        frame: one row an example; numerical columns float64 with NaN for missing, categorical ones
-            strings with ``None`` for missing.
-        target: float32 (N,) for regression, int64 (N,) for classes.
-        class_names: by label; ``None`` for regression.
-        numerical: names of the numerical columns.
-        categorical: names of the categorical columns.
-        train: row numbers to learn from.
-        validation: row numbers for choices.
-        test: row numbers to be touched once.
-        source: where the table came from.
-        digest: SHA-256 of its files.
-        synthetic: whether this is the stand-in.
-    """
+    """A table to learn from, split into row numbers."""
 
     name: str
-    frame: pd.DataFrame
-    target: np.ndarray
-    class_names: tuple[str, ...] | None
+    frame: pd.DataFrame  # one row an example; float64 with NaN for missing, strings with None for missing
+    target: np.ndarray  # float32 (N,) for regression, int64 (N,) for classes
+    class_names: tuple[str, ...] | None  # by label; None for regression
     numerical: tuple[str, ...]
     categorical: tuple[str, ...]
     train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
+    validation: np.ndarray  # for choices
+    test: np.ndarray  # to be touched once
     source: str
-    digest: str
+    digest: str  # SHA-256 of its files
     synthetic: bool
 
 
@@ -169,8 +153,7 @@ def synthetic_table(
     if num_classes is not None:
         edges = np.quantile(signal, np.arange(1, num_classes) / num_classes)
         target = np.digitize(signal, edges).astype(np.int64)
-    numerical = tuple(column for column in columns if column.startswith("x"))
-    categorical = tuple(column for column in columns if column.startswith("c"))
+    numerical, categorical = tuple(columns)[:6], tuple(columns)[6:]
     return Table(
         name=name,
         frame=_typed(frame, numerical, categorical),
