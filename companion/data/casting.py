@@ -1,7 +1,7 @@
 """Casting: camera crops of moulds while metal is cast, with spills; or a labelled synthetic stand-in.
 
 The archive holds ``train/`` (normal), ``proliv/`` (spills) and ``test/`` (both, with an annotation file). Its
-files are kept in the cache as they were published, and once more as tensors of each size that was asked for.
+files are kept in the cache as they were published.
 
 The stand-in's images show a mould from above: a rim, and metal with a texture in it, over a floor. Its test
 set also holds, as the real one does, what the training images do not show: a camera that has moved and arms
@@ -15,7 +15,6 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,15 +23,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from PIL import __version__ as pillow_version
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor
 
-from companion.data.download import REGISTRY, DataError, cache_folder, load, warn_of_stand_in
+from companion.data.download import REGISTRY, DataError, load, warn_of_stand_in
 from companion.data.image_splits import SplitImages, annotated, parse_annotation, split_images
-from companion.data.images import ImageSet, Item, Skipped, read_images
-from companion.files import atomic_path
+from companion.data.images import Item, Skipped, read_images
 
 CASTING = REGISTRY["casting"]
 CONTENT_SHA256 = "04728b70f4c4112acadf92b1fc39af0d9f87c0d709990ef337386d7cbe7601d4"
@@ -56,7 +53,7 @@ def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> Split
         synthetic = True
     digest = content_digest(files)
     items, skipped = archive_items(files)
-    every, unread = _decoded(items, size, color, digest, keep=not synthetic)
+    every, unread = read_images(items, size, color)
     folders = np.array([name.split("/")[0] for name in every.names])
     return split_images(
         *(every.take(folders == part) for part in ("train", "proliv", "test")),
@@ -132,36 +129,6 @@ def _read(path: Path) -> dict[str, bytes]:
         names: list[str] = json.loads(file.metadata()["names"])
         store, ends = file.get_tensor("bytes").tobytes(), file.get_tensor("ends").tolist()
     return _checked({n: store[a:b] for n, a, b in zip(names, [0, *ends[:-1]], ends, strict=True)})
-
-
-def _decoded(
-    items: list[Item], size: tuple[int, int], color: bool, digest: str, keep: bool
-) -> tuple[ImageSet, tuple[Skipped, ...]]:
-    """All images at one size: from the cache, or decoded and kept there.
-
-    They are kept for one version of Pillow, which other versions may decode a shade differently.
-    """
-    height, width = size
-    path = cache_folder() / f"casting-{height}x{width}-{'colour' if color else 'grey'}.safetensors"
-    identity = f"{digest} {pillow_version}"
-    if keep and path.is_file():
-        with suppress(Exception):  # a damaged file: they are decoded again
-            with safe_open(path, framework="pt") as file:
-                about, images = file.metadata(), file.get_tensor("images")
-            if about["identity"] == identity and about["sha256"] == _tensor_digest(images):
-                hashes = tuple(hashlib.sha256(content_of()).hexdigest() for *_, content_of in items)
-                labels = torch.tensor([label for _, label, _ in items], dtype=torch.int64)
-                return ImageSet(images, labels, tuple(name for name, *_ in items), hashes), ()
-    every, unread = read_images(items, size, color)
-    if keep and not unread:
-        with suppress(OSError, SafetensorError), atomic_path(path) as part:
-            about = {"identity": identity, "sha256": _tensor_digest(every.images)}
-            save_file({"images": every.images}, part, about)
-    return every, unread
-
-
-def _tensor_digest(images: Tensor) -> str:
-    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
 
 
 # ---------------------------------------------------------------- the stand-in
