@@ -1,9 +1,8 @@
 """What checks an exercise is made of: an answer is called, and compared with a reference.
 
-No solution is compared letter by letter. An answer must give what the package's own function gives for small
-inputs; a block must compute what ours computes, and let gradients through. So names, and the way to the
-answer, are the reader's own. For the likeliest mistakes an exercise has answers that make them: who gives the
-same numbers hears the hint.
+An answer must give what the package's own function gives for small inputs; a block must compute what ours
+computes, and let gradients through. So names, and the way to the answer, are the reader's own. For the
+likeliest mistakes an exercise has answers that make them: who gives the same numbers hears the hint.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ class Exercise:
             except Exception as error:
                 found[promise] = f"it raises {type(error).__name__}: {error}"
             if found[promise] and len(found) <= 2:
-                break  # what cannot be called, or gives no such numbers, can be asked nothing else
+                break  # it can be asked nothing else
         return found
 
 
@@ -134,9 +133,8 @@ def numbers(answer: Answer, given: Sequence[Any], shape: Sequence[int] | None = 
     if found is None:
         raise NotYet("it gives None; is there a `return`?")
     try:
-        array = torch.as_tensor(
-            np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found)
-        ).double()
+        found = found.detach().cpu() if isinstance(found, Tensor) else found
+        array = torch.as_tensor(np.asarray(found)).double()
     except (TypeError, ValueError):
         raise NotYet(f"it gives {kind(found)}, and numbers are asked for") from None
     if shape is not None and array.shape != shape and not array.numel() == math.prod(shape) == 1:
@@ -201,15 +199,12 @@ def _computes_the_same(block: Answer, right: Answer) -> None:
             for tensor in (*norm.parameters(), *norm.buffers()):
                 if tensor.is_floating_point():
                     nn.init.uniform_(tensor, 0.5, 1.5)  # so that no two norms are alike
-        x, made = (
-            normals(2, case[0], size, size),
-            f"from {case[0]} to {case[1]} channels with stride {case[2]}",
-        )
-        found, wanted = mine(x), theirs(x)
-        if found.shape != wanted.shape:
-            raise NotYet(
-                f"{made} it turns {tuple(x.shape)} into {tuple(found.shape)}, not {tuple(wanted.shape)}"
-            )
+        made = f"from {case[0]} to {case[1]} channels with stride {case[2]}"
+        x = normals(2, case[0], size, size)
+        wanted = theirs(x)
+        shapes = [tuple(tensor.shape) for tensor in (x, mine(x), wanted)]
+        if shapes[1] != shapes[2]:
+            raise NotYet("{} it turns {} into {}, not {}".format(made, *shapes))
         if (many := count_parameters(mine)) != (few := count_parameters(theirs)):
             hint = "is there a bias in front of a norm, or a projection where the shape stays?"
             raise NotYet(f"{made} it has {many:,} weights and not {few:,}; {hint}")

@@ -279,4 +279,3 @@ EXERCISES = {
          "who equals the threshold is not flagged": lambda x, a, g, t, m: _cost(x, a, g, t - 0.1, m)}),
 }
 # fmt: on
-"""What can be checked, by name."""

@@ -31,10 +31,6 @@ Operating points: the threshold was set on validation data, the rates on the tes
 STAND_IN = "**The data were a synthetic stand-in: the numbers say nothing about the real data.**\n\n"
 
 
-class CardError(ValueError):
-    """A run that no card can be made of; the message says why."""
-
-
 def model_card(run: RecordedRun) -> str:
     """The model card of a recorded run, as Markdown with front matter.
 
@@ -46,13 +42,13 @@ def model_card(run: RecordedRun) -> str:
     path = CARDS / f"{run.experiment}.md"
     if not path.is_file():
         names = ", ".join(sorted(card.stem for card in CARDS.glob("*.md")))
-        raise CardError(f"no card for runs of {run.experiment!r}; there are cards for: {names}")
+        raise ValueError(f"no card for runs of {run.experiment!r}; there are cards for: {names}")
     _, front, body = path.read_text("utf8").split("---\n", 2)
     about = yaml.safe_load(front)
     try:
         metadata, evaluation = _front_matter(run, about), _evaluation(run, about)
     except KeyError as error:
-        raise CardError(f"the run {run.stem} has no metric {error}; its card needs it") from error
+        raise ValueError(f"the run {run.stem} has no metric {error}; its card needs it") from error
     told = {name: ", ".join(map(str, x)) if isinstance(x, list) else x for name, x in run.config.items()}
     percent = {name: f"{100 * x:g} %" for name, x in run.config.items() if isinstance(x, int | float)}
     return (
@@ -66,12 +62,9 @@ def model_card(run: RecordedRun) -> str:
 def _front_matter(run: RecordedRun, about: dict[str, Any]) -> dict[str, Any]:
     """The metadata that model hubs read: means over the run's seeds, for the card's model alone."""
     metrics = [
-        {
-            "type": name,
-            "name": f"{label}, mean of {len(run.seeds)} seeds",
-            "value": round(float(run.metric(f"{about['model']}.{name}").mean()), 6),
-        }
+        {"type": name, "name": f"{label}, mean of {len(run.seeds)} seeds", "value": round(mean, 6)}
         for name, label in about["metrics"].items()
+        for mean in [float(run.metric(f"{about['model']}.{name}").mean())]
     ]
     result = {
         "task": {"type": "other", "name": about["task"]},

@@ -60,14 +60,10 @@ def mean_and_spread(values: np.ndarray, digits: int = 2, scale: float = 1.0) -> 
 
 
 def verdict(gains: np.ndarray) -> str:
-    """What differences between two models say, one for each seed, positive where the first is ahead.
+    """What (seeds,) differences between two models say, positive where the first is ahead.
 
-    Args:
-        gains: (seeds,); with one seed nothing is clear.
-
-    Returns:
-        ``"better"`` or ``"worse"`` if the mean lies more than two sample standard deviations from 0, else
-        ``"not clearly different"``. One standard deviation is that of the seeds, not of their mean.
+    "better" or "worse" if the mean lies more than two sample standard deviations from 0 (those of the seeds,
+    not of their mean), else "not clearly different"; with one seed nothing is clear.
 
     Example:
         >>> verdict(np.array([0.2, 0.3, 0.25])), verdict(np.array([0.2, -0.3, 0.25]))

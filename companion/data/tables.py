@@ -52,8 +52,7 @@ def _split(rows: np.ndarray, share: float, seed: int = 0) -> tuple[np.ndarray, n
 
 def _split_in_three(num_rows: int, seed: int) -> dict[str, Any]:
     learn, test = _split(np.arange(num_rows), 0.8, seed)
-    train, validation = _split(learn, 0.8, seed)
-    return {"train": train, "validation": validation, "test": test}
+    return dict(zip(("train", "validation"), _split(learn, 0.8, seed), strict=True), test=test)
 
 
 def _origin(*datasets: Dataset, places: Sequence[str]) -> dict[str, Any]:
@@ -110,14 +109,11 @@ def load_california(*, split_seed: int = 0) -> Table:
         warn_of_stand_in("California Housing", "rows", error, CALIFORNIA)
         return synthetic_table("california", 8000, num_categorical=0, num_classes=None, split_seed=split_seed)
     raw = pd.read_csv(io.BytesIO(content), names=[*CALIFORNIA_COLUMNS, "value"])
-    frame = raw[["median-income", "median-age"]].assign(
-        rooms=raw["rooms"] / raw["households"],
-        bedrooms=raw["bedrooms"] / raw["households"],
-        population=raw["population"],
-        occupancy=raw["population"] / raw["households"],
-        latitude=raw["latitude"],
-        longitude=raw["longitude"],
+    frame = raw[["median-income", "median-age", "rooms", "bedrooms", "population"]].assign(
+        occupancy=raw["population"], latitude=raw["latitude"], longitude=raw["longitude"]
     )
+    shared = ["rooms", "bedrooms", "occupancy"]
+    frame[shared] = frame[shared].div(raw["households"], axis=0)
     return Table(
         name="california",
         frame=_typed(frame, tuple(frame.columns), ()),
