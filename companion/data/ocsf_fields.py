@@ -38,11 +38,7 @@ FIELDS = {name: _KINDS[name] for name in sorted(_KINDS)}
 _OLD_SENSORS_LACK = ("device.os.version", "process.integrity_id", "process.integrity", "file.modified_time",
                      "actor.process.pid", "process.file.size", "device.is_managed")  # fmt: skip
 _PRODUCTS = {int(uid): row for uid, row in TABLES["products"].items()}
-_PROFILES = {
-    API: ("cloud", "host"),
-    HTTP: ("host", "security_control"),
-    NETWORK: ("host", "security_control"),
-}
+_PROFILES = {API: ("cloud", "host")} | dict.fromkeys((HTTP, NETWORK), ("host", "security_control"))
 _FAILURES = {int(uid): share for uid, share in TABLES["failures"].items()}
 _SEVERITIES = np.array(["Unknown", "Informational", "Low", "Medium"], dtype=object)
 _SYSTEMS = (("Windows", 100), ("Linux", 200), ("macOS", 300))
@@ -56,20 +52,7 @@ def texts(values: Any) -> np.ndarray:
 
 
 class Block:
-    """Events of a plan on their way to a frame.
-
-    Args:
-        plan: the whole plan.
-        world: whose names the events use.
-        rows: the events' numbers in the plan (n).
-        rng: source of all randomness.
-
-    Attributes:
-        action, time, topic, attack: of each event, as in the plan; (n).
-        user, host, country, remote, address: of its session; (n).
-        class_uid: OCSF class; (n).
-        failed: bool; (n).
-    """
+    """The events ``rows`` (n) of a plan on their way to a frame; all attributes are arrays (n)."""
 
     def __init__(self, plan: Plan, world: World, rows: np.ndarray, rng: np.random.Generator) -> None:
         self.plan, self.world, self.rng, self.size = plan, world, rng, len(rows)
@@ -80,8 +63,7 @@ class Block:
         self.country, self.remote = sessions.country[self.session], sessions.remote[self.session]
         self.address = sessions.address[self.session]
         self.class_uid = _CLASS_OF[self.action]
-        rate = _by_class(_FAILURES)[self.class_uid]
-        self.failed = _FAILS[self.action] | (rng.random(self.size) < rate)
+        self.failed = _FAILS[self.action] | (rng.random(self.size) < _by_class(_FAILURES)[self.class_uid])
         self._columns: dict[str, np.ndarray] = {}
 
     def rows(self, *classes: int) -> np.ndarray:
@@ -94,8 +76,7 @@ class Block:
 
     def is_attack(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Which of these events were put in by that attack; bool."""
-        found: np.ndarray = self.attack[rows] == ATTACK_INDEX[name]
-        return found
+        return np.asarray(self.attack[rows] == ATTACK_INDEX[name])
 
     def draw(self, rows: np.ndarray) -> np.ndarray:
         """A number in [0, 1) for each of these events."""
@@ -164,6 +145,7 @@ def put_base(block: Block) -> None:
     """The attributes of every class: what, when, how grave, by whom recorded (OCSF base event)."""
     rows, classes = np.arange(block.size), block.class_uid
     activity = _ACTIVITY_OF[block.action]
+    product = [_by_class({c: row[i] for c, row in _PRODUCTS.items()})[classes] for i in range(3)]
     block.put_all(
         rows,
         activity_id=activity,
@@ -179,19 +161,17 @@ def put_base(block: Block) -> None:
         timezone_offset=np.array([minutes for _, _, minutes in COUNTRIES])[block.world.country[block.user]],
         metadata__version=VERSION,
         metadata__uid=block.identifiers(rows),
-        metadata__logged_time=block.time
-        + (1000 * block.rng.lognormal(0.5, 0.8, block.size)).astype(np.int64),
-        metadata__product__name=_by_class({c: p[0] for c, p in _PRODUCTS.items()})[classes],
-        metadata__product__vendor_name=_by_class({c: p[1] for c, p in _PRODUCTS.items()})[classes],
-        metadata__log_name=_by_class({c: p[2] for c, p in _PRODUCTS.items()})[classes],
+        metadata__logged_time=block.time + (1000 * block.rng.lognormal(0.5, 0.8, block.size)).astype(int),
+        metadata__product__name=product[0],
+        metadata__product__vendor_name=product[1],
+        metadata__log_name=product[2],
         metadata__product__version=texts(["5.2.0", "5.3.1", "4.9.8"])[
             np.where(block.world.old_sensor[block.host] & (block.host >= 0), 2, (classes % 2))
         ],
     )
     profiles = {c: _PROFILES.get(c, ("host",)) for c in CLASSES}
-    block.put(
-        "metadata.profiles.#", rows, _by_class({c: float(len(p)) for c, p in profiles.items()})[classes]
-    )
+    counts = _by_class({c: float(len(p)) for c, p in profiles.items()})
+    block.put("metadata.profiles.#", rows, counts[classes])
     block.put("metadata.profiles.0", rows, _by_class({c: p[0] for c, p in profiles.items()})[classes])
     two = block.rows(API, HTTP, NETWORK)
     block.put("metadata.profiles.1", two, _by_class({c: p[-1] for c, p in profiles.items()})[classes[two]])
@@ -209,8 +189,7 @@ def session_names(block: Block, rows: np.ndarray) -> np.ndarray:
 
 def user_types(world: World) -> np.ndarray:
     """``user.type_id`` of each user: 1 User, 2 Admin, 4 Service."""
-    kinds = np.array([{"admin": 2, "service": 4}.get(role, 1) for role in ROLES])[world.role]
-    return np.asarray(kinds)
+    return np.asarray(np.array([{"admin": 2, "service": 4}.get(role, 1) for role in ROLES])[world.role])
 
 
 def put_actor(block: Block) -> None:
@@ -256,9 +235,8 @@ def put_source(block: Block) -> None:
     world = block.world
     rows = block.rows(AUTH, ACCOUNT, API, NETWORK, HTTP, DNS)
     user, host, country = block.user[rows], block.host[rows], block.country[rows]
-    inner = np.isin(
-        block.class_uid[rows], (NETWORK, HTTP, DNS)
-    )  # also those who are away use the company's net
+    # also those who are away use the company's net
+    inner = np.isin(block.class_uid[rows], (NETWORK, HTTP, DNS))
     outside = (block.remote[rows] | (host < 0)) & ~(inner & (host >= 0))
     gate = np.where(block.remote[rows], block.address[rows], 0)  # the office's own address is its first
     public = world.addresses[country, gate]

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from companion.data.ocsf_actions import (
-    ACCOUNT,
-    ACTIONS,
-    API,
-    AUTH,
-    FILE,
-    NAMES,
-    PROCESS,
-)
+from companion.data.ocsf_actions import ACCOUNT, ACTIONS, API, AUTH, FILE, NAMES, PROCESS
 from companion.data.ocsf_fields import (
     Block,
     put_actor,
@@ -24,37 +16,17 @@ from companion.data.ocsf_fields import (
     user_types,
 )
 from companion.data.ocsf_fill_network import put_network
-from companion.data.ocsf_world import (
-    EXTENSIONS,
-    OFFICE_PROGRAMS,
-    PARENTS,
-    PROGRAM,
-    PROGRAMS,
-    SHELLS,
-    zipf,
-)
+from companion.data.ocsf_world import EXTENSIONS, OFFICE_PROGRAMS, PARENTS, PROGRAM, PROGRAMS, SHELLS, zipf
 
 _DETAIL = [ACTIONS[name].detail for name in NAMES]
 _SERVICE = texts([detail.partition(":")[0] for detail in _DETAIL])
 _OPERATION = texts([detail.partition(":")[2] for detail in _DETAIL])
 _PROTOCOLS = ((2, "Kerberos"), (5, "SAML"), (6, "OAUTH 2.0"), (1, "NTLM"))
 _LOGONS = ((2, "Interactive"), (3, "Network"), (10, "Remote Interactive"), (7, "Unlock"))
-_POLICIES = texts(
-    ["read-only", "developer", "billing-view", "support", "storage-write", "power-user", "administrator"]
-)
-_ARGUMENTS = texts(
-    [
-        "",
-        " --quiet",
-        " -c run",
-        " /k",
-        " --config default",
-        " -m server",
-        " -File task.ps1",
-        " --update",
-        " /all",
-    ]
-)
+_POLICIES = texts(["read-only", "developer", "billing-view", "support", "storage-write", "power-user",
+                   "administrator"])  # fmt: skip
+_ARGUMENTS = texts(["", " --quiet", " -c run", " /k", " --config default", " -m server", " -File task.ps1",
+                    " --update", " /all"])  # fmt: skip
 _RESOURCES = texts(["Bucket", "Table", "Instance", "Role", "Key", "Release"])
 
 

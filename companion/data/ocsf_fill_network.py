@@ -117,9 +117,8 @@ def _http(block: Block, domains: np.ndarray) -> None:
     host = np.where(push, "git.corp.example", _hostname(block, rows, domain))
     sends = block.does(rows, "post", "put")
     denied = failed & (block.draw(rows) < 0.3)
-    code = np.where(
-        denied, 403, np.where(failed, np.array([404, 500, 502, 400])[zipf(block.draw(rows), 4)], 200)
-    )
+    wrong = np.array([404, 500, 502, 400])[zipf(block.draw(rows), 4)]
+    code = np.where(denied, 403, np.where(failed, wrong, 200))
     code = np.where(~failed & (block.draw(rows) < 0.12), 304, code)
     sent = 700 * block.rng.lognormal(0, 0.6, len(rows)) * np.where(sends, 20, 1)
     received = np.where(code == 304, 0, 15_000 * block.rng.lognormal(0, 1.7, len(rows)))
@@ -147,9 +146,8 @@ def _http(block: Block, domains: np.ndarray) -> None:
         dst_endpoint__ip=np.where(push, "10.0.0.80", _public_ip(block, domain)),
         dst_endpoint__port=np.where(plain, 80, 443),
     )
-    block.put(
-        "tls.version", rows[~plain], np.where(block.draw(rows[~plain]) < 0.85, "1.3", "1.2").astype(object)
-    )
+    version = np.where(block.draw(rows[~plain]) < 0.85, "1.3", "1.2").astype(object)
+    block.put("tls.version", rows[~plain], version)
     out = ~push
     block.put("dst_endpoint.location.country", rows[out], _CODES[world.domain_country[domain[out]]])
     _put_traffic(block, rows, sent, received)
@@ -163,9 +161,8 @@ def _network(block: Block, domains: np.ndarray) -> None:
     upload, scan = block.is_attack("large_upload", rows), block.is_attack("port_scan", rows)
     internal = ((block.topic[rows] * 59.3) % 1.0 < 0.65) & ~upload | scan
     server = world.servers[user, zipf((block.topic[rows] * 17.9) % 1.0, 6, 1.0)]
-    any_server = world.num_users + (block.draw(rows) * (len(world.hostname) - world.num_users)).astype(
-        np.int64
-    )
+    num_servers = len(world.hostname) - world.num_users
+    any_server = world.num_users + (block.draw(rows) * num_servers).astype(np.int64)
     server = np.where(scan | (block.draw(rows) < 0.03), any_server, server)
     port = np.where(internal, (server + zipf(block.draw(rows), len(_PORTS), 1.5)) % len(_PORTS), 0)
     number = np.array([number for number, _ in _PORTS])[port]
@@ -186,11 +183,9 @@ def _network(block: Block, domains: np.ndarray) -> None:
         action_id=np.where(refused, 2, 1),
         disposition_id=np.where(refused, 2, 1),
     )
-    known = ~other
-    block.put("app_name", rows[known], texts([name for _, name in _PORTS])[port[known]])
-    block.put("dst_endpoint.svc_name", rows[known], texts([name for _, name in _PORTS])[port[known]])
-    block.put(
-        "dst_endpoint.location.country", rows[~internal], _CODES[world.domain_country[domain[~internal]]]
-    )
+    service = texts([name for _, name in _PORTS])[port[~other]]
+    block.put_all(rows[~other], app_name=service, dst_endpoint__svc_name=service)
+    places = _CODES[world.domain_country[domain]]
+    block.put("dst_endpoint.location.country", rows[~internal], places[~internal])
     _put_traffic(block, rows, sent, received)
     _put_connection(block, rows, internal, number == 123)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 
@@ -56,9 +57,8 @@ class Plan:
     session: np.ndarray  #: index of each event's session
     action: np.ndarray  #: index of ``NAMES``
     time: np.ndarray  #: milliseconds since 1970
-    topic: (
-        np.ndarray
-    )  #: in [0, 1); events of one unit share it, so a page follows the name that was looked up
+    #: in [0, 1); events of one unit share it, so a page follows the name that was looked up
+    topic: np.ndarray
     attack: np.ndarray  #: code of the attack that the event belongs to; 0 for none
 
 
@@ -72,10 +72,6 @@ class _Steps:
     topic: np.ndarray
     attack: np.ndarray
     burst: np.ndarray
-
-    @staticmethod
-    def join(parts: Sequence[_Steps]) -> _Steps:
-        return _Steps(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(_Steps)))
 
     def take(self, rows: np.ndarray) -> _Steps:
         return _Steps(*(getattr(self, f.name)[rows] for f in fields(_Steps)))
@@ -91,18 +87,7 @@ def make_plan(
     attack_share: float,
     attacks: Sequence[str],
 ) -> Plan:
-    """Draw the events of a time.
-
-    Args:
-        world: who can act.
-        rng: source of all randomness.
-        num_events: N.
-        start: of the time, milliseconds since 1970.
-        days: its length.
-        attack_share: of the events; every attack in ``attacks`` has the same number of incidents, at least
-            one if the share is above 0.
-        attacks: names of the attacks to commit.
-    """
+    """Draw the events of some days from ``start`` on (milliseconds since 1970); see ``EventConfig``."""
     incidents = _num_incidents(num_events, attack_share, attacks)
     drawer = _Drawer(world, rng, start, days)
     parts = [drawer.attacked(name, incidents) for name in attacks] if incidents else []
@@ -112,8 +97,8 @@ def make_plan(
         drawer.normal(int((num_events - count) / 15) + 50)
         steps.append(_lay_out(*drawer.drawn[-1], world, rng))
         count += len(steps[-1].session)
-    sessions = _join_sessions([part for part, _ in drawer.drawn])
-    laid = _Steps.join([*steps, *(part for part in parts if part is not None)])
+    sessions = _join([part for part, _ in drawer.drawn])
+    laid = _join([*steps, *(part for part in parts if part is not None)])
     laid = laid.take(np.lexsort((laid.key, laid.session)))
     time = _times(laid, sessions, rng)
     order = np.argsort(time[:num_events], kind="stable")  # attacks come first, so that none is cut off
@@ -136,8 +121,12 @@ def _mean_records(attack: Attack) -> float:
     return 2 + 1.35 * (1 + kind.units)
 
 
-def _join_sessions(parts: Sequence[Sessions]) -> Sessions:
-    return Sessions(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Sessions)))
+_Arrays = TypeVar("_Arrays", Sessions, _Steps)
+
+
+def _join(parts: Sequence[_Arrays]) -> _Arrays:
+    kind = type(parts[0])
+    return kind(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(kind)))
 
 
 class _Drawer:
@@ -253,11 +242,8 @@ class _Drawer:
         total = (~weekend).sum() + weekend.sum() * world.weekend[user]
         point = rng.random(count) * total
         on_weekday = point < (~weekend).sum()
-        nth = np.where(
-            on_weekday,
-            point,
-            (point - (~weekend).sum()) / np.maximum(world.weekend[user], 1e-9),
-        ).astype(np.int64)
+        later = (point - (~weekend).sum()) / np.maximum(world.weekend[user], 1e-9)
+        nth = np.where(on_weekday, point, later).astype(np.int64)
         order = np.concatenate([np.flatnonzero(~weekend), np.flatnonzero(weekend)])
         day = order[np.minimum(np.where(on_weekday, nth, nth + (~weekend).sum()), days - 1)]
         morning = rng.random(count) < 0.55
@@ -285,7 +271,7 @@ def _lay_out(sessions: Sessions, first: int, world: World, rng: np.random.Genera
         chosen = np.flatnonzero(sessions.kind == kind)
         if len(chosen) and KINDS[name].steps:
             parts.append(_work(sessions, chosen, name, rng))
-    steps = _Steps.join(parts)
+    steps = _join(parts)
     whole = np.array([not attack.actions and attack.shape != "order" for attack in ATTACKS.values()])
     foreign = np.concatenate([[False], whole])[sessions.attack[steps.session]]
     steps.attack = np.where(foreign, sessions.attack[steps.session], steps.attack)
@@ -312,7 +298,7 @@ def _work(sessions: Sessions, chosen: np.ndarray, name: str, rng: np.random.Gene
                 burst=np.zeros(len(rows), dtype=bool),
             )
         )
-    return _Steps.join(parts)
+    return _join(parts)
 
 
 def _logons(sessions: Sessions, world: World, rng: np.random.Generator) -> _Steps:
@@ -350,14 +336,9 @@ def _background(sessions: Sessions, world: World, rng: np.random.Generator) -> _
     first = np.array([INDEX[UNITS[name][0]] for name in names])
     second = np.array([INDEX[UNITS[name][1]] if len(UNITS[name]) > 1 else -1 for name in names])
     pair = np.flatnonzero(second[unit] >= 0)
-    session, action = (
-        np.concatenate([session, session[pair]]),
-        np.concatenate([first[unit], second[unit[pair]]]),
-    )
-    key, topic = (
-        np.concatenate([key, key[pair] + 0.15 * rng.random(len(pair))]),
-        np.concatenate([topic, topic[pair]]),
-    )
+    action = np.concatenate([first[unit], second[unit[pair]]])
+    key = np.concatenate([key, key[pair] + 0.15 * rng.random(len(pair))])
+    session, topic = (np.concatenate([column, column[pair]]) for column in (session, topic))
     nothing = np.zeros(len(session), dtype=np.int64)
     return _Steps(session, action, key, topic, nothing, nothing.astype(bool))
 

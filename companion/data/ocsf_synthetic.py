@@ -56,13 +56,7 @@ class EventConfig:
 
 
 def generate_events(config: EventConfig | None = None) -> Events:
-    """Generate all events at once; a million take about a gigabyte.
-
-    Args:
-        config: what to generate; the defaults if not given.
-
-    Returns:
-        The events in the order of their times, with their labels.
+    """All events in the order of their times, with their labels; a million take about a gigabyte.
 
     Example:
         >>> events = generate_events(EventConfig(num_events=1000, attack_share=0.1))

@@ -24,14 +24,10 @@ PARENTS: dict[str, str] = _WORLD["parents"]
 EXTENSIONS: list[str] = _WORLD["extensions"]
 
 
-def _weights(size: int, exponent: float) -> np.ndarray:
-    weights = np.arange(1, size + 1, dtype=float) ** -exponent
-    return np.asarray(weights / weights.sum())
-
-
 @lru_cache
 def _zipf_edges(size: int, exponent: float) -> np.ndarray:
-    return np.cumsum(_weights(size, exponent))
+    weights = np.arange(1, size + 1, dtype=float) ** -exponent
+    return np.cumsum(weights / weights.sum())
 
 
 def zipf(uniform: np.ndarray, size: int, exponent: float = 1.1) -> np.ndarray:
@@ -92,17 +88,10 @@ class World:
 
 
 def make_world(num_users: int, rng: np.random.Generator) -> World:
-    """Draw a world.
-
-    Args:
-        num_users: people and service accounts together; at least 30, so that every role is filled.
-        rng: source of all randomness.
-    """
-    role = rng.permutation(
-        np.concatenate(
-            [np.repeat(np.arange(len(ROLES)), 3), rng.choice(len(ROLES), num_users - 18, p=ROLE_SHARES)]
-        )
-    )
+    """Draw a world of people and service accounts, at least three of every role."""
+    few = np.repeat(np.arange(len(ROLES)), 3)
+    role = np.concatenate([few, rng.choice(len(ROLES), num_users - len(few), p=ROLE_SHARES)])
+    role = rng.permutation(role)
     service = role == SERVICE
     first, last = _WORLD["first_names"], _WORLD["last_names"]
     pairs = rng.choice(len(first) * len(last), num_users, replace=num_users > len(first) * len(last))
@@ -119,12 +108,9 @@ def make_world(num_users: int, rng: np.random.Generator) -> World:
     host_os = np.where(
         laptop, rng.choice([0, 2], num_hosts, p=[0.8, 0.2]), rng.choice([0, 1], num_hosts, p=[0.3, 0.7])
     )
-    hostname = [
-        f"lt-{i:04d}"
-        if laptop[i]
-        else f"srv-{('web', 'db', 'app', 'file', 'build')[i % 5]}-{i - num_users:02d}"
-        for i in range(num_hosts)
-    ]
+    uses = ("web", "db", "app", "file", "build")
+    hostname = [f"lt-{i:04d}" for i in range(num_users)]
+    hostname += [f"srv-{uses[i % 5]}-{i - num_users:02d}" for i in range(num_users, num_hosts)]
     host_ip = [f"10.{1 + i // 65000}.{(i // 250) % 250}.{1 + i % 250}" for i in range(num_hosts)]
     return World(
         role=role,

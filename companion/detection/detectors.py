@@ -58,9 +58,6 @@ class NeighborIndex:
 
     The search is exact (FAISS, ``IndexFlatL2``), in float32.
 
-    Args:
-        neighbors: how many count for the score.
-
     Example:
         >>> index = NeighborIndex(1).fit(np.array([[0.0, 0.0], [4.0, 0.0]]), ids=["a", "b"])
         >>> index.score(np.array([[4.0, 3.0]])).tolist(), index.search(np.array([[4.0, 3.0]]))[1]
@@ -106,11 +103,6 @@ class PatchMemory:
     Source: Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (PatchCore). There the
     patches that are kept are a coreset; here they are drawn at random.
 
-    Args:
-        neighbors: how many nearest patches count.
-        max_patches: how many are kept, at most.
-        seed: of the draw.
-
     Example:
         >>> memory = PatchMemory(1).fit(np.random.default_rng(0).normal(size=(20, 2, 3, 5)))
         >>> memory.maps(np.full((4, 2, 3, 5), 9.0)).shape
@@ -150,17 +142,11 @@ def matrix_profile(series: np.ndarray, train_series: np.ndarray, span: int) -> n
     """For each window of ``series`` the distance to the most similar window of ``train_series``.
 
     Windows are z-normalised: this is the matrix profile of an AB-join (Yeh et al. 2016, "Matrix Profile I",
-    section II), by brute force over all pairs.
-
-    Args:
-        series: (T,), without gaps.
-        train_series: (T',), free of faults.
-        span: samples in a window, at least 2.
+    section II), by brute force over all pairs. Neither series, (T,) and (T',), has gaps.
 
     Returns:
         float64 (T - ``span`` + 1,), one for each start.
     """
-    test, train = (
-        window_rows(np.lib.stride_tricks.sliding_window_view(x, span)) for x in (series, train_series)
-    )
+    view = np.lib.stride_tricks.sliding_window_view
+    test, train = (window_rows(view(x, span)) for x in (series, train_series))
     return anomaly_score(NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train), test)

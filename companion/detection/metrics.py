@@ -24,11 +24,7 @@ _FOLDS = 5  # of the two-sample test's cross-validation
 
 
 def check_scores(scores: Any, what: str = "scores", axes: int = 1) -> np.ndarray:
-    """Scores as float64 (N,), or rows as floats (N, d): the one border that NaN cannot pass.
-
-    Raises:
-        ValueError: for complex numbers, dates, text, masked values, NaN, infinity, or another number of axes.
-    """
+    """Scores as float64 (N,), or rows as floats (N, d): the one border that NaN cannot pass."""
     if np.ma.is_masked(scores):
         raise ValueError(f"some {what} are masked; leave them out, and say how many")
     array = np.asarray(scores)
@@ -98,11 +94,7 @@ class Confusion:
 
 
 def check_labels(labels: Any, scores: Any, both: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as bool (N,) and scores as float64 (N,).
-
-    Raises:
-        ValueError: if they do not fit each other, or (if ``both``) one of the two labels does not occur.
-    """
+    """Labels as bool (N,) and scores as float64 (N,); with ``both``, there must be both labels."""
     labels, scores = np.asarray(labels), check_scores(scores)
     if labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
         raise ValueError(f"need a label of 0 or 1 for each of {len(scores)} scores, not {labels.shape}")
@@ -185,17 +177,11 @@ def bootstrap(
     Both kinds are resampled by themselves, so that each sample has as many of each as the original (Efron and
     Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13).
 
-    Args:
-        metric: such as :func:`roc_auc`.
-        labels: (N,).
-        scores: (N,).
-        others: (N,), scores of another detector: then the estimate is of what the metric gains over them, on
-            the same samples. What makes a sample hard for both cancels, so this interval may exclude 0 where
-            the intervals of the two overlap.
-        groups: (N,), such as the session or the incident of each row. Rows of one group resemble each other,
-            so whole groups are resampled; rows taken for independent would make the interval too narrow.
-        repeats: how many samples.
-        seed: the same seed gives the same interval.
+    With ``others`` (N,), scores of another detector, the estimate is of what the metric gains over them, on
+    the same samples. What makes a sample hard for both cancels, so this interval may exclude 0 where the
+    intervals of the two overlap. With ``groups`` (N,), such as the session or the incident of each row, whole
+    groups are resampled: rows of one group resemble each other, and taken for independent they would make
+    the interval too narrow.
     """
     labels, scores = check_labels(labels, scores)
     if others is not None:
@@ -211,16 +197,11 @@ def bootstrap(
 
 
 def two_sample(first: np.ndarray, second: np.ndarray, components: int = 32) -> tuple[float, np.ndarray]:
-    """Train a classifier to tell two sets apart, and judge it on rows that it has not seen.
+    """Train a classifier to tell two sets (N, d) and (M, d) apart, judged on rows that it has not seen.
 
     If it cannot, the sets may come from one distribution; if it can, they do not. The classifier is a
     logistic regression on principal components, cross-validated (Lopez-Paz and Oquab 2017, "Revisiting
     Classifier Two-Sample Tests", with the area under the ROC curve in the place of the accuracy).
-
-    Args:
-        first: (N, d), such as training data.
-        second: (M, d), such as data from later.
-        components: principal components of both sets together, at most.
 
     Returns:
         The area, 0.5 if the sets cannot be told apart and 1 if they can at every threshold, and float64
@@ -269,11 +250,8 @@ def compare(gains: Sequence[Any]) -> list[Comparison]:
 
     "Better" needs at least five seeds and an interval of the mean difference on one side of zero. With more
     than five comparisons one of them would soon be "better" by chance, so the p-values are corrected (Holm
-    1979, "A Simple Sequentially Rejective Multiple Test Procedure").
-
-    Args:
-        gains: for each comparison the differences (seeds,), one for each seed, positive where the first model
-            is ahead.
+    1979, "A Simple Sequentially Rejective Multiple Test Procedure"). ``gains`` are for each comparison the
+    differences (seeds,), positive where the first model is ahead.
 
     Example:
         >>> [str(found) for found in compare([[0.2, 0.3, 0.25, 0.2, 0.3], [0.2, -0.3, 0.25, 0.1, -0.1]])]

@@ -27,10 +27,7 @@ class FieldRarity:
     of the normal distribution's, at most 20 nats. The sum over the fields is the score: the negative
     log-likelihood of a model in which all fields are independent. With histograms for the numbers this is
     HBOS (Goldstein and Dengel 2012, "Histogram-based Outlier Score (HBOS): A fast Unsupervised Anomaly
-    Detection Algorithm").
-
-    Args:
-        cardinalities: for each categorical column, how many indices there are.
+    Detection Algorithm"). ``cardinalities`` are the numbers of indices of the categorical columns.
 
     Example:
         >>> rarity = FieldRarity([2]).fit(np.zeros((4, 1)), np.array([[0], [0], [0], [1]]))
@@ -63,13 +60,10 @@ class FieldRarity:
 def one_hot_vectors(
     numerical: np.ndarray, categorical: np.ndarray, cardinalities: Sequence[int], width: int = 256
 ) -> np.ndarray:
-    """Rows as vectors without any learning: numbers beside one-hot categories, made short.
+    """Rows as float32 (N, ``width``) without any learning: numbers beside one-hot categories, made short.
 
     One-hot vectors of events have thousands of numbers. A random projection to ``width`` keeps all distances
     to within about ``sqrt(8 / width)`` of their size (Johnson and Lindenstrauss 1984).
-
-    Returns:
-        float32 (N, ``width``).
     """
     encoder = OneHotEncoder(categories=[np.arange(size) for size in cardinalities], dtype=np.float32)
     hot = [encoder.fit_transform(categorical)] if len(cardinalities) else []
@@ -83,11 +77,6 @@ class EntityRarity:
     The cost of a value is ``log(p(value) / p(value | entity))``, where the entity's own share is smoothed by
     everyone's: ``p(value | entity) = (count + strength * p(value)) / (events of the entity + strength)``. A
     new entity costs 0 everywhere. The score is the mean of the ``top`` largest costs of the row.
-
-    Args:
-        cardinalities: for each categorical column, how many indices there are.
-        strength: how many events everyone's distribution counts for.
-        top: how many fields make the score.
 
     Example:
         >>> rarity = EntityRarity([2], top=1).fit(np.array([[0], [0], [1], [1]]), np.array(list("aabb")))
@@ -145,13 +134,8 @@ class EntityRarity:
 class EntityHistory:
     """The distance of an event from what the same entity did before.
 
-    An entity that has fewer normal vectors than ``neighbors`` is compared with everyone instead.
-
-    Args:
-        neighbors: how many of the entity's own nearest vectors count.
-        keep: the latest vectors of each entity that are kept.
-        everyone: how many vectors of all entities are kept, drawn at random.
-        seed: of that draw.
+    An entity that has fewer normal vectors than ``neighbors`` is compared with ``everyone`` instead: so many
+    vectors, drawn at random. Of each entity the latest ``keep`` vectors are kept.
     """
 
     def __init__(self, neighbors: int = 1, keep: int = 2_000, everyone: int = 20_000, seed: int = 0) -> None:
@@ -225,11 +209,8 @@ class FamilySurprise:
 
     The surprises of a family are added up and standardised by normal events that did not train the net. What
     is below the mean counts nothing, and no family counts more than ``limit`` standard deviations. So neither
-    fields that are always hard to guess nor a single number far off decide alone.
-
-    Args:
-        groups: the family of each field, see ``EventFeatures.groups``.
-        limit: standard deviations.
+    fields that are always hard to guess nor a single number far off decide alone. ``groups`` are the families
+    of the fields, from ``EventFeatures.groups``.
     """
 
     def __init__(self, groups: Sequence[int], limit: float = 10.0) -> None:

@@ -31,8 +31,7 @@ class Layout:
     """Which events belong to which session."""
 
     names: np.ndarray  #: int64 (S,), the different session numbers, rising
-    #: int64 (N,), the events session by session, and within each in the order in which they came
-    order: np.ndarray
+    order: np.ndarray  #: int64 (N,), the events session by session, within each in the order they came
     starts: np.ndarray  #: int64 (S,), where in ``order`` each session begins
     lengths: np.ndarray  #: int64 (S,), how many events it has; at least 1
 
@@ -54,11 +53,7 @@ def lay_out(sessions: np.ndarray) -> Layout:
 
 
 def check_tokens(tokens: np.ndarray, sessions: np.ndarray) -> tuple[np.ndarray, Layout]:
-    """Tokens as int64 (N,), with the layout of their sessions.
-
-    Raises:
-        ValueError: if they are not integers (N,) both, or a token is negative.
-    """
+    """Tokens as int64 (N,), with the layout of their sessions."""
     tokens, sessions = (x if x.size else x.astype(np.int64) for x in map(np.asarray, (tokens, sessions)))
     integers = {tokens.dtype.kind, sessions.dtype.kind} <= set("iu")
     if not integers or tokens.ndim != 1 or tokens.shape != sessions.shape:
@@ -106,10 +101,7 @@ class NgramModel:
 
     Args:
         order: events in an n-gram: 1 for no history, 2 for the event before, and so on.
-        task: see above; ``"next"`` for the plain probability.
-        aggregate: see :func:`session_scores`.
-        num_tokens: how many tokens there are; by default one more than the largest in training. Larger ones
-            count as ``UNSEEN``, which is 0.
+        num_tokens: by default one more than the largest in training. Larger ones count as unseen, which is 0.
 
     Example:
         >>> model = NgramModel(2).fit(np.array([1, 2, 1, 2]), np.array([0, 0, 1, 1]))
@@ -181,9 +173,6 @@ class BagOfEvents:
     without the division by the length, so that a frequent token does not drown the others. The nearest
     normal sessions are asked for, and not the probability of single events, because a session is strange
     by what it combines. An order alone it cannot see; if it tells order attacks, something else betrays them.
-
-    Args:
-        neighbors: how many count.
 
     Example:
         >>> bag = BagOfEvents(1).fit(np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1]))

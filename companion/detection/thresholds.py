@@ -37,18 +37,8 @@ def fixed_fpr(normal_scores: np.ndarray, fpr: float) -> float:
     With n scores of normals the j-th largest is taken, j = floor(``fpr`` (n + 1)): if a new normal is
     drawn as these were, its score is above that one with a probability of at most j / (n + 1). (Vovk,
     Gammerman and Shafer 2005, "Algorithmic Learning in a Random World", section 2.2; the plain
-    quantile promises too much when n is small.)
-
-    Args:
-        normal_scores: (n,) of normals that the detector was not fitted on, in any order.
-        fpr: the share, such as 0.01.
-
-    Returns:
-        One of the scores.
-
-    Raises:
-        ThresholdError: if ``fpr`` is no share, a score is not finite, or there are fewer than
-            1 / ``fpr`` - 1 scores: then no threshold can promise so few false alarms.
+    quantile promises too much when n is small.) The scores (n,) are of normals that the detector was not
+    fitted on; with fewer than 1 / ``fpr`` - 1 of them no threshold can promise so few false alarms.
 
     Example:
         >>> fixed_fpr(np.arange(99.0), 0.05)  # five of a hundred normals would be above
@@ -67,18 +57,8 @@ def fixed_fpr(normal_scores: np.ndarray, fpr: float) -> float:
 def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: float = 0.95) -> float:
     """Among thresholds with a TNR of at least ``target``, the one with the highest TPR.
 
-    Where several have that TPR, the one among them with the highest TNR, and of these the lowest.
-
-    Args:
-        normal_scores: (n,) of normals that the detector was not fitted on, in any order.
-        anomaly_scores: (m,) of known anomalies.
-        target: the least share of the normals that must not be flagged.
-
-    Returns:
-        One of the scores.
-
-    Raises:
-        ThresholdError: if a score is not finite, one kind is missing, or all scores are equal.
+    Where several have that TPR, the one among them with the highest TNR, and of these the lowest. The scores
+    are those of normals (n,) that the detector was not fitted on, and of known anomalies (m,).
 
     Example:
         >>> tnr_target(np.array([1.0, 2.0, 3.0, 9.0]), np.array([2.5, 5.0, 8.0]), target=0.75)
@@ -121,7 +101,7 @@ def operating_points(
     """Alerts, found incidents and costs at every threshold that makes a difference.
 
     Flagged events of one group, such as a session, are one alert. A group with an anomalous event is an
-    incident; it is found if one of its anomalous events is flagged.
+    incident; it is found if one of its anomalous events is flagged. The first point flags nothing.
 
     Args:
         scores: (N,), higher for the unusual.
@@ -130,15 +110,9 @@ def operating_points(
         days: how long the events took.
         alert_cost: of looking at an alert, whether it was right or not.
         miss_cost: of an incident that was not found, in the same units.
-
-    Returns:
-        The first point flags nothing.
     """
-    scores, anomalous, groups = (
-        _check(scores, "events"),
-        np.asarray(anomalous, dtype=bool),
-        np.asarray(groups),
-    )
+    scores, groups = _check(scores, "events"), np.asarray(groups)
+    anomalous = np.asarray(anomalous, dtype=bool)
     highest = _highest(scores, groups)
     incidents = _highest(scores[anomalous], groups[anomalous])
     levels = np.unique(highest)[::-1]
@@ -169,9 +143,7 @@ class EmpiricalTail:
     highest percent there are too few to count, and beyond the highest score none; there the tail is taken to
     be exponential, with the mean excess of that percent. So levels go on rising, and the most unusual can
     still be put in order. What lies beyond is a guess of the shape: 8 need not mean one in a hundred million.
-
-    Args:
-        normal_scores: (n,) of normals that the detector was not fitted on, in any order.
+    The normals (n,) are others than those that the detector was fitted on.
 
     Example:
         >>> tail = EmpiricalTail(np.arange(999.0))
@@ -203,10 +175,7 @@ class FisherTail:
     The levels of the scores are added, as R. A. Fisher adds the logarithms of p-values ("Statistical Methods
     for Research Workers", 4th edition, 1932, section 21.1): a row that is rare in two ways counts for more
     than one that is rare in one way. The scores need not be independent, for the sum is turned into a level
-    once more.
-
-    Args:
-        normal_scores: float (n, scores) of normals that the detector was not fitted on.
+    once more. They are (n, scores), of normals that the detector was not fitted on.
     """
 
     def __init__(self, normal_scores: np.ndarray) -> None:

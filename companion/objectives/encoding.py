@@ -63,10 +63,7 @@ def as_texts(column: pd.Series, known: Collection[str] | None = None) -> pd.Seri
     """Categories as text, ``None`` where missing: equal values are equal texts, however they are stored.
 
     (A column of whole numbers becomes one of floats as soon as one is missing, and one of text in a file.)
-
-    Args:
-        column: any values.
-        known: how truth values are spelled, if these are among them; by default as in the column itself.
+    Truth values are spelled as in ``known``, by default as in the column itself.
 
     Example:
         >>> as_texts(pd.Series([3, 3.0, Decimal("3.00"), "3.0", "3.10", None], dtype=object)).tolist()
@@ -188,11 +185,7 @@ class TableEncoder:
         return {"missing": missing, "quantiles": quantiles.tolist()}
 
     def transform(self, frame: pd.DataFrame) -> tuple[Tensor, Tensor]:
-        """The rows as tensors; any number of them, none included.
-
-        Returns:
-            float32 (N, ``num_numerical_features``), all finite, and int64 (N, categorical columns).
-        """
+        """The rows as float32 (N, ``num_numerical_features``), all finite, and int64 (N, columns)."""
         if len(self.scales) < len(self.numerical):
             raise EncoderError("fit the encoder first, on training rows")
         features: list[np.ndarray] = []

@@ -53,14 +53,11 @@ def field_family(name: str) -> str:
 class FieldRules:
     """How a field becomes features."""
 
-    #: categories of a field that get indices of their own; with more, the field is hashed
-    max_listed: int = 256
+    max_listed: int = 256  #: categories of a field that get indices; with more, the field is hashed
     buckets: int = 256  #: of a hashed field
-    #: a text field whose values are nearly all different, more than this share of those that are there, tells
-    #: nothing but noise and is left out
+    #: a text field with more different values than this share of those that are there is noise, and left out
     max_distinct: float = 0.5
-    #: events that must have a value for it to be listed; rarer ones share the index for unseen
-    min_count: int = 5
+    min_count: int = 5  #: events that must have a value to list it; rarer ones share the index for unseen
 
 
 class EventFeatures:
@@ -72,7 +69,6 @@ class EventFeatures:
     Added are hour and weekday as points on circles, and the time since the entity's last event.
 
     Args:
-        rules: see :class:`FieldRules`.
         columns: what names an entity.
         leave_out: fields that must not be used, such as those that tell the label.
 
@@ -100,10 +96,6 @@ class EventFeatures:
             frame: events (N) with ``time`` in milliseconds, in the order of their times.
             gaps: float64 (N,), see :func:`companion.data.events.seconds_since_last`; those within the frame
                 if not given. If the events are a sample, give the gaps among all of them.
-
-        Raises:
-            EncoderError: if there are no events, or no field that varies.
-            ValueError: if nothing names an entity, or the events have another order.
         """
         if len(frame) == 0:
             raise EncoderError("there are no events to fit on")
@@ -150,14 +142,9 @@ class EventFeatures:
         return pd.DataFrame({**columns, "time": times})
 
     def transform(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-        """Events as tensors.
+        """Events (N) as float32 (N, numerical features) without NaN, and int64 (N, categorical fields).
 
-        Args:
-            frame: events (N); unknown fields are ignored, lacking ones are missing.
-            gaps: as for :meth:`fit`; if given, the events may have any order.
-
-        Returns:
-            float32 (N, numerical features) without NaN, and int64 (N, categorical fields).
+        Unknown fields are ignored, lacking ones are missing; with ``gaps`` the events may have any order.
         """
         with warnings.catch_warnings():  # new users and hosts are every day's business here, and are scored
             warnings.filterwarnings("ignore", message="most values")
@@ -165,11 +152,7 @@ class EventFeatures:
 
     @property
     def fitted(self) -> TableEncoder:
-        """The encoder.
-
-        Raises:
-            EncoderError: if nothing was fitted.
-        """
+        """The encoder, once there is one."""
         if self.encoder is None:
             raise EncoderError("fit the features first, on normal events of the past")
         return self.encoder
@@ -178,19 +161,14 @@ class EventFeatures:
     def fields(self) -> list[str]:
         """The OCSF name of each feature's field, numbers first; or ``GAP``, or ``"time"`` for the circles."""
         names = [name.removesuffix(" is missing") for name in self.fitted.feature_names]
-        return ["time" if name.startswith("time: ") else name for name in names] + list(
-            self.fitted.categorical
-        )
+        numbers = ["time" if name.startswith("time: ") else name for name in names]
+        return [*numbers, *self.fitted.categorical]
 
     def groups(self, passes: int | None = None) -> tuple[int, ...]:
-        """Which features should be hidden as one, see :func:`field_family`.
+        """An integer for each feature, numbers first, equal for those that should be hidden as one.
 
-        Args:
-            passes: the most groups that there may be; families are then put together, neighbours in
-                different groups. ``None`` leaves every family alone.
-
-        Returns:
-            An integer for each feature, numbers first, equal for those of one group.
+        These are families (:func:`field_family`); with ``passes`` there are at most so many groups, and
+        families are put together, neighbours in different groups.
         """
         families = [field_family(name) for name in self.fields]
         number = {family: i for i, family in enumerate(dict.fromkeys(sorted(families)))}

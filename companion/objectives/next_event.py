@@ -24,13 +24,9 @@ _GROUPS = 4  # parts of a batch that are padded apart
 
 
 def pieces(order: Tensor, starts: Tensor, lengths: Tensor, most: int) -> Tensor:
-    """Sessions as rows of event numbers, long ones in several rows.
+    """Sessions as rows of at most ``most`` event numbers, long ones in several rows.
 
-    Args:
-        order: int64 (N,), event numbers session by session.
-        starts: int64 (S,), where in ``order`` each session begins.
-        lengths: int64 (S,), each at least 1.
-        most: events in a row.
+    ``order``, ``starts`` and ``lengths`` are those of a :class:`companion.detection.sequences.Layout`.
 
     Returns:
         int64 (R, 1 + T), T at most ``most``: first the number of the event before, or ``START``; then those
@@ -47,8 +43,7 @@ def pieces(order: Tensor, starts: Tensor, lengths: Tensor, most: int) -> Tensor:
     place = nth[:, None] * most + torch.arange(-1, longest)  # in the session; (R, 1 + T)
     inside = (place >= 0) & (place < lengths[session][:, None])
     row = (starts[session][:, None] + place).clamp(0, max(len(order) - 1, 0))
-    events = torch.where(inside, order[row], torch.where(place < 0, START, PADDING))
-    return events
+    return torch.where(inside, order[row], torch.where(place < 0, START, PADDING))
 
 
 @dataclass(frozen=True)
@@ -68,9 +63,9 @@ class NextEvent:
     """
 
     tokens: Tensor  #: int64 (N,) of all events
-    num_tokens: int  #: how many there are
-    vectors: Tensor | None = None  #: float (N, d), likewise; ``None`` for none
-    task: Literal["next", "order"] = "next"  #: see above
+    num_tokens: int  #: how many different ones there are
+    vectors: Tensor | None = None  #: float (N, d) of all events; ``None`` for none
+    task: Literal["next", "order"] = "next"
 
     @property
     def widths(self) -> tuple[int, int]:
