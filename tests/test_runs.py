@@ -117,11 +117,12 @@ def test_the_recorded_classifier_errs_as_recorded(cifar10):
     assert trained.class_names == cifar10.class_names
 
 
-def test_the_package_carries_its_recorded_runs():
+def test_the_package_carries_its_tables_texts_and_recorded_runs():
     about = tomllib.loads((RECORDED.parents[1] / "pyproject.toml").read_text("utf8"))
     patterns = about["tool"]["setuptools"]["package-data"]["companion"]
     carried = {path for pattern in patterns for path in RECORDED.parent.glob(pattern)}
-    assert carried == {path for path in RECORDED.iterdir() if path.is_file()}
+    code = {".py", ".pyc"}
+    assert carried == {p for p in RECORDED.parent.rglob("*") if p.is_file() and p.suffix not in code}
 
 
 # ---------------------------------------------------------------- experiments
