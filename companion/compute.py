@@ -21,11 +21,7 @@ DEVICE_VARIABLE = "COMPANION_DEVICE"
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device of that name, else of ``COMPANION_DEVICE``, else CUDA, MPS or CPU in that order.
-
-    Raises:
-        ValueError: if the name is not a device, or this machine does not have it.
-    """
+    """The device of that name, else of ``COMPANION_DEVICE``, else CUDA, MPS or CPU in that order."""
     name = name or os.environ.get(DEVICE_VARIABLE) or None
     if name is None:
         cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -84,13 +80,8 @@ class Compute:
 def pick_compute(device: str | None = None, precision: str = "auto") -> Compute:
     """Choose the device and the fastest precision that trains these nets well.
 
-    Args:
-        device: see :func:`pick_device`.
-        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 where the hardware has it
-            (CUDA from compute capability 8.0, CPUs with AVX-512 BF16 or AMX), else float32.
-
-    Raises:
-        ValueError: for another precision or a device that is not there.
+    ``precision`` is "float32", "bfloat16", or "auto": bfloat16 where the hardware has it (CUDA from compute
+    capability 8.0, CPUs with AVX-512 BF16 or AMX), else float32.
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")

@@ -99,9 +99,9 @@ def strip(pictures: np.ndarray) -> np.ndarray:
     return np.repeat(row, 3 // row.shape[2], axis=2)
 
 
-def show_strips(strips: Mapping[str, np.ndarray]) -> Figure:
-    """Rows of pictures, each under its title."""
-    fig, axes = plt.subplots(len(strips), 1, figsize=(5.6, 0.84 * len(strips)), squeeze=False)
+def show_strips(strips: Mapping[str, np.ndarray], height: float = 0.62) -> Figure:
+    """Rows of pictures, each under its title, ``height`` inches high."""
+    fig, axes = plt.subplots(len(strips), 1, figsize=(5.6, len(strips) * (height + 0.22)), squeeze=False)
     for ax, (title, row) in zip(axes.flat, strips.items(), strict=True):
         ax.imshow(row, interpolation="nearest")
         ax.set_title(title, fontsize=9, loc="left", pad=2)

@@ -72,10 +72,8 @@ class StateError(RuntimeError):
 def save_state(path: Path, kind: str, **state: Any) -> None:
     """Write tensors, numbers, text, and lists and dicts of them to one file, in one piece.
 
-    Args:
-        path: of the file.
-        kind: what the file holds, with its version; :func:`load_state` asks for the same.
-        state: strides of tensors come back, too, which matters for equality to the last bit.
+    ``kind`` says what the file holds, with its version; :func:`load_state` asks for the same. Strides of
+    tensors come back, too, which matters for equality to the last bit.
     """
     import torch
 
@@ -84,11 +82,7 @@ def save_state(path: Path, kind: str, **state: Any) -> None:
 
 
 def load_state(path: Path, kind: str) -> dict[str, Any]:
-    """Read what :func:`save_state` wrote, onto the CPU; no code in the file is run.
-
-    Raises:
-        StateError: if the file is missing, damaged or of another kind.
-    """
+    """Read what :func:`save_state` wrote, onto the CPU, or raise a StateError; no code in the file is run."""
     import torch
 
     try:
@@ -124,11 +118,7 @@ def save_weights(path: Path, weights: Mapping[str, Any], *, half: bool = False, 
 
 
 def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """What :func:`save_weights` wrote: tensors by name, on the CPU, and the texts.
-
-    Raises:
-        StateError: if the file is missing or damaged.
-    """
+    """What :func:`save_weights` wrote: tensors by name, on the CPU, and the texts; or a StateError."""
     from safetensors import SafetensorError, safe_open
 
     try:

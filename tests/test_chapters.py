@@ -143,6 +143,7 @@ def test_strips_stand_below_each_other_under_their_titles():
     for ax, row in zip(fig.axes, strips.values(), strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), row)
         assert not ax.axison
+    assert figures.show_strips(strips, height=1.5).get_figheight() > fig.get_figheight()
     mpl.pyplot.close("all")
 
 

@@ -43,9 +43,6 @@ class SplitImages:
 def parse_annotation(text: str) -> dict[str, int]:
     r"""Labels by file name, from lines ``name label`` with label 0 or 1; empty lines do not count.
 
-    Raises:
-        DataError: for a line that is not like this, or a file with both labels.
-
     Example:
         >>> parse_annotation("a.jpg 0\r\nb c.jpg 1\r\n")
         {'a.jpg': 0, 'b c.jpg': 1}
@@ -79,14 +76,8 @@ def share_by_hash(
 ) -> np.ndarray:
     """Choose a share of the distinct images, the same whatever their names and their order.
 
-    Args:
-        hashes: SHA-256 of each image; copies are chosen together.
-        share: from 0 to 1, of the distinct images, rounded.
-        labels: the share is taken of each label by itself.
-        salt: another one chooses others.
-
-    Returns:
-        bool (N,).
+    Copies are chosen together, the share (rounded) is taken of each label by itself, and another ``salt``
+    chooses others. Gives bool (N,).
     """
     chosen: set[str] = set()
     kinds = [0] * len(hashes) if labels is None else [int(label) for label in labels]
@@ -113,16 +104,6 @@ def split_images(
     A test image is taken out of the tuning and the training images, a tuning image out of the training
     images, and test images of which copies have different labels are taken out altogether. A fifth of the
     distinct training images is for validation, a fifth of the test images of either label for development.
-
-    Args:
-        train: normal images.
-        tuning: known anomalies, perhaps none.
-        test: normal and anomalous images, perhaps none.
-        name: of the data set, as what follows an attribute of :class:`SplitImages`.
-        source: where the images came from.
-        digest: SHA-256 over names and contents.
-        skipped: what has been left out so far.
-        synthetic: whether they were generated.
     """
     out = list(skipped)
 

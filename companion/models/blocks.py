@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Shortcut = Literal["A", "B", "C"]
-Norm = Callable[[int], nn.Module]
-"""Makes a norm layer for a number of channels."""
+Norm = Callable[[int], nn.Module]  # makes a norm layer for a number of channels
 
 
 def conv3x3(channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:

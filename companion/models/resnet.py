@@ -144,8 +144,7 @@ def resnet152(num_classes: int = 1000, stem: Stem = "imagenet") -> ResNet:
     return ResNet(BottleneckBlock, (3, 8, 36, 3), num_classes, stem=stem)
 
 
-FAMILY = {18: resnet18, 34: resnet34, 50: resnet50, 101: resnet101, 152: resnet152}
-"""The makers of table 1's nets, by depth."""
+FAMILY = {18: resnet18, 34: resnet34, 50: resnet50, 101: resnet101, 152: resnet152}  # table 1
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -217,12 +216,9 @@ def deepen(model: CifarResNet, depth: int) -> CifarResNet:
     """
     assert model.block is BasicResidualBlock
     assert depth > model.depth
-    deeper = CifarResNet(
-        depth,
-        residual=model.residual,
-        norm=isinstance(model.bn1, nn.BatchNorm2d),
-        num_classes=model.fc.out_features,
-    ).to(model.fc.weight.device)
+    norm, num_classes = isinstance(model.bn1, nn.BatchNorm2d), model.fc.out_features
+    deeper = CifarResNet(depth, residual=model.residual, norm=norm, num_classes=num_classes)
+    deeper.to(model.fc.weight.device)
     deeper.load_state_dict(model.state_dict(), strict=False)  # the old blocks keep their names
     for old, new in zip(model.blocks(), deeper.blocks(), strict=True):
         for block in new[len(old) :]:
