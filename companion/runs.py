@@ -72,9 +72,7 @@ class RecordedRun(BaseModel):
     config: dict[str, Any]  #: the experiment's config, as JSON values
     data: DataInfo  #: what it was fed with
     results: list[SeedResult]  #: one entry a seed
-    #: of the repository, ``"-dirty"`` appended where ``companion`` had uncommitted changes; ``None`` outside
-    #: a repository
-    commit: str | None
+    commit: str | None  #: ``"-dirty"`` appended where ``companion`` had uncommitted changes
     package: str  #: version of ``companion``
     libraries: dict[str, str]  #: versions by name, Python's among them
     hardware: str  #: see :func:`companion.compute.describe_hardware`
@@ -105,7 +103,7 @@ class RecordedRun(BaseModel):
         return self.finished[:10]
 
     def metric(self, name: str) -> np.ndarray:
-        """One metric over the seeds, shape (seeds,)."""
+        """One metric, shape (seeds,)."""
         return np.array([result.metrics[name] for result in self.results])
 
     def curve(self, name: str) -> np.ndarray:
@@ -128,15 +126,7 @@ class RecordedRun(BaseModel):
 
 
 def load_run(name: str | Path) -> RecordedRun:
-    """Read a recorded run.
-
-    Args:
-        name: the path of a JSON file, or the stem of a run that comes with the package, such as
-            ``"degradation-full-cpu"``.
-
-    Raises:
-        RunError: if it is missing, damaged, or of another schema.
-    """
+    """Read the JSON file of that path, or a run of the package by its stem, ``"degradation-full-cpu"``."""
     path = Path(name) if str(name).endswith(".json") else RECORDED / f"{name}.json"
     try:
         return RecordedRun.model_validate_json(path.read_text("utf8"))
@@ -148,11 +138,7 @@ def load_run(name: str | Path) -> RecordedRun:
 
 
 def weights_path(run: RecordedRun, part: str, folder: Path = RECORDED) -> Path:
-    """The file with the trained weights of a run's ``part``, checked against the run's digest.
-
-    Raises:
-        RunError: if the run kept no such weights, or the file is missing or another.
-    """
+    """The file with the trained weights of a run's ``part``, checked against the run's digest."""
     if part not in run.weights:
         raise RunError(f"{run.stem} kept no weights of {part!r}; it has: {', '.join(run.weights) or 'none'}")
     path = folder / f"{run.stem}.{part}.safetensors"

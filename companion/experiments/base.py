@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -91,11 +91,7 @@ class Context:
         evaluation: Evaluation | None = None,
         result: SeedResult | None = None,
     ) -> History:
-        """:func:`companion.training.fit` with all that the surroundings decide.
-
-        The net's ``name`` stands at its progress bar and its checkpoint, and ``result`` takes under it the
-        seconds and the curve ``"<name>.first_loss"``.
-        """
+        """Train the net ``name``; ``result`` takes its seconds and the curve ``"<name>.first_loss"``."""
         evaluation = None if self.stop_after else evaluation
         history = fit(model, data, objective, config, seed=seed, evaluation=evaluation, **self._around(name))
         return self._collect(name, history, result)
@@ -192,17 +188,8 @@ def with_ends(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-class _Loaded(Protocol):
-    @property
-    def source(self) -> str: ...
-    @property
-    def digest(self) -> str: ...
-    @property
-    def synthetic(self) -> bool: ...
-
-
-def data_info(*loaded: _Loaded, name: str) -> DataInfo:
-    """What data sets are, taken as one; synthetic if one of them is."""
+def data_info(*loaded: Any, name: str) -> DataInfo:
+    """What loaded data sets are, taken as one; synthetic if one of them is."""
     return DataInfo(
         name=name,
         source=" and ".join(data.source for data in loaded),

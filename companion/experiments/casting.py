@@ -69,12 +69,8 @@ def score_parts(detector: Detector, data: Casting, parts: Sequence[str] = PARTS)
 def evaluate_detector(scores: Scores, data: Casting, config: CastingConfig) -> dict[str, float]:
     """Metrics of one detector; its thresholds come from validation normals and held-out known spills.
 
-    Returns:
-        ``development.roc_auc``; for the test images ``roc_auc`` and ``pr_auc`` with the ends of their
-        bootstrap intervals (``_low``, ``_high``), and the same for all test images (``whole.``). For the
-        thresholds ``tnr_target`` (validation normals, held-out spills) and ``disturbed`` (``fixed_fpr`` of
-        disturbed validation normals): ``.threshold``, and ``.tpr`` and ``.tnr`` on the development, test and
-        all test images, with Wilson intervals.
+    Areas come with bootstrap intervals, rates with Wilson intervals (``_low``, ``_high``); ``whole.`` is for
+    all test images.
     """
     thresholds = {
         "tnr_target": tnr_target(scores["validation"], scores["held"], config.tnr),
@@ -147,11 +143,8 @@ def ablations(
 def _run(fit_all: FitAll, config: CastingConfig, seed: int, context: Context) -> SeedResult:
     """Fit one detector after the other, choose its thresholds without the test images, then test it.
 
-    Returns:
-        For each detector the metrics of :func:`evaluate_detector`, and the curves ``roc`` (TPR on the test
-        images at :data:`ROC_GRID`) and, where a net was trained, ``loss`` and ``first_loss``. For
-        :data:`FINAL` also ``missed`` and ``flagged``: the places, among the test images, of anomalies below
-        and normals above its threshold ``disturbed``.
+    The curves ``missed`` and ``flagged`` of :data:`FINAL` are the places, among the test images, of anomalies
+    below and normals above its threshold ``disturbed``.
     """
     data, result = load(config.share), SeedResult(seed=seed)
     curves, clock = result.curves, time.perf_counter()

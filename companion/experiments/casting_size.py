@@ -16,10 +16,7 @@ from companion.detection.metrics import roc_auc
 from companion.experiments.base import Config, Context, Experiment, window_means
 from companion.experiments.casting import data_info
 from companion.experiments.casting_detectors import CAMERA, GRAY, Casting, load
-from companion.models.autoencoders import (
-    ConvAutoencoder,
-    ResidualAutoencoder,
-)
+from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder
 from companion.models.cost import multiply_adds
 from companion.models.resnet import count_parameters
 from companion.objectives.reconstruction import ImageReconstruction
@@ -100,12 +97,7 @@ def seconds_per_step(config: CastingSizeConfig, net: Net, seed: int, context: Co
 
 
 def evaluate_net(model: nn.Module, net: Net, data: Casting, config: CastingSizeConfig) -> dict[str, float]:
-    """The mean absolute error on validation normals, and ROC-AUC on the development images.
-
-    Returns:
-        ``validation_l1`` of images in [0, 1], ``roc_auc`` of the mean absolute error, and
-        ``coarse_roc_auc`` of the same at scales 4 and 8.
-    """
+    """The mean absolute error of validation normals in [0, 1], and its ROC-AUC on the development images."""
     normal = data.validation.gray[: config.validation_images]
     given, made, _ = objective(net).reconstruct(model, normal, 100)
     metrics = {"validation_l1": float(error_map(given, made, "l1").mean())}
@@ -119,14 +111,8 @@ def evaluate_net(model: nn.Module, net: Net, data: Casting, config: CastingSizeC
 def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
     """Train the large net, then the small ones for as many multiply-adds, and for as many seconds.
 
-    Nothing is kept for a resumed run but finished seeds: what was timed must be one piece.
-
-    Returns:
-        For ``large``, ``small-compute``, ``small-time`` and ``conv-time`` what :func:`evaluate_net` gives,
-        ``steps``, ``images`` seen, ``multiply_adds`` of all forward passes and ``seconds`` of
-        :func:`clock`, and the curve ``loss``. For each net its ``parameters`` and the multiply-adds of one
-        image (``image_multiply_adds``); for the large one these also at :data:`FULL_SIZE`
-        (``full_size_multiply_adds``).
+    Nothing is kept for a resumed run but finished seeds: what was timed must be one piece. ``multiply_adds``
+    are those of all forward passes, ``image_multiply_adds`` of one image.
     """
     data, result = load(config.share), SeedResult(seed=seed)
     metrics = result.metrics

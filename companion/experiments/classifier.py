@@ -41,16 +41,10 @@ def recipe(num_epochs: int, batch_size: int, lr: float, warmup_epochs: int, eval
     """Nesterov SGD whose learning rate climbs in a straight line and falls in another, down to zero."""
     steps = TRAIN_SIZE // batch_size
     return FitConfig(
-        num_steps=num_epochs * steps,
-        batch_size=batch_size,
-        lr=lr,
-        nesterov=True,
-        weight_decay=5e-4,
-        warmup_steps=warmup_epochs * steps,
-        schedule="linear",
-        eval_every=eval_epochs * steps,
+        num_steps=num_epochs * steps, batch_size=batch_size, lr=lr, nesterov=True, weight_decay=5e-4,
+        warmup_steps=warmup_epochs * steps, schedule="linear", eval_every=eval_epochs * steps,
         checkpoint_every=steps,
-    )
+    )  # fmt: skip
 
 
 SCALES = {
@@ -89,15 +83,8 @@ def prepare(config: ClassifierConfig) -> tuple[dict[str, Batch], ImageClassifica
         "validation": (cifar.validation.images, cifar.validation.labels),
         "test": (cifar.test.images, cifar.test.labels),
     }
-    objective = ImageClassification(
-        cifar.mean,
-        cifar.std,
-        max_shift=config.max_shift,
-        flip=config.flip,
-        cutout=config.cutout,
-        label_smoothing=config.label_smoothing,
-    )
-    return splits, objective
+    options = config.model_dump(include={"max_shift", "flip", "cutout", "label_smoothing"})
+    return splits, ImageClassification(cifar.mean, cifar.std, **options)
 
 
 def train(
@@ -105,11 +92,8 @@ def train(
 ) -> tuple[nn.Module, SeedResult]:
     """Train one net, and measure it on the validation split.
 
-    Returns:
-        The net, and what was measured. Its curves are ``loss`` and ``error`` of training (window means),
-        ``validation_error`` and ``validation_loss`` at each evaluation with its ``seconds``. Its metrics are
-        ``train_error`` (mean of the last tenth of the steps, as seen while training), ``validation_error``,
-        ``validation_loss``, the same ``with_mirror_images``, and ``parameters``.
+    The curves ``loss`` and ``error`` are window means of training; the metric ``train_error`` is the mean of
+    the last tenth of the steps, as seen while training.
     """
     splits, objective = prepare(config)
     validation: Batch = tuple(t[: config.eval_size] for t in splits["validation"])
@@ -139,12 +123,7 @@ def train(
 
 
 def run(config: ClassifierConfig, seed: int, context: Context) -> SeedResult:
-    """Train the net, keep its weights as ``"net"``, and look at the test set once.
-
-    Returns:
-        What :func:`train` returns, and the metrics ``test_error`` and ``test_error_with_mirror_images``
-        of the last weights.
-    """
+    """Train the net, keep its weights as ``"net"``, and look at the test set once, with the last weights."""
     model, result = train(config, seed, context)
     splits, objective = prepare(config)
     context.keep_weights(
@@ -173,8 +152,7 @@ class TrainedClassifier:
 
 def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> TrainedClassifier:
     """The net whose weights a recorded run kept, on the device of ``compute``."""
-    path = weights_path(load_run(run), "net")
-    weights, about = load_weights(path)
+    weights, about = load_weights(weights_path(load_run(run), "net"))
     model = build(about["net"])
     model.load_state_dict(weights)
     mean, std = (torch.tensor(json.loads(about[name])) for name in ("mean", "std"))
@@ -244,11 +222,7 @@ def override(base: ClassifierConfig, variant: str) -> ClassifierConfig:
 
 
 def run_recipe(config: RecipeConfig, seed: int, context: Context) -> SeedResult:
-    """Train the net once for each variant; only the validation split is looked at.
-
-    Returns:
-        ``"<variant>.<metric>"`` and ``"<variant>.<curve>"`` of :func:`train`.
-    """
+    """Train the net once for each variant; only the validation split is looked at."""
     result = SeedResult(seed=seed)
     for variant in config.variants:
         result.include(variant, train(override(config.base, variant), seed, context, variant)[1])

@@ -77,10 +77,8 @@ def _random_pair(places: list[Place], rng: np.random.Generator) -> tuple[Place, 
 def run(config: LesionConfig, seed: int, context: Context) -> SeedResult:
     """Train each net and measure its validation error whole, and after each lesion.
 
-    Returns:
-        For each net the curves ``removed`` (one error for each unchanging block taken out alone),
-        ``dropped`` and ``shuffled`` (mean error for each of ``counts``, as far as the net has
-        blocks), and the metrics ``whole``, ``removed_mean`` and ``removed_max``.
+    ``removed`` has one error for each unchanging block taken out alone, ``dropped`` and ``shuffled`` the mean
+    error for each of ``counts``, as far as the net has blocks.
     """
     splits, objective = prepare(config.base)
     validation = tuple(t[: config.base.eval_size] for t in splits["validation"])

@@ -106,9 +106,7 @@ def gradient_flow(
 def run_gradients(config: GradientsConfig, seed: int, context: Context) -> SeedResult:
     """Measure gradient norms of plain and residual nets at the start, and after some training.
 
-    Returns:
-        The curves ``"<plain|resnet>, <variant>.start"`` and, for batch norm, ``".trained"``: one norm a
-        convolution. As metrics the ratio of the first layer's norm to the last's, under the same names.
+    A curve holds one norm a convolution; the metric of its name is the ratio of the first to the last.
     """
     splits, objective = prepare(DEGRADATION_SCALES["live"])
     generator = torch.Generator().manual_seed(seed)
@@ -186,12 +184,7 @@ def relative_error(model: nn.Module, batch: Batch, generator: Generator | None) 
 
 
 def run_identity(config: IdentityConfig, seed: int, context: Context) -> SeedResult:
-    """Train each kind of stack at each height to return its input.
-
-    Returns:
-        The curves ``"<kind>-<height>.loss"`` (relative squared error), and as metrics its first value
-        and the mean of the last tenth.
-    """
+    """Train each kind of stack at each height to return its input; ``final_loss`` is of the last tenth."""
     result = SeedResult(seed=seed)
     for height in config.num_blocks:
         for kind in KINDS:

@@ -98,20 +98,10 @@ def execute(
     resume: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Run ``experiment`` once per seed and write the recorded run, and the first seed's weights if kept.
+    """Run ``experiment`` once per seed, write the recorded run to the folder ``out``, and return its path.
 
-    Args:
-        experiment: what to run.
-        scale: one of ``SCALES``.
-        seeds: one run each, in this order.
-        compute: device and precision; an experiment that wants float32 gets it.
-        out: the folder for the JSON file.
-        resume: continue a run that was stopped, and keep the seeds that it had finished, see
-            :func:`work_folder`.
-        progress: whether to show progress bars.
-
-    Returns:
-        The path of the JSON file. What is kept for a later ``resume`` with more seeds stays.
+    The first seed's weights are written beside it, if the experiment keeps them. ``resume`` continues a run
+    that was stopped or that wants more seeds: those that it had finished are kept.
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"need different seeds, at least one, not {seeds}")

@@ -30,10 +30,7 @@ class TableCostConfig(Config):
 def run(config: TableCostConfig, seed: int, context: Context) -> SeedResult:
     """Time both nets at every number of features, in turns; the numbers in the rows are random.
 
-    Returns:
-        For ``"<net>-<features>"`` the metrics ``train_seconds`` (one row, forward and backward),
-        ``predict_seconds`` (one row), ``kept_bytes`` (one row, for the backward pass), ``multiply_adds`` (one
-        row) and ``parameters``.
+    All but ``parameters`` is for one row; ``kept_bytes`` are those kept for the backward pass.
     """
     seed_everything(seed)
     jobs, metrics = {}, {}

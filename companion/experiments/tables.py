@@ -88,12 +88,10 @@ def build(table: PreparedTable, net: NetConfig, seed: int) -> nn.Module:
 def train(
     table: PreparedTable, net: NetConfig, seed: int, context: Context, name: str
 ) -> tuple[nn.Module, SeedResult]:
-    """Train one net and keep its best epoch; the test split is not touched.
+    """Train one net and keep its best epoch, counted from 1; the test split is not touched.
 
-    Returns:
-        The net, and a result with the metrics ``validation`` (accuracy, or root mean squared error in the
-        target's unit), ``best_epoch`` (counted from 1) and ``parameters``, the curve ``validation`` (one
-        value an epoch) and ``first_loss``.
+    ``validation``, as a metric and a curve with one value an epoch, is the accuracy, or the root mean squared
+    error in the target's unit.
     """
     model, result = build(table, net, seed), SeedResult(seed=seed)
     validation: Batch = table.splits["validation"]
@@ -120,12 +118,7 @@ def train(
 
 
 def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
-    """Train every net on its data set, fit the boosting, and average the ensembles.
-
-    Returns:
-        For ``"<data set>-<net>"`` the metrics and curves of :func:`train`, and ``test``, looked at once;
-        for boosting and the ensembles ``validation`` and ``test``, and for boosting ``trees``.
-    """
+    """Train every net on its data set, fit the boosting, and average the ensembles; look at the test once."""
     whole = SeedResult(seed=seed)
     parts = ("validation", "test")
     for dataset, nets in config.nets.items():
@@ -192,6 +185,9 @@ _FULL = {
     "mlp": (12, 60), "resnet": (10, 60), "resnet-2": (10, 60), "ft_transformer": (8, 50),
     "tab_transformer": (8, 0), "tabm": (12, 60),
 }  # fmt: skip
+_LIVE = {
+    "mlp": (12, 30), "resnet": (10, 30), "ft_transformer": (1, 1), "tab_transformer": (1, 0), "tabm": (1, 1),
+}  # fmt: skip
 _SMALL: dict[str, dict[str, bool | int | float | str]] = {
     "mlp": {"d_model": 8},
     "resnet": {"d_model": 8, "num_blocks": 1},
@@ -210,14 +206,7 @@ _ENSEMBLES = (("resnet", "ft_transformer"), ("resnet", "resnet-2"), ("resnet", B
 
 SCALES = {
     "smoke": TablesConfig(nets=_SMOKE, train_size=256, ensembles=_ENSEMBLES),
-    "live": TablesConfig(
-        nets=_nets(
-            {
-                "mlp": (12, 30), "resnet": (10, 30), "ft_transformer": (1, 1), "tab_transformer": (1, 0),
-                "tabm": (1, 1),
-            }
-        )
-    ),
+    "live": TablesConfig(nets=_nets(_LIVE)),
     "full": TablesConfig(nets=_nets(_FULL), ensembles=_ENSEMBLES),
 }  # fmt: skip
 
@@ -228,9 +217,7 @@ TABLES = Experiment(
 
 # in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
 _TAB_NET = NetConfig(kind="tab_transformer", num_epochs=16, lr=1e-3)
-_SMALL_TAB_NET = NetConfig(
-    kind="tab_transformer", options={"d_token": 8, "num_layers": 1}, num_epochs=1, batch_size=64
-)
+_SMALL_TAB_NET = _SMOKE["adult"]["tab_transformer"].model_copy(update={"lr": 1e-3})
 
 
 def _tab_config(net: NetConfig, train_size: int | None = None) -> TablesConfig:
@@ -274,10 +261,8 @@ def override(base: NetConfig, norm: NormKind, kind: str, depth: int) -> NetConfi
 def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResult:
     """Train every depth with and without the shortcut; only training and validation rows are looked at.
 
-    Returns:
-        For ``"<data set>-<norm>-<kind>-<depth>"`` the metrics and curves of :func:`train`, and
-        ``train_loss``: of the net that was kept, over all training rows, without dropout (nats, or squared
-        standard deviations of the target).
+    ``train_loss`` is that of the net that was kept, over all training rows, without dropout (nats, or squared
+    standard deviations of the target).
     """
     whole = SeedResult(seed=seed)
     for dataset in config.datasets:

@@ -62,9 +62,8 @@ def data_info() -> DataInfo:
 
 def build(config: WaveformsConfig, bottleneck: int, seed: int) -> ResNetAE:
     """The autoencoder with one latent width; no early stopping, the learning rate ends at 0."""
-    return ResNetAE(
-        bottleneck=bottleneck, width=config.width, loss=config.loss, jitter=config.jitter, seed=seed,
-    )  # fmt: skip
+    options = config.model_dump(include={"width", "loss", "jitter"})
+    return ResNetAE(bottleneck=bottleneck, seed=seed, **options)
 
 
 def _baselines(config: WaveformsConfig) -> Iterable[tuple[str, int, PCA | NearestNeighbors]]:
@@ -97,12 +96,7 @@ def evaluate_detector(
 ) -> dict[str, float]:
     """Metrics of one detector from its scores of ``"validation"`` and ``"test"``.
 
-    The thresholds come from validation alone.
-
-    Returns:
-        ``validation_roc_auc``; on the test set ``roc_auc`` and ``pr_auc`` with the ends of their intervals
-        (``_low``, ``_high``); and for each threshold (``fpr_0.01``, ... and ``tnr_target``) ``.threshold``,
-        ``.tpr`` and ``.tnr`` on the test set.
+    The thresholds (``fpr_0.01``, ... and ``tnr_target``) come from validation alone.
     """
     metrics = {"validation_roc_auc": roc_auc(beats.validation_labels, scores["validation"])}
     labels = beats.test_labels
@@ -140,14 +134,8 @@ def mean_score(members: list[ResNetAE], windows: np.ndarray) -> np.ndarray:
 def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     """Fit every detector on the training beats, choose a size for each family on validation, then test.
 
-    Returns:
-        For each family (``ae``, ``mean``, ``pca``, ``knn``) what :func:`evaluate_detector` gives for the size
-        that validation chose, that ``size`` itself, and the curve ``roc`` (test TPR at :data:`ROC_GRID`).
-        For each size ``"<family>-<size>.validation_roc_auc"``, for each autoencoder also its members' mean
-        of that (``member_roc_auc``), their ``parameters``, the mean scores of validation beats
-        (``normal_score``, ``anomaly_score``), and the curve ``loss`` of the first member. ``gain.roc_auc``
-        and ``gain.pr_auc``, with the ends of their intervals, compare the autoencoders on the test set
-        with the simple detector that validation likes best. The test set is scored by the chosen ones only.
+    The test set is scored by the chosen ones only. ``gain`` compares the autoencoders on it with the simple
+    detector that validation likes best; ``member_roc_auc`` is the mean over the members, each alone.
     """
     beats = _beats(config.validation_normals)
     labels = beats.validation_labels
