@@ -140,11 +140,7 @@ def to_milliseconds(column: pd.Series) -> np.ndarray:
 
 
 def entities(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> pd.Series:
-    """Who each event is about: the first of ``columns`` that it has, missing if it has none of them.
-
-    Raises:
-        ValueError: if the frame has none of the columns.
-    """
+    """Who each event is about: the first of ``columns`` that it has, missing if it has none of them."""
     there = [frame[name] for name in columns if name in frame.columns]
     if not there:
         raise ValueError(
@@ -173,20 +169,13 @@ def record_ids(frame: pd.DataFrame) -> pd.Series:
 def seconds_since_last(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> np.ndarray:
     """Inter-arrival time: seconds since the last event of the same entity, float64 (N,), NaN for its first.
 
-    Args:
-        frame: events with ``time`` in milliseconds, none missing, in the order of their times.
-        columns: what names an entity.
-
-    Raises:
-        ValueError: if the events are not in that order, or nothing names an entity.
+    The events have a ``time`` in milliseconds, none missing, and are in the order of their times.
     """
     time = frame["time"].to_numpy(dtype=np.int64)
     if (np.diff(time) < 0).any():
         raise ValueError("the events are not in the order of their times; sort them by 'time'")
     who = entities(frame, columns).fillna("").to_numpy(dtype=object)
-    before = pd.Series(time).groupby(who).shift().to_numpy(dtype=np.float64)
-    gaps: np.ndarray = (time - before) / 1000
-    return gaps
+    return np.asarray(pd.Series(time).groupby(who).diff().to_numpy(dtype=np.float64) / 1000)
 
 
 def split_by_time(
@@ -194,12 +183,8 @@ def split_by_time(
 ) -> tuple[np.ndarray, ...]:
     """Earlier events to learn from, later ones to test on, as it will be in use.
 
-    Events of one time, and of one group, stay together.
-
-    Args:
-        frame: events with a column ``time``, none missing; N rows in any order.
-        shares: of the events, in the order of time; they sum to 1.
-        groups: of each event (N), such as its session; a group belongs where its first event does.
+    Events of one time, and of one of ``groups`` (N,), such as a session, stay together; a group belongs where
+    its first event does. ``time`` is never missing; rows may have any order; the shares sum to 1.
 
     Returns:
         Row numbers, int64 and rising, one array for each share; empty ones if many events have one time.

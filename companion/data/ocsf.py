@@ -62,26 +62,18 @@ class ReadReport:
         more = [f"  and {self.bad - len(self.reasons):,} more"] if self.bad > len(self.reasons) else []
         bad = f"; {self.bad:,} lines hold no event and are left out" if self.bad else ""
         untimed = f"; {self.untimed:,} events without a time are left out" if self.untimed else ""
-        return [
-            f"read {self.events:,} events{bad}{untimed}",
-            *(f"  {reason}" for reason in self.reasons),
-            *more,
-        ]
+        return [f"read {self.events:,} events{bad}{untimed}", *map("  {}".format, self.reasons), *more]
 
 
 def read_events(path: Path | str, *, json_columns: Sequence[str] = ()) -> tuple[pd.DataFrame, ReadReport]:
-    """Read a file of events into memory, in the order of their times.
+    """Read a file of JSON Lines, plain or gzip, or of Parquet; told apart by its content.
 
-    Args:
-        path: a file of JSON Lines, plain or gzip, or of Parquet; told apart by its content.
-        json_columns: top-level fields whose text is JSON; they are taken apart like nested fields.
+    The events are put into the order of their times. The text of ``json_columns``, top-level fields, is JSON;
+    it is taken apart like nested fields.
 
     Returns:
         The frame of :func:`companion.data.events.make_frame`, its index the row in the file, ``time`` in
         milliseconds since 1970 whatever the file has; and what was left out.
-
-    Raises:
-        DataError: if there is no file, or it is of another type, damaged, or holds no event with a time.
     """
     path, report = Path(path), ReadReport()
     rows = _parquet_rows(path) if _is_parquet(path) else _json_rows(path, report)
@@ -212,11 +204,8 @@ def load_web_events() -> Events:
     """API events of a small web service under load, with injected faults, without ``WEB_LEAKS``.
 
     Two hours of events (OCSF class 6003, written as release 1.0.0), of which 277 belong to faults. They are
-    not quite valid: ``api`` is missing, and events that the database wrote have no actor and no source.
-
-    Returns:
-        The events in the order of their times. If ``synthetic`` is true, no source was in reach, a warning
-        has said why, and generated events stand in.
+    not quite valid: ``api`` is missing, and events that the database wrote have no actor and no source. If
+    no source is in reach, a warning says why, and generated events stand in (``synthetic`` is true).
     """
     try:
         content, source = read_published(OCSF_LOGS)

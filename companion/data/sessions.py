@@ -31,17 +31,8 @@ def sessions(
     same entity; events without either count as one entity. A pause longer than ``max_gap_seconds`` begins a
     new session in both cases, so that an id that is used again, and an entity that never ends, are cut.
 
-    Args:
-        frame: events with ``time`` in milliseconds; N rows in any order.
-        columns: what names a session; those that the frame lacks are passed over.
-        max_gap_seconds: the longest pause within a session; ``float("inf")`` for any.
-        entity_columns: what names an entity, see ``entities``.
-
     Returns:
-        int64 (N,), numbered from 0 without gaps in the order of the sessions' first events.
-
-    Raises:
-        ValueError: if the frame has none of the columns of either kind.
+        int64 (N,) for N rows in any order, numbered from 0 without gaps in the order of the first events.
 
     Example:
         >>> frame = pd.DataFrame({"time": [0, 10, 20, 9_000_000], "session.uid": ["a", "b", "a", "a"]})
@@ -58,8 +49,7 @@ def sessions(
     first = order[begins]  # the first event of each raw session
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.lexsort((first, time[first]))] = np.arange(len(first))
-    numbers: np.ndarray = rank[raw]
-    return numbers
+    return np.asarray(rank[raw])
 
 
 def _keys(frame: pd.DataFrame, columns: Sequence[str], entity_columns: Sequence[str]) -> np.ndarray:
@@ -94,12 +84,7 @@ class EventTokens:
     The default fields say what kind of event it is, and nothing about who, where or how much: one token for
     all of those would be different for nearly every event.
 
-    Args:
-        fields: of which a token is made; those that a frame lacks are missing in every event.
-        min_count: events that must have a combination.
-
-    Attributes:
-        names: for each token the values that it stands for; ``()`` for ``UNSEEN``.
+    ``names`` are for each token the values that it stands for; ``()`` for ``UNSEEN``.
 
     Example:
         >>> frame = pd.DataFrame({"type_uid": [300201, 300201, 300202], "status_id": [1, 2, 1]})
@@ -117,19 +102,14 @@ class EventTokens:
         return len(self.names)
 
     def fit(self, frame: pd.DataFrame) -> EventTokens:
-        """Learn which combinations are common.
-
-        Raises:
-            ValueError: if the events have none of the fields.
-        """
+        """Learn which combinations are common."""
         if not set(self.fields) & set(frame.columns):
             raise ValueError(f"the events have none of the fields {', '.join(self.fields)}")
         combined, place = _distinct(self._values(frame))
         left = Counter(dict(zip(combined, np.bincount(place).tolist(), strict=True)))
         names: list[tuple[str, ...]] = []
         for width in range(len(self.fields), 0, -1):
-            common = [name for name, count in left.items() if count >= self.min_count]
-            names += common
+            names += [name for name, count in left.items() if count >= self.min_count]
             rest: Counter[tuple[str, ...]] = Counter()
             for name, count in left.items():
                 if count < self.min_count:
@@ -139,23 +119,14 @@ class EventTokens:
         return self
 
     def transform(self, frame: pd.DataFrame) -> np.ndarray:
-        """The token of each event.
-
-        Args:
-            frame: events (N); unknown fields are ignored.
-
-        Returns:
-            int64 (N,), each below ``len(self)``.
-        """
-        values = self._values(frame)
-        combined, place = _distinct(values)
+        """The token of each event: int64 (N,), each below ``len(self)``."""
+        combined, place = _distinct(self._values(frame))
         number = {name: token for token, name in enumerate(self.names)}
         found = [
             next(number[row[:width]] for width in range(len(row), -1, -1) if row[:width] in number)
             for row in combined
         ]
-        numbers: np.ndarray = np.asarray(found, dtype=np.int64)[place]
-        return numbers
+        return np.asarray(np.array(found, dtype=np.int64)[place])
 
     def _values(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The fields as text, ``""`` where they are missing; whole numbers look the same in any dtype."""

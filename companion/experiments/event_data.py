@@ -130,10 +130,7 @@ def web_info() -> DataInfo:
 
 
 def positives(events: PreparedEvents, rows: np.ndarray, column: str, value: str) -> tuple[np.ndarray, ...]:
-    """Which of ``rows`` are judged, bool, and which of those are anomalies, bool.
-
-    Events of other attacks are neither normal nor what is looked for; they are left out.
-    """
+    """Which of ``rows`` are judged (not those of other attacks), and which of those are anomalies; bool."""
     labels = events.labels.iloc[rows]
     wanted = (labels[column] == value).to_numpy(dtype=bool)
     judged = wanted | labels["attack"].isna().to_numpy()
@@ -146,11 +143,7 @@ def shapes_of(events: PreparedEvents) -> list[str]:
 
 
 def rank(events: PreparedEvents, rows: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """How well scores of ``rows`` rank attacks of each shape above normal events.
-
-    Returns:
-        ``"<shape>_<metric>"`` for the :data:`METRICS` of each shape of which there is an attack.
-    """
+    """How scores of ``rows`` rank each shape of attack above normal events: ``"<shape>_<metric>"``."""
     found: dict[str, float] = {}
     for shape in shapes_of(events):
         judged, wanted = positives(events, rows, "shape", shape)

@@ -12,11 +12,12 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 
 from companion.detection.detectors import NeighborIndex, anomaly_score
-from companion.detection.metrics import bootstrap, pr_auc, roc_auc
+from companion.detection.metrics import bootstrap, roc_auc
 from companion.detection.rows import EntityHistory, EntityRarity, FamilySurprise, FieldRarity
 from companion.experiments import self_supervised
 from companion.experiments.base import Config, Context, Experiment, with_ends
 from companion.experiments.event_data import (
+    METRICS,
     EventDataConfig,
     PreparedEvents,
     generated_info,
@@ -61,10 +62,7 @@ def fit_lof(known: np.ndarray, most: int, seed: int) -> LocalOutlierFactor:
 
 
 def evaluate_detectors(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
-    """All metrics of all detectors.
-
-    Whole incidents and whole sessions are resampled for the intervals, since their events resemble each
-    other.
+    """All metrics of all detectors; for the intervals whole sessions, and so whole incidents, are resampled.
 
     Returns:
         ``"<detector>.<part>_<shape>_<metric>"``; for the two areas on the test part also ``_low`` and
@@ -80,11 +78,10 @@ def evaluate_detectors(events: PreparedEvents, scores: Scores, repeats: int) -> 
         rows, own = events.test, parts["test"]
         for shape in shapes_of(events):
             judged, wanted = positives(events, rows, "shape", shape)
-            for key, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
-                if repeats and wanted.any():
-                    groups = sessions[rows][judged]
-                    got = bootstrap(metric, wanted, own[judged], groups=groups, repeats=repeats)
-                    found |= with_ends(f"{name}.test_{shape}_{key}", got)
+            for key in ("roc_auc", "pr_auc") if repeats and wanted.any() else ():
+                groups = sessions[rows][judged]
+                got = bootstrap(METRICS[key], wanted, own[judged], groups=groups, repeats=repeats)
+                found |= with_ends(f"{name}.test_{shape}_{key}", got)
         for attack in attacks:
             judged, wanted = positives(events, rows, "attack", attack)
             if wanted.any():
@@ -100,23 +97,28 @@ def raw_scores(
     reference = events.sample(events.train, config.reference, seed)
     rarity = FieldRarity(events.cardinalities).fit(*events.arrays(events.train))
     personal = EntityRarity(events.cardinalities)
-    personal.fit(events.categorical[events.train].numpy(), events.entities[events.train])
+    personal.fit(events.arrays(events.train)[1], events.entities[events.train])
     scores: Scores = {"rarity": {}, "entity_rarity": {}}
     for part, rows in parts.items():
-        scores["rarity"][part] = rarity.score(*events.arrays(rows))
-        scores["entity_rarity"][part] = personal.score(
-            events.categorical[rows].numpy(), events.entities[rows]
-        )
+        numbers, categories = events.arrays(rows)
+        scores["rarity"][part] = rarity.score(numbers, categories)
+        scores["entity_rarity"][part] = personal.score(categories, events.entities[rows])
     costs = {part: rarity.transform(*events.arrays(rows)) for part, rows in parts.items()}
     known = rarity.transform(*events.arrays(reference))
     scores |= vector_scores("rarity", known, costs, config, seed)
     known, *hot = one_hot(events, reference, *parts.values())
     spaces = dict(zip(parts, hot, strict=True))
     scores |= vector_scores("one_hot", known, spaces, config, seed)
-    history = EntityHistory(seed=seed)
-    history.fit(one_hot(events, events.train)[0], events.entities[events.train])
-    own = {part: history.score(spaces[part], events.entities[rows]) for part, rows in parts.items()}
+    own = history_scores(events, one_hot(events, events.train)[0], spaces, seed)
     return scores | {"one_hot-history": own}
+
+
+def history_scores(
+    events: PreparedEvents, known: np.ndarray, asked: dict[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
+    """How far events of each part are from what the same entity did in training, ``known``."""
+    history = EntityHistory(seed=seed).fit(known, events.entities[events.train])
+    return {part: history.score(own, events.entities[getattr(events, part)]) for part, own in asked.items()}
 
 
 def vector_scores(
@@ -149,11 +151,8 @@ def net_scores(
     reference = events.sample(events.train, config.reference, seed)
     spaces = {part: vectors(net, events, rows, context) for part, rows in parts.items()}
     scores = vector_scores(name, vectors(net, events, reference, context), spaces, config, seed)
-    history = EntityHistory(seed=seed)
-    history.fit(vectors(net, events, events.train, context), events.entities[events.train])
-    scores[f"{name}-history"] = {
-        part: history.score(spaces[part], events.entities[rows]) for part, rows in parts.items()
-    }
+    known = vectors(net, events, events.train, context)
+    scores[f"{name}-history"] = history_scores(events, known, spaces, seed)
     if name != "contrastive":
         families = FamilySurprise(events.features.groups())
 
@@ -163,15 +162,12 @@ def net_scores(
             return nll(net, *own, groups=passes, compute=context.compute).numpy()
 
         families.fit(surprised(events.calibration))
-        own = {part: families.score(surprised(rows)) for part, rows in parts.items()}
-        scores[f"{name}-surprise"] = own
+        scores[f"{name}-surprise"] = {part: families.score(surprised(r)) for part, r in parts.items()}
     return scores
 
 
 def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult:
     """Fit every detector on normal training events; score validation, and the test events once.
-
-    Nothing is chosen here. A reader who chooses a detector has the validation numbers to do it.
 
     Returns:
         What :func:`evaluate_detectors` gives; ``"share.<part>_<shape>"``, the share of anomalies among the

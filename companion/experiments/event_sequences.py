@@ -15,11 +15,11 @@ import torch
 from companion.data.ocsf_actions import ATTACKS
 from companion.data.ocsf_synthetic import EventConfig, generate_events
 from companion.data.sessions import EventTokens, sessions
-from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
+from companion.detection.metrics import bootstrap, recall_at_fpr, roc_auc
 from companion.detection.sequences import BagOfEvents, NgramModel, Precedence
 from companion.estimators.sequences import SequenceAnomalyDetector, Sessions
 from companion.experiments.base import Config, Context, Experiment, window_means, with_ends
-from companion.experiments.event_data import LEAVE_OUT, PreparedEvents, generated_info
+from companion.experiments.event_data import LEAVE_OUT, METRICS, PreparedEvents, generated_info
 from companion.experiments.self_supervised import PretrainConfig, train, vectors
 from companion.objectives.event_features import EventFeatures
 from companion.runs import SeedResult
@@ -67,16 +67,15 @@ def make_sequences(config: EventSequencesConfig, seed: int) -> Sequences:
     frames, labels = {}, {}
     for i, part in enumerate(PARTS):
         learn = part == "train"
-        events = generate_events(
-            EventConfig(
-                num_events=config.train_events if learn else config.later_events,
-                seed=len(PARTS) * seed + i,
-                days=28.0 if learn else 7.0,
-                attack_share=0.0 if learn else config.attack_share,
-                attacks=ORDER_ATTACKS,
-                start=_STARTS[part],
-            )
+        which = EventConfig(
+            num_events=config.train_events if learn else config.later_events,
+            seed=len(PARTS) * seed + i,
+            days=28.0 if learn else 7.0,
+            attack_share=0.0 if learn else config.attack_share,
+            attacks=ORDER_ATTACKS,
+            start=_STARTS[part],
         )
+        events = generate_events(which)
         frames[part], labels[part] = events.frame, events.labels
     encoder = EventTokens().fit(frames["train"])
     return Sequences(
@@ -132,27 +131,21 @@ def fit_lstm(
     context: Context,
     result: SeedResult | None = None,
 ) -> tuple[Scorer, SequenceAnomalyDetector]:
-    """Train one LSTM; what scores the sessions of a part, and the detector.
-
-    What makes a session's score was found on validation sessions.
-    """
+    """Train one LSTM; what scores the sessions of a part, and the detector."""
     task: Literal["next", "order"] = "next" if name.startswith("next") else "order"
 
     def read(part: str) -> Sessions:
         own = data.tokens[part], data.sessions[part]
         return (*own, embedded[part]) if embedded else own
 
-    detector = SequenceAnomalyDetector(
-        task,
-        hidden=config.hidden,
-        aggregate="top" if task == "next" else "max",
-        num_tokens=data.num_tokens,
-        seed=seed,
-    )
+    # what makes a session's score, and for how long to train, was found on validation sessions
+    aggregate: Literal["top", "max"] = "top" if task == "next" else "max"
     epochs = config.next_epochs if task == "next" else config.order_epochs
-    context.fit_estimator(
-        f"lstm-{name}", detector, read("train"), epochs=epochs, validation=0.1, result=result
+    detector = SequenceAnomalyDetector(
+        task, hidden=config.hidden, aggregate=aggregate, num_tokens=data.num_tokens, seed=seed
     )
+    own = read("train")
+    context.fit_estimator(f"lstm-{name}", detector, own, epochs=epochs, validation=0.1, result=result)
     return lambda part: detector.decision_function(read(part)), detector
 
 
@@ -184,12 +177,8 @@ def evaluate_sessions(judged: pd.DataFrame, scores: np.ndarray) -> dict[str, flo
     own = scores[judged.index]
     kinds = {ATTACKS[name].kind for name in ORDER_ATTACKS}
     alike = judged["kind"].isin(kinds).to_numpy() | attacked
-    found = {
-        "roc_auc": roc_auc(attacked, own),
-        "pr_auc": pr_auc(attacked, own),
-        "recall_at_0.01": recall_at_fpr(attacked, own, 0.01),
-        "same_kind_roc_auc": roc_auc(attacked[alike], own[alike]),
-    }
+    found = {name: METRICS[name](attacked, own) for name in ("roc_auc", "pr_auc", "recall_at_0.01")}
+    found["same_kind_roc_auc"] = roc_auc(attacked[alike], own[alike])
     for attack in ORDER_ATTACKS:
         this = (judged["attack"] == attack).to_numpy(dtype=bool)
         if this.any():
@@ -230,11 +219,10 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
             scores = score(part)
             for key, value in evaluate_sessions(own, scores).items():
                 metrics[f"{model}.{part}_{key}"] = value
-            for key, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
-                if part == "test" and config.repeats:
-                    attacked = own["attack"].notna().to_numpy()
-                    got = bootstrap(metric, attacked, scores[own.index], repeats=config.repeats)
-                    metrics.update(with_ends(f"{model}.test_{key}", got))
+            for key in ("roc_auc", "pr_auc") if part == "test" and config.repeats else ():
+                attacked = own["attack"].notna().to_numpy()
+                got = bootstrap(METRICS[key], attacked, scores[own.index], repeats=config.repeats)
+                metrics.update(with_ends(f"{model}.test_{key}", got))
     return result
 
 

@@ -68,14 +68,8 @@ class SelfSupervisedConfig(Config):
 def make_net(events: PreparedEvents, config: PretrainConfig, seed: int) -> SelfSupervisedResNet:
     """The untrained net for these events."""
     seed_everything(seed)
-    return SelfSupervisedResNet(
-        events.numerical.shape[1],
-        events.cardinalities,
-        config.d_model,
-        config.num_blocks,
-        config.dropout,
-        d_projection=64,
-    )
+    sizes = config.d_model, config.num_blocks, config.dropout
+    return SelfSupervisedResNet(events.numerical.shape[1], events.cardinalities, *sizes, d_projection=64)
 
 
 def make_objective(events: PreparedEvents, config: PretrainConfig) -> Objective:
@@ -119,8 +113,7 @@ def neighbor_scores(reference: np.ndarray, asked: np.ndarray) -> np.ndarray:
 def normal_rows(events: PreparedEvents, rows: np.ndarray) -> np.ndarray:
     """Those of ``rows`` that belong to no attack."""
     normal = events.labels["attack"].isna().to_numpy(dtype=bool)
-    found: np.ndarray = rows[normal[rows]]
-    return found
+    return np.asarray(rows[normal[rows]])
 
 
 def evaluate_embeddings(
@@ -129,13 +122,7 @@ def evaluate_embeddings(
     """Measure spaces by what they tell of the kind of session that an event belongs to.
 
     No field holds it, and no net was told. Chance is one over the number of kinds for the probe, and the sum
-    of their squared shares for purity.
-
-    Args:
-        events: the events.
-        config: how many are looked at.
-        seed: of the draw.
-        spaces: by name, vectors of the rows of :func:`probe_rows`.
+    of their squared shares for purity. ``spaces`` are by name the vectors of the rows of :func:`probe_rows`.
 
     Returns:
         ``"<space>.probe"`` and ``"<space>.purity"``, and ``"chance.probe"`` and ``"chance.purity"``.
@@ -157,8 +144,7 @@ def probe_rows(
     """Rows of training events for a probe to learn from, and of normal validation events to test it."""
     known = events.sample(events.train, config.probe_rows, seed)
     asked = normal_rows(events, events.validation)
-    shuffled = np.random.default_rng(seed).permutation(asked)[: config.probe_rows]
-    return known, shuffled
+    return known, np.random.default_rng(seed).permutation(asked)[: config.probe_rows]
 
 
 def one_hot(events: PreparedEvents, *rows: np.ndarray) -> list[np.ndarray]:
@@ -234,9 +220,10 @@ class SslAblationConfig(Config):
 
     def nets(self) -> dict[str, PretrainConfig]:
         """All nets by name; the centre of each objective stands only once."""
-        varied = [("masked", "mask_rate", self.mask_rates), ("masked", "num_blocks", self.depths)]
-        varied += [("contrastive", "corruption_rate", self.corruption_rates)]
-        varied += [
+        varied = [
+            ("masked", "mask_rate", self.mask_rates),
+            ("masked", "num_blocks", self.depths),
+            ("contrastive", "corruption_rate", self.corruption_rates),
             ("contrastive", "temperature", self.temperatures),
             ("contrastive", "num_blocks", self.depths),
         ]
@@ -263,9 +250,7 @@ def run_ablation(config: SslAblationConfig, seed: int, context: Context) -> Seed
         ROC-AUC of the distance to the nearest normal training events.
     """
     events = prepared(config.data, seed)
-    shape = SelfSupervisedConfig(
-        data=config.data, probe_rows=config.probe_rows, purity_rows=config.purity_rows
-    )
+    shape = SelfSupervisedConfig(probe_rows=config.probe_rows, purity_rows=config.purity_rows)
     rows = probe_rows(events, shape, seed)
     reference = events.sample(events.train, config.reference, seed)
     spaces: dict[str, list[np.ndarray]] = {}
