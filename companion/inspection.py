@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
@@ -25,17 +25,10 @@ def predict(
     compute: Compute,
     batch_size: int = 1000,
 ) -> Tensor:
-    """The logits of ``model`` in evaluation mode.
+    """The logits of ``model`` in evaluation mode, float32 (N, num_classes) on the CPU.
 
-    Args:
-        model: on the device of ``compute``; left in the mode in which it came.
-        images: uint8 (N, C, H, W), at least one.
-        objective: normalises, and averages over mirror images if it says so.
-        compute: device and precision.
-        batch_size: images in one forward pass.
-
-    Returns:
-        float32 (N, num_classes), on the CPU.
+    ``images`` are uint8 (N, C, H, W); ``objective`` normalises them, and averages over mirror images if it
+    says so. The model is left in the mode in which it came.
     """
     was_training = model.training
     model.eval()
@@ -59,10 +52,7 @@ class Reliability:
 def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Reliability:
     """Confidence against accuracy in ``num_bins`` bins of equal width (Guo et al. 2017, section 2).
 
-    Args:
-        probabilities: (N, num_classes), rows of sum 1.
-        labels: int64 (N,).
-        num_bins: bins between 0 and 1.
+    Of probabilities (N, num_classes), whose rows have the sum 1, and labels, int64 (N,).
     """
     confidence, answer = probabilities.max(dim=1)
     right = (answer == labels).double().numpy()
@@ -77,11 +67,8 @@ def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Re
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The tau with the lowest cross-entropy of ``softmax(logits / tau)`` (Guo et al. 2017, section 4.2).
 
-    One temperature tau for all answers changes no answer. Fit it on validation data, never on training data.
-
-    Args:
-        logits: (N, num_classes).
-        labels: int64 (N,).
+    One temperature tau for all answers changes no answer. Fit it on validation data, never on training data:
+    logits (N, num_classes) and labels, int64 (N,).
     """
     log_t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
@@ -112,11 +99,8 @@ def grad_cam(model: nn.Module, layer: nn.Module, pixels: Tensor, classes: Tensor
         (N, H, W) in [0, 1], each map divided by its maximum; all zero where nothing speaks for the class.
     """
     kept: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    try:
+    with layer.register_forward_hook(lambda module, inputs, output: kept.append(output)):
         logits = model(pixels)
-    finally:
-        hook.remove()
     maps = kept[0]
     score = logits.gather(1, classes.to(logits.device)[:, None]).sum()
     (gradient,) = torch.autograd.grad(score, maps)
@@ -142,24 +126,13 @@ def add_noise(images: Tensor, std: float, generator: Generator | None = None) ->
 
 
 def load_image(path: str | Path, size: int = 32) -> Tensor:
-    """The middle square of an image file as a viewer shows it, in colour.
+    """The middle square of an image file as a viewer shows it, in colour: uint8 (1, 3, ``size``, ``size``).
 
-    Args:
-        path: of the file, see :func:`companion.data.images.decode`.
-        size: side of the result; the square is scaled down with antialiasing, or up.
-
-    Returns:
-        uint8 (1, 3, ``size``, ``size``).
-
-    Raises:
-        DataError: if the file is missing or cannot be read as an image.
+    The square is scaled down with antialiasing, or up.
     """
     try:
         image, _ = decode(read_file(Path(path)), (size, size), color=True)
     except (OSError, DataError) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    square = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].contiguous()

@@ -6,11 +6,7 @@ from companion.data.download import CACHE_VARIABLE, REGISTRY, DataError, Dataset
 
 
 def fetch(dataset: Dataset) -> str:
-    """Make sure that a verified copy of a data set is in the cache; return where it came from.
-
-    Raises:
-        DataError: if it cannot be had, or cannot be kept.
-    """
+    """Make sure that a verified copy of a data set is in the cache; return where it came from."""
     if dataset.sha256:  # kept as it was published
         source = read_published(dataset)[1]
     else:
