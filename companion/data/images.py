@@ -82,15 +82,6 @@ def decode_image(
     """Decode an image file and bring it to ``size``, uint8 (C, H, W).
 
     Sizes are changed by linear interpolation (over all pixels that an output pixel covers, where it shrinks).
-
-    Args:
-        content: of the file.
-        size: height and width.
-        color: whether the result has three channels or one.
-        value_range: see :func:`decode`.
-
-    Raises:
-        DataError: see :func:`decode`.
     """
     return _sized(decode(content, size, color, value_range)[0], size)
 
@@ -110,14 +101,9 @@ def decode(
     The orientation that a camera noted is applied, transparent pixels become black, and of several pages the
     first is read. A huge JPEG is shrunk while it is read, but not below twice ``size``.
 
-    Args:
-        content: of the file.
-        size: height and width that are needed.
-        color: whether the mode is RGB or L.
-        value_range: the values that become 0 and 255 in images deeper than 8 bits.
-
-    Raises:
-        DataError: if it is no image, is damaged or too large, or is deeper than 8 bits and no range is given.
+    ``size`` is the height and width needed; the mode is RGB or L; ``value_range`` are the values that
+    become 0 and 255 in images deeper than 8 bits. No image, a damaged one or a deep one without a range is a
+    DataError.
     """
     if not content:
         raise DataError("cannot be read as an image (the file is empty)")
@@ -182,11 +168,7 @@ def deep_range(paths: Iterable[Path]) -> Range | None:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file that is not absurdly large.
-
-    Raises:
-        DataError: if it is.
-    """
+    """The content of a file; a DataError if it is absurdly large."""
     size = path.stat().st_size
     if size > LARGEST_FILE:
         raise DataError(f"a file of {size / 1e6:,.0f} MB; at most {LARGEST_FILE / 1e6:,.0f} MB are read")
@@ -199,16 +181,9 @@ def read_images(
     color: bool = False,
     value_range: Range | None = None,
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
-    """Read images of any size into one set.
+    """Read images of any size into one set of one size (height, width), in the order of ``items``.
 
-    Args:
-        items: name, label and content of each.
-        size: height and width that they are brought to.
-        color: whether they get three channels or one.
-        value_range: see :func:`decode`.
-
-    Returns:
-        The set, in the order of ``items``, and what was left out: files that cannot be read, further pages.
+    The second result is what was left out: files that cannot be read, further pages.
     """
     pixels, labels, names, hashes = [], [], [], []
     skipped: list[Skipped] = []

@@ -38,9 +38,7 @@ class Residual(nn.Module):
 class ResNet9(nn.Module):
     """Eight 3x3 convolutions and one linear layer; two stages are residual.
 
-    Args:
-        width: channels of the first layer; the last has eight times as many.
-        num_classes: number of outputs.
+    The first layer has ``width`` channels, the last eight times as many.
 
     Shapes: images (N, 3, H, W), H and W of 8 or more, to logits
     (N, ``num_classes``).
@@ -80,14 +78,8 @@ def patch_features(net: ResNet9, images: Tensor, stages: Sequence[int], grid: tu
 
     Smoothing over 3x3 positions makes each vector one of a larger patch (Roth et al. 2022, section 3.1).
 
-    Args:
-        net: is put into evaluation mode.
-        images: float (N, 3, H, W), prepared as the net had them in training.
-        stages: which stages, counted from 0.
-        grid: height and width of the grid.
-
-    Returns:
-        float32 (N, h, w, channels of all those stages).
+    ``net`` is put into evaluation mode; ``images`` are float (N, 3, H, W), prepared as in its training;
+    ``stages`` are counted from 0. Gives float32 (N, h, w, channels of all those stages).
     """
     parts, maps = [], images
     for number, stage in enumerate(net.eval().stages):
