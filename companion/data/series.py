@@ -61,8 +61,7 @@ class Windows:
     def at_end(self, scores: np.ndarray) -> np.ndarray:
         """What a monitor knows at each sample: the score (N,) of the last window that has ended by then.
 
-        Returns:
-            float64 (series_length,); NaN before the end of the first window.
+        Gives float64 (series_length,); NaN before the end of the first window.
         """
         assert np.shape(scores) == self.starts.shape, np.shape(scores)
         last = np.searchsorted(self.ends, np.arange(1, self.series_length + 1), side="right")
@@ -70,16 +69,10 @@ class Windows:
 
 
 def cut_windows(series: np.ndarray, length: int, stride: int | None = None, *, tail: bool = True) -> Windows:
-    """The windows of a series that begin at 0, ``stride``, 2 ``stride`` ...
+    """The windows of a series (T,) or (channels, T) that begin at 0, ``stride``, 2 ``stride`` ...
 
-    Args:
-        series: (T,) or (channels, T).
-        length: samples in a window.
-        stride: samples from one start to the next; by default half the length, at least 1.
-        tail: whether a last window ends with the series if the others leave samples over.
-
-    Raises:
-        ValueError: if the series has another shape, holds no numbers, or is shorter than a window.
+    The stride is half the length unless told. With ``tail`` a last window ends with the series if the others
+    leave samples over.
 
     Example:
         >>> cut_windows(np.arange(11), 4, 3).starts.tolist()
@@ -105,15 +98,7 @@ def cut_windows(series: np.ndarray, length: int, stride: int | None = None, *, t
 
 
 def as_windows(windows: Any, channels: int) -> np.ndarray:
-    """Windows as (N, ``channels``, L), float32 or float64.
-
-    Args:
-        windows: (N, channels, L), or (N, L) for one channel, see :func:`as_numbers`.
-        channels: how many there must be.
-
-    Raises:
-        ValueError: for another shape, or something else than real, finite numbers and gaps.
-    """
+    """Windows (N, channels, L), or (N, L) for one channel, as (N, ``channels``, L), float32 or float64."""
     array = as_numbers(windows)
     if array.ndim == 2 and channels == 1:
         array = array[:, None, :]
