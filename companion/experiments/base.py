@@ -167,9 +167,9 @@ def current_scale() -> str:
     return check_scale(os.environ.get(SCALE_VARIABLE) or "live")
 
 
-def chapter_context(progress: bool = True) -> Context:
+def chapter_context() -> Context:
     """The context of a chapter's cells: the best device at hand, no checkpoints."""
-    return Context(pick_compute(), progress=progress)
+    return Context(pick_compute())
 
 
 def window_means(values: list[float], points: int) -> list[float]:

@@ -35,7 +35,6 @@ GRAY, COLOR = (64, 64), (32, 48)
 """Height and width of the two views."""
 CAMERA = CameraJitter()
 """How far training moves the camera."""
-_DISTURBED_SEED = 7
 
 
 class CastingConfig(Config):
@@ -137,7 +136,7 @@ def _some(labels: np.ndarray, share: float) -> np.ndarray:
 def _disturbed(images: Tensor) -> Tensor:
     unit = torch.zeros(images.shape[1]), torch.ones(images.shape[1])
     objective = OutlierExposure(*unit, kinds=("spill", "empty"), camera=CAMERA)
-    return objective.augmented(images, torch.Generator().manual_seed(_DISTURBED_SEED))
+    return objective.augmented(images, torch.Generator().manual_seed(7))
 
 
 # ---------------------------------------------------------------- detectors

@@ -96,11 +96,9 @@ def data_info() -> DataInfo:
 def train(config: DegradationConfig, net: str, context: Context, result: SeedResult, what: str) -> None:
     """Train one net with the seed of ``result``, and add to that under ``"<what>."``.
 
-    The curves are ``loss`` and ``error`` of training (window means), and with evaluations
-    ``validation_error``, ``validation_loss`` and, if ``peek``, ``test_error``; the metrics ``train_loss`` and
-    ``train_error`` (mean of the last tenth of the steps, as seen while training), ``fixed_train_error`` (the
-    final net on un-augmented training images), ``validation_error``, ``test_error`` (the final net, once)
-    and ``parameters``.
+    The curves of training are window means; the metrics ``train_loss`` and ``train_error`` are means of the
+    last tenth of the steps, as seen while training, and ``fixed_train_error`` is that of the final net on
+    un-augmented training images.
     """
     splits, objective = prepare(config)
     evaluated = {name: tuple(t[: config.eval_size] for t in split) for name, split in splits.items()}

@@ -60,12 +60,6 @@ def data_info() -> DataInfo:
     return base.data_info(beats, name=beats.name)
 
 
-def build(config: WaveformsConfig, bottleneck: int, seed: int) -> ResNetAE:
-    """The autoencoder with one latent width; no early stopping, the learning rate ends at 0."""
-    options = config.model_dump(include={"width", "loss", "jitter"})
-    return ResNetAE(bottleneck=bottleneck, seed=seed, **options)
-
-
 def _baselines(config: WaveformsConfig) -> Iterable[tuple[str, int, PCA | NearestNeighbors]]:
     """Family, size and model of each simple detector; without components, the mean is left of a PCA."""
     for size in (0, *config.components):
@@ -117,13 +111,15 @@ def evaluate_detector(
 def fit_members(
     config: WaveformsConfig, bottleneck: int, seed: int, context: Context, train: np.ndarray
 ) -> list[ResNetAE]:
-    """Autoencoders of one latent width that differ in their seeds alone."""
+    """Autoencoders of one latent width that differ in their seeds alone; the learning rate ends at 0."""
     around = replace(context, compute=Compute(context.compute.device, None))
-    models = [build(config, bottleneck, seed * config.members + member) for member in range(config.members)]
-    return [
-        around.fit_estimator(f"ae-{bottleneck}-{member}", model, train, epochs=config.epochs)
-        for member, model in enumerate(models)
-    ]
+    options = config.model_dump(include={"width", "loss", "jitter"})
+    members = []
+    for member in range(config.members):
+        model = ResNetAE(bottleneck=bottleneck, seed=seed * config.members + member, **options)
+        name = f"ae-{bottleneck}-{member}"
+        members.append(around.fit_estimator(name, model, train, epochs=config.epochs))
+    return members
 
 
 def mean_score(members: list[ResNetAE], windows: np.ndarray) -> np.ndarray:
