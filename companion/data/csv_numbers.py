@@ -28,14 +28,9 @@ class Numbers:
 
 
 def read_numbers(path: Path, columns: Sequence[str] | None = None) -> Numbers:
-    """The numbers of a CSV, Parquet or NPY file.
+    """The numbers of a CSV, Parquet or NPY file: the named columns, in this order, or all.
 
-    Args:
-        path: of the file.
-        columns: names of those to read, in this order; all if ``None``.
-
-    Raises:
-        ValueError: if the file is none of these, is damaged, can be read in two ways, or lacks a column.
+    A file that is damaged, can be read in two ways, or lacks a column is refused with a ``ValueError``.
     """
     suffix, left_out = path.suffix.lower(), ""
     if suffix not in (".csv", ".tsv", ".txt", ".npy", ".parquet"):
@@ -137,14 +132,11 @@ def _read_decimal_commas(frame: pd.DataFrame) -> bool:
 
 
 def _is_header(words: list[str]) -> bool:
-    """Whether the first line names columns.
+    """Whether the first line names columns; one with both names and numbers is refused.
 
     Example:
         >>> _is_header(["a", "b"]), _is_header(["", "0", "1"]), _is_header(["0.5", "NA", "0,1"])
         (True, True, False)
-
-    Raises:
-        ValueError: if it holds both names and numbers.
     """
     known = [word for word in words if word.lower() not in GAPS]
     numbers = [word for word in known if _is_number(word)]

@@ -117,10 +117,7 @@ def boosting(prepared: PreparedTable, seed: int = 0) -> tuple[dict[str, np.ndarr
     """scikit-learn's gradient boosting of decision trees on the raw table, which needs no encoding.
 
     The learning rate is half the default, and trees are added until the validation loss has not fallen for 20
-    of them.
-
-    Returns:
-        Predictions by split, and how many trees there are.
+    of them. Returns predictions by split, and how many trees there are.
     """
     table = prepared.table
     frame = table.frame.astype(dict.fromkeys(table.categorical, pd.CategoricalDtype()))
