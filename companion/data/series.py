@@ -11,17 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 StandardizerKind = Literal["window", "channel", "none"]
-LIMIT = 1e15
-"""Standardised samples are clipped to this: nets that square what is larger overflow in float32."""
+LIMIT = 1e15  # standardised samples are clipped to it: nets that square what is larger overflow in float32
 
 
 def as_numbers(array: Any) -> np.ndarray:
     """Any array of real numbers as float32 or float64, a view where that is possible; what is masked is NaN.
 
     Numbers beyond 1e150, which some loggers write for "none", are clipped to it: their squares stay finite.
-
-    Raises:
-        ValueError: for texts, times, complex or infinite numbers.
     """
     try:
         found = np.ma.asanyarray(array)
@@ -63,7 +59,6 @@ class Windows:
 
         Gives float64 (series_length,); NaN before the end of the first window.
         """
-        assert np.shape(scores) == self.starts.shape, np.shape(scores)
         last = np.searchsorted(self.ends, np.arange(1, self.series_length + 1), side="right")
         return np.concatenate([[np.nan], np.asarray(scores, dtype=np.float64)])[last]
 
@@ -129,9 +124,8 @@ def fill_gaps(windows: np.ndarray) -> np.ndarray:
 class Standardizer:
     """Shift and scale to mean 0 and standard deviation 1, counting known samples only.
 
-    Args:
-        kind: ``"window"``: by the numbers of each window and channel. ``"channel"``: by those of each
-            channel over all training windows. ``"none"``: nothing.
+    By the numbers of each window and channel (the kind ``"window"``), by those of each channel over all
+    training windows (``"channel"``), or not at all (``"none"``).
 
     Something constant (up to rounding) is shifted but not scaled, and so becomes 0: a stuck sensor looks like
     the mean. :func:`is_constant` tells which windows are.
@@ -155,11 +149,9 @@ class Standardizer:
         return self
 
     def transform(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Windows (N, C, L) with filled gaps, standardised.
+        """Windows (N, C, L) without gaps, standardised, as float32; centre and scale that broadcast to them.
 
-        Returns:
-            Windows as float32 (N, C, L), with centre and scale that broadcast to them. ``standard * scale +
-            centre`` undoes the transformation, but for samples that were clipped to :data:`LIMIT`.
+        ``standard * scale + centre`` undoes it, but for samples that were clipped to :data:`LIMIT`.
         """
         if self.kind == "window":
             center, scale = _statistics(windows, (2,))
@@ -202,12 +194,12 @@ def is_constant(windows: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------- a generated series
 
-KINDS = ("spike", "flat line", "weak", "rhythm", "noise", "drift")
-"""A burst of a few samples, a stuck sensor, half the amplitude, twice the pace, strong noise, a slow rise."""
 SECONDS_PER_SAMPLE = 10.0
 PER_DAY = round(86_400 / SECONDS_PER_SAMPLE)
 _PERIOD = 60  # samples in a cycle
+# in samples: a burst, a stuck sensor, half the amplitude, twice the pace, strong noise, a slow rise
 _LENGTHS = {"spike": 4, "flat line": 90, "weak": 180, "rhythm": 180, "noise": 120, "drift": 360}
+KINDS = tuple(_LENGTHS)
 
 
 @dataclass(frozen=True)
@@ -236,13 +228,8 @@ def machine_series(
     """A machine's cycle (a fast rise, a slow fall, a ripple) whose pace and height wander, under noise.
 
     There is no real machine behind it: it shows what windows, thresholds and alarms do where every fault is
-    known.
-
-    Args:
-        seed: the same seed gives the same series.
-        train_days: days without faults, for training; two more follow, for thresholds.
-        test_days: days with faults.
-        per_kind: faults of each of the :data:`KINDS`, at random times in the test days.
+    known. ``train_days`` without faults are followed by two more, for thresholds, and by ``test_days`` with
+    ``per_kind`` faults of each of the :data:`KINDS` at random times.
     """
     rng = np.random.default_rng(seed)
     begin, total = (train_days + 2) * PER_DAY, (train_days + 2 + test_days) * PER_DAY

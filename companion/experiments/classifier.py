@@ -69,7 +69,7 @@ def build(net: str) -> nn.Module:
     """
     kind, _, number = net.partition("-")
     if net == "resnet18":
-        return resnet18(10, "cifar")
+        return resnet18(10, stem="cifar")
     if kind in ("resnet9", "resnet") and number.isdecimal():
         return ResNet9(int(number)) if kind == "resnet9" else CifarResNet(int(number))
     raise ValueError(f"a net is called 'resnet9-48', 'resnet18' or 'resnet-20', for example, not {net!r}")

@@ -46,8 +46,7 @@ def _outline(model: nn.Module) -> nn.Module:
 def multiply_adds(model: nn.Module, input_shape: Sequence[int]) -> int:
     """Multiply-adds of a forward pass, in convolutions and matrix products.
 
-    Norms, activations and additions are not counted, as is usual. One
-    multiply-add is two floating-point operations.
+    Norms, activations and additions are not counted, as is usual. One is two floating-point operations.
 
     Example:
         >>> shape = (1, 256, 14, 14)
@@ -126,15 +125,6 @@ def receptive_field(layers: Iterable[tuple[int, int]], start: tuple[int, int] = 
     return side, step
 
 
-def _kernels(modules: Iterable[nn.Module]) -> list[tuple[int, int]]:
-    """Kernel size and stride of the convolutions and pools in ``modules``, shortcuts left out."""
-    return [
-        (int(np.ravel(layer.kernel_size)[0]), int(np.ravel(layer.stride)[0]))
-        for name, layer in chain(*(module.named_modules() for module in modules))
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and "shortcut" not in name
-    ]
-
-
 class StageCost(NamedTuple):
     """What one part of a ResNet costs in one forward pass of a batch."""
 
@@ -165,7 +155,11 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
     costs: list[StageCost] = []
     field = 1, 1
     for name, modules in parts.items():
-        field = receptive_field(_kernels(modules), field)
+        every = chain(*(module.named_modules() for module in modules))
+        layers = (m for place, m in every if "shortcut" not in place and hasattr(m, "kernel_size"))
+        # the sides of a pool are one number, those of a convolution two
+        kernels = [(int(np.max(layer.kernel_size)), int(np.max(layer.stride))) for layer in layers]
+        field = receptive_field(kernels, field)
         parameters = sum(count_parameters(module) for module in modules)
         macs = sum(multiply_adds(module, shapes[module][0]) for module in modules)
         output_shape = tuple(shapes[modules[-1]][1])

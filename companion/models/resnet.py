@@ -7,6 +7,7 @@ for ImageNet, section 4.2 for CIFAR and for plain twins, section 1 for the solut
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -119,32 +120,14 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet18(num_classes: int = 1000, stem: Stem = "imagenet") -> ResNet:
-    """ResNet-18: two basic blocks in each of four stages."""
-    return ResNet(BasicResidualBlock, (2, 2, 2, 2), num_classes, stem=stem)
-
-
-def resnet34(num_classes: int = 1000, stem: Stem = "imagenet") -> ResNet:
-    """ResNet-34: 3, 4, 6 and 3 basic blocks."""
-    return ResNet(BasicResidualBlock, (3, 4, 6, 3), num_classes, stem=stem)
-
-
-def resnet50(num_classes: int = 1000, stem: Stem = "imagenet") -> ResNet:
-    """ResNet-50: 3, 4, 6 and 3 bottlenecks."""
-    return ResNet(BottleneckBlock, (3, 4, 6, 3), num_classes, stem=stem)
-
-
-def resnet101(num_classes: int = 1000, stem: Stem = "imagenet") -> ResNet:
-    """ResNet-101: 3, 4, 23 and 3 bottlenecks."""
-    return ResNet(BottleneckBlock, (3, 4, 23, 3), num_classes, stem=stem)
-
-
-def resnet152(num_classes: int = 1000, stem: Stem = "imagenet") -> ResNet:
-    """ResNet-152: 3, 8, 36 and 3 bottlenecks."""
-    return ResNet(BottleneckBlock, (3, 8, 36, 3), num_classes, stem=stem)
-
-
-FAMILY = {18: resnet18, 34: resnet34, 50: resnet50, 101: resnet101, 152: resnet152}  # table 1
+FAMILY = {  # table 1: by depth, the block and how many of them each stage has
+    18: partial(ResNet, BasicResidualBlock, (2, 2, 2, 2)),
+    34: partial(ResNet, BasicResidualBlock, (3, 4, 6, 3)),
+    50: partial(ResNet, BottleneckBlock, (3, 4, 6, 3)),
+    101: partial(ResNet, BottleneckBlock, (3, 4, 23, 3)),
+    152: partial(ResNet, BottleneckBlock, (3, 8, 36, 3)),
+}
+resnet18, resnet34, resnet50, resnet101, resnet152 = FAMILY.values()
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -25,7 +25,6 @@ Change = Callable[[Tensor, Generator | None], Tensor]
 def as_floats(images: Tensor) -> Tensor:
     """uint8 images (N, C, H, W) as float32 in [0, 1]."""
     assert images.dtype == torch.uint8, images.dtype
-    assert images.ndim == 4, images.shape
     return images.float() / 255
 
 
@@ -103,8 +102,7 @@ class CameraJitter:
         return images.clamp(0, 1)
 
 
-NO_JITTER = CameraJitter(0.0, 0.0, False, 0.0, 0.0, 0.0)
-"""A camera that does not move, in a light that does not change; it draws random numbers all the same."""
+NO_JITTER = CameraJitter(0.0, 0.0, False, 0.0, 0.0, 0.0)  # which draws random numbers all the same
 
 
 def occlusion(images: Tensor, generator: Generator | None) -> Tensor:
@@ -212,8 +210,7 @@ class OutlierExposure:
 
     mean: Tensor  #: (C,) of the pixels scaled to [0, 1], for normalising
     std: Tensor  #: (C,), likewise
-    #: uint8 (K, C, H, W), known anomalies for training; ``None`` if there are none
-    known: Tensor | None = None
+    known: Tensor | None = None  #: uint8 (K, C, H, W), known anomalies for training
     kinds: tuple[AnomalyKind, ...] = ("known", "spill", "empty")  #: of anomaly, at least one
     camera: CameraJitter = field(default_factory=CameraJitter)  #: the augmentation
     occlusions: float = 0.4  #: the share of images that get one
@@ -227,14 +224,9 @@ class OutlierExposure:
         return answer[:, 0]
 
     def training_batch(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Turn half of the normal images into anomalies and augment all.
+        """Turn half of the normal images, uint8 (N, C, H, W), into anomalies and augment all.
 
-        Args:
-            images: uint8 (N, C, H, W), normal.
-            generator: that the draws come from.
-
-        Returns:
-            Float images (N, C, H, W), and float labels (N,), 0 for the first half and 1 for the others.
+        Gives float images (N, C, H, W), and float labels (N,), 0 for the first half and 1 for the others.
         """
         floats = as_floats(images)
         half = len(floats) // 2
