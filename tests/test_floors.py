@@ -28,12 +28,10 @@ MAY_NOT = {
 }
 
 
-BUDGET = 24_768
+BUDGET = 15_161
 """Lines of the package, docstrings and blanks included; only ever lowered."""
-LONGEST = 400
-STILL_LONG = {
-    "objectives/event_features.py",
-}
+LONGEST = 350
+STILL_LONG = {"data/ocsf_plan.py"}
 CIRCLES: set[tuple[str, str]] = set()
 """Known faults; these lists only shrink."""
 FILES = sorted(PACKAGE.rglob("*.py"))
