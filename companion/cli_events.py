@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from companion.cli_common import check_writable, errors_as_messages
+from companion.cli_common import check_writable, errors_as_messages, safe_cell
 
 File = Annotated[Path, typer.Argument(help="OCSF events: JSON Lines (plain or gzip) or Parquet.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")]
@@ -88,7 +88,8 @@ def score_events(
         about = {"id": record_ids(frame), "time": frame["time"], "entity": entities(frame, detector.columns)}
         table = pd.DataFrame(about).join(scores).rename_axis("row").reset_index()
         with atomic_path(out) as part:
-            table.to_csv(part, index=False)
+            cells = {name: table[name].map(safe_cell, na_action="ignore") for name in ("id", "entity")}
+            table.assign(**cells).to_csv(part, index=False)
         worst = table["score"].to_numpy().argsort(kind="stable")[::-1][:top].tolist()
         reasons = detector.explain(frame, worst)
         for number, place in enumerate(worst, start=1):

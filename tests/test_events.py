@@ -184,6 +184,7 @@ def test_files_are_learned_and_scored_and_what_was_left_out_is_told(past, later,
         "row", "id", "time", "entity", "surprise", "distance", "habit", "score", "flagged"
     ]  # fmt: skip
     assert table["row"].tolist() == list(range(20))[::-1]
+    assert set(table["entity"]) == {"'=x"}, "a spreadsheet would run it"
     assert table["time"].is_monotonic_increasing
 
 
