@@ -30,9 +30,14 @@ class AlarmReport:
 
 
 def alarm_spans(flagged: np.ndarray, merge: int = 0) -> list[tuple[int, int]]:
-    """Runs of flagged samples, bool (T,), each as (start, end), the end behind its last sample.
+    """Runs of flagged samples; runs with at most ``merge`` samples between them are one alarm.
 
-    Runs with at most ``merge`` samples between them are one alarm.
+    Args:
+        flagged: bool (T,).
+        merge: the longest interruption of an alarm.
+
+    Returns:
+        (start, end) of each, the end behind its last sample.
 
     Example:
         >>> alarm_spans(np.array([0, 1, 1, 0, 1, 0, 0, 0, 1], dtype=bool), merge=1)
@@ -57,11 +62,18 @@ def evaluate_alarms(
     merge: int = 0,
     tolerance: int = 0,
 ) -> AlarmReport:
-    """Compare flagged samples, bool (T,), with known faults, (start, end), the end behind its last sample.
+    """Compare flagged samples with known faults.
 
     A fault is found if an alarm touches it or the ``tolerance`` samples behind it. An alarm is false if it
     touches no fault, the tolerance included. For an honest delay, flag what a monitor could know at each
     sample (:meth:`companion.data.series.Windows.at_end`), and give a tolerance of one window.
+
+    Args:
+        flagged: bool (T,).
+        faults: (start, end) of each, the end behind its last sample.
+        seconds_per_sample: how long a sample lasts.
+        merge: the longest interruption of an alarm, in samples.
+        tolerance: samples behind a fault that still belong to it.
     """
     assert all(0 <= start < end <= len(flagged) for start, end in faults), "faults inside the series"
     spans = alarm_spans(flagged, merge)

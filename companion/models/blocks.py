@@ -73,9 +73,12 @@ class ChannelBias(nn.Module):
 
 
 def make_shortcut(
-    option: Shortcut | None, in_channels: int, out_channels: int,
-    stride: int, norm: Norm | None,
-) -> nn.Module | None:  # fmt: skip
+    option: Shortcut | None,
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    norm: Norm | None,
+) -> nn.Module | None:
     """The shortcut around a block (He et al. 2016, section 3.3).
 
     "A": the identity, with zeros for new channels; no weights. "B": a

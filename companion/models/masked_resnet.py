@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from companion.models.tabular import TabularResNet
 
-RESOLUTION = 0.1  # least standard deviation of a number, as a share of its column's: bounds what can be won
+RESOLUTION = 0.1
+"""The least standard deviation of a number, as a share of its column's: a bound for what can be won."""
 
 
 @dataclass(frozen=True)

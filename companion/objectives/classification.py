@@ -36,8 +36,10 @@ class ImageClassification:
     max_shift: int = 0  #: the largest shift in pixels while training
     flip: bool = False  #: whether half of the images are mirrored while training
     cutout: int = 0  #: side of a square that is taken out of each image while training; 0 for none
-    mirrored_views: bool = False  #: whether an evaluation averages the logits of image and mirror image
-    label_smoothing: float = 0.0  #: the share of the target spread over all classes, while training only
+    #: whether an evaluation averages the logits of each image and its mirror image
+    mirrored_views: bool = False
+    #: the share of the target spread evenly over all classes, while training only
+    label_smoothing: float = 0.0
 
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:
         """float32 (N, num_classes) of uint8 images (N, C, H, W), without any augmentation."""
@@ -71,8 +73,16 @@ def random_shift_flip(
 
     The same as padding with ``max_shift`` black pixels on each side and taking a random crop of the
     original size (He et al. 2016, section 4.2), with each offset from ``-max_shift`` to ``max_shift``
-    equally likely. Images (N, C, H, W) may have any dtype and be on any device; draws come from a CPU
-    generator, the global one if it is ``None``.
+    equally likely.
+
+    Args:
+        images: (N, C, H, W), any dtype, on any device.
+        max_shift: the largest shift in pixels, up, down, left and right; 0 for none.
+        flip: whether each image is mirrored with probability one half.
+        generator: a CPU generator that the draws come from; the global one if ``None``.
+
+    Returns:
+        A new tensor of the same shape and dtype.
     """
     batch, _, height, width = images.shape
     top, left = torch.randint(0, 2 * max_shift + 1, (2, batch), generator=generator).to(images.device)
@@ -90,8 +100,16 @@ def random_shift_flip(
 def random_cutout(images: Tensor, *, size: int, generator: Generator | None = None) -> Tensor:
     """Set a square of every image to zero, at a random place (DeVries and Taylor 2017).
 
-    Of images (N, C, H, W), float. The centre of the square of ``size`` pixels may lie anywhere in the image, so
-    that the square may stick out. After :func:`normalize`, zero is the mean colour.
+    The centre of the square may lie anywhere in the image, so that the square may stick out. After
+    :func:`normalize`, zero is the mean colour.
+
+    Args:
+        images: (N, C, H, W) of a floating-point type.
+        size: side of the square in pixels; 0 for none.
+        generator: a CPU generator that the draws come from; the global one if ``None``.
+
+    Returns:
+        A new tensor of the same shape.
     """
     batch, _, height, width = images.shape
 
