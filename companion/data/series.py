@@ -151,7 +151,7 @@ class Standardizer:
     def transform(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Windows (N, C, L) without gaps, standardised, as float32; centre and scale that broadcast to them.
 
-        ``standard * scale + centre`` undoes it, but for samples that were clipped to :data:`LIMIT`.
+        ``standard * scale + centre`` undoes it, but for samples that were clipped to ``LIMIT``.
         """
         if self.kind == "window":
             center, scale = _statistics(windows, (2,))
@@ -204,7 +204,7 @@ KINDS = tuple(_LENGTHS)
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, of one of the :data:`KINDS`, from sample ``start`` to before sample ``end``."""
+    """One fault, of one of the ``KINDS``, from sample ``start`` to before sample ``end``."""
 
     start: int
     end: int
@@ -229,7 +229,7 @@ def machine_series(
 
     There is no real machine behind it: it shows what windows, thresholds and alarms do where every fault is
     known. ``train_days`` without faults are followed by two more, for thresholds, and by ``test_days`` with
-    ``per_kind`` faults of each of the :data:`KINDS` at random times.
+    ``per_kind`` faults of each of the ``KINDS`` at random times.
     """
     rng = np.random.default_rng(seed)
     begin, total = (train_days + 2) * PER_DAY, (train_days + 2 + test_days) * PER_DAY

@@ -143,7 +143,7 @@ def ablations(
 def _run(fit_all: FitAll, config: CastingConfig, seed: int, context: Context) -> SeedResult:
     """Fit one detector after the other, choose its thresholds without the test images, then test it.
 
-    The curves ``missed`` and ``flagged`` of :data:`FINAL` are the places, among the test images, of anomalies
+    The curves ``missed`` and ``flagged`` of ``FINAL`` are the places, among the test images, of anomalies
     below and normals above its threshold ``disturbed``.
     """
     data, result = load(config.share), SeedResult(seed=seed)

@@ -177,7 +177,7 @@ VARIANTS = (
 
 
 class RecipeConfig(Config):
-    """The recipe, and which of :data:`VARIANTS` are trained."""
+    """The recipe, and which of ``VARIANTS`` are trained."""
 
     base: ClassifierConfig = BASE
     variants: tuple[str, ...] = VARIANTS

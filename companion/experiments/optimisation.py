@@ -37,7 +37,7 @@ class GradientsConfig(Config):
 
 
 def make_net(variant: str, depth: int, residual: bool) -> CifarResNet:
-    """A net of one of the :data:`VARIANTS`.
+    """A net of one of the ``VARIANTS``.
 
     PyTorch's own initial weights of a convolution have a sixth of the variance of He's: the signal
     shrinks from layer to layer where no norm restores it.
@@ -155,7 +155,7 @@ class IdentityConfig(Config):
 
 
 def make_stack(kind: str, num_blocks: int) -> nn.Sequential:
-    """A stack of equal blocks of one of the :data:`KINDS`.
+    """A stack of equal blocks of one of the ``KINDS``.
 
     The zero start sets the scale of each block's last norm to zero, so that F(x) = 0.
     """

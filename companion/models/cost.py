@@ -249,7 +249,7 @@ def throughput(jobs: Jobs[str], compute: Compute, *, rounds: int = 7) -> dict[st
     """Time models in turns with a matrix product in the same precision, a bound for what they can reach.
 
     What is not counted (norms, activations, memory traffic) lowers the share, and so do small batches and
-    channels. The product itself stands under :data:`PRODUCT`.
+    channels. The product itself stands under ``PRODUCT``.
     """
     every = {**jobs, PRODUCT: (nn.Linear(2048, 2048, bias=False), (2048, 2048))}
     cost = {name: multiply_adds(model, (1, *shape[1:])) for name, (model, shape) in every.items()}

@@ -136,7 +136,7 @@ NETS: dict[str, Callable[..., nn.Module]] = {
 def make_table_net(
     kind: str, numbers: int, cardinalities: Sequence[int], num_outputs: int, **options: Any
 ) -> nn.Module:
-    """A net of a kind in :data:`NETS` for rows of a table.
+    """A net of a kind in ``NETS`` for rows of a table.
 
     ``options`` are that kind's own. The net is called with float (N, ``numbers``) and int64 (N, columns), and
     gives (N, outputs); TabM, which is k nets in one, gives (N, k, outputs).
