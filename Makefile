@@ -21,7 +21,7 @@ book: $(READY)
 	@echo; echo "The book is in $(HTML). Open $(CURDIR)/$(HTML)/index.html, or run: make serve"
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov=companion --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov=companion --cov-report=term:skip-covered --cov-fail-under=95
 
 $(HTML)/index.html:
 	$(MAKE) book
