@@ -79,7 +79,12 @@ FAULTS = {
         "390 px: button-name",
         ("light",),
     ),
-    "image-without-text": (SHORT, '<img class="photo" src="../../good.svg">', "image-alt", ("light",)),
+    "image-without-text": (
+        SHORT,
+        '<img class="photo" width="90" height="60" src="../../good.svg">',
+        "image-alt",
+        ("light",),
+    ),
     "too-wide-when-narrow": (
         SHORT,
         '<div style="width: 500px; height: 9px"></div>',
