@@ -104,6 +104,7 @@ def test_an_odd_value_and_one_against_habit_are_told(detector, past):
     assert strange.loc[COUNTRY, "times_rarer"] > 5
     assert strange.index.str.startswith("severity").any()
     assert strange["expected"].str.contains("%").any()
+    assert not (strange["expected"].str.partition(" (")[0] == strange["value"]).any()
     assert detector.measure(odd)["habit"].item() > detector.measure(event)["habit"].item()
 
 

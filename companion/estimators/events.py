@@ -230,10 +230,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
         Each family of fields is hidden alone, which takes longer than a score: explain a few.
 
-        Args:
-            frame: events (N) in the order of their times.
-            rows: positions of those to explain.
-            fields: how many to name for each, at most.
+        ``rows`` are positions in ``frame``, events in the order of their times; ``fields`` are told of each.
 
         Returns:
             ``row`` (of ``rows``), ``field``, ``value``, what the net ``expected``, ``nats``, and how many
@@ -250,12 +247,14 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         told = []
         for i, row in enumerate(rows):
             event = tensors[0][i : i + 1], tensors[1][i : i + 1]
-            for j in np.argsort(-(excess[i] + np.nan_to_num(np.log(rarer[i])).clip(0)))[:fields]:
+            for j in np.argsort(-(excess[i] + np.nan_to_num(np.log(rarer[i])).clip(0)))[: 3 * fields]:
                 value = frame[names[j]].iloc[i] if names[j] in frame else None
                 expected = self._expected(event, torch.from_numpy(groups == groups[j]), int(j))
                 shown = "missing" if pd.isna(value) else str(value)
                 told.append((row, names[j], shown, expected, nats[i, j], rarer[i, j]))
-        return pd.DataFrame(told, columns=["row", "field", "value", "expected", "nats", "times_rarer"])
+        table = pd.DataFrame(told, columns=["row", "field", "value", "expected", "nats", "times_rarer"])
+        right = table["value"] == table["expected"].str.replace(r" \(\d+ %\)$", "", regex=True)  # but unsure
+        return table[~right].groupby("row", sort=False).head(fields).reset_index(drop=True)
 
     def _expected(self, event: tuple[Tensor, Tensor], hidden: Tensor, column: int) -> str:
         """What the net takes a feature of one event to be if its family is hidden."""
