@@ -1,0 +1,332 @@
+"""Columns of any table as numbers that need no learning: scaled numbers, one-hot categories, shapes of texts.
+
+They are what forests and neighbours get; every net is compared with these. All is fitted on training rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from companion.data.events import ENTITY_COLUMNS, entities
+from companion.detection.rates import COUNTS, RATES, kinds
+
+MISSING, UNSEEN = 0, 1
+"""The first two indices of every categorical column: no value, and one that training saw once or never."""
+_LISTED, _COUNTED = 50, 1000  # values that get a column of their own, and that are counted one by one
+_BINS = 10  # quantiles of a number, for those who count
+_FAR = 10.0  # standard deviations beyond which a number is as far as another
+_CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
+_NAMES = ("uid", "id", "pid", "uuid", "guid")  # the last part of the names of identifiers
+_SECOND = ("ac", "co", "com", "edu", "gov", "net", "org")  # second-level domains of countries
+_TEXT = ["length", "digits", "capitals", "symbols", "entropy", "never seen"]
+_CLASSES = (slice(48, 58), slice(65, 91), slice(97, 123))  # bytes of digits, capitals, small letters
+_CIRCLES = ["hour, sine", "hour, cosine", "day, sine", "day, cosine"]
+
+
+@dataclass
+class Column:
+    """What was learned of one column; plain values, so that they can be saved as they are."""
+
+    name: str
+    kind: str  #: "number", "category", "code" (of many values), "text" or "time"
+    missing: bool = False  #: whether training had missing values, and others
+    values: list[str] = field(default_factory=list)  #: seen more than once, the most common first
+    stems: list[str] = field(default_factory=list)  #: subnets, domains or shapes of a text
+    seen: list[int] = field(default_factory=list)  #: hashes of all values seen more than once, rising
+    center: list[float] = field(default_factory=list)  #: of the numbers (of a text: six of them)
+    scale: list[float] = field(default_factory=list)
+    edges: list[float] = field(default_factory=list)  #: of the bins of a number
+    novel: float = 0.0  #: share of training values that are in no other row
+
+    @property
+    def listed(self) -> list[str]:
+        """The values, or the stems of a text, with a number of their own."""
+        return self.stems if self.kind == "text" else self.values[:_LISTED]
+
+
+@dataclass(frozen=True)
+class EventRows:
+    """Rows as detectors want them."""
+
+    plain: np.ndarray  #: float64 (N, d): see :class:`PlainColumns`
+    codes: np.ndarray  #: int32 (N, fields): the category or the bin of each field, 0 missing, 1 unseen
+    rates: np.ndarray  #: float64 (N, 4): logarithms of the columns ``COUNTS``; (N, 0) without them
+    kinds: np.ndarray  #: text (N,): the type of event
+    entities: np.ndarray  #: text (N,): who it is about, all alike if nothing names an entity
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, rows: Any) -> EventRows:
+        return EventRows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+class PlainColumns:
+    """Columns of any table as numbers, without any learning beyond scales and lists of values.
+
+    A number x becomes ``sign(x) log(1 + |x|)`` on the scale of the training's median and quartiles, at most
+    10 of them from the median. A column with at most 50 values becomes one-hot; values that training saw once
+    count as another value. Other text becomes its length, its shares of digits, capitals and other signs, the
+    entropy of its characters, whether training saw it more than once, and the category of its stem: of an
+    address the subnet (/24), of a host the registered domain, else the text with its digits made alike. Times
+    become the hour and the day of week on circles, local by ``timezone_offset`` (minutes) or ``zone``. Codes
+    (``*_id``, ports) are categories; identifiers with nearly one value a row, texts of JSON and columns
+    that say the same as an earlier one are left out.
+
+    Attributes:
+        columns_: what was learned of each column.
+        left_out_: why a column is not among them.
+
+    Example:
+        >>> table = pd.DataFrame({"bytes": [1.0, 2.0, 4.0, 8.0], "state": ["ok", "ok", "bad", "bad"]})
+        >>> PlainColumns().fit(table).transform(table).plain.round(1)[:, 1:].tolist()
+        [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
+    """
+
+    def __init__(
+        self, entity: Sequence[str] = ENTITY_COLUMNS, leave_out: Sequence[str] = (), zone: str = "UTC"
+    ) -> None:
+        self.entity, self.leave_out, self.zone = tuple(entity), tuple(leave_out), zone
+
+    def fit(self, frame: pd.DataFrame) -> Self:
+        """Learn from training rows (N, columns)."""
+        self.columns_: list[Column] = []
+        self.left_out_: dict[str, str] = {}
+        known: dict[int, str] = {}
+        for name in map(str, frame.columns):
+            column, why = self._learn(name, frame[name])
+            if column is not None and column.kind != "time":
+                same = known.setdefault(_fingerprint(frame[name]), name)
+                column, why = (column, "") if same == name else (None, f"says the same as {same}")
+            if column is None:
+                self.left_out_[name] = why
+            else:
+                self.columns_.append(column)
+        if not self.columns_:
+            raise ValueError("no column varies in a way that could be used")
+        return self
+
+    def _learn(self, name: str, values: pd.Series) -> tuple[Column | None, str]:
+        there = values.dropna()
+        last = re.split(r"[._ ]", name.lower())[-1]
+        if any(name == out or name.startswith(out + ".") for out in self.leave_out):
+            return None, "as asked"
+        if name == "time" or pd.api.types.is_datetime64_any_dtype(values):
+            return Column(name, "time"), ""
+        if name == "timezone_offset" or name.endswith("_time") or last == "pid":
+            return None, "an identifier" if last == "pid" else "a time"
+        found = there.nunique() if _hashable(there) else 0
+        if found == 0 or (found == 1 and len(there) == len(values)):
+            return None, "does not vary"
+        column = Column(name, "number", missing=len(there) < len(values))
+        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        if numeric and not name.endswith(_CODES):
+            numbers = _signed_log(there)
+            low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75])
+            column.center = [float(middle)]
+            column.scale = [float((high - low) / 1.349 or numbers.std() or 1.0)]
+            column.edges = np.unique(np.quantile(numbers, np.linspace(0, 1, _BINS + 1)[1:-1])).tolist()
+            column.edges = sorted({*column.edges, *np.quantile(numbers, [0.001, 0.999]).tolist()})
+            return column, ""
+        if last in _NAMES and found > _LISTED and found > len(there) / 2:
+            return None, "an identifier"
+        texts = there.astype("str")
+        if texts.iloc[0][:1] in "{[" and texts.str.match(r"\s*[\[{].*[\]}]\s*$").all():
+            return None, "JSON text"
+        counts = texts.value_counts()
+        often = counts[counts > 1]
+        column.kind = "category" if found <= _LISTED else "code" if numeric else "text"
+        column.values = sorted(often.index[:_COUNTED], key=lambda value: (-int(often[value]), value))
+        column.novel = float((counts == 1).sum() / len(there))
+        if column.kind == "text":
+            column.seen = np.sort(_hashes(often.index)).tolist()
+            stems = texts.map({value: _stem(value) for value in counts.index}).value_counts()
+            column.stems = [str(stem) for stem in stems[stems > 1].index[:_LISTED]]
+            measures = _text_measures(counts.index)
+            column.center = np.median(measures, axis=0).tolist()
+            column.scale = [float(s) or 1.0 for s in measures.std(axis=0)]
+        return column, ""
+
+    # ------------------------------------------------------------ using
+
+    def transform(self, frame: pd.DataFrame) -> EventRows:
+        """Rows (N) as numbers; unknown columns are ignored, lacking ones are missing."""
+        parts, codes = [], []
+        for column in self.columns_:
+            gone = pd.Series(None, frame.index, dtype=object)
+            block, code = self._block(column, frame.get(column.name, gone), frame)
+            parts.append(block)
+            codes += [code] if column.name not in RATES else []
+        if "time" in frame.columns and any(name in frame.columns for name in self.entity):
+            who = entities(frame, self.entity).fillna("").to_numpy(dtype=object)
+        else:
+            who = np.full(len(frame), "", dtype=object)
+        there = COUNTS if COUNTS[0] in frame.columns else []
+        counts = np.log1p(frame[there].to_numpy(dtype=np.float64)) if there else np.empty((len(frame), 0))
+        return EventRows(
+            np.concatenate(parts, axis=1), np.concatenate(codes, axis=1), counts, kinds(frame), who
+        )
+
+    def _block(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """One column as float64 (N, features), and its codes, int32 (N, 1 or 2)."""
+        if column.kind == "time":
+            return self._circles(values, frame)
+        if column.kind == "number":
+            numbers = _signed_log(pd.to_numeric(values, errors="coerce"))
+            gone = np.isnan(numbers)
+            scaled = np.clip((numbers - column.center[0]) / column.scale[0], -_FAR, _FAR)
+            scaled[gone] = 0.0
+            codes = np.where(gone, MISSING, 2 + np.searchsorted(column.edges, numbers))
+            return np.column_stack([scaled, gone] if column.missing else [scaled]), codes.astype(np.int32)[
+                :, None
+            ]
+        places, found = pd.factorize(_as_texts(values))
+        stems = [_stem(value) for value in found] if column.kind == "text" else found
+        own = [_indices(found, column.values)] + [_indices(stems, column.stems)] * (column.kind == "text")
+        slots = own[-1] - 2  # of the listed values, from 0; beyond them another, and missing
+        count = len(column.listed)
+        slots = np.where((slots < 0) | (slots >= count), count, slots)
+        slots[-1] = count + 1
+        parts = [_text_features(column, found)] if column.kind == "text" else []
+        parts.append(np.eye(count + 2)[slots][:, : count + 1 + column.missing])
+        return np.concatenate(parts, axis=1)[places], np.stack(own, axis=1)[places]
+
+    def _circles(self, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        if pd.api.types.is_datetime64_any_dtype(values):
+            moments = pd.to_datetime(values, utc=True)
+        else:
+            moments = pd.to_datetime(pd.to_numeric(values, errors="coerce"), unit="ms", utc=True)
+        local = moments.dt.tz_convert(self.zone).dt.tz_localize(None)
+        if "timezone_offset" in frame.columns:
+            minutes = pd.to_numeric(frame["timezone_offset"], errors="coerce").astype("float64")
+            shifted = moments.dt.tz_localize(None) + pd.to_timedelta(minutes, unit="min")
+            local = shifted.where(minutes.notna(), local)
+        hour = (local.dt.hour + local.dt.minute / 60).to_numpy(dtype=np.float64, na_value=np.nan)
+        angles = (2 * np.pi * hour / 24, 2 * np.pi * local.dt.day_of_week.to_numpy(dtype=np.float64) / 7)
+        circles = np.nan_to_num(np.column_stack([f(angle) for angle in angles for f in (np.sin, np.cos)]))
+        return circles, np.where(np.isnan(hour), MISSING, 2 + np.nan_to_num(hour)).astype(np.int32)[:, None]
+
+    # ------------------------------------------------------------ about
+
+    @property
+    def coded(self) -> list[tuple[Column, str]]:
+        """What each code is of: a column, and of a text its ``"value"`` or its ``"stem"``."""
+        found = []
+        for column in self.columns_:
+            parts = ("value", "stem") if column.kind == "text" else ("value",)
+            found += [(column, part) for part in parts if column.name not in RATES]
+        return found
+
+    @property
+    def cardinalities(self) -> list[int]:
+        """How many codes each may have."""
+        more = {"time": 24}
+        return [
+            2
+            + (
+                len(c.stems)
+                if part == "stem"
+                else more.get(c.kind, len(c.edges) + 1 if c.edges else len(c.values))
+            )
+            for c, part in self.coded
+        ]
+
+    @property
+    def feature_names(self) -> list[tuple[str, str]]:
+        """For each of the d numbers the column that it comes from, and what it says of it."""
+        names = []
+        for column in self.columns_:
+            own = {"time": _CIRCLES, "number": ["size"], "text": _TEXT}.get(column.kind, [])
+            if column.kind not in ("time", "number"):
+                own = [*own, *column.listed, "another"]
+            names += [(column.name, part) for part in own + ["missing"] * column.missing]
+        return names
+
+    def state(self) -> dict[str, Any]:
+        """All that is known, as lists, numbers and texts."""
+        settings = {"entity": list(self.entity), "leave_out": list(self.leave_out), "zone": self.zone}
+        return {"settings": settings, "columns": [asdict(column) for column in self.columns_]}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> PlainColumns:
+        """What :meth:`state` gave."""
+        plain = cls(**state["settings"])
+        plain.columns_, plain.left_out_ = [Column(**column) for column in state["columns"]], {}
+        return plain
+
+
+def _hashable(values: pd.Series) -> bool:
+    return values.dtype != object or bool(
+        values.map(lambda value: isinstance(value, (str, int, float))).all()
+    )
+
+
+def _fingerprint(values: pd.Series) -> int:
+    """Equal for columns whose values can be mapped one to one."""
+    return hash(pd.factorize(values)[0].tobytes())
+
+
+def _signed_log(values: pd.Series) -> np.ndarray:
+    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.asarray(np.sign(numbers) * np.log1p(np.abs(numbers)))
+
+
+def _as_texts(values: pd.Series) -> pd.Series:
+    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+        values = values.astype("Int64")  # whole numbers that a missing one made floats
+    return values.astype("str")
+
+
+def _hashes(values: Any) -> np.ndarray:
+    hashes = pd.util.hash_array(np.asarray(values, dtype=object), categorize=False)
+    return np.asarray((hashes >> np.uint64(1)).astype(np.int64))
+
+
+def _stem(text: str) -> str:
+    """What a text has in common with its like.
+
+    Example:
+        >>> [_stem(text) for text in ("10.1.2.3", "a7.cdn.example.co.uk", "/item/42?x=1")]
+        ['10.1.2', 'example.co.uk', '/item/0?x=0']
+    """
+    if re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text):
+        return text.rpartition(".")[0]
+    if re.fullmatch(r"[\w-]+(\.[\w-]+)+\.?", text):
+        parts = text.rstrip(".").split(".")
+        return ".".join(parts[-3 if len(parts) > 2 and parts[-2] in _SECOND else -2 :])
+    return re.sub(r"\d+", "0", text)[:80]
+
+
+def _indices(values: Any, known: list[str]) -> np.ndarray:
+    """int32 (N + 1,): 2 and on for known values, else ``UNSEEN``; the last is ``MISSING``."""
+    index = {value: i for i, value in enumerate(known, start=2)}
+    return np.array([*(index.get(value, UNSEEN) for value in values), MISSING], dtype=np.int32)
+
+
+def _text_measures(texts: Any, chunk: int = 4096) -> np.ndarray:
+    """Length, shares of digits, capitals and signs, and the entropy of bytes: float64 (N, 5)."""
+    found = [np.zeros((0, 5))]
+    for start in range(0, len(texts), chunk):
+        data = [str(text).encode("utf8", "replace")[:512] for text in texts[start : start + chunk]]
+        sizes = np.array([len(each) for each in data])
+        places = np.repeat(np.arange(len(data)), sizes) * 256 + np.frombuffer(b"".join(data), dtype=np.uint8)
+        counts = np.bincount(places, minlength=256 * len(data)).reshape(-1, 256)
+        shares = counts / np.maximum(sizes, 1)[:, None]
+        digits, capitals, small = (shares[:, part].sum(axis=1) for part in _CLASSES)
+        entropy = -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1)
+        signs = (sizes > 0) - digits - capitals - small
+        found.append(np.column_stack([np.log1p(sizes), digits, capitals, signs, entropy]))
+    return np.concatenate(found)
+
+
+def _text_features(column: Column, texts: Any) -> np.ndarray:
+    """The measures, scaled, and whether training saw it less than twice: float64 (N + 1, 6), last missing."""
+    scaled = (_text_measures(texts) - column.center) / column.scale
+    new = ~np.isin(_hashes(texts), column.seen)
+    return np.pad(np.column_stack([scaled.clip(-_FAR, _FAR), new]), ((0, 1), (0, 0)))
