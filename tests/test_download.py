@@ -359,4 +359,3 @@ def test_what_is_out_of_reach_is_told_from_what_is_here(monkeypatch):
     found = companion.data.available()
     assert found["california"] == ""
     assert found["casting"] == "cache: casting"
-    assert "ocsf-logs" not in found

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from companion.data.download import CACHE_VARIABLE, REGISTRY, DataError, Dataset, cache_folder, read_published
+from companion.data.security import read_cloudtrail
 
 
 def fetch(dataset: Dataset) -> str:
     """Make sure that a verified copy of a data set is in the cache; return where it came from."""
-    if dataset.sha256:  # kept as it was published
+    if dataset.name == "cloudtrail":
+        source = read_cloudtrail()[1]
+    elif dataset.sha256:  # kept as it was published
         source = read_published(dataset)[1]
     else:
         from companion.data import casting, cifar10  # which need PyTorch
@@ -19,15 +22,14 @@ def fetch(dataset: Dataset) -> str:
 
 
 def available() -> dict[str, str]:
-    """Where each data set that chapters load comes from, by name; ``""`` where a stand-in takes its place.
+    """Where each data set comes from, by name; ``""`` where a stand-in takes its place.
 
     What is not in the cache is fetched; what cannot be kept there counts as out of reach, too.
     """
     found = {}
     for dataset in REGISTRY.values():
-        if dataset.chapters:
-            try:
-                found[dataset.name] = fetch(dataset)
-            except DataError:
-                found[dataset.name] = ""
+        try:
+            found[dataset.name] = fetch(dataset)
+        except DataError:
+            found[dataset.name] = ""
     return found

@@ -65,7 +65,6 @@ class Dataset:
     sources: tuple[Source, ...]
     cached: str
     sha256: str | None = None
-    chapters: bool = True
 
     @property
     def largest(self) -> float:

@@ -23,17 +23,22 @@ LIST_ITEMS = 2
 """How many items of a list become columns; its length is a column, too."""
 
 
+Split = dict[str, np.ndarray]
+"""Rows, int64 and rising, by part: ``train`` and ``calibration`` (normal only), ``validation``, ``test``."""
+
+
 @dataclass(frozen=True)
 class Events:
     """Events in the order of their times, and what is known about them apart from them."""
 
-    frame: pd.DataFrame  #: one row an event; columns are dotted OCSF names, of the types of ``make_frame``
-    #: the same rows; column ``attack`` has the kind of attack or fault, or is missing. Generated events have
-    #: also ``shape`` (``"point"``, ``"context"`` or ``"order"``) and ``attack_id`` (which incident), both
-    #: missing without an attack, ``session`` (a number) and ``kind`` (of the session)
+    frame: pd.DataFrame  #: one row an event; columns are dotted OCSF names, of the types of ``tidy``
+    #: the same rows: ``attack`` (its kind, missing where all is normal) and ``incident`` (the group that must
+    #: not be split, never missing); generated ones have ``shape``, too: ``point``, ``context`` or ``order``
     labels: pd.DataFrame
+    split: Split  #: of rows; counts over time are to be taken over all rows, and then these
+    entity: tuple[str, ...]  #: columns that say whom an event is about, the first of these that it has
     source: str  #: where the events came from
-    digest: str  #: SHA-256 of the file, or of the config that generated them
+    digest: str  #: SHA-256 of the files, or of the config that generated them
     synthetic: bool  #: whether they were generated
 
 
@@ -100,6 +105,18 @@ def _typed(values: list[Any], places: list[int], count: int) -> Any:
         return text_array(texts)
     except UnicodeEncodeError:  # half a surrogate pair, which JSON may hold and Unicode may not
         return text_array([text and text.encode("utf8", "replace").decode("utf8") for text in texts])
+
+
+def tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns as ``Int64`` (whole numbers), ``float64``, ``boolean`` or ``str``; empty ones are left out.
+
+    Example:
+        >>> tidy(pd.DataFrame({"a": [1.0, None], "b": [0.5, 1.0], "c": ["x", None]})).dtypes.tolist()
+        [Int64Dtype(), dtype('float64'), <StringDtype(na_value=nan)>]
+    """
+    found = frame.dropna(axis="columns", how="all").convert_dtypes()
+    names = {"Float64": "float64", "string": "str", "object": "str"}
+    return found.astype({n: names[str(kind)] for n, kind in found.dtypes.items() if str(kind) in names})
 
 
 def text_array(texts: Any) -> Any:

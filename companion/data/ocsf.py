@@ -234,6 +234,8 @@ def load_web_events() -> Events:
     return Events(
         frame=frame[kept],
         labels=pd.DataFrame({"attack": frame["anomaly.type"]}),
+        split={},
+        entity=(),
         source=source,
         digest=hashlib.sha256(content).hexdigest(),
         synthetic=False,
