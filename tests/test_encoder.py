@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import QuantileTransformer
 
-from companion.objectives.encoding import MISSING, UNSEEN, EncoderError, TableEncoder, stable_hash
+from companion.objectives.encoding import MISSING, UNSEEN, EncoderError, TableEncoder, factorize
 
 
 def table(rows: int = 200, seed: int = 0) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def table(rows: int = 200, seed: int = 0) -> pd.DataFrame:
             "gain": np.where(rng.random(rows) < 0.2, np.nan, rng.normal(size=rows)),
             "constant": np.full(rows, 7.0),
             "job": rng.choice(np.array(["cook", "nurse", None], dtype=object), rows),
-            "address": rng.integers(0, 1000, rows),
+            "address": rng.integers(0, 60, rows),
             "when": pd.Timestamp("2026-01-05T06:00Z")
             + pd.to_timedelta(rng.integers(0, 10**6, rows), unit="s"),
         }
@@ -30,7 +30,7 @@ def table(rows: int = 200, seed: int = 0) -> pd.DataFrame:
 
 
 def encoder(**changes) -> TableEncoder:
-    settings = {"times": ["when"], "hashed": {"address": 50}} | changes
+    settings = {"times": ["when"], "most": 50} | changes
     return TableEncoder(["age", "gain", "constant"], ["job", "address"], **settings)
 
 
@@ -73,7 +73,7 @@ def test_a_value_that_most_rows_share_is_not_mapped_to_the_far_end():
 
 
 def test_categories_are_listed_as_they_are_indexed():
-    fitted = TableEncoder([], ["job", "host"], hashed={"host": 3})
+    fitted = TableEncoder([], ["job", "host"])
     frame = pd.DataFrame({"job": ["nurse", "cook", None], "host": ["a", "b", "c"]})
     assert fitted.fit(frame).categories["job"] == ["cook", "nurse"]
     assert fitted.transform(frame)[1][:, 0].tolist() == [3, 2, 0]
@@ -109,22 +109,25 @@ def test_times_become_circles():
     torch.testing.assert_close(numerical, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-6)
 
 
-def test_hashes_are_the_same_everywhere():
-    assert [stable_hash(text, 1000) for text in ("10.0.0.1", "10.0.0.2", "")] == [
-        stable_hash(t, 1000) for t in ("10.0.0.1", "10.0.0.2", "")
-    ]
-    fitted = TableEncoder([], ["ip"], hashed={"ip": 1000}).fit(pd.DataFrame({"ip": ["a"]}))
-    _, found = fitted.transform(pd.DataFrame({"ip": ["b", None]}))
-    assert found[:, 0].tolist() == [2 + stable_hash("b", 1000), MISSING]
+def test_only_the_most_frequent_values_have_an_index():
+    frame = pd.DataFrame({"job": ["cook"] * 2 + ["nurse"] * 3 + ["king"] * 2 + ["pilot"]})
+    fitted = TableEncoder([], ["job"], most=2).fit(frame)
+    assert fitted.categories["job"] == ["cook", "nurse"]  # of equals the first in the alphabet
+    assert fitted.transform(frame)[1].flatten().tolist() == [2, 2, 3, 3, 3, UNSEEN, UNSEEN, UNSEEN]
+
+
+def test_values_have_codes_and_lists_have_too():
+    codes, texts = factorize(pd.Series(["b", None, "a", "b", 3.0], dtype=object))
+    assert (codes.tolist(), texts.tolist()) == ([0, -1, 1, 0, 2], ["b", "a", "3"])
+    codes, texts = factorize(pd.Series([[1], [2], [1]]))
+    assert (codes.tolist(), texts.tolist()) == ([0, 1, 0], ["[1]", "[2]"])
 
 
 @pytest.mark.parametrize("names", [str, int], ids=["text", "numbers"])
 def test_it_is_kept_with_the_model(tmp_path, names):
     columns = ["age", "gain", "constant", "job", "address", "when"]
     of = dict.fromkeys(columns) | {name: names(i) for i, name in enumerate(columns)}
-    fitted = TableEncoder(
-        [of["age"], of["gain"]], [of["job"], of["address"]], times=[of["when"]], hashed={of["address"]: 50}
-    )
+    fitted = TableEncoder([of["age"], of["gain"]], [of["job"], of["address"]], times=[of["when"]], most=50)
     fitted.fit(table().rename(columns=of))
     fitted.save(tmp_path / "encoder")
     loaded, new = TableEncoder.load(tmp_path / "encoder"), table(60, seed=3).rename(columns=of)
@@ -166,12 +169,10 @@ def test_truth_has_one_index(seen, value):
 
 
 def test_whole_numbers_that_became_floats_keep_their_indices():
-    fitted = TableEncoder([], ["c", "h"], hashed={"h": 1000}).fit(
-        pd.DataFrame({"c": [1, 2, 3], "h": [1, 2, 3]})
-    )
-    whole = fitted.transform(pd.DataFrame({"c": [1, 3], "h": [1, 3]}))[1].tolist()
-    holes = fitted.transform(pd.DataFrame({"c": [1.0, 3.0, np.nan], "h": [1.0, 3.0, np.nan]}))[1].tolist()
-    assert holes == [*whole, [0, 0]]
+    fitted = TableEncoder([], ["c"]).fit(pd.DataFrame({"c": [1, 2, 3]}))
+    whole = fitted.transform(pd.DataFrame({"c": [1, 3]}))[1].tolist()
+    holes = fitted.transform(pd.DataFrame({"c": [1.0, 3.0, np.nan]}))[1].tolist()
+    assert holes == [*whole, [0]]
     assert [row[0] for row in whole] == [2, 4]
 
 
@@ -297,7 +298,6 @@ def test_what_is_impossible_is_refused():
     for arguments in (
         {}, {"numerical": ["a", "a"]}, {"numerical": ["a"], "categorical": ["a"]},
         {"numerical": ["a"], "scaling": "log"}, {"numerical": ["a"], "min_count": 0},
-        {"categorical": ["a"], "hashed": {"b": 3}}, {"categorical": ["a"], "hashed": {"a": 0}},
     ):  # fmt: skip
         with pytest.raises(EncoderError):
             TableEncoder(**arguments)

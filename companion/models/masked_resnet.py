@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from companion.models.tabular import TabularResNet
+from companion.models.tabular import PreNormTabularBlock
 
 RESOLUTION = 0.1
 """The least standard deviation of a number, as a share of its column's: a bound for what can be won."""
@@ -28,7 +28,9 @@ class Reconstruction:
 
     mean: Tensor  # float32 (N, numbers); each number is thought to be normally distributed
     scale: Tensor  # float32 (N, numbers), standard deviations, above RESOLUTION
-    logits: tuple[Tensor, ...]  # for each categorical column that was asked for, float32 (N, cardinality)
+    logits: Tensor  # float32 (N, sum of sizes), those of the categorical columns side by side
+    column: Tensor  # int64 (sum of sizes,), which of the columns each logit belongs to
+    sizes: Tensor  # int64 (columns,), how many logits each of them has
 
     def nll(self, numerical: Tensor, categorical: Tensor) -> Tensor:
         """The negative log-likelihood of the true features in nats.
@@ -42,11 +44,21 @@ class Reconstruction:
         for; gives float32 (N, numbers + columns), numbers first.
         """
         error = (numerical.float() - self.mean) / self.scale  # (N, numbers)
-        parts = [torch.log(self.scale / RESOLUTION) + error.square() / 2]
-        for i, logits in enumerate(self.logits):
-            one = F.cross_entropy(logits, categorical[:, i], reduction="none")
-            parts.append(one[:, None])  # (N, 1)
-        return torch.cat(parts, dim=1)
+        numbers = torch.log(self.scale / RESOLUTION) + error.square() / 2
+        if not len(self.sizes):
+            return numbers
+        return torch.cat([numbers, self._cross_entropies(categorical)], dim=1)
+
+    def _cross_entropies(self, categorical: Tensor) -> Tensor:
+        """One for each column, (N, columns), without a loop over columns."""
+        shape = categorical.shape
+        largest = self.logits.new_full(shape, -torch.inf)
+        largest = largest.scatter_reduce(1, self.column.expand(shape[0], -1), self.logits.detach(), "amax")
+        with torch.autocast(self.logits.device.type, enabled=False):  # bfloat16 is too coarse
+            shares = torch.exp(self.logits - largest[:, self.column])  # (N, sum of sizes)
+            sums = shares @ F.one_hot(self.column, shape[1]).to(shares.dtype)  # (N, columns)
+        true = self.logits.gather(1, categorical + (self.sizes.cumsum(0) - self.sizes))  # (N, columns)
+        return sums.log() + largest - true
 
 
 class SelfSupervisedResNet(nn.Module):
@@ -57,11 +69,19 @@ class SelfSupervisedResNet(nn.Module):
     hidden; without it a hidden number could not be told from one that is 0. Features are hidden before they
     are embedded, so no trace of them is left.
 
-    The row's embedding goes to linear heads: one for each categorical column, to its logits, and one for all
-    numbers, to the mean and the standard deviation of each. Numbers are expected to be standardised.
+    The body is that of :class:`companion.models.tabular.TabularResNet` with pre-norm blocks, but categories
+    are embedded in ``d_model`` features at once and added up. (That is what a linear layer over embeddings
+    side by side does, too; here all columns are looked up in one table by one call.) The row's embedding goes
+    to a linear head, which gives the logits of all categorical columns, and to another one for the mean and
+    the standard deviation of each number. Numbers are expected to be standardised.
 
-    Sizes are those of :class:`companion.models.tabular.TabularResNet`; cardinalities do not count the mask.
-    ``d_projection`` features has the projection for contrastive learning; ``None`` for none.
+    Args:
+        num_numerical_features: numbers in a row.
+        categorical_cardinalities: for each categorical column, how many indices there are without the mask.
+        d_model: features of a row's embedding.
+        num_blocks: of the net.
+        dropout: in its blocks.
+        d_projection: features of the projection for contrastive learning; ``None`` for none.
 
     Shapes: float (N, numbers), no NaN except where hidden; int64 (N, columns); and a mask, bool (N, numbers +
     columns), true where a feature is hidden.
@@ -71,41 +91,51 @@ class SelfSupervisedResNet(nn.Module):
         >>> numbers, categories = torch.zeros(8, 3), torch.zeros(8, 2, dtype=torch.long)
         >>> net.embed(numbers, categories).shape
         torch.Size([8, 16])
-        >>> [logits.shape[1] for logits in net(numbers, categories).logits]
-        [4, 7]
+        >>> net(numbers, categories).nll(numbers, categories).shape
+        torch.Size([8, 5])
     """
 
-    mask_index: Tensor  # int64 (columns,), the index of a hidden category in each column
+    mask_index: Tensor  # int64 (columns,), the index of a hidden category in each column: its cardinality
+    column: Tensor  # int64 (sum of cardinalities,), which column each logit belongs to
+    first: Tensor  # int64 (columns,), where each column begins in the table of embeddings
     ignorance: Tensor  # float32 (numbers + columns,), nats of one who knows nothing
 
     def __init__(
         self,
         num_numerical_features: int,
         categorical_cardinalities: Sequence[int],
-        d_model: int = 256,
-        num_blocks: int = 6,
+        d_model: int = 128,
+        num_blocks: int = 3,
         dropout: float = 0.1,
         *,
         d_projection: int | None = None,
     ) -> None:
         super().__init__()
-        self.num_numerical_features = num_numerical_features
-        self.num_features = num_numerical_features + len(categorical_cardinalities)
-        with_mask = [cardinality + 1 for cardinality in categorical_cardinalities]
-        self.net = TabularResNet(2 * num_numerical_features, with_mask, d_model, num_blocks, dropout)
-        self.numerical_head = (
-            nn.Linear(d_model, 2 * num_numerical_features) if num_numerical_features else None
+        self.num_numerical_features, self.sizes = num_numerical_features, tuple(categorical_cardinalities)
+        self.num_features = num_numerical_features + len(self.sizes)
+        indices = torch.tensor(self.sizes, dtype=torch.int64)
+        assert num_numerical_features, "a row needs a number; a constant will do"
+        self.categories = nn.EmbeddingBag(max(1, int((indices + 1).sum())), d_model, mode="sum")
+        nn.init.uniform_(self.categories.weight, -(d_model**-0.5), d_model**-0.5)
+        self.numbers = nn.Linear(2 * num_numerical_features, d_model)
+        self.blocks = nn.Sequential(
+            *(PreNormTabularBlock(d_model, 2 * d_model, dropout) for _ in range(num_blocks))
         )
-        self.categorical_heads = nn.ModuleList(nn.Linear(d_model, c) for c in categorical_cardinalities)
+        self.norm = nn.LayerNorm(d_model)
+        self.numerical_head = nn.Linear(d_model, 2 * num_numerical_features)
+        self.categorical_head = nn.Linear(d_model, max(1, sum(self.sizes)))
         self.projector = None
         if d_projection is not None:
             self.projector = nn.Sequential(
                 nn.Linear(d_model, d_model), nn.ReLU(), nn.Linear(d_model, d_projection)
             )
         nats = [0.5 - math.log(RESOLUTION)] * num_numerical_features
-        nats += [math.log(max(2, cardinality)) for cardinality in categorical_cardinalities]
-        indices = torch.tensor(list(categorical_cardinalities), dtype=torch.int64)
+        nats += [math.log(max(2, cardinality)) for cardinality in self.sizes]
         self.register_buffer("mask_index", indices, persistent=False)
+        self.register_buffer(
+            "column", torch.arange(len(indices)).repeat_interleave(indices), persistent=False
+        )
+        self.register_buffer("first", (indices + 1).cumsum(0) - indices - 1, persistent=False)
         self.register_buffer("ignorance", torch.tensor(nats, dtype=torch.float32), persistent=False)
 
     def embed(
@@ -121,29 +151,31 @@ class SelfSupervisedResNet(nn.Module):
             hidden = mask[:, :split]
             categorical = categorical.where(~mask[:, split:], self.mask_index)
         shown = numerical.masked_fill(hidden, 0)
-        numbers = torch.cat([shown, hidden.to(numerical.dtype)], dim=1)
-        embedding: Tensor = self.net(numbers, categorical)
+        x = self.numbers(torch.cat([shown, hidden.to(shown.dtype)], dim=1))
+        if self.sizes:
+            x = x + self.categories(categorical + self.first)  # (N, d_model)
+        embedding: Tensor = F.relu(self.norm(self.blocks(x)))
         return embedding
 
-    def forward(
-        self,
-        numerical: Tensor,
-        categorical: Tensor,
-        mask: Tensor | None = None,
-        columns: Sequence[int] | None = None,
-    ) -> Reconstruction:
-        """What the rows' features are taken to be, from those that are not hidden.
+    def guess(self, embedding: Tensor, columns: Sequence[int] | None = None) -> Reconstruction:
+        """What rows with these embeddings are taken to be: all numbers, and these categorical columns.
 
-        ``columns`` are the categorical columns that are asked for, ``None`` for all: with many categories the
-        heads cost as much as the net.
+        ``None`` asks for all columns: with many categories the heads cost as much as the net.
         """
-        embedding = self.embed(numerical, categorical, mask)  # (N, d_model)
-        mean = raw = embedding.new_empty(len(embedding), 0, dtype=torch.float32)
-        if self.numerical_head is not None:
-            mean, raw = self.numerical_head(embedding).float().chunk(2, dim=1)  # (N, numbers) each
-        columns = range(len(self.categorical_heads)) if columns is None else columns
-        logits = tuple(self.categorical_heads[i](embedding).float() for i in columns)
-        return Reconstruction(mean, RESOLUTION + F.softplus(raw), logits)
+        mean, raw = self.numerical_head(embedding).float().chunk(2, dim=1)  # (N, numbers) each
+        weight: Tensor = self.categorical_head.weight
+        bias: Tensor = self.categorical_head.bias
+        column, sizes = self.column, self.mask_index
+        if columns is not None:
+            own = torch.tensor(columns, dtype=torch.int64, device=column.device)
+            column, rows = (self.column == own[:, None]).nonzero(as_tuple=True)
+            weight, bias, sizes = weight[rows], bias[rows], sizes[own]
+        logits = F.linear(embedding, weight, bias).float()  # (N, sum of sizes)
+        return Reconstruction(mean, RESOLUTION + F.softplus(raw), logits, column, sizes)
+
+    def forward(self, numerical: Tensor, categorical: Tensor, mask: Tensor | None = None) -> Reconstruction:
+        """What the rows' features are taken to be, from those that are not hidden."""
+        return self.guess(self.embed(numerical, categorical, mask))
 
     def project(self, embedding: Tensor) -> Tensor:
         """Projections (N, ``d_projection``) of embeddings (N, ``d_model``), for contrastive learning only."""

@@ -6,7 +6,6 @@ that training never saw.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +26,7 @@ from companion.files import StateError, load_state, save_state
 MISSING, UNSEEN = 0, 1
 """The first two indices of every categorical column."""
 
-_KIND = "TableEncoder 2"
+_KIND = "TableEncoder 3"
 _JITTER = 1e-3  # standard deviations; spreads values that occur often, see TableEncoder
 _FARTHEST = 1e-7  # the share of values beyond which a quantile is not told, 5.2 standard deviations
 _SAME = (("True", "true", "TRUE", "1"), ("False", "false", "FALSE", "0"))
@@ -37,16 +36,6 @@ _FIRST, _LAST = 315_532_800.0, 4_102_444_800.0  # seconds since 1970 in 1980 and
 
 class EncoderError(ValueError):
     """A table or a file that the encoder cannot take; the message says why."""
-
-
-def stable_hash(value: str, buckets: int) -> int:
-    """A bucket for a text, the same on every machine and in every process.
-
-    Example:
-        >>> stable_hash("10.0.0.1", 100) == stable_hash("10.0.0.1", 100)
-        True
-    """
-    return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big") % buckets
 
 
 def _text(value: object) -> str:
@@ -82,6 +71,18 @@ def as_texts(column: pd.Series, known: Collection[str] | None = None) -> pd.Seri
         texts |= {value: spelled for value, text in texts.items() if spelled and text in forms}
     mapped = values.map(texts).astype(object)
     return mapped.where(mapped.notna(), None)
+
+
+def factorize(column: pd.Series, known: Collection[str] | None = None) -> tuple[np.ndarray, pd.Series]:
+    """The codes of a column's values, int64 (N,), -1 where missing, and each code's text (``as_texts``).
+
+    Each different value is made text once, which is much faster where there are few.
+    """
+    try:
+        codes, unique = pd.factorize(column)
+    except TypeError:  # lists, and what else has no hash
+        codes, unique = pd.factorize(as_texts(column, known))
+    return codes, as_texts(pd.Series(unique, dtype=object), known)
 
 
 def _is_epoch(value: object) -> bool:
@@ -127,9 +128,9 @@ class TableEncoder:
     gain, say) would be mapped to the far end of the normal distribution; with it, to the middle of the
     ranks that it takes up. A missing number becomes 0, and a column that had missing numbers in training
     gets a second feature, 1 where it is missing. Categorical columns become indices: 0 for missing, 1 for
-    values that training saw fewer than ``min_count`` times or never, then the others in alphabetical order.
-    Hashed columns become one of so many buckets after these two. Time columns become hour of day and day of
-    week, each as sine and cosine.
+    values that training saw fewer than ``min_count`` times or never, then the others in alphabetical order,
+    but no more than the ``most`` frequent ones. Time columns become hour of day and day of week, each as sine
+    and cosine.
 
     Example:
         >>> table = pd.DataFrame({"age": [20.0, 30.0, 40.0], "job": ["cook", None, "nurse"]})
@@ -141,23 +142,22 @@ class TableEncoder:
     numerical: Sequence[str] = ()  #: names of the numerical columns
     categorical: Sequence[str] = ()  #: names of the categorical columns
     times: Sequence[str] = ()  #: names of the columns with times, see ``as_times``
-    #: number of buckets for each categorical column that has too many values to list
-    hashed: Mapping[str, int] = field(default_factory=dict)
     scaling: Literal["quantile", "standard"] = "quantile"  #: ``"quantile"`` or ``"standard"``
     min_count: int = 1  #: how often training must have seen a value for it to have an index of its own
+    most: int | None = None  #: values of a column that have one, at most; ``None`` for no bound
     #: learned, for each numerical column
     scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
-    #: learned, the values from index 2 on for each categorical column that is not hashed
+    #: learned, the values from index 2 on for each categorical column
     categories: dict[str, list[str]] = field(default_factory=dict, repr=False)
     #: learned, the share of training's values that have no index of their own, likewise
     rare: dict[str, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         names = [*self.numerical, *self.categorical, *self.times]
-        if not names or len(set(names)) < len(names) or not self.hashed.keys() <= set(self.categorical):
-            raise EncoderError(f"need columns, each once, and hashed ones categorical; got {names}")
-        if self.scaling not in ("quantile", "standard") or min(self.min_count, *self.hashed.values(), 1) < 1:
-            raise EncoderError("scaling is 'quantile' or 'standard'; min_count and buckets are 1 or more")
+        if not names or len(set(names)) < len(names):
+            raise EncoderError(f"need columns, each once; got {names}")
+        if self.scaling not in ("quantile", "standard") or self.min_count < 1:
+            raise EncoderError("scaling is 'quantile' or 'standard'; min_count is 1 or more")
 
     def fit(self, frame: pd.DataFrame) -> TableEncoder:
         """Learn scales and categories from training rows; return the encoder itself."""
@@ -165,11 +165,12 @@ class TableEncoder:
             raise EncoderError("there are no rows to fit on")
         self.scales = {name: self._scale_of(_numbers(frame, name)) for name in self.numerical}
         for name in self.categorical:
-            if name not in self.hashed:
-                counts = as_texts(_column(frame, name)).value_counts()
-                kept = counts[counts >= self.min_count]
-                self.categories[name] = sorted(kept.index)
-                self.rare[name] = 1 - float(kept.sum()) / max(1, int(counts.sum()))
+            codes, texts = factorize(_column(frame, name))
+            counts = pd.Series(np.bincount(codes[codes >= 0], minlength=len(texts)), texts, dtype=int)
+            counts = counts.groupby(level=0).sum()  # in alphabetical order
+            kept = counts[counts >= self.min_count].nlargest(self.most or len(counts))
+            self.categories[name] = sorted(kept.index)
+            self.rare[name] = 1 - float(kept.sum()) / max(1, int(counts.sum()))
         return self
 
     def _scale_of(self, values: np.ndarray) -> dict[str, Any]:
@@ -204,14 +205,12 @@ class TableEncoder:
         return torch.from_numpy(numerical.astype(np.float32)), torch.from_numpy(categorical)
 
     def _indices(self, frame: pd.DataFrame, name: str) -> np.ndarray:
-        texts = as_texts(_column(frame, name), self.categories.get(name, ("1", "0")))
-        if name in self.hashed:
-            places = {text: 2 + stable_hash(text, self.hashed[name]) for text in texts.dropna().unique()}
-        else:
-            places = {text: index for index, text in enumerate(self.categories[name], start=2)}
-        found = texts.map(places).fillna(UNSEEN).where(texts.notna(), MISSING).to_numpy(dtype=np.int64)
-        unseen, there = texts[found == UNSEEN], int((found != MISSING).sum())
-        if there >= 3 and len(unseen) / there > (1 + self.rare.get(name, 1.0)) / 2:
+        codes, texts = factorize(_column(frame, name), self.categories[name])
+        places = {text: index for index, text in enumerate(self.categories[name], start=2)}
+        known = texts.map(places).fillna(UNSEEN).to_numpy(dtype=np.int64)
+        found: np.ndarray = np.append(known, MISSING)[codes]  # the code of what is missing is -1
+        unseen, there = texts[known == UNSEEN], int((found != MISSING).sum())
+        if there >= 3 and (found == UNSEEN).sum() / there > (1 + self.rare.get(name, 1.0)) / 2:
             warnings.warn(
                 f"most values of the column {name!r} were not seen in training, such as {unseen.iloc[0]!r}",
                 stacklevel=3,
@@ -246,8 +245,7 @@ class TableEncoder:
     @property
     def categorical_cardinalities(self) -> list[int]:
         """How many indices each categorical column may have."""
-        sizes = {name: len(values) for name, values in self.categories.items()} | dict(self.hashed)
-        return [2 + sizes[name] for name in self.categorical]
+        return [2 + len(self.categories[name]) for name in self.categorical]
 
     def save(self, path: Path) -> None:
         """Write everything that the encoder knows."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,21 @@ import pandas as pd
 from torch import Tensor
 
 from companion.data.events import ENTITY_COLUMNS, seconds_since_last
-from companion.objectives.encoding import EncoderError, TableEncoder
+from companion.objectives.encoding import EncoderError, TableEncoder, factorize
 
 GAP = "seconds since the entity's last event"
+_ZONE = "timezone_offset"
 _CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
 """Endings of whole-number fields that name something and count nothing (OCSF's naming of enumerations)."""
+_RECORDS = ("pid", "tid", "metadata.uid", "session.uid", "metadata.log_name")
+"""Endings of fields that name one record, process or session: there is nothing to learn in them."""
+MOST, MIN_COUNT, MAX_DISTINCT = 256, 2, 0.5
+"""A field's values with an index of their own, at most; how often training must have seen them; and the share
+of different values above which a field with more than ``MOST`` of them is noise, and left out.
+
+What training saw once shares an index with what it never saw, so that the net learns how often something new
+is to be expected, and where. (Good 1953: the chance of the unseen is about the share of what was seen once.)
+"""
 _OBJECTS = ("user", "process", "parent_process", "session")
 """Objects that stand for someone or something of their own wherever they are found."""
 _TWIN = re.compile(r"_(id|uid|name|type|type_id|code|detail)$")
@@ -49,67 +59,55 @@ def field_family(name: str) -> str:
     return "class" if stem in _CLASS else stem
 
 
-@dataclass(frozen=True)
-class FieldRules:
-    """How a field becomes features."""
-
-    max_listed: int = 256  #: categories of a field that get indices; with more, the field is hashed
-    buckets: int = 256  #: of a hashed field
-    #: a text field with more different values than this share of those that are there is noise, and left out
-    max_distinct: float = 0.5
-    min_count: int = 5  #: events that must have a value to list it; rarer ones share the index for unseen
-
-
 class EventFeatures:
-    """Fields of events as numbers and categories, fitted on normal events of the past.
+    """Fields of events, or columns of any table, as numbers and categories, fitted on normal rows.
 
     Text and truth values are categories, and so are whole numbers that name something (OCSF's ``*_id``,
-    codes, ports). Other numbers are quantities. Fields with too many values are hashed; fields that never
-    vary, or whose values are nearly all different, are left out. Times other than ``time`` are left out.
-    Added are hour and weekday as points on circles, and the time since the entity's last event.
+    codes, ports) or have two values only. Other numbers are quantities. Left out are fields that never vary,
+    that name one record, process or session, whose values are nearly all different, or that say in every row
+    what another one of their family says (a name and its number), and times other than ``time``. Added are
+    hour and weekday as points on circles, by the local time where the event has a ``timezone_offset`` (in
+    minutes), and the time since the entity's last event.
 
     Args:
         columns: what names an entity.
         leave_out: fields that must not be used, such as those that tell the label.
 
     Example:
-        >>> from companion.data.ocsf_synthetic import EventConfig, generate_events
-        >>> events = generate_events(EventConfig(num_events=500)).frame
-        >>> numerical, categorical = EventFeatures().fit(events).transform(events)
-        >>> len(numerical) == len(categorical) == 500
-        True
+        >>> table = pd.DataFrame({"time": range(4), "user.uid": list("abab"), "file.size": [1, 2, 3, 4]})
+        >>> features = EventFeatures().fit(table)
+        >>> [tuple(part.shape) for part in features.transform(table)]
+        [(4, 7), (4, 1)]
     """
 
-    def __init__(
-        self,
-        rules: FieldRules | None = None,
-        columns: Sequence[str] = ENTITY_COLUMNS,
-        leave_out: Sequence[str] = (),
-    ) -> None:
-        self.rules, self.columns, self.leave_out = rules or FieldRules(), tuple(columns), tuple(leave_out)
+    def __init__(self, columns: Sequence[str] = ENTITY_COLUMNS, leave_out: Sequence[str] = ()) -> None:
+        self.columns, self.leave_out = tuple(columns), tuple(leave_out)
         self.encoder: TableEncoder | None = None
 
     def fit(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> EventFeatures:
         """Choose fields and learn scales and categories from normal events.
 
         Args:
-            frame: events (N) with ``time`` in milliseconds, in the order of their times.
+            frame: events (N) with ``time`` in milliseconds, in the order of their times; rows of a table
+                without times have any order.
             gaps: float64 (N,), see :func:`companion.data.events.seconds_since_last`; those within the frame
                 if not given. If the events are a sample, give the gaps among all of them.
         """
         if len(frame) == 0:
             raise EncoderError("there are no events to fit on")
-        numerical, categorical, hashed = [GAP], [], {}
-        for name in frame.columns:
-            kind = self._kind(str(name), frame[name])
-            if kind == "number":
-                numerical.append(name)
-            elif kind != "nothing":
-                categorical.append(name)
-                if kind == "hashed":
-                    hashed[name] = self.rules.buckets
+        kinds, seen = {}, set()
+        for name, column in frame.items():
+            kinds[str(name)] = kind = self._kind(str(name), column)
+            if kind == "category":
+                told = field_family(str(name)), factorize(column)[0].tobytes()
+                kinds[str(name)] = "nothing" if told in seen else kind
+                seen.add(told)
         self.encoder = TableEncoder(
-            numerical, categorical, times=["time"], hashed=hashed, min_count=self.rules.min_count
+            [GAP, *(name for name, kind in kinds.items() if kind == "number")],
+            [name for name, kind in kinds.items() if kind == "category"],
+            times=["time"] if "time" in kinds else [],
+            min_count=MIN_COUNT,
+            most=MOST,
         )
         self.encoder.fit(self._prepared(frame, gaps))
         return self
@@ -117,29 +115,32 @@ class EventFeatures:
     def _kind(self, name: str, column: pd.Series) -> str:
         known = column.dropna()
         distinct = known.nunique()
-        if name in self.leave_out or name == "time" or name.endswith("_time") or distinct == 0:
+        if name in (*self.leave_out, "time", GAP) or name.endswith(("_time", *_RECORDS)) or distinct == 0:
             return "nothing"
         if distinct == 1 and len(known) == len(column):
             return "nothing"
         is_text = not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
-        if not is_text and not name.endswith(_CODES):
+        if not is_text and not name.endswith(_CODES) and distinct > 2:
             return "number"
-        if distinct > self.rules.max_listed and distinct > self.rules.max_distinct * len(known):
-            return "nothing"
-        return "hashed" if distinct > self.rules.max_listed else "listed"
+        return "nothing" if distinct > MOST and distinct > MAX_DISTINCT * len(known) else "category"
 
     def _prepared(self, frame: pd.DataFrame, gaps: np.ndarray | None) -> pd.DataFrame:
         """The fields that the encoder takes; those that the frame lacks are missing in every event."""
         encoder = self.fitted
-        columns: dict[str, Any] = {GAP: seconds_since_last(frame, self.columns) if gaps is None else gaps}
+        columns: dict[str, Any] = {GAP: np.zeros(len(frame)) if gaps is None else gaps}
+        if encoder.times:
+            if gaps is None and any(name in frame.columns for name in self.columns):
+                columns[GAP] = seconds_since_last(frame, self.columns)
+            zone = frame[_ZONE].fillna(0).to_numpy(dtype=np.int64) if _ZONE in frame.columns else 0
+            local = frame["time"].to_numpy(dtype=np.int64) + 60_000 * zone
+            columns["time"] = pd.to_datetime(local, unit="ms", utc=True)
         for name in encoder.numerical[1:]:
             there = frame[name] if name in frame.columns else pd.Series(np.nan, frame.index)
             columns[name] = pd.to_numeric(there, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         for name in encoder.categorical:
             there = frame[name] if name in frame.columns else pd.Series(None, frame.index, dtype=object)
-            columns[name] = there.astype(object).where(there.notna(), None).to_numpy()
-        times = pd.to_datetime(frame["time"].to_numpy(dtype=np.int64), unit="ms", utc=True)
-        return pd.DataFrame({**columns, "time": times})
+            columns[name] = there.array
+        return pd.DataFrame(columns, copy=False)
 
     def transform(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         """Events (N) as float32 (N, numerical features) without NaN, and int64 (N, categorical fields).
@@ -164,25 +165,24 @@ class EventFeatures:
         numbers = ["time" if name.startswith("time: ") else name for name in names]
         return [*numbers, *self.fitted.categorical]
 
-    def groups(self, passes: int | None = None) -> tuple[int, ...]:
-        """An integer for each feature, numbers first, equal for those that should be hidden as one.
+    @property
+    def families(self) -> list[str]:
+        """The families of fields (:func:`field_family`), sorted; each is hidden as one."""
+        return sorted({field_family(name) for name in self.fields})
 
-        These are families (:func:`field_family`); with ``passes`` there are at most so many groups, and
-        families are put together, neighbours in different groups.
-        """
-        families = [field_family(name) for name in self.fields]
-        number = {family: i for i, family in enumerate(dict.fromkeys(sorted(families)))}
-        return tuple(number[family] % (passes or len(number)) for family in families)
+    def groups(self) -> tuple[int, ...]:
+        """For each feature, numbers first, the place of its family in :attr:`families`."""
+        number = {family: i for i, family in enumerate(self.families)}
+        return tuple(number[field_family(name)] for name in self.fields)
 
     def to_json(self) -> dict[str, Any]:
         """Everything that the features know, as values that JSON can hold."""
-        settings = {"rules": vars(self.rules), "columns": self.columns, "leave_out": self.leave_out}
+        settings = {"columns": self.columns, "leave_out": self.leave_out}
         return {"settings": settings, "encoder": asdict(self.fitted)}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> EventFeatures:
         """The features that :meth:`to_json` described."""
-        settings = content["settings"]
-        features = cls(FieldRules(**settings["rules"]), settings["columns"], settings["leave_out"])
+        features = cls(**content["settings"])
         features.encoder = TableEncoder(**content["encoder"])
         return features

@@ -179,24 +179,6 @@ class Contrastive:
         return {"loss": F.cross_entropy(cosines, partner), "lost": lost}
 
 
-@dataclass(frozen=True)
-class Combined:
-    """Both objectives on the same batch, ``masked + weight * contrastive``."""
-
-    masked: MaskedFeatures
-    contrastive: Contrastive
-    weight: float = 1.0
-
-    def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
-        """``loss``, its parts ``masked`` and ``contrastive``, and what else the two objectives measure."""
-        masked = self.masked(model, batch, generator)
-        contrastive = self.contrastive(model, batch, generator)
-        parts = {"masked": masked.pop("loss"), "contrastive": contrastive.pop("loss")}
-        loss = parts["masked"] + self.weight * parts["contrastive"]
-        parts = {name: value.detach() for name, value in parts.items()}
-        return {"loss": loss} | parts | masked | contrastive
-
-
 # ---------------------------------------------------------------- what was learned
 
 
@@ -208,33 +190,39 @@ def nll(
     *,
     groups: Sequence[int] | None = None,
     compute: Compute | None = None,
-    batch_size: int = 4096,
+    batch_size: int = 1024,
 ) -> Tensor:
     """How surprising each feature of each row is, given the others: its negative log-likelihood.
 
-    Each group of features is hidden in turn, and the model, put into evaluation mode, is asked for it. That
-    takes as many passes as there are groups; features that are hidden together are judged without one
-    another. A number costs the square of its distance, a category a logarithm, so one number that is far off
-    can outweigh all categories.
+    Each group of features is hidden alone: a row goes through the net, put into evaluation mode, once for
+    each group, all of them in one batch. A number costs the square of its distance, a category a logarithm,
+    so one number that is far off can outweigh all categories.
 
     Returns:
         float32 (N, numbers + columns) on the CPU, in nats.
     """
     compute = compute or Compute(model.ignorance.device, None)
     index, numbers = group_numbers(groups, model.num_features), model.num_numerical_features
-    found = torch.empty(len(numerical), model.num_features)
+    hidden = F.one_hot(index).T.bool()  # (groups, features)
+    features = [own.nonzero().flatten() for own in hidden]
+    columns = [(own[own >= numbers] - numbers).tolist() for own in features]  # categorical ones
+    order = torch.cat(features).argsort()
+    parts, masks = [], hidden.to(compute.device)[:, None]  # (groups, 1, features)
     model.eval()
-    for start in range(0, len(numerical), batch_size):
+    for start in range(0, max(1, len(numerical)), batch_size):
         rows = slice(start, start + batch_size)
         x, c = numerical[rows].to(compute.device), categorical[rows].to(compute.device)
-        for group in range(int(index.max()) + 1):
-            hidden = index == group  # (features,)
-            columns = hidden[numbers:].nonzero().flatten().tolist()
-            with compute.autocast():
-                guess = model(x, c, hidden.to(compute.device).expand(len(x), -1), columns)
-            nats = guess.nll(x, c[:, columns]).cpu()  # of all numbers, and of these columns
-            found[rows, hidden] = nats[:, torch.cat([hidden[:numbers], hidden.new_ones(len(columns))])]
-    return found
+        many = [t.expand(len(hidden), *t.shape).flatten(0, 1) for t in (x, c)]  # (groups * N, features)
+        with compute.autocast():
+            vectors = model.embed(many[0], many[1], masks.expand(-1, len(x), -1).flatten(0, 1))
+            vectors = vectors.view(len(hidden), len(x), vectors.shape[1])
+            guesses = [model.guess(own, asked) for own, asked in zip(vectors, columns, strict=True)]
+        found = []
+        for guess, own, asked in zip(guesses, features, columns, strict=True):
+            nats = guess.nll(x, c[:, asked])  # of all numbers, and of these columns
+            found += [nats[:, own[own < numbers]], nats[:, numbers:]]
+        parts.append(torch.cat(found, dim=1).cpu())
+    return torch.cat(parts)[:, order]
 
 
 @torch.inference_mode()
@@ -290,13 +278,3 @@ def neighbor_purity(vectors: np.ndarray, labels: np.ndarray, count: int = 10) ->
     """
     labels = np.asarray(labels)
     return float((labels[nearest_others(vectors, count)] == labels[:, None]).mean())
-
-
-def neighbor_agreement(one: np.ndarray, other: np.ndarray, count: int = 10) -> float:
-    """How far two embeddings of the same rows, (N, d) and (N, e), agree on who is near whom.
-
-    That is the mean share of a row's neighbours in one space that are its neighbours in the other; for
-    unrelated spaces about ``count / N``.
-    """
-    pairs = zip(nearest_others(one, count), nearest_others(other, count), strict=True)
-    return float(np.mean([len(np.intersect1d(a, b)) / count for a, b in pairs]))
