@@ -81,6 +81,7 @@ def test_plain_columns_leave_out_what_says_nothing_or_nothing_new():
             "status": ["ok", "ok", "bad", "bad"] * 30,
             "status_id": [1, 1, 2, 2] * 30,
             "same": 1,
+            "empty": None,
             "process.pid": range(120),
             "metadata.uid": [f"id-{i}" for i in range(120)],
             "raw": ['{"a": 1}', "{}"] * 60,
@@ -91,7 +92,7 @@ def test_plain_columns_leave_out_what_says_nothing_or_nothing_new():
     plain = PlainColumns().fit(frame)
     assert plain.left_out_ == {
         "status_id": "says the same as status",
-        "same": "does not vary",
+        "empty": "says nothing",
         "process.pid": "an identifier",
         "metadata.uid": "an identifier",
         "raw": "JSON text",

@@ -73,7 +73,9 @@ class GroupShares:
         return self._share()
 
     def _share(self) -> Self:
-        sums = np.asarray(self.counts_.sum(axis=0)).ravel() + 0.5
+        sums = np.asarray(self.counts_.sum(axis=0)).ravel()
+        self.varies_ = np.add.reduceat(sums > 0, self.edges[:-1], dtype=np.int64) > 1  # (fields,)
+        sums += 0.5
         totals = np.add.reduceat(sums, self.edges[:-1])
         self.everyone_ = sums / np.repeat(totals, np.diff(self.edges))
         first = self.counts_[:, : self.edges[1]]
@@ -126,7 +128,8 @@ class EntityFrequency:
 
     def score(self, rows: EventRows) -> np.ndarray:
         """float64 (N,)."""
-        return np.asarray(np.sort(self.costs(rows), axis=1)[:, -self.top :].mean(axis=1))
+        costs = self.costs(rows)[:, self.shares.varies_]  # what never varies is no habit
+        return np.asarray(np.sort(costs, axis=1)[:, -self.top :].mean(axis=1))
 
 
 class ClassRarity:

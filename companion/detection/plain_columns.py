@@ -76,8 +76,8 @@ class PlainColumns:
     entropy of its characters, whether training saw it more than once, and the category of its stem: of an
     address the subnet (/24), of a host the registered domain, else the text with its digits made alike. Times
     become the hour and the day of week on circles, local by ``timezone_offset`` (minutes) or ``zone``. Codes
-    (``*_id``, ports) are categories; identifiers with nearly one value a row, texts of JSON and columns
-    that say the same as an earlier one are left out.
+    (``*_id``, ports) and what does not vary are categories; identifiers with nearly one value a row, texts of
+    JSON and columns that say the same as an earlier one are left out.
 
     Attributes:
         columns_: what was learned of each column.
@@ -101,7 +101,7 @@ class PlainColumns:
         known: dict[int, str] = {}
         for name in map(str, frame.columns):
             column, why = self._learn(name, frame[name])
-            if column is not None and column.kind != "time":
+            if column is not None and column.kind != "time" and frame[name].nunique(dropna=False) > 1:
                 same = known.setdefault(_fingerprint(frame[name]), name)
                 column, why = (column, "") if same == name else (None, f"says the same as {same}")
             if column is None:
@@ -122,11 +122,11 @@ class PlainColumns:
         if name == "timezone_offset" or name.endswith("_time") or last == "pid":
             return None, "an identifier" if last == "pid" else "a time"
         found = there.nunique() if _hashable(there) else 0
-        if found == 0 or (found == 1 and len(there) == len(values)):
-            return None, "does not vary"
+        if found == 0:
+            return None, "says nothing"
         column = Column(name, "number", missing=len(there) < len(values))
         numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        if numeric and not name.endswith(_CODES):
+        if numeric and found > 1 and not name.endswith(_CODES):
             numbers = _signed_log(there)
             low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75])
             column.center = [float(middle)]
