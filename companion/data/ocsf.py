@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, read_published
 from companion.data.events import Events, flatten, make_frame, to_milliseconds
-from companion.data.ocsf_synthetic import EventConfig, generate_events
+from companion.data.synthetic_events import EventConfig, generate_events
 
 OCSF_LOGS = REGISTRY["ocsf-logs"]
 MAX_COLUMNS = 5_000

@@ -23,7 +23,7 @@ import pandas as pd
 from companion.data.download import REGISTRY, DataError, Dataset, Source, load, warn_of_stand_in
 from companion.data.download import read_published as published
 from companion.data.events import Events, Split, flatten, make_frame, tidy, to_milliseconds
-from companion.data.ocsf_synthetic import EventConfig, generate_events
+from companion.data.synthetic_events import EventConfig, generate_events
 
 ZEEK = {name: REGISTRY[f"zeek-{name}"] for name in ("008", "010", "011", "012")}
 CLOUDTRAIL, DEMO_SERVICE = REGISTRY["cloudtrail"], REGISTRY["ocsf-logs"]
