@@ -22,7 +22,6 @@ from companion.detection.metrics import (
     two_sample,
     wilson,
 )
-from companion.detection.sequences import session_scores
 from companion.detection.thresholds import (
     EmpiricalTail,
     FisherTail,
@@ -297,7 +296,6 @@ TAIL = EmpiricalTail(np.arange(9.0))
         lambda bad: operating_points(bad, [0, 1], [0, 1], days=1, alert_cost=1, miss_cost=1),
         lambda bad: EmpiricalTail(bad),
         lambda bad: TAIL.level(bad),
-        lambda bad: session_scores(bad, np.arange(2)),
         lambda bad: two_sample(np.zeros((5, 2)), bad[None]),
         lambda bad: compare([bad]),
     ],

@@ -15,28 +15,19 @@ from sklearn.exceptions import NotFittedError
 from companion import estimators
 from companion.compute import pick_compute
 from companion.data.casting import synthetic_moulds
-from companion.detection.metrics import roc_auc
 from companion.detection.thresholds import ThresholdError
-from companion.estimators import ImageAE, ResNetAE, SequenceAnomalyDetector
+from companion.estimators import ImageAE, ResNetAE
 from companion.files import StateError, save_state
 from companion.objectives.synthetic_anomalies import CameraJitter
 from tests.test_waveforms import waves
-from tests.toy_sessions import flat, toy
 
 CPU = pick_compute("cpu", "float32")
 WAVES = {"depth": 2, "bottleneck": 3, "width": 4, "batch_size": 16}
 IMAGES = {"latent": 6, "widths": (4, 8), "batch_size": 16, "lr": 5e-3}
-SESSIONS = {"hidden": 16, "batch_size": 16, "lr": 0.02, "dropout": 0.0}
-TABLE = np.random.default_rng(7).normal(size=(8, 5)).astype(np.float32)
 
 
 def moulds(kind="normal", count=60, seed=0):
     return synthetic_moulds(kind, count, (16, 24), seed)
-
-
-def sessions(count, seed=0, wrong=0, vectors=False):
-    tokens, numbers, _ = toy(count, seed=seed, wrong=wrong)
-    return (tokens, numbers, TABLE[tokens]) if vectors else (tokens, numbers)
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +43,6 @@ def image_model():
     )
 
 
-@pytest.fixture(scope="module")
-def order_model():
-    return SequenceAnomalyDetector("order", **SESSIONS).fit(
-        sessions(400), epochs=12, validation=0.1, compute=CPU
-    )
-
-
 CASES = {
     "waves": (lambda: ResNetAE(**WAVES), lambda seed: waves(60, seed=seed)),
     "channels": (
@@ -67,14 +51,6 @@ CASES = {
     ),
     "images": (lambda: ImageAE(**IMAGES), lambda seed: moulds(seed=seed)),
     "residual": (lambda: ImageAE("residual", 2, (4, 8), batch_size=16), lambda seed: moulds(seed=seed)),
-    "tokens": (
-        lambda: SequenceAnomalyDetector(**SESSIONS | {"dropout": 0.2}),
-        lambda seed: sessions(60, seed),
-    ),
-    "vectors": (
-        lambda: SequenceAnomalyDetector("order", num_tokens=9, **SESSIONS),
-        lambda seed: sessions(60, seed, vectors=True),
-    ),
 }
 
 
@@ -129,11 +105,8 @@ def test_a_stopped_fit_continues_to_the_same_model(case, tmp_path):
     assert np.array_equal(whole.decision_function(data(1)), again.decision_function(data(1)))
 
 
-@pytest.mark.parametrize("make", [ResNetAE, SequenceAnomalyDetector])
-def test_training_stops_early_and_takes_the_best_weights(make):
-    waveforms = make is ResNetAE
-    model = make(**(WAVES | {"lr": 0.05} if waveforms else SESSIONS | {"lr": 0.1, "hidden": 32}), patience=2)
-    model.fit(waves(40) if waveforms else sessions(60), epochs=60, validation=0.3, compute=CPU)
+def test_training_stops_early_and_takes_the_best_weights():
+    model = ResNetAE(**WAVES, lr=0.05, patience=2).fit(waves(40), epochs=60, validation=0.3, compute=CPU)
     losses = model.history_.evaluations["loss"]
     assert len(losses) < 60
     assert losses.index(min(losses)) == len(losses) - 3
@@ -144,8 +117,6 @@ def test_validation_may_be_other_examples():
     model = ResNetAE(**WAVES, lr=0.05, patience=2).fit(waves(40), epochs=60, validation=held, compute=CPU)
     losses = model.history_.evaluations["loss"]
     assert model.decision_function(held).mean() == pytest.approx(min(losses), rel=1e-5)
-    with pytest.raises(ValueError, match="a share of the sessions"):
-        SequenceAnomalyDetector(**SESSIONS).fit(sessions(9), validation=sessions(9, 1))
 
 
 @pytest.mark.parametrize(
@@ -162,8 +133,6 @@ def test_validation_may_be_other_examples():
         (ImageAE(**IMAGES), moulds()[0], {}, r"\(N, C, H, W\)"),
         (ImageAE(**IMAGES), moulds().float(), {}, "uint8"),
         (ImageAE("dense", **IMAGES), moulds(), {}, "net: .*'conv'"),
-        (SequenceAnomalyDetector(**SESSIONS), (np.ones(9, int), np.zeros(9, int)), {}, "too few"),
-        (SequenceAnomalyDetector("both"), sessions(9), {}, "task"),
     ],
 )
 def test_impossible_fits_are_refused(model, data, arguments, message):
@@ -335,48 +304,3 @@ def test_maps_scores_and_codes_fit_together(image_model, arguments):
     assert image_model.decision_function(images[:0]).shape == (0,)
     with pytest.raises(ValueError, match=r"\(N, 3, 16, 24\)"):
         image_model.decision_function(images[..., :20])
-
-
-# ---------------------------------------------------------------- sequences
-
-
-@pytest.mark.parametrize(("task", "vectors"), [("next", False), ("next", True), ("order", True)])
-def test_it_finds_an_order_that_it_never_saw(task, vectors):
-    model = SequenceAnomalyDetector(task, **SESSIONS)
-    model.fit(sessions(400, vectors=vectors), epochs=12, validation=0.1, compute=CPU)
-    wrong = toy(300, seed=1, wrong=100)[2]
-    assert roc_auc(wrong, model.decision_function(sessions(300, 1, 100, vectors))) > 0.95
-    losses = model.history_.evaluations["loss"]
-    assert losses[-1] < 0.98 * losses[0]
-
-
-def test_interleaved_sessions_are_scored_as_if_alone(order_model):
-    tokens, numbers = sessions(40, seed=3)
-    scores, surprise = (
-        order_model.decision_function((tokens, numbers)),
-        order_model.surprise((tokens, numbers)),
-    )
-    order = np.argsort(np.arange(len(tokens)) % 9, kind="stable")
-    mixed = order_model.surprise((tokens[order], 5 * numbers[order] + 2))
-    np.testing.assert_allclose(mixed, surprise[order], atol=1e-5)
-    alone = [order_model.decision_function((tokens[numbers == s], numbers[numbers == s])) for s in range(40)]
-    np.testing.assert_allclose(np.concatenate(alone), scores, atol=1e-5)
-
-
-def test_one_event_very_many_and_unknown_ones_have_a_score():
-    for task in ("next", "order"):
-        model = SequenceAnomalyDetector(task, num_tokens=9, **SESSIONS)
-        model.fit(flat([[1, 2, 3] * 50] * 4), epochs=2, compute=CPU)
-        assert np.isfinite(model.decision_function(flat([[1], [2, 10**9], list(range(8)) * 200]))).all()
-        assert model.decision_function((np.empty(0, int), np.empty(0, int))).shape == (0,)
-        unknown, unseen = (model.decision_function(flat([[2, last]])) for last in (10**9, 0))
-        assert np.array_equal(unknown, unseen)
-
-
-def test_vectors_are_needed_as_in_training():
-    model = SequenceAnomalyDetector(**SESSIONS).fit(sessions(20, vectors=True), epochs=1, compute=CPU)
-    with pytest.raises(ValueError, match="a vector of each"):
-        model.decision_function(sessions(20))
-    tokens, numbers, vectors = sessions(20, vectors=True)
-    with pytest.raises(ValueError, match="5 numbers"):
-        model.decision_function((tokens, numbers, vectors[:, :3]))

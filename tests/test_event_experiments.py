@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
 
 from companion.compute import Compute
-from companion.data.ocsf_actions import ATTACKS
-from companion.experiments import event_detection, event_sequences, get_experiment, self_supervised
+from companion.experiments import event_detection, get_experiment, self_supervised
 from companion.experiments.base import Context
 from companion.experiments.event_data import LEAVE_OUT, METRICS, load, positives, prepared, rank, shapes_of
 from companion.experiments.event_detection import evaluate_detectors
@@ -123,42 +120,3 @@ def test_spaces_are_looked_at_beside_chance(events):
     assert found["answer.purity"] > 0.9
     assert found["answer.probe"] > 0.8  # a rare kind may be missing in training
     assert abs(found["noise.purity"] - found["chance.purity"]) < 0.1
-
-
-# ---------------------------------------------------------------- sequences
-
-
-@pytest.fixture(scope="module")
-def order_config():
-    return get_experiment("event_sequences").config("smoke")
-
-
-def test_the_parts_of_the_sequences_follow_each_other_and_only_order_attacks_come(order_config):
-    data = event_sequences.make_sequences(order_config, 0)
-    for before, after in pairwise(event_sequences.PARTS):
-        assert data.frames[before]["time"].min() < data.frames[after]["time"].min()
-        assert data.frames[before]["time"].median() < data.frames[after]["time"].min()
-    assert data.labels["train"]["attack"].isna().all()
-    for part in ("validation", "test"):
-        assert set(data.labels[part]["shape"].dropna()) == {"order"}
-        judged = event_sequences.judged_sessions(data, part, order_config.min_events)
-        sizes = np.bincount(data.sessions[part])
-        assert (sizes[judged.index] >= order_config.min_events).all()
-        assert len(judged) == (sizes >= order_config.min_events).sum()
-        for place in judged.index[judged["attack"].notna()]:
-            attacks = data.labels[part]["attack"].to_numpy(dtype=object)[data.sessions[part] == place]
-            assert judged["attack"][place] in attacks
-
-
-def test_sessions_are_ranked_among_all_and_among_their_kind(order_config):
-    data = event_sequences.make_sequences(order_config, 0)
-    judged = event_sequences.judged_sessions(data, "test", order_config.min_events)
-    scores = np.zeros(data.sessions["test"].max() + 1)
-    scores[judged.index[judged["attack"].notna()]] = 1
-    found = event_sequences.evaluate_sessions(judged, scores)
-    assert set(found.values()) == {1.0}
-    kinds = {ATTACKS[name].kind for name in event_sequences.ORDER_ATTACKS}
-    scores[judged.index] = judged["kind"].isin(kinds)  # knows the kind and nothing of the order
-    found = event_sequences.evaluate_sessions(judged, scores)
-    assert found["roc_auc"] > 0.6
-    assert found["same_kind_roc_auc"] == pytest.approx(0.5, abs=0.05)

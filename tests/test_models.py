@@ -15,6 +15,7 @@ from companion.compute import seed_everything
 IMAGES = torch.randn(2, 3, 32, 32)
 NUMBERS, CATEGORIES = torch.randn(4, 3), torch.tensor([[0, 1], [3, 0], [1, 1], [2, 0]])
 TABLE = (NUMBERS, CATEGORIES)
+TOKENS = torch.tensor([[1, 2, 3, 0, -1], [0, 1, 1, 3, 2]])
 NETS = {
     "BasicResidualBlock": (lambda: models.BasicResidualBlock(3, 8, 2), (IMAGES,)),
     "BottleneckBlock": (lambda: models.BottleneckBlock(3, 8, 2), (IMAGES,)),
@@ -29,7 +30,8 @@ NETS = {
     "TableMLP": (lambda: models.TableMLP(3, [4, 2], 2, d_model=8), TABLE),
     "make_table_net": (lambda: models.make_table_net("resnet", 3, [4, 2], 2, d_model=8), TABLE),
     "SelfSupervisedResNet": (lambda: Embedding(models.SelfSupervisedResNet(3, [4, 2], 8, 2)), TABLE),
-    "NextEventLSTM": (lambda: models.NextEventLSTM(3, 4, 8), (torch.randn(2, 5, 3),)),
+    "NextEventLSTM": (lambda: models.NextEventLSTM(4, 8), (TOKENS,)),
+    "NextEventTransformer": (lambda: models.NextEventTransformer(4, 8, 2), (TOKENS,)),
     "ConvAutoencoder": (lambda: models.ConvAutoencoder(3, (32, 32), 8, (4, 8)), (IMAGES,)),
     "ResidualAutoencoder": (lambda: models.ResidualAutoencoder(3, (32, 32), (4, 8), 2), (IMAGES,)),
     "WaveAutoencoder": (lambda: models.WaveAutoencoder(2, 37, 3, 6, 4), (torch.randn(3, 2, 37),)),

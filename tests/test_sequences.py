@@ -1,123 +1,192 @@
+"""Models of sessions, those that count and those that learn, against their formulas and loops."""
+
 from __future__ import annotations
+
+from collections import Counter, defaultdict
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from companion.compute import pick_compute
-from companion.models.lstm import NextEventLSTM
-from companion.objectives import next_event as learning
-from companion.objectives.next_event import PADDING, START, NextEvent, pieces
-from tests.toy_sessions import flat
+from companion.data.sessions import SessionSet, by_session, generated_sessions, hdfs_sessions
+from companion.detection.metrics import roc_auc
+from companion.detection.sequences import BagOfEvents, NgramModel, Precedence
+from companion.experiments.event_sequences import measure
+from companion.models.lstm import NextEventLSTM, NextEventTransformer
+from companion.objectives.next_event import NextEvent, judge, session_rows
+from companion.training import FitConfig, fit
 
 CPU = pick_compute("cpu", "float32")
-SMALL = {"hidden": 16, "batch_size": 16, "lr": 0.02, "dropout": 0.0}
-TABLE = np.random.default_rng(7).normal(size=(8, 5)).astype(np.float32)
+many = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=7), min_size=1, max_size=8)
+SESSIONS = [[1, 2, 2, 3, 0], [3], [2, 1, 0]]
 
 
-def rows_of(sessions, most=99):
-    tokens, numbers = flat(sessions)
-    lengths = torch.tensor([len(s) for s in sessions])
-    return torch.from_numpy(tokens), pieces(
-        torch.arange(len(numbers)), lengths.cumsum(0) - lengths, lengths, most
-    )
+def arrays(sessions):
+    return [np.array(session, dtype=np.int64) for session in sessions]
 
 
-# ---------------------------------------------------------------- the net
+def by_hand(training, order, size):
+    """Witten and Bell's estimate, from the longest history down."""
+    counts = defaultdict(Counter)
+    for session in training:
+        padded = [-1] * (order - 1) + [*session, size]
+        for end in range(order - 1, len(padded)):
+            for k in range(order):
+                counts[tuple(padded[end - k : end])][padded[end]] += 1
+
+    def chance(token, history):
+        shorter = chance(token, history[1:]) if history else 1 / (size + 1)
+        own = counts[history]
+        total = sum(own.values())
+        return shorter if total == 0 else (own[token] + len(own) * shorter) / (total + len(own))
+
+    return chance
 
 
-@pytest.mark.parametrize("context", [0, 3])
-def test_an_event_is_judged_by_those_before_it_alone(context):
-    net = NextEventLSTM(4, 6, hidden=8, num_context=context).eval()
-    vectors, told = torch.randn(3, 7, 4), torch.randn(3, 7, context)
-    logits = net(vectors, told)[0]
-    assert logits.shape == (3, 7, 6)
-    changed, later = vectors.clone(), told.clone()
-    changed[:, 4:] = 1e3
-    later[:, 5:] = 1e3
-    torch.testing.assert_close(net(changed, later)[0][:, :5], logits[:, :5])
-    first = net(torch.randn(3, 1, 4), told[:, :1])[0]
-    torch.testing.assert_close(first, logits[:, :1])  # the first event has nothing before it
-    begin, state = net(vectors[:, :3], told[:, :3])
-    rest = net(vectors[:, 3:], told[:, 3:], vectors[:, 2], state)[0]
-    torch.testing.assert_close(torch.cat([begin, rest], dim=1), logits)
-    logits.square().sum().backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+# ---------------------------------------------------------------- counting
 
 
-def test_the_net_is_an_lstm_with_a_head():
-    net = NextEventLSTM(4, 6, hidden=8).eval()
-    nn.init.normal_(net.start)
-    vectors = torch.randn(1, 3, 4)
-    hidden = cell = torch.zeros(1, 8)
-    w, u = net.lstm.weight_ih_l0, net.lstm.weight_hh_l0
-    for t, x in enumerate([net.start[None], vectors[:, 0], vectors[:, 1]]):
-        gates = x @ w.T + hidden @ u.T + net.lstm.bias_ih_l0 + net.lstm.bias_hh_l0
-        i, f, g, o = gates.chunk(4, dim=1)
-        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-        hidden = o.sigmoid() * cell.tanh()
-        torch.testing.assert_close(net(vectors)[0][:, t], net.head(hidden))
+@settings(max_examples=40, deadline=None)
+@given(many, many, st.integers(1, 4))
+def test_ngrams_have_the_probabilities_of_the_formula(training, others, order):
+    model, chance = NgramModel(order, 4).fit(arrays(training)), by_hand(training, order, 4)
+    for session in others:
+        padded = [-1] * (order - 1) + [*session, 4]
+        expected = [
+            -np.log(chance(padded[end], tuple(padded[end - order + 1 : end])))
+            for end in range(order - 1, len(padded))
+        ]
+        np.testing.assert_allclose(model.surprises(np.array(session)), expected, rtol=1e-9)
+        assert model.score(arrays([session]))[0] == pytest.approx(max(expected))
+    history = [-1] * order + training[0][:1]
+    assert sum(model.probability(token, history) for token in range(5)) == pytest.approx(1)
 
 
-# ---------------------------------------------------------------- the objective
+def test_a_session_that_stops_too_early_surprises_by_its_end_alone():
+    model = NgramModel(3, 4).fit(arrays([[1, 2, 3]] * 50))
+    whole, cut = (model.surprises(session) for session in arrays([[1, 2, 3], [1, 2]]))
+    assert whole.max() < 0.3
+    assert cut[:-1].max() < 0.3
+    assert cut[-1] > 4
 
 
-def test_pieces_hold_every_event_once_and_the_one_before():
-    lengths = torch.tensor([3, 1, 7])
-    rows = pieces(torch.arange(11) + 100, lengths.cumsum(0) - lengths, lengths, 3)
-    assert rows.tolist() == [
-        [START, 100, 101, 102],
-        [START, 103, PADDING, PADDING],
-        [START, 104, 105, 106],
-        [106, 107, 108, 109],
-        [109, 110, PADDING, PADDING],
+@settings(max_examples=40, deadline=None)
+@given(many, many)
+def test_precedence_is_the_least_likely_relation_of_any_pair(training, others):
+    def relations(session):
+        for a, b in combinations(sorted(set(session)), 2):
+            places = [[i for i, token in enumerate(session) if token == kind] for kind in (a, b)]
+            before, behind = max(places[0]) < min(places[1]), max(places[1]) < min(places[0])
+            yield a, b, 0 if before else 1 if behind else 2
+
+    counts = Counter(found for session in training for found in relations(session))
+    expected = [
+        max(
+            (
+                -np.log((counts[a, b, r] + 1) / (sum(counts[a, b, other] for other in range(3)) + 3))
+                for a, b, r in relations(session)
+            ),
+            default=0.0,
+        )
+        for session in others
     ]
+    np.testing.assert_allclose(Precedence().fit(arrays(training)).score(arrays(others)), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("task", ["next", "order"])
-def test_surprises_are_those_computed_one_by_one(task, monkeypatch):
-    sessions = [[1, 2, 2, 3, 0], [3], [2, 1]]
-    tokens, rows = rows_of(sessions)
-    data = NextEvent(tokens, 4, task=task)
-    net = NextEventLSTM(data.widths[0], 4, hidden=6, num_context=data.widths[1]).eval()
-    nn.init.normal_(net.start)
-    found = data.surprises(net, rows)
-    for row, session in enumerate(sessions):
-        for t, token in enumerate(session):
-            seen = torch.bincount(torch.tensor(session[:t], dtype=torch.long), minlength=4).float()
-            vectors = F.one_hot(torch.tensor([session]), 4).float()
-            contexts = []
-            for s in range(len(session)):
-                past = torch.bincount(torch.tensor(session[:s], dtype=torch.long), minlength=4)
-                left = torch.bincount(torch.tensor(session[s:]), minlength=4)
-                contexts.append(torch.cat([past] + [left] * (task == "order")))
-            told = torch.stack(contexts)[None].float()
-            logits = net(vectors, torch.where(told > 0, 1 + told.log(), 0.0))[0][0, t]
-            chances = logits.softmax(dim=0)
-            if task == "order":
-                left = torch.bincount(torch.tensor(session), minlength=4) - seen
-                chances = chances * left / (chances * left).sum()
-            assert found[row, t].item() == pytest.approx(-chances[token].log().item(), abs=1e-5)
-        assert (found[row, len(session) :] == 0).all()
-    monkeypatch.setattr(learning, "STRETCH", 2)  # longer sessions go through the net in stretches
-    torch.testing.assert_close(data.surprises(net, rows), found)
-    events = (rows[:, 1:] >= 0).sum()
-    loss = data(net, (rows,), None)["loss"]
-    torch.testing.assert_close(loss, (found.sum() / events).float())
+def test_a_bag_is_blind_to_the_order_and_sees_another_count():
+    bag = BagOfEvents(4, neighbors=2).fit(arrays([[0, 1, 2]] * 3))
+    same, more = bag.score(arrays([[2, 0, 1], [0, 1, 2, 2]]))
+    assert same == pytest.approx(0, abs=1e-6)
+    assert more == pytest.approx(np.sqrt(2) - 1, abs=1e-6)
 
 
-def test_nothing_of_the_padding_is_seen():
-    tokens, rows = rows_of([[1, 2, 3], [2], [3, 1]])
-    vectors = torch.randn(6, 5)
-    for task in ("next", "order"):
-        data = NextEvent(tokens, 4, vectors, task)
-        net = NextEventLSTM(data.widths[0], 4, hidden=6, num_context=data.widths[1]).eval()
-        wide = F.pad(rows, (0, 40), value=PADDING)
-        torch.testing.assert_close(data.surprises(net, wide)[:, :3], data.surprises(net, rows))
-        alone = [data.surprises(net, row[None, : 1 + n])[0] for row, n in zip(rows, (3, 1, 2), strict=True)]
-        together = data.surprises(net, rows)
-        torch.testing.assert_close(torch.cat(alone), together[rows[:, 1:] >= 0])
-        data(net, (wide,), torch.Generator().manual_seed(0))["loss"].backward()
-        assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(-2, 2))))
+def test_events_are_put_together_by_session(events):
+    tokens, numbers = np.array(events, dtype=np.int64).reshape(-1, 2).T
+    expected = [[t for t, s in events if s == number] for number in sorted({s for _, s in events})]
+    assert [own.tolist() for own in by_session(tokens, numbers)] == expected
+
+
+# ---------------------------------------------------------------- nets
+
+
+@pytest.mark.parametrize("make", [NextEventLSTM, NextEventTransformer])
+def test_an_event_is_judged_by_those_before_it_alone(make):
+    net = make(5).eval()
+    tokens = torch.randint(5, (3, 7))
+    changed = tokens.clone()
+    changed[:, 4:] = (changed[:, 4:] + 1) % 5
+    torch.testing.assert_close(net(changed)[:, :5], net(tokens)[:, :5])
+    assert not torch.allclose(net(changed)[:, 5], net(tokens)[:, 5], atol=1e-4)
+    torch.testing.assert_close(net(tokens)[:, :4], net(tokens[:, :4]))
+    torch.testing.assert_close(net(tokens)[:, 0], net(changed.flip(0))[:, 0])  # nothing stands before
+
+
+@pytest.mark.parametrize("history", [None, 1, 3])
+@pytest.mark.parametrize("make", [NextEventLSTM, NextEventTransformer])
+def test_events_are_judged_as_one_by_one(make, history):
+    net, rows = make(5).eval(), session_rows(arrays(SESSIONS), 4)
+    nats, rank = judge(net, rows, NextEvent(history))
+    losses = []
+    for row, session in enumerate(SESSIONS):
+        for t, token in enumerate([*session, 4]):
+            past = session[:t]
+            if history is not None:  # earlier events are cut off; where there are none, there is padding
+                past = ([-1] * history + past)[-history:]
+            logits = net(torch.tensor([[*past, 0]]))[0, -1]
+            losses.append(-logits.log_softmax(dim=0)[token].item())
+            assert nats[row, t] == pytest.approx(losses[-1], abs=1e-5)
+            rivals = logits if token == 4 else logits[:4]
+            assert rank[row, t] == 1 + (rivals > logits[token]).sum().item()
+        assert (nats[row, len(session) + 1 :] == 0).all()
+    loss = NextEvent(history)(net, (rows,), None)["loss"]
+    assert loss.item() == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+@pytest.mark.parametrize("history", [None, 3])
+def test_a_net_learns_the_order_of_a_small_grammar(history):
+    torch.manual_seed(0)
+    net, rows = NextEventLSTM(5, 16), session_rows(arrays([[0, 1, 2, 3]] * 40), 4)
+    config = FitConfig(num_steps=60, batch_size=16, lr=0.03, optimizer="adam", weight_decay=0.0)
+    fit(net, (rows,), NextEvent(history), config, compute=CPU)
+    nats, rank = judge(net, session_rows(arrays([[0, 1, 2, 3], [0, 2, 1, 3], [0, 1]]), 4), NextEvent(history))
+    assert nats[0].max() < 0.5
+    assert (nats[1:].max(axis=1) > 2).all()
+    assert rank[:2].max(axis=1).tolist()[0] == 1 < rank[1].max()
+
+
+# ---------------------------------------------------------------- sets
+
+
+@pytest.mark.filterwarnings("ignore:.*synthetic")
+def test_the_parts_of_hdfs_are_drawn_and_hold_each_session_once():
+    first, again, other = (hdfs_sessions(500, 100, seed) for seed in (0, 0, 1))
+    assert [len(first.learn), first.held.sum(), (~first.test & first.abnormal).sum()] == [500, 100, 100]
+    told = [sorted(own.tobytes() for own in data.learn + data.others) for data in (first, other)]
+    assert told[0] == told[1]
+    assert all(np.array_equal(a, b) for a, b in zip(first.others, again.others, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(first.learn, other.learn, strict=True))
+
+
+def test_generated_anomalies_are_made_of_what_normal_sessions_are_made_of():
+    data = generated_sessions(6000, 0.2, 0)
+    bag, pairs = (
+        model.fit(data.learn).score(data.others) for model in (BagOfEvents(data.num_tokens), Precedence())
+    )
+    assert roc_auc(data.abnormal, pairs) > 0.95 > 0.8 > roc_auc(data.abnormal, bag)
+
+
+def test_a_measure_weighs_anomalies_as_the_whole_log_has_them():
+    abnormal = np.array([False] * 4 + [True] * 2 + [False] * 10 + [True] * 10)
+    test = np.arange(26) >= 6
+    data = SessionSet([], [], abnormal, test, 1, share=0.1)
+    scores = np.array([0, 0, 0, 0, 9, 9, *range(10), *[9] * 8, 0, 0], dtype=float)
+    found = measure(data, scores, np.ones(26, dtype=bool), ranks=True)
+    precision = 0.1 * 0.8 / (0.1 * 0.8 + 0.9 * 0.1)  # at the threshold 9, by validation: one normal session
+    assert found["f1"] == pytest.approx(2 * precision * 0.8 / (precision + 0.8))
+    assert found["f1_published"] == 0  # no rank above 9
+    assert found["validation_pr_auc"] == pytest.approx(1)

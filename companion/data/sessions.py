@@ -1,152 +1,99 @@
-"""Sessions of events, and one token for each event: what sequence models read."""
+"""Labelled sessions of events, in the three parts that the models of chapter 7 need.
+
+A session is the tokens of its events, int64 (T,), in the order of their times.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from companion.data.events import ENTITY_COLUMNS, entities
+from companion.data.security import load_hdfs
+from companion.data.synthetic_events import EventConfig, generate_events
 
+HDFS_SHARE = 16_838 / 575_061
+"""Of anomalous sessions in the whole log; our files hold 4,855 of the normal ones."""
 SESSION_COLUMNS = ("actor.session.uid", "session.uid")
 """Which session an event belongs to, the first of these that it has."""
-TOKEN_FIELDS = ("type_uid", "status_id", "api.operation")
-"""What an event is to a sequence model, namely class and activity, its success, and which operation."""
-UNSEEN = 0
-"""The token of events that training did not know."""
 
 
-def sessions(
-    frame: pd.DataFrame,
-    columns: Sequence[str] = SESSION_COLUMNS,
-    max_gap_seconds: float = 1800,
-    *,
-    entity_columns: Sequence[str] = ENTITY_COLUMNS,
-) -> np.ndarray:
-    """The session of each event.
-
-    Events with the same session id belong together. Those without one belong together if they are about the
-    same entity; events without either count as one entity. A pause longer than ``max_gap_seconds`` begins a
-    new session in both cases, so that an id that is used again, and an entity that never ends, are cut.
-
-    Returns:
-        int64 (N,) for N rows in any order, numbered from 0 without gaps in the order of the first events.
+def by_session(tokens: np.ndarray, sessions: np.ndarray) -> list[np.ndarray]:
+    """Tokens (N,) of events in the order of their times, put together by session numbers (N,), rising.
 
     Example:
-        >>> frame = pd.DataFrame({"time": [0, 10, 20, 9_000_000], "session.uid": ["a", "b", "a", "a"]})
-        >>> sessions(frame).tolist()
-        [0, 1, 0, 2]
+        >>> [own.tolist() for own in by_session(np.array([5, 6, 7]), np.array([9, 2, 9]))]
+        [[6], [5, 7]]
     """
-    key = _keys(frame, columns, entity_columns)
-    time = frame["time"].to_numpy(dtype=np.int64)
-    order = np.lexsort((np.arange(len(key)), time, key))  # by key, then time, then row
-    begins = np.ones(len(key), dtype=bool)
-    begins[1:] = (np.diff(key[order]) != 0) | (np.diff(time[order]) > max_gap_seconds * 1000)
-    raw = np.empty(len(key), dtype=np.int64)
-    raw[order] = np.cumsum(begins) - 1
-    first = order[begins]  # the first event of each raw session
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.lexsort((first, time[first]))] = np.arange(len(first))
-    return np.asarray(rank[raw])
+    order = np.argsort(sessions, kind="stable")
+    starts = np.flatnonzero(np.diff(sessions[order])) + 1
+    return np.split(tokens[order], starts) if len(order) else []
 
 
-def _keys(frame: pd.DataFrame, columns: Sequence[str], entity_columns: Sequence[str]) -> np.ndarray:
-    """A number for each session id, and another for each entity where there is no id; int64 (N,)."""
-    there = [name for name in columns if name in frame.columns]
-    if there:
-        names = entities(frame, there)
-        missing = names.isna().to_numpy()
-        codes = pd.factorize(names)[0].astype(np.int64)
-    else:
-        missing, codes = np.ones(len(frame), dtype=bool), np.full(len(frame), -1, dtype=np.int64)
-    if not missing.any():
-        return codes
-    try:
-        who = entities(frame, entity_columns)
-    except ValueError:
-        if not there:
-            raise
-        who = pd.Series(None, index=frame.index, dtype="str")
-    others = pd.factorize(who.fillna(""))[0].astype(np.int64) + len(codes)  # no number of a session id
-    return np.where(missing, others, codes)
+@dataclass(frozen=True)
+class SessionSet:
+    """Labelled sessions in three parts; those to learn from are normal."""
+
+    learn: list[np.ndarray]  #: tokens of each session, int64 (T,)
+    others: list[np.ndarray]  #: those of validation, then those of the test
+    abnormal: np.ndarray  #: bool (S,), of the others
+    test: np.ndarray  #: bool (S,), whether one of the others is for the test
+    num_tokens: int  #: every token is smaller
+    share: float | None = None  #: of anomalies where the log comes from, if it is another than here
+
+    @property
+    def held(self) -> np.ndarray:
+        """The normal ones of validation: bool (S,)."""
+        return np.asarray(~self.abnormal & ~self.test)
 
 
-class EventTokens:
-    """One token for each event, from a few of its fields; fitted on normal events of the past.
+def hdfs_sessions(num_learn: int, num_validation: int, seed: int) -> SessionSet:
+    """HDFS: normal sessions to learn from, as many of both kinds for validation, the rest for the test.
 
-    A token is a combination of values that training had at least ``min_count`` times. Rarer ones are
-    shortened from their end, field by field, until together they are common enough; what is still rare by its
-    first field alone, and what training did not know, is the token ``UNSEEN``. So the fields stand in the
-    order of their importance.
-
-    The default fields say what kind of event it is, and nothing about who, where or how much: one token for
-    all of those would be different for nearly every event.
-
-    ``names`` are for each token the values that it stands for; ``()`` for ``UNSEEN``.
-
-    Example:
-        >>> frame = pd.DataFrame({"type_uid": [300201, 300201, 300202], "status_id": [1, 2, 1]})
-        >>> tokens = EventTokens(("type_uid", "status_id"), min_count=1).fit(frame)
-        >>> tokens.transform(frame).tolist(), tokens.names[1]
-        ([1, 2, 3], ('300201', '1'))
+    The seed draws. Sessions are drawn as they come, as in the literature, so many of the test are equal to a
+    learned one.
     """
-
-    def __init__(self, fields: Sequence[str] = TOKEN_FIELDS, min_count: int = 20) -> None:
-        self.fields, self.min_count = tuple(fields), int(min_count)
-        self.names: list[tuple[str, ...]] = []
-
-    def __len__(self) -> int:
-        """How many tokens there are, ``UNSEEN`` included; 0 before fitting."""
-        return len(self.names)
-
-    def fit(self, frame: pd.DataFrame) -> EventTokens:
-        """Learn which combinations are common."""
-        if not set(self.fields) & set(frame.columns):
-            raise ValueError(f"the events have none of the fields {', '.join(self.fields)}")
-        combined, place = _distinct(self._values(frame))
-        left = Counter(dict(zip(combined, np.bincount(place).tolist(), strict=True)))
-        names: list[tuple[str, ...]] = []
-        for width in range(len(self.fields), 0, -1):
-            names += [name for name, count in left.items() if count >= self.min_count]
-            rest: Counter[tuple[str, ...]] = Counter()
-            for name, count in left.items():
-                if count < self.min_count:
-                    rest[name[: width - 1]] += count
-            left = rest
-        self.names = [(), *sorted(names)]
-        return self
-
-    def transform(self, frame: pd.DataFrame) -> np.ndarray:
-        """The token of each event: int64 (N,), each below ``len(self)``."""
-        combined, place = _distinct(self._values(frame))
-        number = {name: token for token, name in enumerate(self.names)}
-        found = [
-            next(number[row[:width]] for width in range(len(row), -1, -1) if row[:width] in number)
-            for row in combined
-        ]
-        return np.asarray(np.array(found, dtype=np.int64)[place])
-
-    def _values(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The fields as text, ``""`` where they are missing; whole numbers look the same in any dtype."""
-        columns = {}
-        for name in self.fields:
-            if name not in frame.columns:
-                columns[name] = pd.Series("", index=frame.index, dtype="str")
-                continue
-            column = frame[name]
-            if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
-                column = column.astype("Int64")
-            columns[name] = column.astype("str").where(column.notna(), "")
-        return pd.DataFrame(columns)
+    data = load_hdfs()
+    sessions = by_session(data.tokens, data.sessions)
+    rng = np.random.default_rng(seed)
+    normal, abnormal = (rng.permutation(np.flatnonzero(data.abnormal == kind)) for kind in (False, True))
+    learn, held, rest = np.split(normal, [num_learn, num_learn + num_validation])
+    others = np.concatenate([held, abnormal[:num_validation], rest, abnormal[num_validation:]])
+    return SessionSet(
+        learn=[sessions[i] for i in learn],
+        others=[sessions[i] for i in others],
+        abnormal=data.abnormal[others],
+        test=np.arange(len(others)) >= 2 * num_validation,
+        num_tokens=int(data.tokens.max()) + 1,
+        share=HDFS_SHARE,
+    )
 
 
-def _distinct(values: pd.DataFrame) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """The different rows, and for each row which of them it is."""
-    place = np.zeros(len(values), dtype=np.int64)
-    for name in values.columns:
-        codes, distinct = pd.factorize(values[name])
-        place = pd.factorize(place * len(distinct) + codes)[0].astype(np.int64)
-    first = np.unique(place, return_index=True)[1]
-    return [tuple(map(str, row)) for row in values.iloc[first].itertuples(index=False)], place
+def generated_sessions(events: int, attack_share: float, seed: int) -> SessionSet:
+    """Generated sessions whose anomalies are normal work in another order: the seed makes the company.
+
+    An event's token is its type and operation; what training had less than 20 times is token 0.
+    """
+    data = generate_events(EventConfig(num_events=events, attack_share=attack_share, seed=seed))
+    kind = data.frame["type_uid"].astype("str") + " " + data.frame["api.operation"].fillna("")
+    counts = kind.iloc[data.split["train"]].value_counts()
+    names = counts.index[counts >= 20]
+    tokens = 1 + names.get_indexer(pd.Index(kind))  # an unknown name has the place -1
+    session = pd.factorize(data.labels["incident"])[0]
+    parts: dict[str, tuple[list[np.ndarray], np.ndarray]] = {}
+    for part in ("train", "validation", "test"):
+        rows = data.split[part]
+        shape = data.labels["shape"].iloc[rows].groupby(session[rows]).first()
+        wanted = (shape.isna() | (shape == "order")).to_numpy()
+        every = zip(by_session(tokens[rows], session[rows]), wanted, strict=True)
+        parts[part] = [own for own, keep in every if keep], (shape[wanted] == "order").to_numpy()
+    count = len(parts["validation"][0])
+    abnormal = np.concatenate([parts["validation"][1], parts["test"][1]])
+    return SessionSet(
+        learn=parts["train"][0],
+        others=parts["validation"][0] + parts["test"][0],
+        abnormal=abnormal,
+        test=np.arange(len(abnormal)) >= count,
+        num_tokens=len(names) + 1,
+    )

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from companion.estimators.autoencoders import ImageAE, ResNetAE
     from companion.estimators.events import EventDetector
-    from companion.estimators.sequences import SequenceAnomalyDetector
 
-__all__ = ["EventDetector", "ImageAE", "ResNetAE", "SequenceAnomalyDetector"]
-_HOMES = {"EventDetector": "events", "SequenceAnomalyDetector": "sequences"}
+__all__ = ["EventDetector", "ImageAE", "ResNetAE"]
+_HOMES = {"EventDetector": "events"}
 
 
 def __getattr__(name: str) -> Any:

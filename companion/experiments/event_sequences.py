@@ -1,242 +1,196 @@
-"""Chapter 7: sessions whose events are in an unusual order."""
+"""Chapter 7: unusual sessions, by what happens in them, by what comes next, and by when they end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
+from torch import nn
 
-from companion.data.ocsf_actions import ATTACKS
-from companion.data.ocsf_synthetic import EventConfig, generate_events
-from companion.data.sessions import EventTokens, sessions
-from companion.detection.metrics import bootstrap, recall_at_fpr, roc_auc
+from companion.data.security import load_hdfs
+from companion.data.sessions import SessionSet, generated_sessions, hdfs_sessions
+from companion.detection.metrics import recall_at_fpr, roc_auc
 from companion.detection.sequences import BagOfEvents, NgramModel, Precedence
-from companion.estimators.sequences import SequenceAnomalyDetector, Sessions
-from companion.experiments.base import Config, Context, Experiment, window_means, with_ends
-from companion.experiments.event_data import LEAVE_OUT, METRICS, PreparedEvents, generated_info
-from companion.experiments.self_supervised import PretrainConfig, train, vectors
-from companion.objectives.event_features import EventFeatures
+from companion.experiments.base import Config, Context, Experiment, data_info
+from companion.models.lstm import NextEventLSTM, NextEventTransformer
+from companion.objectives.next_event import NextEvent, judge, session_rows
 from companion.runs import SeedResult
+from companion.training import FitConfig, evaluate
 
-ORDER_ATTACKS = tuple(name for name, attack in ATTACKS.items() if attack.shape == "order")
-LstmName = Literal["next-tokens", "next-vectors", "order-tokens", "order-vectors"]
-PARTS = ("train", "validation", "test")
-_STARTS = {"train": "2026-01-05", "validation": "2026-02-02", "test": "2026-02-09"}
-Scorer = Callable[[str], np.ndarray]
+PUBLISHED_G = 9
+"""DeepLog's g on HDFS: an event is anomalous if it is not among so many likeliest ones."""
+
+
+class NextEventConfig(Config):
+    """One net that expects the next event, and how it is trained."""
+
+    kind: Literal["lstm", "transformer"] = "lstm"
+    history: int | None = None  #: how many events before the next one it sees; ``None`` for all
+    steps: int = 1200  #: of Adam, on 64 sessions each; the learning rate falls to 0 as a cosine
+    lr: float = 0.02  #: the highest learning rate
+    sets: tuple[str, ...] = ("hdfs",)  #: on which it is trained
+
+    def net(self, num_tokens: int, seed: int) -> nn.Module:
+        """A new net."""
+        torch.manual_seed(seed)
+        return (NextEventLSTM if self.kind == "lstm" else NextEventTransformer)(num_tokens)
 
 
 class EventSequencesConfig(Config):
-    """Which events, which models, and how they are judged."""
+    """Which sessions, and which models."""
 
-    train_events: int = 200_000  #: of four weeks without attacks, to learn from
-    later_events: int = 50_000  #: of the week after these, for validation, and of the next one, for the test
-    attack_share: float = 0.02  #: of those events; order attacks only
+    sets: tuple[Literal["hdfs", "generated"], ...] = ("hdfs", "generated")
+    learn: int = 2400  #: normal sessions of HDFS to learn from, drawn by the seed
+    validate_on: int = 800  #: further normal ones, and as many anomalous ones, for validation
+    events: int = 100_000  #: generated ones, half of them to learn from
+    attack_share: float = 0.04  #: of these; a third of the incidents are order attacks, the others left out
     orders: tuple[int, ...] = (2, 3, 4)  #: of the n-grams
-    #: tasks and inputs of the nets, see ``SequenceAnomalyDetector``
-    lstms: tuple[LstmName, ...] = ("next-tokens", "next-vectors", "order-tokens", "order-vectors")
-    #: the net that embeds events for those that read vectors
-    net: PretrainConfig = PretrainConfig(d_model=64, num_blocks=2, num_steps=600)
-    next_epochs: int = 10  #: passes over the sessions for the task ``"next"``
-    order_epochs: int = 8  #: likewise for ``"order"``
-    hidden: int = 64  #: features of the LSTM's state
-    min_events: int = 5  #: shorter sessions are not judged; there is no order to see in them
-    repeats: int = 100  #: samples of the bootstrap
-    points: int = 40  #: how many points a training curve is averaged down to
+    nets: dict[str, NextEventConfig]  #: by their names; an untrained one of "lstm" is judged as well
 
 
-@dataclass(frozen=True)
-class Sequences:
-    """Tokens and sessions of each part."""
-
-    frames: dict[str, pd.DataFrame]  #: the events of each part, in the order of their times
-    labels: dict[str, pd.DataFrame]  #: of the same rows
-    tokens: dict[str, np.ndarray]  #: int64 (N,) of each part; fitted on training events
-    sessions: dict[str, np.ndarray]  #: int64 (N,) of each part, told from the events' fields
-    num_tokens: int
+def weights(labels: np.ndarray, share: float | None) -> np.ndarray:
+    """One weight a session, so that anomalies weigh as much as their share where the log comes from."""
+    own = float(labels.mean())
+    wanted = share or own
+    return np.asarray(np.where(labels, wanted / own, (1 - wanted) / (1 - own)))
 
 
-@lru_cache(maxsize=1)
-def make_sequences(config: EventSequencesConfig, seed: int) -> Sequences:
-    """Generate three parts of one company's time, one after the other."""
-    frames, labels = {}, {}
-    for i, part in enumerate(PARTS):
-        learn = part == "train"
-        which = EventConfig(
-            num_events=config.train_events if learn else config.later_events,
-            seed=len(PARTS) * seed + i,
-            days=28.0 if learn else 7.0,
-            attack_share=0.0 if learn else config.attack_share,
-            attacks=ORDER_ATTACKS,
-            start=_STARTS[part],
-        )
-        events = generate_events(which)
-        frames[part], labels[part] = events.frame, events.labels
-    encoder = EventTokens().fit(frames["train"])
-    return Sequences(
-        frames=frames,
-        labels=labels,
-        tokens={part: encoder.transform(frame) for part, frame in frames.items()},
-        sessions={part: sessions(frame) for part, frame in frames.items()},
-        num_tokens=len(encoder),
-    )
-
-
-def judged_sessions(data: Sequences, part: str, min_events: int) -> pd.DataFrame:
-    """One row for each session that is judged, with its place among all sessions of the part as index.
+def measure(data: SessionSet, scores: np.ndarray, rows: np.ndarray, ranks: bool) -> dict[str, float]:
+    """How scores (S,) of the others rank anomalies, among ``rows`` bool (S,).
 
     Returns:
-        Columns ``attack`` (missing for normal sessions) and ``kind`` (of the generator's session).
+        Of the test sessions ``pr_auc``, ``roc_auc``, ``recall_at_0.01``, and ``f1`` at the threshold that was
+        best on validation; ``validation_pr_auc``; and if the scores are ``ranks``, ``f1_published`` at
+        DeepLog's g. ``pr_auc`` and ``f1`` are with :func:`weights`.
     """
-    own = data.labels[part][["attack", "kind"]].reset_index(drop=True)
-    grouped = own.groupby(data.sessions[part])  # sessions are numbered without gaps
-    found = pd.DataFrame({"attack": grouped["attack"].first(), "kind": grouped["kind"].first()})
-    return found[grouped.size() >= min_events]
+    parts = [(data.abnormal[part], scores[part]) for part in (rows & ~data.test, rows & data.test)]
+    (known, chosen), (labels, judged) = parts
+    before, heavy = (weights(part, data.share) for part, _ in parts)
+    precision, recall, thresholds = precision_recall_curve(known, chosen, sample_weight=before)
+    best = (2 * precision * recall / np.maximum(precision + recall, 1e-12))[:-1].argmax()
+    flagged = {"f1": judged >= thresholds[best]} | ({"f1_published": judged > PUBLISHED_G} if ranks else {})
+    return {
+        "pr_auc": float(average_precision_score(labels, judged, sample_weight=heavy)),
+        "roc_auc": roc_auc(labels, judged),
+        "recall_at_0.01": recall_at_fpr(labels, judged, 0.01),
+        **{name: float(f1_score(labels, own, sample_weight=heavy)) for name, own in flagged.items()},
+        "validation_pr_auc": float(average_precision_score(known, chosen, sample_weight=before)),
+    }
 
 
-def embed_events(
-    data: Sequences, config: EventSequencesConfig, seed: int, context: Context
+def counted_scores(
+    data: SessionSet, sessions: list[np.ndarray], orders: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-    """Embeddings of all events of each part, by a net that learned from the training events."""
-    ends = np.cumsum([len(part) for part in data.frames.values()])
-    rows = np.split(np.arange(ends[-1]), ends[:-1])
-    features = EventFeatures(leave_out=LEAVE_OUT).fit(data.frames["train"])
-    numbers, categories = zip(*(features.transform(frame) for frame in data.frames.values()), strict=True)
-    events = PreparedEvents(
-        features=features,
-        numerical=torch.cat(numbers),
-        categorical=torch.cat(categories),
-        train=rows[0],
-        calibration=rows[0][:0],
-        validation=rows[1],
-        test=rows[2],
-        labels=pd.concat(data.labels.values(), ignore_index=True),
-        entities=np.full(ends[-1], "", dtype=object),  # not asked for
-    )
-    net, _ = train(events, config.net, seed, context, "embedding")
-    return {part: vectors(net, events, own, context) for part, own in zip(PARTS, rows, strict=True)}
+    """Scores of sessions by the models that count; for the endings see :func:`net_scores`."""
+    scores = {
+        "bag": BagOfEvents(data.num_tokens).fit(data.learn).score(sessions),
+        "precedence": Precedence().fit(data.learn).score(sessions),
+    }
+    for order in orders:
+        ngram = NgramModel(order, data.num_tokens).fit(data.learn)
+        nats = [ngram.surprises(session) for session in sessions]
+        scores[f"ngram-{order}"] = np.array([own.max() for own in nats])
+        scores[f"ngram-{order}-sum"] = np.array([own.sum() for own in nats])
+        scores[f"ngram-{order}-no_end"] = np.array([own[:-1].max() for own in nats])
+    return scores
 
 
-def fit_lstm(
-    data: Sequences,
-    config: EventSequencesConfig,
-    name: LstmName,
-    embedded: dict[str, np.ndarray],
-    seed: int,
-    context: Context,
-    result: SeedResult | None = None,
-) -> tuple[Scorer, SequenceAnomalyDetector]:
-    """Train one LSTM; what scores the sessions of a part, and the detector."""
-    task: Literal["next", "order"] = "next" if name.startswith("next") else "order"
-
-    def read(part: str) -> Sessions:
-        own = data.tokens[part], data.sessions[part]
-        return (*own, embedded[part]) if embedded else own
-
-    # what makes a session's score, and for how long to train, was found on validation sessions
-    aggregate: Literal["top", "max"] = "top" if task == "next" else "max"
-    epochs = config.next_epochs if task == "next" else config.order_epochs
-    detector = SequenceAnomalyDetector(
-        task, hidden=config.hidden, aggregate=aggregate, num_tokens=data.num_tokens, seed=seed
-    )
-    own = read("train")
-    context.fit_estimator(f"lstm-{name}", detector, own, epochs=epochs, validation=0.1, result=result)
-    return lambda part: detector.decision_function(read(part)), detector
-
-
-def simple_models(data: Sequences, config: EventSequencesConfig) -> dict[str, Scorer]:
-    """Models that count, fitted on the training sessions."""
-    models: dict[str, NgramModel | BagOfEvents | Precedence] = {"bag": BagOfEvents()}
-    for order in config.orders:
-        models[f"ngram-{order}"] = NgramModel(order, num_tokens=data.num_tokens)
-    longest = max(config.orders)
-    models["ngram-order"] = NgramModel(longest, "order", "mean", num_tokens=data.num_tokens)
-    models["precedence"] = Precedence()
-    for model in models.values():
-        model.fit(data.tokens["train"], data.sessions["train"])
-
-    def scorer(model: NgramModel | BagOfEvents | Precedence) -> Scorer:
-        return lambda part: model.score(data.tokens[part], data.sessions[part])
-
-    return {name: scorer(model) for name, model in models.items()}
-
-
-def evaluate_sessions(judged: pd.DataFrame, scores: np.ndarray) -> dict[str, float]:
-    """How scores of all sessions of a part rank those that are attacks.
+def net_scores(
+    net: nn.Module, name: str, objective: NextEvent, data: SessionSet, sessions: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Scores of sessions by the net ``name``, in several ways.
 
     Returns:
-        ``roc_auc``, ``pr_auc``, ``recall_at_0.01``; ``same_kind_roc_auc``, for which only those normal
-        sessions count whose kind is one in which attacks happen; for each attack its recall at 1 % FPR.
+        ``name`` for the largest surprise, ``name-sum`` for their sum, ``name-rank`` for the worst rank, which
+        is DeepLog's; with ``-no_end`` behind it the same without the surprise at the session's end.
     """
-    attacked = judged["attack"].notna().to_numpy()
-    own = scores[judged.index]
-    kinds = {ATTACKS[name].kind for name in ORDER_ATTACKS}
-    alike = judged["kind"].isin(kinds).to_numpy() | attacked
-    found = {name: METRICS[name](attacked, own) for name in ("roc_auc", "pr_auc", "recall_at_0.01")}
-    found["same_kind_roc_auc"] = roc_auc(attacked[alike], own[alike])
-    for attack in ORDER_ATTACKS:
-        this = (judged["attack"] == attack).to_numpy(dtype=bool)
-        if this.any():
-            asked = this | ~attacked
-            found[attack] = recall_at_fpr(this[asked], own[asked], 0.01)
-    return found
+    nats, rank = judge(net, session_rows(sessions, data.num_tokens), objective)
+    events = np.arange(nats.shape[1]) < np.array([len(session) for session in sessions])[:, None]
+    scores = {name: nats.max(axis=1), f"{name}-sum": nats.sum(axis=1), f"{name}-rank": rank.max(axis=1)}
+    for way, values in {name: nats, f"{name}-rank": rank}.items():
+        scores[f"{way}-no_end"] = np.where(events, values, 0).max(axis=1)
+    return scores
+
+
+def fit_net(
+    data: SessionSet, own: NextEventConfig, name: str, seed: int, context: Context,
+    result: SeedResult | None = None,
+) -> nn.Module:  # fmt: skip
+    """Train a net on the sessions to learn from, and watch its loss on the normal ones of validation."""
+    net = own.net(data.num_tokens + 1, seed)
+    held = [session for session, there in zip(data.others, data.held, strict=True) if there]
+    learn, watched = (session_rows(part, data.num_tokens) for part in (data.learn, held))
+    config = FitConfig(
+        num_steps=own.steps, batch_size=64, lr=own.lr, optimizer="adam", schedule="cosine",
+        weight_decay=0.0, eval_every=max(1, own.steps // 10),
+    )  # fmt: skip
+    objective = NextEvent(own.history)
+    history = context.fit(
+        name, net, (learn,), objective, config, seed, result=result,
+        evaluation=lambda net: evaluate(net, (watched,), objective, context.compute),
+    )  # fmt: skip
+    if result is not None:
+        result.curves[f"{name}.validation_loss"] = history.evaluations["loss"]
+    return net
 
 
 def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult:
-    """Fit everything on normal sessions; score validation sessions, and the test sessions once.
+    """Fit every model on the normal sessions to learn from, and judge the others.
 
     Returns:
-        For each model ``validation_`` and ``test_`` what :func:`evaluate_sessions` gives, with the ends of
-        the intervals of the two areas on the test sessions (``_low``, ``_high``); ``<part>.sessions`` and
-        ``<part>.attacks``; the curves ``<model>.loss`` of the nets.
+        For each set and model what :func:`measure` gives, on all sessions ("hdfs.bag.pr_auc") and on those
+        that are equal to no learned and no earlier one ("hdfs-distinct.bag.pr_auc"); ``validation_nats``, the
+        mean surprise at an event of normal sessions; how many sessions there are; the nets' losses as curves.
     """
-    data = make_sequences(config, seed)
-    judged = {part: judged_sessions(data, part, config.min_events) for part in PARTS[1:]}
     result = SeedResult(seed=seed)
-    metrics = result.metrics
-    metrics["train.sessions"] = float(data.sessions["train"].max() + 1)
-    for part, own in judged.items():
-        metrics[f"{part}.sessions"] = float(len(own))
-        metrics[f"{part}.attacks"] = float(own["attack"].notna().sum())
-    clock = time.perf_counter()
-    scorers = simple_models(data, config)
-    result.seconds["counting"] = round(time.perf_counter() - clock, 2)
-    embedded: dict[str, np.ndarray] = {}
-    for name in config.lstms:
-        if name.endswith("vectors") and not embedded:
-            embedded = embed_events(data, config, seed, context)
-        used = embedded if name.endswith("vectors") else {}
-        scorers[f"lstm-{name}"], detector = fit_lstm(data, config, name, used, seed, context, result)
-        losses = detector.history_.train["loss"]
-        result.curves[f"lstm-{name}.loss"] = window_means(losses, config.points)
-    for model, score in scorers.items():
-        for part, own in judged.items():
-            scores = score(part)
-            for key, value in evaluate_sessions(own, scores).items():
-                metrics[f"{model}.{part}_{key}"] = value
-            for key in ("roc_auc", "pr_auc") if part == "test" and config.repeats else ():
-                attacked = own["attack"].notna().to_numpy()
-                got = bootstrap(METRICS[key], attacked, scores[own.index], repeats=config.repeats)
-                metrics.update(with_ends(f"{model}.test_{key}", got))
+    for name in config.sets:
+        data = (
+            hdfs_sessions(config.learn, config.validate_on, seed) if name == "hdfs"
+            else generated_sessions(config.events, config.attack_share, seed)
+        )  # fmt: skip
+        text = np.array([session.tobytes() for session in data.learn + data.others], dtype=object)
+        fresh = ~pd.Series(text).duplicated().to_numpy()[len(data.learn) :]
+        codes, _ = pd.factorize(text[len(data.learn) :])  # equal sessions are scored once
+        sessions = [data.others[i] for i in np.unique(codes, return_index=True)[1]]
+        clock = time.perf_counter()
+        scores = counted_scores(data, sessions, config.orders)
+        result.seconds[f"{name}.counting"] = round(time.perf_counter() - clock, 2)
+        for kind, own in config.nets.items():
+            if name in own.sets:
+                objective = NextEvent(own.history)
+                if kind == "lstm":
+                    untrained = context.compute.model(own.net(data.num_tokens + 1, seed))
+                    scores |= net_scores(untrained, "untrained", objective, data, sessions)
+                net = fit_net(data, own, f"{name}.{kind}", seed, context, result)
+                scores |= net_scores(net, kind, objective, data, sessions)
+        lengths = np.array([len(session) + 1 for session in data.others])
+        for model in [model for model in scores if model.endswith("-sum")]:
+            nats = scores[model][codes][data.held].sum() / lengths[data.held].sum()
+            result.metrics[f"{name}.{model[:-4]}.validation_nats"] = float(nats)
+        for which, rows in {name: np.ones_like(fresh), f"{name}-distinct": fresh}.items():
+            for label, wanted in {"normal": ~data.abnormal, "abnormal": data.abnormal}.items():
+                result.metrics[f"{which}.test_{label}"] = float((rows & data.test & wanted).sum())
+            for model, values in scores.items():
+                measured = measure(data, values[codes], rows, "-rank" in model)
+                result.metrics.update({f"{which}.{model}.{key}": value for key, value in measured.items()})
     return result
 
 
 EVENT_SEQUENCES = Experiment(
-    "event_sequences", "Does an LSTM see an unusual order of events better than counting does?", {
+    "event_sequences", "Does a net that expects the next event find more unusual sessions than counting?", {
     "smoke": EventSequencesConfig(
-        train_events=3000, later_events=1500, attack_share=0.3, orders=(2,),
-        lstms=("next-tokens", "order-vectors"),
-        net=PretrainConfig(d_model=8, num_blocks=1, num_steps=4, batch_size=64), next_epochs=1,
-        order_epochs=1, hidden=8, repeats=3, points=4,
+        learn=60, validate_on=40, events=4000, orders=(2,),
+        nets={"lstm": NextEventConfig(steps=2), "deeplog": NextEventConfig(steps=2, history=10)},
     ),
-    "live": EventSequencesConfig(
-        train_events=60_000, later_events=20_000, lstms=("next-tokens", "order-tokens"), next_epochs=5,
-        order_epochs=5, repeats=0,
-    ),
-    "full": EventSequencesConfig(),
-}, run, generated_info)  # fmt: skip
+    "live": EventSequencesConfig(sets=("hdfs",), orders=(2, 3), nets={"lstm": NextEventConfig(steps=500)}),
+    "full": EventSequencesConfig(nets={
+        "lstm": NextEventConfig(sets=("hdfs", "generated")),
+        "lstm-long": NextEventConfig(steps=2400),
+        "deeplog": NextEventConfig(history=10, steps=600),
+        "transformer": NextEventConfig(kind="transformer", steps=500, lr=3e-3),
+    }),
+}, run, lambda: data_info(load_hdfs(), name="HDFS sessions"))  # fmt: skip

@@ -18,7 +18,7 @@ _NAMES = {
     "tabular": ("ClassicTabularBlock", "PreNormTabularBlock", "TabularResNet"),
     "tabular_baselines": ("TabTransformer", "TableMLP", "make_table_net"),
     "masked_resnet": ("SelfSupervisedResNet",),
-    "lstm": ("NextEventLSTM",),
+    "lstm": ("NextEventLSTM", "NextEventTransformer"),
     "autoencoders": ("ConvAutoencoder", "ResidualAutoencoder", "WaveAutoencoder"),
 }  # fmt: skip
 _HOMES = {name: (module, name) for module, names in _NAMES.items() for name in names}

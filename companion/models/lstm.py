@@ -1,68 +1,88 @@
-"""A recurrent net that expects the next event of a session.
+"""Nets that expect the next event of a session.
 
 Sources: the LSTM is that of S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation,
-1997, with the forget gate of F. A. Gers, J. Schmidhuber and F. Cummins, "Learning to Forget: Continual
-Prediction with LSTM", 2000. To find anomalies by an event that it did not expect is M. Du, F. Li, G. Zheng
-and V. Srikumar, "DeepLog", CCS 2017, section 3.1.
+1997, with the forget gate of F. A. Gers, J. Schmidhuber and F. Cummins, "Learning to Forget", 2000, used as
+in M. Du, F. Li, G. Zheng and V. Srikumar, "DeepLog", CCS 2017, section 3.1. The transformer is that of
+A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-State = tuple[Tensor, Tensor]
+
+def one_hot_past(tokens: Tensor, num_tokens: int) -> Tensor:
+    """What a net reads at each step, the token before it: (N, T) to one-hot float32 (N, T, ``num_tokens``).
+
+    Zeros stand at the first step, and where a token is negative, which means that there is no event.
+
+    Example:
+        >>> one_hot_past(torch.tensor([[1, 0, -1]]), 2).tolist()
+        [[[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]
+    """
+    past = F.pad(tokens[:, :-1], (1, 0), value=-1)  # (N, T)
+    return F.one_hot(past.clamp(min=0), num_tokens).float() * (past >= 0)[..., None]
 
 
 class NextEventLSTM(nn.Module):
-    """Logits of the token of every event of a session, from the events before it.
+    """Two layers of LSTM over one-hot tokens and a linear layer: logits of every token from those before it.
 
-    At step t the LSTM reads the vector of event t - 1, and at the first step a learned ``start``, so that the
-    first event too has a probability. There may be a context, c numbers that are known at step t itself, such
-    as counts of what the session has had so far; it goes into the LSTM and, past it, into the logits. Padding
-    stands behind a session's events, so it cannot reach them and no packing is needed; logits of
-    padding are meaningless.
+    Shapes: tokens int64 (N, T), negative where there is none, to logits (N, T, ``num_tokens``). Padding
+    stands behind a session's events, so it cannot reach them; its logits are meaningless.
 
-    Shapes: vectors (N, T, d) and context (N, T, c) to logits (N, T, ``num_tokens``), and the state after the
-    last step, to go on with the next chunk of a longer session: give it with ``before``, (N, d), the vectors
-    of the last events of the chunk before.
-
-    Differences from the paper: DeepLog looks at a window of the last events; this net reads the session from
-    its first one.
+    Differences from the paper: none in the net, whose sizes are the paper's (L = 2, alpha = 64). Which events
+    it sees, the last few or the whole session, is up to the rows that it is given.
 
     Example:
-        >>> net = NextEventLSTM(5, 7, hidden=4)
-        >>> net(torch.zeros(2, 3, 5))[0].shape
+        >>> NextEventLSTM(7)(torch.zeros(2, 3, dtype=torch.long)).shape
         torch.Size([2, 3, 7])
     """
 
-    def __init__(
-        self,
-        num_features: int,
-        num_tokens: int,
-        hidden: int = 128,
-        dropout: float = 0.0,
-        num_context: int = 0,
-    ) -> None:
+    def __init__(self, num_tokens: int, hidden: int = 64, num_layers: int = 2) -> None:
         super().__init__()
-        self.start = nn.Parameter(torch.zeros(num_features))
-        self.lstm = nn.LSTM(num_features + num_context, hidden, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden + num_context, num_tokens)
-        with torch.no_grad():  # remember at first: a forget gate of about 0.73
-            self.lstm.get_parameter("bias_ih_l0")[hidden : 2 * hidden] = 1.0
+        self.num_tokens = num_tokens
+        self.lstm = nn.LSTM(num_tokens, hidden, num_layers, batch_first=True)
+        self.head = nn.Linear(hidden, num_tokens)
 
-    def forward(
-        self,
-        vectors: Tensor,
-        context: Tensor | None = None,
-        before: Tensor | None = None,
-        state: State | None = None,
-    ) -> tuple[Tensor, State]:
-        if context is None:
-            context = vectors.new_empty(*vectors.shape[:2], 0)
-        first = self.start.expand(len(vectors), -1) if before is None else before  # (N, d)
-        shifted = torch.cat([first[:, None].to(vectors.dtype), vectors[:, :-1]], dim=1)  # (N, T, d)
-        features, after = self.lstm(torch.cat([shifted, context], dim=2), state)  # (N, T, hidden)
-        logits: Tensor = self.head(torch.cat([self.dropout(features), context], dim=2))
-        return logits, after
+    def forward(self, tokens: Tensor) -> Tensor:
+        features, _ = self.lstm(one_hot_past(tokens, self.num_tokens))  # (N, T, hidden)
+        logits: Tensor = self.head(features)  # (N, T, num_tokens)
+        return logits
+
+
+class NextEventTransformer(nn.Module):
+    """A causal transformer for the same task: each step attends to itself and to those before it.
+
+    The positions are sines and cosines (Vaswani et al. 2017, section 3.5), for sessions may be longer than
+    any in training. Shapes as those of :class:`NextEventLSTM`.
+
+    Differences from the paper: the encoder alone, with a causal mask; the norm before each sublayer.
+
+    Example:
+        >>> NextEventTransformer(7)(torch.zeros(2, 3, dtype=torch.long)).shape
+        torch.Size([2, 3, 7])
+    """
+
+    def __init__(self, num_tokens: int, d_model: int = 64, num_heads: int = 4, num_layers: int = 2) -> None:
+        super().__init__()
+        self.num_tokens, self.d_model = num_tokens, d_model
+        self.embed = nn.Linear(num_tokens, d_model)
+        layer = nn.TransformerEncoderLayer(
+            d_model, num_heads, 2 * d_model, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(d_model), False)
+        self.head = nn.Linear(d_model, num_tokens)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        steps, device = tokens.shape[1], tokens.device
+        rates = torch.exp(torch.arange(0, self.d_model, 2, device=device) * (-math.log(1e4) / self.d_model))
+        angles = torch.arange(steps, device=device)[:, None] * rates  # (T, d_model / 2)
+        features = self.embed(one_hot_past(tokens, self.num_tokens))  # (N, T, d_model)
+        features = features + torch.cat([angles.sin(), angles.cos()], dim=1)
+        mask = nn.Transformer.generate_square_subsequent_mask(steps, device)
+        logits: Tensor = self.head(self.encoder(features, mask, is_causal=True))  # (N, T, num_tokens)
+        return logits
