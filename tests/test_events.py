@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from companion.data.ocsf_synthetic import EventConfig, generate_events
 from sklearn.metrics import roc_auc_score
 
 from companion.compute import pick_compute
 from companion.data.events import entities
-from companion.data.ocsf_synthetic import EventConfig, generate_events
 from companion.detection.thresholds import ThresholdError
 from companion.estimators.events import EventDetector
 from companion.files import StateError, load_state, save_state
