@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 
 from companion import figures
 from companion.models.blocks import BasicResidualBlock
-from companion.notebook import glue, mean_and_spread, provenance, show_source, table
+from companion.notebook import claim, glue, mean_and_spread, provenance, show_source, table
 from companion.runs import load_run
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -96,6 +96,14 @@ def test_glue_writes_what_myst_nb_writes():
 def test_mean_and_spread():
     assert mean_and_spread(np.array([0.5]), 1, 100) == "50.0"
     assert mean_and_spread(np.array([1.0, 3.0]), 1) == "2.0 ± 1.4"
+
+
+def test_a_claim_fails_when_the_numbers_do_not_bear_it_out(monkeypatch):
+    claim(True, "all is well")
+    with pytest.raises(AssertionError, match="all is well"):
+        claim(False, "all is well")
+    monkeypatch.setenv("COMPANION_SCALE", "smoke")
+    claim(False, "all is well", live=True)
 
 
 def test_a_table_with_a_short_row_is_refused():
