@@ -11,8 +11,8 @@ which runs it has in ``recorded``::
   3  blocks, cost       -                -                    -                -
   4  resnet, resnet9    cifar10          classification       classifier       classifier, recipe
   5  tabular            tables           tables, encoding     tables           tables, table_depth
-  6  masked_resnet      events, ocsf     selfsupervised       self_supervised  self_supervised, ssl_ablation
-  7  lstm               events, sessions next_event           event_detection  event_detection, web_detection
+  6  masked_resnet      security         selfsupervised       self_supervised  self_supervised
+  7  lstm               security         next_event           event_detection  event_detection
                                                               event_sequences  event_sequences
   8  tabular_baselines  tables           tables               tables           tab_transformer
                                                               table_cost       table_cost

@@ -1,122 +1,139 @@
-"""What the experiments on events promise beyond running, see also test_runs.py."""
-
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from companion.compute import Compute
 from companion.experiments import event_detection, get_experiment, self_supervised
 from companion.experiments.base import Context
-from companion.experiments.event_data import LEAVE_OUT, METRICS, load, positives, prepared, rank, shapes_of
-from companion.experiments.event_detection import evaluate_detectors
+from companion.experiments.event_data import CONTRASTIVE, EventSetsConfig, Recipe, prepared, train
+from companion.experiments.self_supervised import SMOKE_DATA
+from companion.objectives.event_features import field_family
+from companion.runs import SeedResult
 
 CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
-DATA = self_supervised.SMOKE_DATA
 
 
 @pytest.fixture(scope="module")
 def events():
-    return prepared(DATA, 0)
+    return prepared("generated", SMOKE_DATA, 0)
 
 
-def test_the_parts_follow_each_other_and_share_no_session(events):
-    times = load(DATA, 0).frame["time"].to_numpy()
-    sessions = events.labels["session"].to_numpy()
-    parts = [events.train, events.calibration, events.validation, events.test]
-    seen = [set(sessions[part]) for part in parts]
-    for i, part in enumerate(parts):
-        assert len(part) > 0
-        for j in range(i):
-            assert not seen[i] & seen[j]
-            first = [min(times[sessions == session]) for session in seen[i]]
-            assert min(first) >= max(min(times[sessions == session]) for session in seen[j])
-    for part in parts[:2]:
-        assert events.labels["attack"].iloc[part].isna().all()
-    assert not set(LEAVE_OUT) & set(events.features.fields)
+def test_a_seed_learns_from_its_own_share_of_the_normal_events(events):
+    other = prepared("zeek", SMOKE_DATA, 1)
+    for data in (events, other):
+        every = data.events.split["train"]
+        assert len(data.train) == round(0.8 * len(every))
+        assert set(data.train) < set(every)
+        assert not data.attacks[data.train].any()
+        assert not data.attacks[data.calibration].any()
+        assert not data.attacks[data.normal("test")].any()
+    assert set(other.train) != set(prepared("zeek", SMOKE_DATA, 2).train)
 
 
-def test_only_training_events_teach_the_encoder(events):
-    frame = load(DATA, 0).frame
-    known = set(frame["process.name"].iloc[events.train].dropna())
-    assert set(events.features.encoder.categories["process.name"]) <= known
+def test_the_lookup_is_that_of_a_loop(events):
+    encoder = events.features.fitted
+    field = "actor.user.uid"
+    columns = dict(zip(encoder.categorical, events.categorical.numpy().T, strict=True))
+    target, rows = columns[field], events.normal("validation")
+    other, guesses, common = self_supervised.look_up(events, field, rows)
+    assert field_family(other) != field_family(field)
+    known = events.train[target[events.train] >= 2]
+    assert common == pd.Series(target[known]).mode()[0]
+    if other in columns:
+        table = pd.Series(target[known]).groupby(columns[other][known]).agg(lambda own: own.mode()[0])
+        seen = np.isin(columns[other][rows], table.index)
+        right = table.reindex(columns[other][rows][seen]).to_numpy() == target[rows][seen]
+        assert abs(right.mean() - (guesses[seen] == target[rows][seen]).mean()) < 0.02  # but for ties
+        assert (guesses[~seen] == common).all()
 
 
-def test_attacks_of_another_shape_are_neither_normal_nor_wanted(events):
-    rows = np.arange(len(events.labels))
-    judged, wanted = positives(events, rows, "shape", "point")
-    shapes = events.labels["shape"].to_numpy(dtype=object)
-    assert set(shapes[judged][wanted]) == {"point"}
-    assert events.labels["attack"].to_numpy(dtype=object)[judged][~wanted].tolist().count(None) == 0
-    assert not np.isin(shapes[judged][~wanted].astype(str), ["order", "context", "point"]).any()
-    assert shapes_of(events) == ["context", "point"]
+def test_the_net_does_not_see_what_it_is_to_guess(events):
+    net = train(events, Recipe(num_steps=0, d_model=8), 0, CONTEXT, "net")
+    rows, field = events.normal("validation")[:50], "api.operation"
+    guesses = self_supervised.guess(net, events, field, rows)
+    hidden = [field_family(name) == field_family(field) for name in events.features.fitted.categorical]
+    changed = replace(events, categorical=events.categorical.clone().index_fill(1, _where(hidden), 0))
+    assert torch.equal(guesses, self_supervised.guess(net, changed, field, rows))
+    assert (guesses >= 2).all()
 
 
-def test_perfect_scores_are_judged_perfect_and_constant_ones_as_chance(events):
-    labels = events.labels
-    truth = {
-        part: labels["attack"].iloc[getattr(events, part)].notna().to_numpy(dtype=float)
-        for part in ("validation", "test")
-    }
-    found = evaluate_detectors(
-        events, {"oracle": truth, "blind": {part: 0 * own for part, own in truth.items()}}, repeats=3
+def _where(flags):
+    return torch.tensor(flags).nonzero().flatten()
+
+
+@pytest.mark.parametrize("recipe", [Recipe(num_steps=3, d_model=8), CONTRASTIVE])
+def test_a_net_is_trained_and_its_end_is_set_on_calibration_events(events, recipe):
+    recipe, result = recipe.model_copy(update={"num_steps": 3}), SeedResult(seed=0)
+    train(events, recipe, 0, CONTEXT, "generated.net", result)
+    assert len(result.curves["generated.net.loss"]) == len(result.curves["generated.net.held_out_loss"]) == 3
+
+
+# ---------------------------------------------------------------- detection
+
+
+def test_other_shapes_and_orders_are_not_judged(events):
+    labels = events.events.labels.iloc[events.events.split["test"]]
+    for scope in ((), ("shape", "context"), ("attack", labels["attack"].dropna().iloc[0])):
+        keep, wanted = event_detection.judged(events, "test", *scope)
+        judged = labels[keep]
+        assert judged["attack"].isna().sum() == labels["attack"].isna().sum() == (~wanted).sum()
+        assert (judged["shape"][wanted] != "order").all() or scope[:1] == ("attack",)
+        if scope:
+            assert (judged[scope[0]][wanted] == scope[1]).all()
+
+
+def test_twenty_alerts_a_day_by_hand(events):
+    split = events.events.split | {"test": np.arange(6)}
+    frame = pd.DataFrame({"time": pd.array([0, 1, 2, 3, 4, 5], dtype="Int64")})
+    labels = pd.DataFrame({"attack": ["x", None, None, "x", "x", None], "incident": list("anobbn")})
+    data = replace(
+        events,
+        events=replace(events.events, split=split, frame=frame, labels=labels),
+        entities=np.array(list("pppqrs"), dtype=object),
     )
-    for shape in ("point", "context"):
-        for metric in METRICS:
-            assert found[f"oracle.test_{shape}_{metric}"] == 1
-        assert found[f"blind.test_{shape}_roc_auc"] == 0.5
-        share = positives(events, events.test, "shape", shape)[1].mean()
-        assert found[f"blind.test_{shape}_pr_auc"] == pytest.approx(share)
-        assert found[f"oracle.test_{shape}_pr_auc_low"] == found[f"oracle.test_{shape}_pr_auc_high"] == 1
-    assert rank(events, events.train, np.zeros(len(events.train))) == {}  # no attack, no number
+    scores = np.array([1.0, 9.0, 0.0, 5.0, 2.0, 3.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_detection, "ALERTS", 2)  # entities p (9) and q (5); the threshold is 3, that of s
+        assert event_detection.at_alerts(data, scores) == {"found": 0.5, "right": 1.0}
+        assert event_detection.at_alerts(data, -scores) == {"found": 1.0, "right": 1.0}  # p and r
 
 
-def test_every_detector_scores_the_test_events_once(events, monkeypatch):
-    asked = []
-    real = event_detection.vectors
+def test_slow_for_its_kind_is_a_median_and_quartiles(events):
+    rng = np.random.default_rng(0)
+    count, who = 400, np.array(["a", "b"] * 200, dtype=object)
+    took = np.exp(rng.normal(np.where(who == "a", 2, 6), 0.1))
+    took[-1], who[-2:] = 30.0, "a"
+    frame = pd.DataFrame({"duration": took})
+    data = replace(events, train=np.arange(300), entities=who, events=replace(events.events, frame=frame))
+    scores = event_detection.robust_z(data)
+    own = np.log1p(took[:300][who[:300] == "a"])
+    width = np.subtract(*np.quantile(np.log1p(took[:300]), [0.75, 0.25]))
+    by_hand = (np.log1p(30.0) - np.median(own)) / (
+        np.subtract(*np.quantile(own, [0.75, 0.25])) + 0.05 * width
+    )
+    assert scores[-1] == pytest.approx(by_hand)
+    assert scores[-1] == scores.max()
+    assert len(scores) == count
 
-    def counting(net, given, rows, context):
-        asked.append(np.array_equal(rows, events.test))
-        return real(net, given, rows, context)
 
-    monkeypatch.setattr(event_detection, "vectors", counting)
+def test_every_detector_of_a_set_has_its_numbers():
     config = get_experiment("event_detection").config("smoke")
-    result = event_detection.run(config, 0, CONTEXT)
-    assert sum(asked) == len(config.objectives)
-    names = {key.partition(".")[0] for key in result.metrics} - {"share", "incidents"}
-    spaces = {"rarity", "one_hot", *config.objectives}
-    expected = {f"{space}-{kind}" for space in spaces for kind in ("knn", "lof", "forest", "subspace")}
-    expected |= {"rarity", "entity_rarity", "one_hot-history", "masked-surprise", "combined-surprise"}
-    assert names == expected | {f"{objective}-history" for objective in config.objectives}
-    for name in names:
-        assert 0 <= result.metrics[f"{name}.test_point_roc_auc_low"] <= 1
-
-
-def test_the_ablation_changes_one_thing_at_a_time():
-    config = get_experiment("ssl_ablation").config("full")
-    nets = config.nets()
-    assert len(nets) == len({net.model_dump_json() for net in nets.values()})
-    for net in nets.values():
-        changed = {key for key, value in net.model_dump().items() if value != getattr(config.net, key)}
-        assert len(changed - {"objective"}) <= 1
-    for rate in config.mask_rates:
-        assert nets[config.name_of("masked", "mask_rate", rate)].mask_rate == rate
-    center = config.name_of("masked", "num_blocks", config.net.num_blocks)
-    assert center == config.name_of("masked", "mask_rate", config.net.mask_rate)
-
-
-def test_spaces_are_looked_at_beside_chance(events):
-    config = get_experiment("self_supervised").config("smoke")
-    rows = self_supervised.probe_rows(events, config, 0)
-    kinds = events.labels["kind"].to_numpy(dtype=object)
-    assert events.labels["attack"].iloc[rows[1]].isna().all()
-    names = sorted(set(kinds[rows[1]]))
-    answer = [
-        np.eye(len(names) + 9)[[names.index(k) if k in names else -1 for k in kinds[part]]] for part in rows
-    ]
-    noise = [np.random.default_rng(0).normal(size=(len(part), 4)) for part in rows]
-    found = self_supervised.evaluate_embeddings(events, config, 0, {"answer": answer, "noise": noise})
-    assert found["answer.purity"] > 0.9
-    assert found["answer.probe"] > 0.8  # a rare kind may be missing in training
-    assert abs(found["noise.purity"] - found["chance.purity"]) < 0.1
+    config = config.model_copy(update={"data": EventSetsConfig(sets=("zeek",))})
+    metrics = event_detection.run(config, 0, CONTEXT).metrics
+    detectors = {key.split(".")[1] for key in metrics if key.endswith("test_pr_auc")}
+    assert {
+        "rate",
+        "class rarity",
+        "FRaC",
+        "one field",
+        "untrained surprise",
+        "converged surprise",
+    } <= detectors
+    for name in detectors:
+        assert 0 <= metrics[f"zeek.{name}.test_recall_at_0.01"] <= 1
+    assert metrics["zeek.class rarity.test_roc_auc"] > 0.9

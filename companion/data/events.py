@@ -33,7 +33,8 @@ class Events:
 
     frame: pd.DataFrame  #: one row an event; columns are dotted OCSF names, of the types of ``tidy``
     #: the same rows: ``attack`` (its kind, missing where all is normal) and ``incident`` (the group that must
-    #: not be split, never missing); generated ones have ``shape``, too: ``point``, ``context`` or ``order``
+    #: not be split, never missing); generated ones have ``shape``, too (``point``, ``context``
+    #: or ``order``), and the ``kind`` of session, which no field holds
     labels: pd.DataFrame
     split: Split  #: of rows; counts over time are to be taken over all rows, and then these
     entity: tuple[str, ...]  #: columns that say whom an event is about, the first of these that it has

@@ -61,6 +61,7 @@ def generate_events(config: EventConfig) -> Events:
             "attack": rows["attack"].astype("str"),
             "incident": "session " + rows["session"].astype("str"),
             "shape": rows["attack"].map({name: entry["shape"] for name, entry in TABLE["attack"].items()}),
+            "kind": rows["kind"],
         }
     )
     parts = split_by_time(frame, (0.5, 0.1, 0.2, 0.2), groups=labels["incident"])
@@ -166,6 +167,7 @@ def _rows(rng: np.random.Generator, sessions: pd.DataFrame, num_events: int) -> 
     rows = rows.assign(
         user=about["user"],
         place=about["place"],
+        kind=about["kind"],
         time=about["start"] + waited.astype(np.int64),
         attack=about["attack"].where(pd.Series(its), None),
     )

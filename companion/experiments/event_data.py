@@ -1,8 +1,7 @@
-"""Chapters 6 and 7: events as tensors, split by time, with what is known about them kept apart; rankings."""
+"""Chapters 6 and 7: labelled sets of events as tensors, and the nets that learn them without labels."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -10,143 +9,185 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
-from companion.data.events import Events, entities, split_by_time
-from companion.data.ocsf import load_web_events
-from companion.data.ocsf_synthetic import EventConfig, generate_events
-from companion.detection.metrics import pr_auc, recall_at_fpr, roc_auc
-from companion.experiments.base import Config, data_info
+from companion.compute import seed_everything
+from companion.data.events import Events, entities
+from companion.data.security import load_cloudtrail, load_demo_service, load_nsl_kdd, load_zeek
+from companion.data.synthetic_events import EventConfig, generate_events
+from companion.detection.rates import kinds
+from companion.experiments.base import Config, Context, data_info, window_means
+from companion.models.masked_resnet import SelfSupervisedResNet
+from companion.objectives.classification import Objective
 from companion.objectives.event_features import EventFeatures
-from companion.runs import DataInfo
+from companion.objectives.selfsupervised import Contrastive, MaskedFeatures
+from companion.runs import DataInfo, SeedResult
+from companion.training import FitConfig, evaluate
 
-LEAVE_OUT = ("metadata.uid", "actor.session.uid", "session.uid")
-"""Names of single records and sessions. There is nothing to learn in them, and they would make events of one
-session neighbours whatever happened in it."""
-
-
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "roc_auc": roc_auc,
-    "pr_auc": pr_auc,
-    "recall_at_0.001": partial(recall_at_fpr, fpr=0.001),
-    "recall_at_0.01": partial(recall_at_fpr, fpr=0.01),
+LOADERS: dict[str, Callable[[], Events]] = {
+    "zeek": cache(load_zeek),
+    "cloudtrail": cache(load_cloudtrail),
+    "demo": cache(load_demo_service),
+    "nsl_kdd": cache(load_nsl_kdd),
 }
-"""Of labels and scores."""
+"""Real events; the demo service is real, its faults are injected."""
+PARTS = ("validation", "test")
 
 
-class EventDataConfig(Config):
-    """Which events."""
+class EventSetsConfig(Config):
+    """Which sets of events."""
 
-    source: Literal["generated", "web"] = "generated"  #: generated events, or the real ones of a web service
-    num_events: int = 200_000  #: of generated ones
-    days: float = 28.0  #: likewise, over how long
-    attack_share: float = 0.03  #: likewise, of the events
+    sets: tuple[str, ...] = ("generated", *LOADERS)  #: names
+    num_events: int = 100_000  #: of the generated ones
+    days: int = 28  #: likewise, over how long
+    attack_share: float = 0.005  #: likewise
+    learned: float = 0.8  #: the share of the training rows that a seed draws, for all its detectors alike
 
 
 @dataclass(frozen=True)
 class PreparedEvents:
-    """Events as a net takes them, in the order of their times."""
+    """A set as nets take it; the features were fitted on this seed's training rows."""
 
-    features: EventFeatures  #: fitted on the training events
+    name: str
+    events: Events
+    train: np.ndarray  #: the training rows that this seed has drawn; normal events only
+    features: EventFeatures
     numerical: Tensor  #: float32 (N, numbers)
     categorical: Tensor  #: int64 (N, columns)
-    train: np.ndarray  #: rows of the earliest 55 %, without any that belong to an attack or a fault
-    #: those of the next 5 %, likewise; what is not learned but set after training is set here
-    calibration: np.ndarray
-    validation: np.ndarray  #: rows of the next 20 %
-    test: np.ndarray  #: rows of the last 20 %
-    #: one row an event, see :class:`companion.data.events.Events`; faults have the shape ``"fault"``
-    labels: pd.DataFrame
-    entities: np.ndarray  #: (N,), names; empty where there is none
-
-    def arrays(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers and categories of some rows, as numpy has them."""
-        return self.numerical[rows].numpy(), self.categorical[rows].numpy()
+    kinds: np.ndarray  #: text (N,), the type of event
+    entities: np.ndarray  #: text (N,), whom it is about; empty where nothing tells
 
     @property
-    def cardinalities(self) -> list[int]:
-        """Indices of each categorical column."""
-        assert self.features.encoder is not None
-        return self.features.encoder.categorical_cardinalities
+    def calibration(self) -> np.ndarray:
+        """Rows of normal events that nothing is trained on; scales and the end of training are set here."""
+        return self.events.split["calibration"]
 
-    def sample(self, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
-        """At most ``count`` of ``rows``, drawn at random, in their order."""
-        drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
-        return rows[np.sort(drawn)]
+    @property
+    def attacks(self) -> np.ndarray:
+        """Bool (N,)."""
+        return self.events.labels["attack"].notna().to_numpy(dtype=bool)
+
+    def normal(self, part: str) -> np.ndarray:
+        """Rows of the normal events of a part."""
+        rows = self.events.split[part]
+        return rows[~self.attacks[rows]]
+
+    def tensors(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Numbers and categories of some rows."""
+        return self.numerical[rows], self.categorical[rows]
 
 
-@cache
-def load_web() -> Events:
-    """The real events, read once."""
-    return load_web_events()
+def load(name: str, config: EventSetsConfig, seed: int) -> Events:
+    """A set's events. Every seed has another generated company; the real sets are what they are."""
+    if name in LOADERS:
+        return LOADERS[name]()
+    return generate_events(EventConfig(config.num_events, config.days, config.attack_share, seed))
 
 
-def load(config: EventDataConfig, seed: int) -> Events:
-    """The events themselves. Every seed has other generated ones, of the same company."""
-    if config.source == "web":
-        return load_web()
-    return generate_events(EventConfig(**config.model_dump(exclude={"source"}), seed=seed))
+def drawn(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """At most ``count`` of ``rows``, drawn at random, in their order."""
+    return np.asarray(rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])])
 
 
 @lru_cache(maxsize=2)
-def prepared(config: EventDataConfig, seed: int) -> PreparedEvents:
-    """The events as tensors; what the encoder knows comes from normal training events alone."""
-    events = load(config, seed)
-    labels = events.labels
-    if "shape" not in labels:
-        shape = labels["attack"].where(labels["attack"].isna(), "fault")
-        labels = labels.assign(shape=shape, session=np.arange(len(labels)), kind="request")
-    parts = split_by_time(events.frame, (0.55, 0.05, 0.2, 0.2), groups=labels["session"])
-    normal = labels["attack"].isna().to_numpy()
-    train, calibration = (part[normal[part]] for part in parts[:2])
-    features = EventFeatures(leave_out=LEAVE_OUT).fit(events.frame.iloc[train])
-    numerical, categorical = features.transform(events.frame)
+def prepared(name: str, config: EventSetsConfig, seed: int) -> PreparedEvents:
+    """A set as tensors; what the encoder knows comes from the training rows of this seed alone."""
+    events = load(name, config, seed)
+    train = events.split["train"]
+    train = drawn(train, round(config.learned * len(train)), seed)
+    features = EventFeatures(columns=events.entity)
+    gaps = features.gaps(events.frame)
+    features.fit(events.frame.iloc[train], gaps[train])
+    numerical, categorical = features.transform(events.frame, gaps)
+    nobody = pd.Series("", events.frame.index)
+    who = entities(events.frame, events.entity).fillna("") if events.entity else nobody
     return PreparedEvents(
-        features=features,
-        numerical=numerical,
-        categorical=categorical,
-        train=train,
-        calibration=calibration,
-        validation=parts[2],
-        test=parts[3],
-        labels=labels,
-        entities=entities(events.frame).fillna("").to_numpy(dtype=object),
-    )
+        name=name, events=events, train=train, features=features, numerical=numerical,
+        categorical=categorical, kinds=kinds(events.frame), entities=who.to_numpy(dtype=object),
+    )  # fmt: skip
 
 
 @cache
-def generated_info() -> DataInfo:
-    """What the generated events are; the digest is that of a thousand of them."""
-    frame = generate_events(EventConfig(num_events=1000)).frame
-    digest = hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
-    return DataInfo(
-        name="generated OCSF events", source="companion.data.ocsf_synthetic", digest=digest, synthetic=True
+def info(sets: tuple[str, ...] = ("generated", *LOADERS)) -> DataInfo:
+    """What the sets are; the generated one is told by a thousand of its events."""
+    small = EventSetsConfig(num_events=1000)
+    return data_info(*(load(name, small, 0) for name in sets), name="security events: " + ", ".join(sets))
+
+
+# ---------------------------------------------------------------- nets
+
+
+class Recipe(Config):
+    """A net, its objective and its training: AdamW with a warm-up and a cosine."""
+
+    objective: Literal["masked", "contrastive"] = "masked"
+    num_steps: int = 5000  #: optimizer steps, at most; 0 leaves the net untrained
+    lr: float = 3e-3  #: the highest learning rate
+    #: the training ends after so many of its 50 evaluations without a lower loss on the calibration events,
+    #: and the best weights are taken; ``None``: it ends at its end
+    patience: int | None = 10
+    batch_size: int = 512  #: events in a step
+    d_model: int = 64  #: features of an embedding
+    num_blocks: int = 2  #: of the net
+    mask_rate: float = 0.3  #: of :class:`companion.objectives.selfsupervised.MaskedFeatures`
+    corruption_rate: float = 0.3  #: of :class:`companion.objectives.selfsupervised.Contrastive`
+    temperature: float = 0.1  #: likewise
+
+    def fit(self) -> FitConfig:
+        """The hyperparameters of the training."""
+        return FitConfig(
+            num_steps=self.num_steps, batch_size=self.batch_size, lr=self.lr, optimizer="adamw",
+            weight_decay=1e-4, warmup_steps=min(50, self.num_steps // 10), schedule="cosine",
+            eval_every=max(1, self.num_steps // 50), patience=self.patience,
+        )  # fmt: skip
+
+
+UNTRAINED, SHORT, CONVERGED = Recipe(num_steps=0), Recipe(num_steps=1000, lr=1e-2, patience=None), Recipe()
+CONTRASTIVE = Recipe(objective="contrastive", num_steps=2000)
+NETS = {"untrained": UNTRAINED, "short": SHORT, "converged": CONVERGED, "contrastive": CONTRASTIVE}
+
+
+def make_net(events: PreparedEvents, recipe: Recipe, seed: int) -> SelfSupervisedResNet:
+    """The untrained net for these events."""
+    seed_everything(seed)
+    sizes = events.features.fitted.categorical_cardinalities
+    return SelfSupervisedResNet(
+        events.numerical.shape[1], sizes, recipe.d_model, recipe.num_blocks, d_projection=64
     )
 
 
-def web_info() -> DataInfo:
-    """What the real events are, or their stand-in."""
-    return data_info(load_web(), name="OCSF logs of a web service")
+def make_objective(events: PreparedEvents, recipe: Recipe, device: torch.device) -> Objective:
+    """The objective of ``recipe``; families of fields are hidden or replaced as one."""
+    groups = events.features.groups()
+    if recipe.objective == "masked":
+        return MaskedFeatures(recipe.mask_rate, groups)
+    known = [part.to(device) for part in events.tensors(events.train)]
+    return Contrastive(known[0], known[1], recipe.corruption_rate, recipe.temperature, groups)
 
 
-def positives(events: PreparedEvents, rows: np.ndarray, column: str, value: str) -> tuple[np.ndarray, ...]:
-    """Which of ``rows`` are judged (not those of other attacks), and which of those are anomalies; bool."""
-    labels = events.labels.iloc[rows]
-    wanted = (labels[column] == value).to_numpy(dtype=bool)
-    judged = wanted | labels["attack"].isna().to_numpy()
-    return judged, wanted[judged]
-
-
-def shapes_of(events: PreparedEvents) -> list[str]:
-    """The shapes of attack that single events can show, ``"order"`` left out."""
-    return sorted(set(events.labels["shape"].dropna()) - {"order"})
-
-
-def rank(events: PreparedEvents, rows: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """How scores of ``rows`` rank each shape of attack above normal events: ``"<shape>_<metric>"``."""
-    found: dict[str, float] = {}
-    for shape in shapes_of(events):
-        judged, wanted = positives(events, rows, "shape", shape)
-        if wanted.any():
-            found |= {f"{shape}_{name}": metric(wanted, scores[judged]) for name, metric in METRICS.items()}
-    return found
+def train(
+    events: PreparedEvents,
+    recipe: Recipe,
+    seed: int,
+    context: Context,
+    name: str,
+    result: SeedResult | None = None,
+) -> SelfSupervisedResNet:
+    """A net trained on the normal training events; ``result`` takes the losses as curves."""
+    net, device = make_net(events, recipe, seed).to(context.compute.device), context.compute.device
+    if recipe.num_steps:
+        objective = make_objective(events, recipe, device)
+        known, held = (
+            tuple(part.to(device) for part in events.tensors(rows))
+            for rows in (events.train, events.calibration)
+        )
+        judge = partial(evaluate, data=held, objective=objective, compute=context.compute, batch_size=4096)
+        history = context.fit(
+            name, net, known, objective, recipe.fit(), seed, evaluation=judge, result=result
+        )
+        if result is not None:
+            result.curves[f"{name}.loss"] = window_means(history.train["loss"], 50)
+            result.curves[f"{name}.held_out_loss"] = [round(v, 4) for v in history.evaluations["loss"]]
+            result.metrics[f"{name}.steps"] = float(len(history.train["loss"]))
+    return net.eval()

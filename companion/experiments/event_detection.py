@@ -1,217 +1,255 @@
-"""Chapter 7: every detector on raw features and on learned embeddings."""
+"""Chapter 7: counts, forests, neighbours and nets on the same training events, judged on labelled sets."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.ensemble import IsolationForest
-from sklearn.neighbors import LocalOutlierFactor
 
-from companion.detection.detectors import NeighborIndex, anomaly_score
-from companion.detection.metrics import bootstrap, roc_auc
-from companion.detection.rows import EntityHistory, EntityRarity, FamilySurprise, FieldRarity
-from companion.experiments import self_supervised
+from companion.detection.detectors import NeighborIndex
+from companion.detection.event_detectors import EVENT_DETECTORS, ClassRarity
+from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
+from companion.detection.plain_columns import EventRows, PlainColumns
+from companion.detection.rates import rates
+from companion.estimators.events import EventDetector
 from companion.experiments.base import Config, Context, Experiment, with_ends
 from companion.experiments.event_data import (
-    METRICS,
-    EventDataConfig,
+    NETS,
+    PARTS,
+    EventSetsConfig,
     PreparedEvents,
-    generated_info,
-    positives,
+    Recipe,
+    drawn,
+    info,
     prepared,
-    rank,
-    shapes_of,
-    web_info,
-)
-from companion.experiments.self_supervised import (
-    SMOKE_DATA,
-    SMOKE_NET,
-    ObjectiveName,
-    PretrainConfig,
-    one_hot,
     train,
-    vectors,
 )
-from companion.models.masked_resnet import SelfSupervisedResNet
-from companion.objectives.selfsupervised import nll
+from companion.experiments.self_supervised import LIVE_DATA, SMOKE_DATA, SMOKE_NETS
+from companion.objectives.selfsupervised import FamilySurprise, embed
 from companion.runs import SeedResult
 
 Scores = dict[str, dict[str, np.ndarray]]  # by detector, then by part: float64 scores of its rows
-PARTS = ("validation", "test")
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "pr_auc": pr_auc,
+    "roc_auc": roc_auc,
+    "recall_at_0.001": partial(recall_at_fpr, fpr=0.001),
+    "recall_at_0.01": partial(recall_at_fpr, fpr=0.01),
+}
+"""Of labels and scores."""
+ALERTS = 20  # a day
+KINDS = 8  # the most common kinds of attack of a set have rows of their own
 
 
 class EventDetectionConfig(Config):
     """What is fitted and how it is judged."""
 
-    data: EventDataConfig = EventDataConfig()  #: which events
-    net: PretrainConfig = PretrainConfig()  #: the nets and their recipe; the objective is set from outside
-    objectives: tuple[ObjectiveName, ...] = self_supervised.OBJECTIVES  #: the nets that are trained
-    reference: int = 20_000  #: normal training events that detectors for vectors learn from
-    factor_reference: int = 10_000  #: at most so many for the local outlier factor
-    repeats: int = 50  #: samples of the bootstrap
+    data: EventSetsConfig = EventSetsConfig()  #: which events; all detectors of a seed learn from the same
+    nets: dict[str, Recipe] = NETS  #: by name
+    stored: int = 10_000  #: training events that neighbours are looked for among
+    repeats: int = 100  #: samples of the bootstrap over incidents; 0 for no intervals
+    detector: bool = True  #: whether ``EventDetector`` is fitted, too, with its own net
 
 
-def fit_lof(known: np.ndarray, most: int, seed: int) -> LocalOutlierFactor:
-    """A local outlier factor of at most so many of the vectors, drawn at random, for the fit takes long."""
-    drawn = np.sort(np.random.default_rng(seed).choice(len(known), min(most, len(known)), replace=False))
-    return LocalOutlierFactor(n_neighbors=20, novelty=True).fit(known[drawn])
+# ---------------------------------------------------------------- scores
 
 
-def evaluate_detectors(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
-    """All metrics of all detectors; for the intervals whole sessions, and so whole incidents, are resampled.
+def plain_rows(events: PreparedEvents) -> tuple[PlainColumns, EventRows]:
+    """The set in plain columns, rates among them; scales are those of this seed's training events."""
+    frame = events.events.frame
+    if "time" in frame.columns:
+        frame = pd.concat([frame, rates(frame, events.events.entity)], axis=1)
+    columns = PlainColumns(entity=events.events.entity).fit(frame.iloc[events.train])
+    return columns, columns.transform(frame)
 
-    Returns:
-        ``"<detector>.<part>_<shape>_<metric>"``; for the two areas on the test part also ``_low`` and
-        ``_high``; and ``"<detector>.test_<attack>"``, the ROC-AUC for one kind of attack.
+
+def simple_scores(events: PreparedEvents, seed: int, result: SeedResult) -> Scores:
+    """The detectors that need no net.
+
+    ``one field`` is the rarity of the field that is best alone on validation; ``result`` takes its name, as
+    the metric ``"<set>.one field.<name>"``, 1.
     """
-    found: dict[str, float] = {}
-    attacks = events.labels.loc[events.labels["shape"] != "order", "attack"].dropna().unique()
-    sessions = events.labels["session"].to_numpy()
-    for name, parts in scores.items():
-        for part, own in parts.items():
-            rows = getattr(events, part)
-            found |= {f"{name}.{part}_{key}": value for key, value in rank(events, rows, own).items()}
-        rows, own = events.test, parts["test"]
-        for shape in shapes_of(events):
-            judged, wanted = positives(events, rows, "shape", shape)
-            for key in ("roc_auc", "pr_auc") if repeats and wanted.any() else ():
-                groups = sessions[rows][judged]
-                got = bootstrap(METRICS[key], wanted, own[judged], groups=groups, repeats=repeats)
-                found |= with_ends(f"{name}.test_{shape}_{key}", got)
-        for attack in attacks:
-            judged, wanted = positives(events, rows, "attack", attack)
-            if wanted.any():
-                found[f"{name}.test_{attack}"] = roc_auc(wanted, own[judged])
-    return found
-
-
-def raw_scores(
-    events: PreparedEvents, config: EventDetectionConfig, seed: int, parts_to_score: Sequence[str] = PARTS
-) -> Scores:
-    """Detectors that know the fields only, and no net."""
-    parts = {part: getattr(events, part) for part in parts_to_score}
-    reference = events.sample(events.train, config.reference, seed)
-    rarity = FieldRarity(events.cardinalities).fit(*events.arrays(events.train))
-    personal = EntityRarity(events.cardinalities)
-    personal.fit(events.arrays(events.train)[1], events.entities[events.train])
-    scores: Scores = {"rarity": {}, "entity_rarity": {}}
-    for part, rows in parts.items():
-        numbers, categories = events.arrays(rows)
-        scores["rarity"][part] = rarity.score(numbers, categories)
-        scores["entity_rarity"][part] = personal.score(categories, events.entities[rows])
-    costs = {part: rarity.transform(*events.arrays(rows)) for part, rows in parts.items()}
-    known = rarity.transform(*events.arrays(reference))
-    scores |= vector_scores("rarity", known, costs, config, seed)
-    known, *hot = one_hot(events, reference, *parts.values())
-    spaces = dict(zip(parts, hot, strict=True))
-    scores |= vector_scores("one_hot", known, spaces, config, seed)
-    own = history_scores(events, one_hot(events, events.train)[0], spaces, seed)
-    return scores | {"one_hot-history": own}
-
-
-def history_scores(
-    events: PreparedEvents, known: np.ndarray, asked: dict[str, np.ndarray], seed: int
-) -> dict[str, np.ndarray]:
-    """How far events of each part are from what the same entity did in training, ``known``."""
-    history = EntityHistory(seed=seed).fit(known, events.entities[events.train])
-    return {part: history.score(own, events.entities[getattr(events, part)]) for part, own in asked.items()}
-
-
-def vector_scores(
-    name: str, known: np.ndarray, asked: dict[str, np.ndarray], config: EventDetectionConfig, seed: int
-) -> Scores:
-    """Every detector for vectors in one space: ``"<name>-<detector>"``."""
-    index = NeighborIndex(5).fit(known)
-    models = {
-        "lof": fit_lof(known, config.factor_reference, seed),
-        "forest": IsolationForest(n_estimators=200, random_state=seed).fit(known),
-        "subspace": PCA(0.95, svd_solver="full").fit(known),
-    }
-    scores: Scores = {f"{name}-knn": {part: index.score(own) for part, own in asked.items()}}
-    for kind, model in models.items():
-        scores[f"{name}-{kind}"] = {part: anomaly_score(model, own) for part, own in asked.items()}
+    columns, rows = plain_rows(events)
+    parts, scores = {part: events.events.split[part] for part in PARTS}, Scores()
+    for name, make in EVENT_DETECTORS.items():
+        if name == "rate" and not rows.rates.shape[1]:
+            continue  # a table without times
+        detector = make(columns, seed).fit(rows[events.train])
+        scores[name] = {part: detector.score(rows[own]) for part, own in parts.items()}
+    alone = ClassRarity(columns.cardinalities).fit(rows[events.train])
+    costs = {part: alone.costs(rows[own]) for part, own in parts.items()}
+    anomalous = events.attacks[parts["validation"]]
+    best = int(np.argmax([pr_auc(anomalous, own) for own in costs["validation"].T]))
+    result.metrics[f"{events.name}.one field.{columns.coded[best][0].name}"] = 1.0
+    scores["one field"] = {part: own[:, best] for part, own in costs.items()}
+    if "duration" in events.events.frame.columns:
+        slow = robust_z(events)
+        scores["slow for its kind"] = {part: slow[own] for part, own in parts.items()}
     return scores
+
+
+def robust_z(events: PreparedEvents) -> np.ndarray:
+    """How much longer each event took than its like: one field, the rule of four lines.
+
+    The logarithm of the duration minus the median of its entity, or of all where training has fewer than
+    five of it, over their quartiles' distance. float64 (N,); 0 without a duration.
+    """
+    took = pd.Series(np.log1p(events.events.frame["duration"].to_numpy(dtype=np.float64, na_value=np.nan)))
+    train = took.iloc[events.train].groupby(events.entities[events.train])
+    middle = train.median()[train.count() >= 5].reindex(events.entities).to_numpy()
+    spread = (train.quantile(0.75) - train.quantile(0.25)).reindex(events.entities).to_numpy()
+    everyone = took.iloc[events.train]
+    width = float(everyone.quantile(0.75) - everyone.quantile(0.25))
+    middle = np.where(np.isnan(middle), float(everyone.median()), middle)
+    scores = (took.to_numpy() - middle) / (np.nan_to_num(spread, nan=width) + 0.05 * width)
+    return np.asarray(np.nan_to_num(scores))
 
 
 def net_scores(
-    net: SelfSupervisedResNet,
-    name: str,
-    events: PreparedEvents,
-    config: EventDetectionConfig,
-    seed: int,
-    context: Context,
-    parts_to_score: Sequence[str] = PARTS,
+    events: PreparedEvents, config: EventDetectionConfig, seed: int, context: Context, result: SeedResult
 ) -> Scores:
-    """Detectors in the space of a trained net, and its surprise if it can guess fields."""
-    parts = {part: getattr(events, part) for part in parts_to_score}
-    reference = events.sample(events.train, config.reference, seed)
-    spaces = {part: vectors(net, events, rows, context) for part, rows in parts.items()}
-    scores = vector_scores(name, vectors(net, events, reference, context), spaces, config, seed)
-    known = vectors(net, events, events.train, context)
-    scores[f"{name}-history"] = history_scores(events, known, spaces, seed)
-    if name != "contrastive":
-        families = FamilySurprise(events.features.groups())
-
-        def surprised(rows: np.ndarray) -> np.ndarray:
-            own = events.numerical[rows], events.categorical[rows]
-            passes = events.features.groups(8)
-            return nll(net, *own, groups=passes, compute=context.compute).numpy()
-
-        families.fit(surprised(events.calibration))
-        scores[f"{name}-surprise"] = {part: families.score(surprised(r)) for part, r in parts.items()}
+    """For each net the distance to its nearest neighbours, and its surprise if it can guess fields."""
+    parts, scores = {part: events.events.split[part] for part in PARTS}, Scores()
+    for name, recipe in config.nets.items():
+        net = train(events, recipe, seed, context, f"{events.name}.{name}", result)
+        space = partial(embed, net, compute=context.compute)
+        index = NeighborIndex(5).fit(space(*events.tensors(drawn(events.train, config.stored, seed))))
+        scores[f"{name} neighbours"] = {
+            part: index.score(space(*events.tensors(rows))) for part, rows in parts.items()
+        }
+        if recipe.objective == "masked":
+            judge = FamilySurprise(net, events.features.groups(), context.compute)
+            judge.fit(*events.tensors(events.calibration), events.kinds[events.calibration])
+            scores[f"{name} surprise"] = {
+                part: judge.score(*events.tensors(rows), events.kinds[rows]) for part, rows in parts.items()
+            }
     return scores
 
 
-def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult:
-    """Fit every detector on normal training events; score validation, and the test events once.
+def detector_scores(events: PreparedEvents, seed: int, context: Context) -> dict[str, np.ndarray]:
+    """What readers run, fitted on the training and calibration events as one stream."""
+    frame = events.events.frame
+    rows = np.sort(np.concatenate([events.train, events.calibration]))
+    detector = EventDetector(columns=events.events.entity, seed=seed)
+    detector.fit(frame.iloc[rows], compute=context.compute)
+    return {part: detector.decision_function(frame.iloc[events.events.split[part]]) for part in PARTS}
+
+
+# ---------------------------------------------------------------- what they are worth
+
+
+def judged(events: PreparedEvents, part: str, column: str = "", value: str = "") -> tuple[np.ndarray, ...]:
+    """Which of a part's rows are judged, and which of those are anomalies: bool.
+
+    Attacks with another value of ``column`` are not judged, nor are those that only an order betrays.
+    """
+    labels = events.events.labels.iloc[events.events.split[part]]
+    wanted = labels["attack"].notna().to_numpy(dtype=bool)
+    if column:
+        wanted = wanted & (labels[column] == value).to_numpy(dtype=bool)
+    elif "shape" in labels:
+        wanted = wanted & (labels["shape"] != "order").to_numpy(dtype=bool)
+    keep = wanted | labels["attack"].isna().to_numpy(dtype=bool)
+    return keep, wanted[keep]
+
+
+def at_alerts(events: PreparedEvents, scores: np.ndarray) -> dict[str, float]:
+    """What 20 alerts a day are worth on the test part; a log of less than a day has 20 alerts.
+
+    An alert is all that an entity did in half an hour, as high as the highest score in it; of more alerts the
+    highest are taken.
 
     Returns:
-        What :func:`evaluate_detectors` gives; ``"share.<part>_<shape>"``, the share of anomalies among the
-        judged events, which is what chance reaches in ``pr_auc``; ``"incidents.test_<shape>"``.
+        ``"found"``, the share of incidents of which an event is as high as these alerts, and ``"right"``, the
+        share of the alerts with an event of an attack.
     """
-    events = prepared(config.data, seed)
-    result, scores = SeedResult(seed=seed), Scores()
-    for objective in config.objectives:
-        net_config = config.net.model_copy(update={"objective": objective})
-        net, _ = train(events, net_config, seed, context, objective, result)
-        scores |= net_scores(net, objective, events, config, seed, context)
-    clock = time.perf_counter()
-    scores |= raw_scores(events, config, seed)
-    result.seconds["raw"] = round(time.perf_counter() - clock, 2)
-    result.metrics.update(evaluate_detectors(events, scores, config.repeats))
-    for shape in shapes_of(events):
-        for part in PARTS:
-            result.metrics[f"share.{part}_{shape}"] = float(
-                positives(events, getattr(events, part), "shape", shape)[1].mean()
-            )
-        own = events.labels.iloc[events.test]
-        sessions: pd.Series = own.loc[own["shape"] == shape, "session"]
-        result.metrics[f"incidents.test_{shape}"] = float(sessions.nunique())
+    rows = events.events.split["test"]
+    clock = events.events.frame["time"].to_numpy(dtype=np.int64)[rows]
+    slots = pd.Series(events.entities[rows].astype(str)) + (clock // 1_800_000).astype(str)
+    table = pd.DataFrame({"score": scores, "attack": events.attacks[rows]}).groupby(slots).max()
+    alerts = round(ALERTS * max(1.0, float(np.ptp(clock)) / 86_400_000))
+    highest = np.sort(np.append(table["score"].to_numpy(), np.full(alerts, -np.inf)))[::-1]
+    flagged = table[table["score"] > highest[alerts]]
+    keep, wanted = judged(events, "test")
+    seen = pd.Series(scores[keep][wanted] > highest[alerts])
+    incidents = events.events.labels["incident"].to_numpy()[rows[keep][wanted]]
+    return {
+        "found": float(seen.groupby(incidents).any().mean()),
+        "right": float(flagged["attack"].mean()) if len(flagged) else 0.0,
+    }
+
+
+def evaluate_scores(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
+    """All metrics of all detectors of a set; for the intervals whole incidents are resampled.
+
+    Returns:
+        ``"<detector>.<part>_<metric>"`` for all attacks, and of generated ones also
+        ``"<detector>.<part>_<shape>_<metric>"``; ``"<detector>.test_pr_auc_low"`` and ``_high``;
+        ``"<detector>.test_<kind of attack>_roc_auc"``; ``"<detector>.test_found"`` and ``"_right"``, see
+        :func:`at_alerts`. For validation the two areas only.
+    """
+    found: dict[str, float] = {}
+    labels = events.events.labels.iloc[events.events.split["test"]]
+    kinds = labels["attack"].value_counts().index[:KINDS]
+    scopes = {"": ("", "")}
+    if "shape" in labels:
+        scopes |= {f"{shape}_": ("shape", shape) for shape in ("point", "context")}
+    for name, parts in scores.items():
+        for part, own in parts.items():
+            for key, scope in scopes.items():
+                keep, wanted = judged(events, part, *scope)
+                for metric in list(METRICS)[: 2 if part == "validation" else None] if wanted.any() else ():
+                    found[f"{name}.{part}_{key}{metric}"] = METRICS[metric](wanted, own[keep])
+        own = parts["test"]
+        for kind in kinds if len(kinds) > 1 else ():
+            keep, wanted = judged(events, "test", "attack", kind)
+            found[f"{name}.test_{kind}_roc_auc"] = roc_auc(wanted, own[keep])
+        if "time" in events.events.frame.columns:
+            found |= {f"{name}.test_{key}": value for key, value in at_alerts(events, own).items()}
+        if repeats:
+            keep, wanted = judged(events, "test")
+            incidents = labels["incident"].to_numpy()[keep]
+            groups = incidents if len(np.unique(incidents)) < 0.9 * len(incidents) else None
+            interval = bootstrap(pr_auc, wanted, own[keep], groups=groups, repeats=repeats)
+            found |= with_ends(f"{name}.test_pr_auc", interval)
+    for part in PARTS:
+        for key, scope in scopes.items():
+            found[f"share.{part}_{key}anomalies"] = float(judged(events, part, *scope)[1].mean())
+    keep, wanted = judged(events, "test")
+    found["share.test_incidents"] = float(labels["incident"][keep][wanted].nunique())
+    return found
+
+
+def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult:
+    """Fit every detector on the same normal training events; score validation, and the test events once.
+
+    Returns:
+        By ``"<set>."``, what :func:`evaluate_scores` gives.
+    """
+    result = SeedResult(seed=seed)
+    for name in config.data.sets:
+        events = prepared(name, config.data, seed)
+        scores = net_scores(events, config, seed, context, result)
+        clock = time.perf_counter()
+        scores |= simple_scores(events, seed, result)
+        if config.detector:
+            scores["EventDetector"] = detector_scores(events, seed, context)
+        result.seconds[f"{name}.others"] = round(time.perf_counter() - clock, 2)
+        found = evaluate_scores(events, scores, config.repeats)
+        result.metrics.update({f"{name}.{key}": round(value, 4) for key, value in found.items()})
     return result
 
 
-SMOKE = EventDetectionConfig(data=SMOKE_DATA, net=SMOKE_NET, reference=300, factor_reference=200, repeats=3)
-
 EVENT_DETECTION = Experiment(
-    "event_detection",
-    "Do learned embeddings find anomalies in security events better than the raw fields?", {
-    "smoke": SMOKE,
+    "event_detection", "Which detectors find attacks in security events: counts, neighbours or nets?", {
+    "smoke": EventDetectionConfig(data=SMOKE_DATA, nets=SMOKE_NETS, stored=300, repeats=3, detector=False),
     "live": EventDetectionConfig(
-        data=self_supervised.LIVE_DATA, net=PretrainConfig(num_steps=400), objectives=("masked",),
-        reference=10_000, factor_reference=5_000, repeats=0,
+        data=LIVE_DATA.model_copy(update={"sets": ("zeek", "demo")}),
+        nets={"untrained": Recipe(num_steps=0), "converged": Recipe(num_steps=400)},
+        repeats=0, detector=False,
     ),
     "full": EventDetectionConfig(),
-}, run, generated_info)  # fmt: skip
-
-_WEB = EventDataConfig(source="web")
-WEB_DETECTION = Experiment("web_detection", "And on the real events of a web service?", {
-    "smoke": SMOKE.model_copy(update={"data": _WEB}),
-    "live": EventDetectionConfig(
-        data=_WEB, net=PretrainConfig(num_steps=200), objectives=("masked",), repeats=0,
-    ),
-    "full": EventDetectionConfig(data=_WEB, net=PretrainConfig(num_steps=600)),
-}, run, web_info)  # fmt: skip
+}, run, info)  # fmt: skip

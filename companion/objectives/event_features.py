@@ -90,8 +90,8 @@ class EventFeatures:
         Args:
             frame: events (N) with ``time`` in milliseconds, in the order of their times; rows of a table
                 without times have any order.
-            gaps: float64 (N,), see :func:`companion.data.events.seconds_since_last`; those within the frame
-                if not given. If the events are a sample, give the gaps among all of them.
+            gaps: float64 (N,), as :meth:`gaps` gives; those within the frame if not given. If the events are
+                a sample, give the gaps among all of them.
         """
         if len(frame) == 0:
             raise EncoderError("there are no events to fit on")
@@ -127,10 +127,8 @@ class EventFeatures:
     def _prepared(self, frame: pd.DataFrame, gaps: np.ndarray | None) -> pd.DataFrame:
         """The fields that the encoder takes; those that the frame lacks are missing in every event."""
         encoder = self.fitted
-        columns: dict[str, Any] = {GAP: np.zeros(len(frame)) if gaps is None else gaps}
+        columns: dict[str, Any] = {GAP: self.gaps(frame) if gaps is None else gaps}
         if encoder.times:
-            if gaps is None and any(name in frame.columns for name in self.columns):
-                columns[GAP] = seconds_since_last(frame, self.columns)
             zone = frame[_ZONE].fillna(0).to_numpy(dtype=np.int64) if _ZONE in frame.columns else 0
             local = frame["time"].to_numpy(dtype=np.int64) + 60_000 * zone
             columns["time"] = pd.to_datetime(local, unit="ms", utc=True)
@@ -141,6 +139,12 @@ class EventFeatures:
             there = frame[name] if name in frame.columns else pd.Series(None, frame.index, dtype=object)
             columns[name] = there.array
         return pd.DataFrame(columns, copy=False)
+
+    def gaps(self, frame: pd.DataFrame) -> np.ndarray:
+        """Seconds since each entity's last event, float64 (N,); 0 for a table without times or entities."""
+        if "time" not in frame.columns or not any(name in frame.columns for name in self.columns):
+            return np.zeros(len(frame))
+        return seconds_since_last(frame, self.columns)
 
     def transform(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         """Events (N) as float32 (N, numerical features) without NaN, and int64 (N, categorical fields).

@@ -17,6 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
 from companion.detection.detectors import NeighborIndex
+from companion.detection.rows import GroupStandardizer
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.classification import Batch
 
@@ -223,6 +225,44 @@ def nll(
             found += [nats[:, own[own < numbers]], nats[:, numbers:]]
         parts.append(torch.cat(found, dim=1).cpu())
     return torch.cat(parts)[:, order]
+
+
+class FamilySurprise:
+    """How much more a row surprises a net than is usual: one score from all families of fields.
+
+    The surprises of a family are added up (a field counts at most 10 nats) and measured in standard
+    deviations from their mean, both of normal rows of the same kind that did not train the net. So fields
+    that nobody can guess, such as the port of a client, say nothing. What is below the mean counts nothing;
+    the score is the sum over the families.
+
+    Args:
+        model: trained with :class:`MaskedFeatures`.
+        groups: the family of each feature, see the module.
+        compute: device and precision.
+    """
+
+    def __init__(self, model: SelfSupervisedResNet, groups: Sequence[int], compute: Compute) -> None:
+        self.model, self.groups, self.compute = model, tuple(groups), compute
+        self.usual = GroupStandardizer(floor=0.05)
+
+    def families(self, numerical: Tensor, categorical: Tensor) -> np.ndarray:
+        """The surprise of each family, hidden alone: float64 (N, families), in nats."""
+        nats = nll(self.model, numerical, categorical, groups=self.groups, compute=self.compute)
+        sums = torch.zeros(len(nats), max(self.groups) + 1)
+        return sums.index_add(1, torch.tensor(self.groups), nats.clamp(max=10)).double().numpy()
+
+    def fit(self, numerical: Tensor, categorical: Tensor, kinds: np.ndarray) -> Self:
+        """Learn what is usual from normal rows, each of a kind, text (N,)."""
+        self.usual.fit(self.families(numerical, categorical), kinds)
+        return self
+
+    def deviations(self, numerical: Tensor, categorical: Tensor, kinds: np.ndarray) -> np.ndarray:
+        """How unusual each family is: float64 (N, families), in standard deviations, 0 for the usual."""
+        return self.usual.transform(self.families(numerical, categorical), kinds).clip(min=0)
+
+    def score(self, numerical: Tensor, categorical: Tensor, kinds: np.ndarray) -> np.ndarray:
+        """float64 (N,): the higher, the more unusual."""
+        return np.asarray(self.deviations(numerical, categorical, kinds).sum(axis=1))
 
 
 @torch.inference_mode()
