@@ -31,7 +31,7 @@ MAY_NOT = {
 BUDGET = 15_162
 """Lines of the package, docstrings and blanks included; only ever lowered."""
 LONGEST = 350
-STILL_LONG = {"data/ocsf_plan.py"}
+STILL_LONG: set[str] = set()
 CIRCLES: set[tuple[str, str]] = set()
 """Known faults; these lists only shrink."""
 FILES = sorted(PACKAGE.rglob("*.py"))

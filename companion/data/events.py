@@ -1,4 +1,4 @@
-"""Security events as frames of flat columns: names, types, times, entities, and splits by time.
+"""Security events as frames of flat columns: what a set of them is, who they are about, splits by time.
 
 Fields are named as the Open Cybersecurity Schema Framework names them (https://schema.ocsf.io, release
 1.8.0), the parts of their path joined by dots: ``{"user": {"name": "ann"}}`` becomes ``user.name``.
@@ -6,22 +6,21 @@ Fields are named as the Open Cybersecurity Schema Framework names them (https://
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
 """Who an event is about, the first of these that it has."""
+MEMORY = "1GB"
+"""Of DuckDB; what is more goes to a temporary folder."""
 RECORD_ID = "metadata.uid"
 """The field that holds the id of a record."""
-LIST_ITEMS = 2
-"""How many items of a list become columns; its length is a column, too."""
-
 
 Split = dict[str, np.ndarray]
 """Rows, int64 and rising, by part: ``train`` and ``calibration`` (normal only), ``validation``, ``test``."""
@@ -43,71 +42,6 @@ class Events:
     synthetic: bool  #: whether they were generated
 
 
-# ---------------------------------------------------------------- nested to flat
-
-
-def flatten(event: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested event as one level of paths and scalars; nulls and empty objects are left out.
-
-    Example:
-        >>> flatten({"user": {"name": "ann", "uid": None}, "tags": ["a", "b", "c"]})
-        {'user.name': 'ann', 'tags.#': 3, 'tags.0': 'a', 'tags.1': 'b'}
-    """
-    flat: dict[str, Any] = {}
-    for name, value in event.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, path + ".")
-        elif isinstance(value, list):
-            flat |= {f"{path}.#": len(value)} | flatten(dict(enumerate(value[:LIST_ITEMS])), path + ".")
-        elif value is not None:
-            flat[path] = value
-    return flat
-
-
-def make_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Flat events as a frame; columns stand in the order in which they first appear.
-
-    A column of whole numbers is ``Int64``, of numbers ``float64`` (not finite: missing), of truth values
-    ``boolean``; everything else, and every mixture, is text.
-
-    Example:
-        >>> make_frame([{"a": 1, "b": "x"}, {"a": 2.5, "c": True}]).dtypes.astype(str).tolist()
-        ['float64', 'str', 'boolean']
-    """
-    columns: dict[str, tuple[list[int], list[Any]]] = {}
-    count = 0
-    for row in rows:
-        for name, value in row.items():
-            places, values = columns.setdefault(name, ([], []))
-            places.append(count)
-            values.append(value)
-        count += 1
-    return pd.DataFrame(
-        {name: _typed(values, places, count) for name, (places, values) in columns.items()},
-        index=pd.RangeIndex(count),
-    )
-
-
-def _typed(values: list[Any], places: list[int], count: int) -> Any:
-    kinds = {type(value) for value in values}
-    if (kinds == {int} and min(values) >= -(2**63) and max(values) < 2**63) or kinds == {bool}:
-        content = np.zeros(count, dtype=np.int64 if kinds == {int} else bool)
-        missing = np.ones(count, dtype=bool)
-        content[places], missing[places] = values, False
-        return (pd.arrays.IntegerArray if kinds == {int} else pd.arrays.BooleanArray)(content, missing)
-    if kinds <= {int, float}:
-        numbers = np.full(count, np.nan)
-        numbers[places] = [value if abs(value) < 1e308 else np.nan for value in values]
-        return numbers
-    texts = np.full(count, None, dtype=object)
-    texts[places] = [value if isinstance(value, str) else json.dumps(value, default=str) for value in values]
-    try:
-        return text_array(texts)
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON may hold and Unicode may not
-        return text_array([text and text.encode("utf8", "replace").decode("utf8") for text in texts])
-
-
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns as ``Int64`` (whole numbers), ``float64``, ``boolean`` or ``str``; empty ones are left out.
 
@@ -120,9 +54,20 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     return found.astype({n: names[str(kind)] for n, kind in found.dtypes.items() if str(kind) in names})
 
 
-def text_array(texts: Any) -> Any:
-    """Texts and ``None`` as a pandas array of type ``str``; by way of Arrow, which is 20 times as fast."""
-    return pd.array(pa.array(texts, pa.large_string()), dtype="str")
+# ---------------------------------------------------------------- times
+
+TIMES = """
+    SELECT row, unit, round(CASE unit WHEN 'seconds' THEN number * 1e3 WHEN 'milliseconds' THEN number
+        WHEN 'microseconds' THEN number / 1e3 WHEN 'nanoseconds' THEN number / 1e6 ELSE moment END) AS ms
+    FROM (SELECT rowid AS row, {text} AS text, TRY_CAST(text AS DOUBLE) AS number,
+        epoch_ms(TRY_CAST(regexp_replace(text, '^(\\d{{4}})(\\d\\d)(\\d\\d)T(\\d\\d)(\\d\\d)(\\d\\d)',
+            '\\1-\\2-\\3T\\4:\\5:\\6') AS TIMESTAMPTZ)) AS moment,
+        CASE WHEN abs(number) < 1e11 THEN 'seconds' WHEN abs(number) < 1e14 THEN 'milliseconds'
+            WHEN abs(number) < 1e17 THEN 'microseconds' WHEN abs(number) < 9.2e18 THEN 'nanoseconds'
+            WHEN number IS NULL AND moment IS NOT NULL THEN 'ISO 8601 text' END AS unit
+    FROM {table})
+"""
+"""The time in milliseconds and the unit that it was given in, of each row; value by value."""
 
 
 def to_milliseconds(column: pd.Series) -> np.ndarray:
@@ -139,19 +84,19 @@ def to_milliseconds(column: pd.Series) -> np.ndarray:
         >>> to_milliseconds(pd.Series([1728049742, "1728049742000", "2024-10-04T13:49:02Z"])).tolist()
         [1728049742000.0, 1728049742000.0, 1728049742000.0]
     """
-    if pd.api.types.is_datetime64_any_dtype(column):
-        column = column.astype("str")
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
-    numbers[~(np.abs(numbers) < 9.2e18)] = np.nan  # pandas counts nanoseconds in 64 bits
-    size = np.abs(numbers)
-    times = np.select(
-        [size < 1e11, size < 1e14, size < 1e17], [numbers * 1e3, numbers, numbers / 1e3], numbers / 1e6
-    )
-    others = np.isnan(numbers) & column.notna().to_numpy()
-    if others.any():
-        moments = pd.to_datetime(column[others].astype("str"), utc=True, errors="coerce", format="ISO8601")
-        times[others] = (moments - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(milliseconds=1)
-    return np.asarray(np.round(times))
+    with connect(":memory:") as base:
+        texts = pa.array(column.astype("str").to_numpy(dtype=object), pa.string(), from_pandas=True)
+        base.register("given", pa.table({"rowid": np.arange(len(column)), "moments": texts}))
+        rows = base.sql(f"SELECT ms FROM ({TIMES.format(text='moments', table='given')}) ORDER BY row")
+        return np.asarray(rows.to_arrow_table()["ms"].to_numpy(), dtype=np.float64)
+
+
+def connect(path: str) -> duckdb.DuckDBPyConnection:
+    """DuckDB with bounded memory, in UTC; it fetches nothing from the network."""
+    base = duckdb.connect(path, config={"memory_limit": MEMORY, "autoinstall_known_extensions": "false"})
+    with suppress(duckdb.Error):  # without the extension that knows other zones, it is so anyway
+        base.execute("SET TimeZone = 'UTC'")
+    return base
 
 
 # ---------------------------------------------------------------- who, which, when

@@ -1,8 +1,7 @@
 """Real, labelled security data: Zeek, CloudTrail, a demo service, NSL-KDD, and sessions of HDFS.
 
-Logs become OCSF (https://schema.ocsf.io, release 1.8.0) by one small table each, ``ZEEK_TO_OCSF`` and
-``CLOUDTRAIL_TO_OCSF``. What carries the label never becomes a column. Where no source is in reach, a warning
-says so and generated data stand in.
+Logs become OCSF by one small table each, in ``ocsf_mappings.toml`` beside this file. What carries the label
+never becomes a column. Where no source is in reach, a warning says so and generated data stand in.
 """
 
 from __future__ import annotations
@@ -12,9 +11,11 @@ import io
 import json
 import re
 import tarfile
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ import pandas as pd
 
 from companion.data.download import REGISTRY, DataError, Dataset, Source, load, warn_of_stand_in
 from companion.data.download import read_published as published
-from companion.data.events import Events, Split, flatten, make_frame, tidy, to_milliseconds
+from companion.data.event_files import read_events
+from companion.data.events import Events, Split, tidy, to_milliseconds
 from companion.data.synthetic_events import EventConfig, generate_events
 
 ZEEK = {name: REGISTRY[f"zeek-{name}"] for name in ("008", "010", "011", "012")}
@@ -30,83 +32,18 @@ CLOUDTRAIL, DEMO_SERVICE = REGISTRY["cloudtrail"], REGISTRY["ocsf-logs"]
 NSL_KDD = tuple(REGISTRY[f"nsl-kdd-{part}"] for part in ("fields", "train", "test"))
 HDFS = (REGISTRY["hdfs-normal"], REGISTRY["hdfs-abnormal"])
 
-ZEEK_TO_OCSF = {
-    "ts": "time",
-    "uid": "connection_info.uid",
-    "id.orig_p": "src_endpoint.port",
-    "id.resp_p": "dst_endpoint.port",
-    "proto": "connection_info.protocol_name",
-    "service": "app_protocol_name",
-    "history": "connection_info.flag_history",
-    "conn_state": "status_code",
-    "duration": "duration",
-    "orig_bytes": "traffic.bytes_out",
-    "resp_bytes": "traffic.bytes_in",
-    "orig_pkts": "traffic.packets_out",
-    "resp_pkts": "traffic.packets_in",
-    "missed_bytes": "traffic.bytes_missed",
-}
+TABLES = tomllib.loads(Path(__file__).with_name("ocsf_mappings.toml").read_text("utf8"))
+ZEEK_TO_OCSF: dict[str, str] = TABLES["zeek"]
 """Fields of Zeek's conn.log as those of OCSF's Network Activity (4001)."""
-
-CLOUDTRAIL_TO_OCSF = {
-    "eventTime": "time",
-    "eventID": "metadata.uid",
-    "eventType": "metadata.event_code",
-    "eventSource": "api.service.name",
-    "eventName": "api.operation",
-    "errorCode": "api.response.error",
-    "requestID": "api.request.uid",
-    "apiVersion": "api.version",
-    "awsRegion": "cloud.region",
-    "sourceIPAddress": "src_endpoint.ip",
-    "vpcEndpointId": "src_endpoint.uid",
-    "userIdentity.principalId": "actor.user.uid",
-    "userIdentity.userName": "actor.user.name",
-    "userIdentity.type": "actor.user.type",
-    "userIdentity.accessKeyId": "actor.user.credential_uid",
-    "userIdentity.invokedBy": "actor.invoked_by",
-    "userIdentity.sessionContext.sessionIssuer.arn": "actor.session.issuer",
-    "userIdentity.sessionContext.attributes.mfaAuthenticated": "actor.session.is_mfa",
-    "resources.#": "resources.#",
-    "resources.0.type": "resources.0.type",
-    "resources.0.ARN": "resources.0.uid",
-    "tlsDetails.tlsVersion": "tls.version",
-    "tlsDetails.cipherSuite": "tls.cipher",
-    "readOnly": "unmapped.readOnly",
-}
-"""Fields of an AWS CloudTrail record as those of OCSF's API Activity (6003); ``userAgent`` is left out."""
-
-ACTIVITIES = {
-    "Create": 1,
-    "Put": 1,
-    "Get": 2,
-    "List": 2,
-    "Describe": 2,
-    "Update": 3,
-    "Modify": 3,
-    "Delete": 4,
-}
-"""First words of AWS operations as OCSF's activities of an API."""
-
-DEMO_LEFT_OUT = {
-    "anomaly": "the label",
-    "message": "names the fault",
-    "error": "stands at one kind of fault only",
-    "resources": "only the faulty requests have none",
-    "status": "a failure is always the fault db_timeout, as in the next four",
-    "status_id": "",
-    "status_code": "",
-    "severity_id": "",
-    "level": "",
-    "http_response.code": "504 is always the fault db_timeout",
-    "http_response.status": "",
-    "http_response.latency": "a copy of duration",
-    "http_request.http_headers": "copies of other fields, as the next three",
-    "host_name": "",
-    "service": "",
-    "service_version": "",
-}
+CLOUDTRAIL_TO_OCSF: dict[str, str] = TABLES["cloudtrail"]
+"""Fields of an AWS CloudTrail record as those of OCSF's API Activity (6003)."""
+DEMO_LEFT_OUT: dict[str, str] = TABLES["demo_left_out"]
 """Fields of the demo service's log that are no columns, and why."""
+DEMO_JSON = (
+    "metadata", "device", "actor", "src_endpoint", "dst_endpoint", "http_request", "http_response",
+    "resources", "anomaly", "error",
+)  # fmt: skip
+"""Fields of the demo service's log that hold objects as JSON text."""
 
 
 @dataclass(frozen=True)
@@ -178,12 +115,12 @@ def _zeek(content: bytes) -> pd.DataFrame:
 
 
 def load_cloudtrail() -> Events:
-    """API calls of one AWS account in an hour of July 2023 in which 40 attack techniques were tried out.
+    """API calls of one AWS account in an hour of July 2023 in which techniques of attack were tried out.
 
-    The tool (Stratus Red Team) prepares each technique with Terraform, carries it out, and cleans up, all as
-    one user from one address. An attack is a call that carries a technique out (214 of 2,900, by the tool's
-    name as ``userAgent``); what Terraform calls is what administrators do all day, and normal. So are calls
-    that AWS makes for the user, also as a consequence of an attack.
+    The tool (Stratus Red Team) prepares each technique with Terraform, carries it out, and cleans up, nearly
+    all as one user from one address. An attack is a call that carries a technique out (214 of 2,900, by the
+    tool's name as ``userAgent``); what Terraform calls is what administrators do all day, and normal. So are
+    calls that AWS makes for the user, also as a consequence of an attack.
 
     Normal calls before 12:06 UTC are for learning (the last minutes calibrate), later ones and all runs of
     the tool up to 12:14 for validation, all after that for the test: no run is on two sides. The time of day
@@ -195,7 +132,8 @@ def load_cloudtrail() -> Events:
     except DataError as error:
         warn_of_stand_in("The CloudTrail log", "events", error, CLOUDTRAIL)
         return _stand_in(3_000)
-    raw = make_frame(flatten(json.loads(line)) for line in content.splitlines())
+    records = [json.loads(line) for line in content.splitlines()]
+    raw = pd.DataFrame({n: [_value(r, n) for r in records] for n in (*CLOUDTRAIL_TO_OCSF, "userAgent")})
     raw = raw.sort_values(["eventTime", "eventID"], ignore_index=True)
     run = raw["userAgent"].str.extract(r"^\[?stratus-red-team_([0-9a-f-]{36})\]?$")[0]
     attack, clock = run.notna(), raw["eventTime"].str[11:16]
@@ -208,7 +146,7 @@ def load_cloudtrail() -> Events:
                 time=to_milliseconds(raw["eventTime"])
             ),
             class_uid=6003,
-            activity_id=verb.map(ACTIVITIES).fillna(99).astype(int),
+            activity_id=verb.map(TABLES["activities"]).fillna(99).astype(int),
         ),
         labels=_labels(pd.Series("technique", raw.index).where(attack), run.fillna(clock)),
         split=_split(
@@ -220,6 +158,16 @@ def load_cloudtrail() -> Events:
         entity=("actor.user.uid", "src_endpoint.ip"),
         **_origin([CLOUDTRAIL], [source]),
     )
+
+
+def _value(record: Any, path: str) -> Any:
+    """What stands at a path of dots in nested objects and lists; ``#`` is the length of a list."""
+    for part in path.split("."):
+        if isinstance(record, list):
+            record = len(record) if part == "#" else dict(enumerate(record)).get(int(part))
+        else:
+            record = (record or {}).get(part)
+    return record
 
 
 def read_cloudtrail() -> tuple[bytes, str]:
@@ -239,10 +187,7 @@ def read_cloudtrail() -> tuple[bytes, str]:
         return checked("".join(json.dumps(record) + "\n" for record in records).encode())
 
     return load(
-        CLOUDTRAIL,
-        lambda path: checked(path.read_bytes()),
-        unpack,
-        lambda content, part: part.write_bytes(content),
+        CLOUDTRAIL, lambda path: checked(path.read_bytes()), unpack, lambda c, part: part.write_bytes(c)
     )
 
 
@@ -250,9 +195,9 @@ def load_demo_service() -> Events:
     """API events of a demo service under a load generator with injected sleeps, two hours of them.
 
     Of a request with a fault the service logged a second event, which says that all went well, with the same
-    ``trace_id`` and duration (204 of 277 faults have one): these twins are left out. So are the fields of
-    ``DEMO_LEFT_OUT``. The events are almost OCSF 1.0.0: ``api`` is missing, and those that the database wrote
-    have no actor and no source.
+    ``trace_id`` and nearly the same duration (204 of 277 faults have one): these twins are left out. So are
+    the fields of ``DEMO_LEFT_OUT``. The events are almost OCSF 1.0.0: ``api`` is missing, and those that the
+    database wrote have no actor and no source.
 
     Split by time, 50, 10, 20 and 20 %; the 159 faults of the first two parts are not used. Rows (faults):
     train 13,309, calibration 2,660, validation 5,376 (57), test 5,376 (61).
@@ -262,26 +207,21 @@ def load_demo_service() -> Events:
     except DataError as error:
         warn_of_stand_in("The log of the demo service", "events", error, DEMO_SERVICE)
         return _stand_in(27_000)
-    table = pd.read_parquet(io.BytesIO(content)).sort_values("time", kind="stable", ignore_index=True)
-    faulty = table["anomaly_type"].notna()
-    twins = table["trace_id"].isin(table["trace_id"][faulty]) & ~faulty & table["trace_id"].notna()
-    table = table[~twins].reset_index(drop=True)
-    texts = [name for name in table.columns if table[name].astype("str").str.startswith(("{", "[{")).any()]
-    copies = tuple(f"{name.removesuffix('s')}_" for name in texts)  # flat copies of what these hold
-    rows = table[[name for name in table.columns if not name.startswith(copies)]].to_dict("records")
-    for row in rows:
-        row.update({name: json.loads(row[name]) for name in texts if isinstance(row[name], str)})
-    frame = make_frame(
-        {name: value for name, value in flatten(row).items() if value == value}  # NaN is not
-        for row in rows
-    )
-    left_out = tuple(f"{name}." for name in DEMO_LEFT_OUT)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / DEMO_SERVICE.cached
+        path.write_bytes(content)
+        frame = read_events(path, json_columns=DEMO_JSON)[0]
+    faulty = frame["anomaly.type"].notna()
+    twins = frame["trace_id"].isin(frame["trace_id"][faulty].dropna()) & ~faulty
+    frame = frame[~twins].reset_index(drop=True)
+    attack, trace = frame["anomaly.type"], frame["trace_id"].fillna(_rows(frame))
+    copies = tuple(f"{name.removesuffix('s')}_" for name in DEMO_JSON)  # flat copies of what these hold
+    left_out = (*(f"{name}." for name in DEMO_LEFT_OUT), *copies)
     kept = [name for name in frame.columns if not f"{name}.".startswith(left_out)]
     part = np.searchsorted([0.5, 0.6, 0.8], np.arange(len(frame)) / len(frame), side="right")
-    attack = table["anomaly_type"]
     return Events(
         frame=frame[kept],
-        labels=_labels(attack, table["trace_id"].fillna(_rows(table))),
+        labels=_labels(attack, trace),
         split=_split(
             train=(part == 0) & attack.isna(),
             calibration=(part == 1) & attack.isna(),
@@ -336,9 +276,7 @@ def load_hdfs() -> Sessions:
     """
     try:
         read = [published(dataset) for dataset in HDFS]
-        lines: list[list[list[Any]]] = [
-            [line.split() for line in content.decode().splitlines()] for content, _ in read
-        ]
+        lines: list[Any] = [[line.split() for line in text.decode().splitlines()] for text, _ in read]
         origin = _origin(HDFS, [place for _, place in read])
     except DataError as error:
         warn_of_stand_in("HDFS", "sessions", error, *HDFS)
@@ -398,7 +336,7 @@ def _stand_in(num_events: int) -> Events:
     return generate_events(EventConfig(num_events=num_events))
 
 
-def _synthetic_sessions(counts: Sequence[int]) -> tuple[list[list[list[Any]]], dict[str, Any]]:
+def _synthetic_sessions(counts: Sequence[int]) -> tuple[list[Any], dict[str, Any]]:
     """Generated sessions, normal and anomalous: steps of a chain, of which anomalous ones repeat some."""
     rng = np.random.default_rng(0)
     lines: list[list[list[int]]] = []
