@@ -55,13 +55,16 @@ def test_every_value_has_its_place_however_odd_its_name(tmp_path):
         "e": {},
         "n": {"x": None, "y": [[7]]},
     }
-    large = {"a": 2**63, "n": {"y": "text"}, "size": 1e309, "e": {"z": -(2**62)}}
-    frame, _ = read_events(write(tmp_path / "e.jsonl", [{"time": NOON, **odd}, {"time": NOON + 1, **large}]))
-    first, second = (frame.iloc[i].dropna().to_dict() for i in (0, 1))
+    large = {"a": 2**63, "n": {"y": "text"}, "size": 1e309, "e": {"z": -(2**62)}, "A": {"b": 1}, "p.q": 1}
+    events = [{"time": NOON, **odd}, {"time": NOON + 1, **large}, {"time": NOON + 2, "p": {"q": 2}}]
+    frame, _ = read_events(write(tmp_path / "e.jsonl", events))
+    first, second, third = (frame.iloc[i].dropna().to_dict() for i in range(3))
     assert first == {
-        "time": NOON, "a b/c~d": 1, "A": 2, "a": "3", "it's": True, '"': 0.5, "größe": "ü", "n.y": "[[7]]"
+        "time": NOON, "a b/c~d": 1, "A": 2, "a": "3", "it's": True, '"': 0.5, "größe": "ü",
+        "n.y.#": 1, "n.y.0.#": 1, "n.y.0.0": 7,
     }  # fmt: skip
-    assert second == {"time": NOON + 1, "a": str(2**63), "n.y": "text", "e.z": -(2**62)}
+    assert second == {"time": NOON + 1, "a": str(2**63), "n.y": "text", "e.z": -(2**62), "A.b": 1, "p.q": 1}
+    assert third == {"time": NOON + 2, "p.q": 2}
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns", "text", "iso", "compact", "zone", "mixed"])

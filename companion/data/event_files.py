@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -83,24 +84,25 @@ def read_batches(
     paths: Paths, rows: int = 100_000, *, json_columns: Sequence[str] = ()
 ) -> tuple[Iterator[pd.DataFrame], ReadReport]:
     """As :func:`read_events`, but frames of at most ``rows`` events, one after another, in bounded memory."""
-    folder = TemporaryDirectory(prefix="companion-events-")
-    base = connect(f"{folder.name}/events.duckdb")
     report = ReadReport()
     files = _files(paths, report)
-    try:
-        columns = _load(base, files, json_columns, report)
-        _sort(base, columns, report)
-    except duckdb.Error as error:
-        raise DataError(f"{', '.join(map(str, files[:3]))} cannot be read: {error}") from error
-    return _batches(base, folder, columns, rows), report
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="companion-events-"))
+        base = stack.enter_context(connect(f"{folder}/events.duckdb"))
+        try:
+            columns = _load(base, files, json_columns, report)
+            _sort(base, columns, report)
+        except duckdb.Error as error:
+            raise DataError(f"{', '.join(map(str, files[:3]))} cannot be read: {error}") from error
+        return _batches(base, stack.pop_all(), columns, rows), report
 
 
 def _batches(
-    base: duckdb.DuckDBPyConnection, folder: TemporaryDirectory[str], columns: Columns, rows: int
+    base: duckdb.DuckDBPyConnection, opened: ExitStack, columns: Columns, rows: int
 ) -> Iterator[pd.DataFrame]:
     text = pd.StringDtype(na_value=np.nan)
     kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): text}
-    with folder, base:
+    with opened:
         (count,) = base.execute("SELECT count(*) FROM sorted").fetchall()[0]
         for start in range(0, count, rows):
             part = base.sql(f"SELECT * FROM sorted WHERE rowid >= {start} AND rowid < {start + rows}")
@@ -188,9 +190,7 @@ def _load(
     columns: Columns = {}
     for source in sources:
         for name, kind, _ in source.leaves:
-            known = columns.setdefault(name, kind)
-            wide = "float64" if {known, kind} == {"Int64", "float64"} else "str"
-            columns[name] = kind if known == kind else wide
+            columns[name] = _widest(columns.get(name, kind), kind)
     if len(columns) > MAX_COLUMNS:
         raise DataError(
             f"the events have more than {MAX_COLUMNS:,} different fields; do values stand where names should?"
@@ -203,8 +203,10 @@ def _load(
     sql_types = ", ".join(f"c{i} {KINDS[kind]}" for i, kind in enumerate(columns.values()))
     base.execute(f"CREATE TABLE events ({sql_types})")
     for source in sources:
-        values = {name: sql for name, _, sql in source.leaves}
-        cells = ", ".join(f"({values.get(n, 'NULL')})::{KINDS[kind]}" for n, kind in columns.items())
+        values: dict[str, list[str]] = {name: ["NULL"] for name in columns}
+        for name, _, sql in source.leaves:  # a name may be there twice, nested and with a dot in it
+            values[name].insert(-1, f"({sql})::{KINDS[columns[name]]}")
+        cells = ", ".join(f"coalesce({', '.join(parts)})::{KINDS[columns[n]]}" for n, parts in values.items())
         base.execute(f"INSERT INTO events SELECT {cells} FROM {source.query}")
     return columns
 
@@ -240,37 +242,49 @@ def _native(base: duckdb.DuckDBPyConnection, query: str) -> _Source:
 
 def _open(base: duckdb.DuckDBPyConnection, source: _Source, sql: str, prefix: str) -> None:
     """Add the leaves of a JSON value to a source: all its pointers are followed in one pass."""
-    (structure,) = base.execute(f"SELECT json_group_structure({sql}) FROM {source.query}").fetchall()[0]
-    pointers: list[str] = []
-    alias = f"v{source.query.count('json_extract_string')}"
-
-    def walk(name: str, pointer: str, kind: Any, depth: int) -> None:
-        inner = f"{name}." if name else ""
-        if isinstance(kind, dict) and depth < MAX_DEPTH:
-            for key, child in kind.items():
-                walk(inner + key, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}", child, depth + 1)
-            return
-        if kind == "NULL":
-            return
-        pointers.append(pointer)
-        value = f"{alias}[{len(pointers)}]"
-        if isinstance(kind, list) and depth < MAX_DEPTH:
-            source.leaves.append((f"{inner}#", "Int64", f"json_array_length({value})"))
-            for i in range(LIST_ITEMS):
-                walk(f"{inner}{i}", f"{pointer}/{i}", kind[0], depth + 1)
-        elif isinstance(kind, str) and kind in JSON_KINDS:
-            target = JSON_KINDS[kind]
-            source.leaves.append((name, target, f"TRY_CAST({value} AS {KINDS[target]})"))
-        else:
-            source.leaves.append((name, "str", f"nullif(nullif({value}, '{{}}'), '[]')"))
-
+    found = base.execute(f"SELECT DISTINCT json_structure({sql})::VARCHAR FROM {source.query}").fetchall()
+    kinds: dict[tuple[str, str], str] = {}
     try:
-        walk(prefix, "", json.loads(structure or '"NULL"'), 0)
+        for (structure,) in found:
+            for name, pointer, kind in _leaves(json.loads(structure or '"NULL"'), prefix, "", 0):
+                kinds[name, pointer] = _widest(kinds.get((name, pointer), kind), kind)
     except RecursionError:
         raise DataError("an event is nested too deeply to be read") from None
-    if pointers:
-        listed = "[" + ", ".join(map(_text, pointers)) + "]"
-        source.query = f"(SELECT *, json_extract_string({sql}, {listed}) AS {alias} FROM {source.query})"
+    alias = f"v{source.query.count('json_extract_string')}"
+    nested = {name[:i] for name, _ in kinds for i in range(len(name)) if name[i] == "."}
+    for number, ((name, _), kind) in enumerate(kinds.items(), 1):
+        value = f"{alias}[{number}]"
+        if kind == "length":
+            length = f"CASE WHEN left({value}, 1) = '[' THEN json_array_length(TRY_CAST({value} AS JSON)) END"
+            source.leaves.append((name, "Int64", length))
+        else:
+            empty = f"{value} IN ('{{}}', '[]')" + f" OR left({value}, 1) IN ('{{', '[')" * (name in nested)
+            text = f"CASE WHEN NOT ({empty}) THEN {value} END"
+            source.leaves.append(
+                (name, kind, text if kind == "str" else f"TRY_CAST({value} AS {KINDS[kind]})")
+            )
+    if kinds:
+        pointers = "[" + ", ".join(_text(pointer) for _, pointer in kinds) + "]"
+        source.query = f"(SELECT *, json_extract_string({sql}, {pointers}) AS {alias} FROM {source.query})"
+
+
+def _leaves(kind: Any, name: str, pointer: str, depth: int) -> Iterator[tuple[str, str, str]]:
+    """Names, JSON pointers and types of the leaves of what DuckDB calls the structure of a JSON value."""
+    inner = f"{name}." if name else ""
+    if isinstance(kind, dict) and depth < MAX_DEPTH:
+        for key, child in kind.items():
+            path = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+            yield from _leaves(child, inner + key, path, depth + 1)
+    elif isinstance(kind, list) and depth < MAX_DEPTH:
+        yield f"{inner}#", pointer, "length"
+        for i in range(LIST_ITEMS):
+            yield from _leaves(kind[0], f"{inner}{i}", f"{pointer}/{i}", depth + 1)
+    elif kind != "NULL":
+        yield name, pointer, JSON_KINDS.get(str(kind), "str")
+
+
+def _widest(one: str, other: str) -> str:
+    return one if one == other else "float64" if {one, other} == {"Int64", "float64"} else "str"
 
 
 def _report_bad(
