@@ -118,7 +118,8 @@ def test_a_value_is_new_if_training_saw_it_less_than_twice():
 
 @pytest.mark.parametrize(("offset", "hour"), [(None, 14), (-300, 7)])
 def test_hours_are_local(offset, hour):
-    frame = pd.DataFrame({"time": [1_720_008_000_000], "timezone_offset": [offset]})  # 2024-07-03 12:00 UTC
+    noon = 1_720_008_000_000  # 2024-07-03 12:00 UTC
+    frame = pd.DataFrame({"time": [noon, noon + 3 * 86_400_000], "timezone_offset": [offset] * 2})
     plain = PlainColumns(zone="Europe/Berlin")
     assert plain.fit(frame).transform(frame).codes[0, 0] - 2 == hour
 

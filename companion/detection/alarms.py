@@ -85,3 +85,39 @@ def evaluate_alarms(
         delays.append(max(0, meeting[0][0] - start) * seconds_per_sample if meeting else None)
     days = len(flagged) * seconds_per_sample / 86_400
     return AlarmReport(tuple(delays), len(spans) - len(touched), days)
+
+
+def incidents(times: np.ndarray, entities: np.ndarray, gap: float = 1800.0) -> np.ndarray:
+    """Events of one entity less than ``gap`` seconds apart as one incident: int64 (N,), numbered from 0.
+
+    Times are milliseconds, int64 (N,), in any order; entities names (N,).
+
+    Example:
+        >>> incidents(np.array([0, 60_000, 9_000_000, 0]), np.array(["a", "a", "a", "b"])).tolist()
+        [0, 0, 1, 2]
+    """
+    who = np.unique(entities.astype(str), return_inverse=True)[1]
+    order = np.lexsort((times, who))
+    begins = (np.diff(who[order], prepend=-1) != 0) | (np.diff(times[order], prepend=0) >= gap * 1000)
+    numbers = np.empty(len(times), dtype=np.int64)
+    numbers[order] = np.cumsum(begins) - 1
+    return numbers
+
+
+def alert_threshold(scores: np.ndarray, times: np.ndarray, entities: np.ndarray, *, alerts: float) -> float:
+    """The lowest threshold at which the events above it are at most so many :func:`incidents`.
+
+    Args:
+        scores: (N,), of normal events that the detector was not fitted on.
+        times: int64 (N,) in milliseconds.
+        entities: names (N,).
+        alerts: how many there may be, in all.
+    """
+    levels = np.unique(scores)
+    low, high = 0, len(levels) - 1  # nothing is above the highest
+    while low < high:
+        middle = (low + high) // 2
+        above = scores > levels[middle]
+        found = len(np.unique(incidents(times[above], entities[above]))) if above.any() else 0
+        low, high = (low, middle) if found <= alerts else (middle + 1, high)
+    return float(levels[high])

@@ -19,7 +19,7 @@ from sklearn.ensemble import (
 from sklearn.neighbors import LocalOutlierFactor
 
 from companion.detection.detectors import NeighborIndex, anomaly_score
-from companion.detection.plain_columns import EventRows, PlainColumns
+from companion.detection.plain_columns import UNSEEN, EventRows, PlainColumns
 from companion.detection.rows import GroupStandardizer
 
 _LIMIT = 10.0  # standard deviations of one field; more count no more
@@ -74,7 +74,9 @@ class GroupShares:
 
     def _share(self) -> Self:
         sums = np.asarray(self.counts_.sum(axis=0)).ravel()
-        self.varies_ = np.add.reduceat(sums > 0, self.edges[:-1], dtype=np.int64) > 1  # (fields,)
+        varies = np.add.reduceat(sums > 0, self.edges[:-1], dtype=np.int64) > 1  # (fields,)
+        unseen = sums[self.edges[:-1] + UNSEEN]
+        self.habits_ = varies & (unseen < np.add.reduceat(sums, self.edges[:-1]) / 2)
         sums += 0.5
         totals = np.add.reduceat(sums, self.edges[:-1])
         self.everyone_ = sums / np.repeat(totals, np.diff(self.edges))
@@ -128,7 +130,7 @@ class EntityFrequency:
 
     def score(self, rows: EventRows) -> np.ndarray:
         """float64 (N,)."""
-        costs = self.costs(rows)[:, self.shares.varies_]  # what never varies is no habit
+        costs = self.costs(rows)[:, self.shares.habits_]  # not what never or always varies
         return np.asarray(np.sort(costs, axis=1)[:, -self.top :].mean(axis=1))
 
 

@@ -19,6 +19,7 @@ from companion.detection.rates import COUNTS, RATES, kinds
 MISSING, UNSEEN = 0, 1
 """The first two indices of every categorical column: no value, and one that training saw once or never."""
 _LISTED, _COUNTED = 50, 1000  # values that get a column of their own, and that are counted one by one
+_DAYS = 2  # that training must cover for hours to say anything; weeks for days of the week
 _BINS = 10  # quantiles of a number, for those who count
 _FAR = 10.0  # standard deviations beyond which a number is as far as another
 _CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
@@ -75,7 +76,8 @@ class PlainColumns:
     count as another value. Other text becomes its length, its shares of digits, capitals and other signs, the
     entropy of its characters, whether training saw it more than once, and the category of its stem: of an
     address the subnet (/24), of a host the registered domain, else the text with its digits made alike. Times
-    become the hour and the day of week on circles, local by ``timezone_offset`` (minutes) or ``zone``. Codes
+    become the hour and the day of week on circles, local by ``timezone_offset`` (minutes) or ``zone``, where
+    training covers two days, or two weeks. Codes
     (``*_id``, ports) and what does not vary are categories; identifiers with nearly one value a row, texts of
     JSON and columns that say the same as an earlier one are left out.
 
@@ -118,7 +120,10 @@ class PlainColumns:
         if any(name == out or name.startswith(out + ".") for out in self.leave_out):
             return None, "as asked"
         if name == "time" or pd.api.types.is_datetime64_any_dtype(values):
-            return Column(name, "time"), ""
+            moments = _moments(there)
+            days = (moments.max() - moments.min()) / pd.Timedelta(days=1)
+            parts = ["hour"] * (days >= _DAYS) + ["day"] * (days >= 7 * _DAYS)
+            return (Column(name, "time", values=parts), "") if parts else (None, "less than two days")
         if name == "timezone_offset" or name.endswith("_time") or last == "pid":
             return None, "an identifier" if last == "pid" else "a time"
         found = there.nunique() if _hashable(there) else 0
@@ -176,7 +181,7 @@ class PlainColumns:
     def _block(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """One column as float64 (N, features), and its codes, int32 (N, 1 or 2)."""
         if column.kind == "time":
-            return self._circles(values, frame)
+            return self._circles(column, values, frame)
         if column.kind == "number":
             numbers = _signed_log(pd.to_numeric(values, errors="coerce"))
             gone = np.isnan(numbers)
@@ -197,11 +202,10 @@ class PlainColumns:
         parts.append(np.eye(count + 2)[slots][:, : count + 1 + column.missing])
         return np.concatenate(parts, axis=1)[places], np.stack(own, axis=1)[places]
 
-    def _circles(self, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        if pd.api.types.is_datetime64_any_dtype(values):
-            moments = pd.to_datetime(values, utc=True)
-        else:
-            moments = pd.to_datetime(pd.to_numeric(values, errors="coerce"), unit="ms", utc=True)
+    def _circles(
+        self, column: Column, values: pd.Series, frame: pd.DataFrame
+    ) -> tuple[np.ndarray, np.ndarray]:
+        moments = _moments(values)
         local = moments.dt.tz_convert(self.zone).dt.tz_localize(None)
         if "timezone_offset" in frame.columns:
             minutes = pd.to_numeric(frame["timezone_offset"], errors="coerce").astype("float64")
@@ -209,8 +213,9 @@ class PlainColumns:
             local = shifted.where(minutes.notna(), local)
         hour = (local.dt.hour + local.dt.minute / 60).to_numpy(dtype=np.float64, na_value=np.nan)
         angles = (2 * np.pi * hour / 24, 2 * np.pi * local.dt.day_of_week.to_numpy(dtype=np.float64) / 7)
-        circles = np.nan_to_num(np.column_stack([f(angle) for angle in angles for f in (np.sin, np.cos)]))
-        return circles, np.where(np.isnan(hour), MISSING, 2 + np.nan_to_num(hour)).astype(np.int32)[:, None]
+        circles = [f(angle) for angle in angles[: len(column.values)] for f in (np.sin, np.cos)]
+        codes = np.where(np.isnan(hour), MISSING, 2 + np.nan_to_num(hour))
+        return np.nan_to_num(np.column_stack(circles)), codes.astype(np.int32)[:, None]
 
     # ------------------------------------------------------------ about
 
@@ -242,7 +247,9 @@ class PlainColumns:
         """For each of the d numbers the column that it comes from, and what it says of it."""
         names = []
         for column in self.columns_:
-            own = {"time": _CIRCLES, "number": ["size"], "text": _TEXT}.get(column.kind, [])
+            own = {"time": _CIRCLES[: 2 * len(column.values)], "number": ["size"], "text": _TEXT}.get(
+                column.kind, []
+            )
             if column.kind not in ("time", "number"):
                 own = [*own, *column.listed, "another"]
             names += [(column.name, part) for part in own + ["missing"] * column.missing]
@@ -259,6 +266,13 @@ class PlainColumns:
         plain = cls(**state["settings"])
         plain.columns_, plain.left_out_ = [Column(**column) for column in state["columns"]], {}
         return plain
+
+
+def _moments(values: pd.Series) -> pd.Series:
+    """Moments in UTC; numbers are milliseconds."""
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return pd.to_datetime(values, utc=True)
+    return pd.to_datetime(pd.to_numeric(values, errors="coerce"), unit="ms", utc=True)
 
 
 def _hashable(values: pd.Series) -> bool:

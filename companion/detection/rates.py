@@ -23,6 +23,11 @@ HABIT_COLUMNS = (
     "dst_endpoint.port", "api.operation", "process.name",
 )  # fmt: skip
 """Fields of which it is counted that a value is new."""
+CLASS_FIELDS = (
+    "type_uid", "type_name", "class_uid", "class_name", "category_uid", "category_name", "activity_id",
+    "activity_name",
+)  # fmt: skip
+"""What kind of event it is; never a reason for an alert by itself."""
 COUNTS = ["events in 60 s", "events in 1 h", "share of failures in 1 h", "peers in 1 h"]
 FIRSTS = ["seconds since last", "new entity", "new for entity", "new for all"]
 RATES = [*COUNTS, *FIRSTS]

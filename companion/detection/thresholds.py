@@ -168,6 +168,12 @@ class EmpiricalTail:
         beyond = np.maximum(scores - self.start, 0) / (self.scale * math.log(10))
         return np.asarray(levels + beyond)
 
+    def supported(self, scores: np.ndarray) -> np.ndarray:
+        """The level as far as n normals support it: at most ``log10(n + 1) + 0.01``, in the same order."""
+        levels, most = self.level(scores), math.log10(len(self.scores) + 1)
+        excess = np.maximum(levels - most, 0)
+        return np.asarray(np.minimum(levels, most) + 0.01 * excess / (1 + excess))
+
 
 class FisherTail:
     """Several scores as one level of rarity.
@@ -176,15 +182,21 @@ class FisherTail:
     for Research Workers", 4th edition, 1932, section 21.1): a row that is rare in two ways counts for more
     than one that is rare in one way. The scores need not be independent, for the sum is turned into a level
     once more. They are (n, scores), of normals that the detector was not fitted on.
+
+    One score adds no more than n normals can support, ``log10(n + 1)`` and a hair: what lies beyond is a
+    guess of the tail's shape, and one score with a heavy tail, such as a rate, would outvote all others.
+
+    With ``rows`` (k,) the scales of the single scores are taken from these rows alone, such as all but the
+    most unusual; the level of the sum is still that among all n.
     """
 
-    def __init__(self, normal_scores: np.ndarray) -> None:
-        self.normal_scores = np.asarray(normal_scores, dtype=np.float64)
-        self._parts = [EmpiricalTail(column) for column in self.normal_scores.T]
-        self._whole = EmpiricalTail(self._sum(self.normal_scores))
+    def __init__(self, normal_scores: np.ndarray, rows: np.ndarray | None = None) -> None:
+        scores = np.asarray(normal_scores, dtype=np.float64)
+        self._parts = [EmpiricalTail(column) for column in (scores if rows is None else scores[rows]).T]
+        self._whole = EmpiricalTail(self._sum(scores))
 
     def _sum(self, scores: np.ndarray) -> np.ndarray:
-        levels = [tail.level(column) for tail, column in zip(self._parts, scores.T, strict=True)]
+        levels = [tail.supported(column) for tail, column in zip(self._parts, scores.T, strict=True)]
         return np.asarray(np.sum(levels, axis=0))
 
     def level(self, scores: np.ndarray) -> np.ndarray:

@@ -1,307 +1,324 @@
-"""One object that learns what an engineer's own security events look like and finds the unusual ones.
+"""One object that learns what events, or rows of a table, look like and finds the unusual ones.
 
-A residual net learns to predict hidden fields from the others. An event is unusual if its fields surprise the
-net more than is usual for its class, if its embedding lies far from those of normal events, and if its values
-are rarer for its entity than for everyone, which is counted without the net.
+Simple detectors, which count, and the surprise of a net stand on one scale; which of them are combined is
+chosen on held-out events with changes injected into them. No labels are needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor
 
 from companion.compute import Compute, pick_compute
-from companion.data.events import ENTITY_COLUMNS, entities, record_ids, seconds_since_last, split_by_time
+from companion.data.events import ENTITY_COLUMNS, entities, split_by_time
 from companion.data.sessions import SESSION_COLUMNS
-from companion.detection.detectors import NeighborIndex
-from companion.detection.rows import EntityRarity, GroupStandardizer
+from companion.detection.alarms import alert_threshold
+from companion.detection.choice import choose_detectors, inject
+from companion.detection.drift import Drift
+from companion.detection.event_detectors import drawn
+from companion.detection.plain_columns import PlainColumns
+from companion.detection.rates import RATES, rates, remember
+from companion.detection.simple import CHUNK, SimpleDetectors, packed, unpacked
 from companion.detection.thresholds import FisherTail, fixed_fpr
-from companion.estimators.base import check_weights
+from companion.estimators.reasons import Reason, reasons
+from companion.estimators.surprise import Surprise
 from companion.files import StateError, load_state, save_state
-from companion.models.masked_resnet import SelfSupervisedResNet
-from companion.objectives.encoding import MISSING, UNSEEN
-from companion.objectives.event_features import GAP, EventFeatures
-from companion.objectives.selfsupervised import MaskedFeatures, embed, nll
-from companion.training import FitConfig, History
-from companion.training import fit as train
 
-_KIND = "EventDetector 3"
-_LEAST = 50  # events to learn from
-_BATCH, _LR, _MASK_RATE = 512, 1e-2, 0.3  # of the training
-_PASSES = 8  # forward passes of a score; families of fields are hidden whole
-_CLIP = 10.0  # nats of one field that count; without it one number that is far off would outweigh all else
-_NEIGHBORS, _STORED = 5, 20_000  # normal events that count for the distance, and that are kept
+_KIND = "EventDetector 4"
+_LEAST = 50  # rows to learn from
+_HELD = 0.2  # the share of the rows, their latest part, that chooses and calibrates
+_STEPS, _TRIMMED = 3, 40_000  # times that the most unusual are left out, at first of so many events
+_NET = "surprise"
 
 
 class EventDetector(BaseEstimator):  # type: ignore[misc]
-    """Learns normal events and scores others; frames as :func:`companion.data.ocsf.read_events` gives them.
+    """Learns from mostly normal events and scores others; frames as ``companion.data.events`` reads them.
 
-    The earlier events teach the net; the later ones calibrate the scores and the threshold. The events should
-    be mostly normal; no labels are needed.
+    The earlier events teach, the latest fifth chooses the detectors and sets the threshold. What the simple
+    detectors find most unusual among the earlier ones is left out, and all is fitted once more, so that a few
+    per cent of faults do not become normal. With no ``columns`` the rows have neither entity nor time, as
+    those of any table: then counts over time are left out, and a random fifth is held out.
 
     Args:
-        d_model: features of an event's embedding.
-        num_blocks: of the net.
-        num_steps: of the training.
-        max_events: that are learned from, at most; a random sample of more. The time since an entity's last
-            event is taken among all of them.
-        held_out: the share of the events, its latest part, that calibrates.
-        fpr: the share of normal events that may be flagged.
-        columns: what names an entity.
-        leave_out: fields and objects that must not be used; ``*`` stands for any letters. By default the
-            names of sessions, which say nothing and are new to every entity.
-        json_columns: fields whose text is JSON, for ``read_events``; kept with the model.
+        net: train the net as well; without it a million events take no training.
+        num_steps: of its training, of 512 events each, at most: it stops when it no longer gets better.
+        max_events: that are learned from; a random sample of more. Rates are counted over all.
+        alerts: the threshold flags so many incidents a day, or in all of a recording shorter than a day (an
+            incident is what one entity does with less than 30 minutes between); without times, so many of a
+            thousand rows.
+        trim: the share of the events to learn from that is left out as most unusual.
+        columns: what names an entity, the first of these that an event has; none for the rows of a table.
+        leave_out: fields and objects that must not be used; by default the names of sessions.
+        zone: of the hours of events without ``timezone_offset``, such as ``"Europe/Berlin"``.
+        json_columns: fields whose text is JSON, for the reader; kept with the model.
         seed: decides everything random.
 
     Attributes:
-        features_: fitted.
+        choice_: how well each detector found injected changes, and which were chosen.
         threshold_: events with a higher score are flagged.
-        counts_: events that were learned, stored, held out.
-        history_: what was measured while training; empty after :meth:`load`.
+        share_: of the held-out events that is.
+        counts_: events read, learned, left out as unusual, held out.
 
     Example:
-        >>> from companion.data.ocsf_synthetic import EventConfig, generate_events
-        >>> events = generate_events(EventConfig(num_events=1000)).frame
-        >>> detector = EventDetector(d_model=16, num_blocks=1, num_steps=2, fpr=0.05).fit(events)
-        >>> list(detector.measure(events[:3]).columns)
-        ['surprise', 'distance', 'habit', 'score', 'flagged']
+        >>> rng = np.random.default_rng(0)
+        >>> table = pd.DataFrame({"size": rng.normal(9, 1, 500), "kind": rng.choice(["a", "b"], 500)})
+        >>> detector = EventDetector(net=False, columns=()).fit(table)
+        >>> detector.predict(pd.DataFrame({"size": [9.0, 900.0], "kind": ["a", "a"]})).tolist()
+        [False, True]
     """
 
     def __init__(
         self,
-        d_model: int = 128,
-        num_blocks: int = 3,
-        num_steps: int = 1000,
+        net: bool = True,
+        num_steps: int = 5000,
         max_events: int = 200_000,
-        held_out: float = 0.2,
-        fpr: float = 0.001,
+        alerts: float = 20.0,
+        trim: float = 0.05,
         columns: Sequence[str] = ENTITY_COLUMNS,
         leave_out: Sequence[str] = SESSION_COLUMNS,
+        zone: str = "UTC",
         json_columns: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        self.d_model, self.num_blocks, self.num_steps = d_model, num_blocks, num_steps
-        self.max_events, self.held_out, self.fpr, self.seed = max_events, held_out, fpr, seed
-        self.columns, self.leave_out, self.json_columns = columns, leave_out, json_columns
+        self.net, self.num_steps, self.max_events = net, num_steps, max_events
+        self.alerts, self.trim, self.columns, self.leave_out = alerts, trim, columns, leave_out
+        self.zone, self.json_columns, self.seed = zone, json_columns, seed
 
     def fit(
         self,
-        frame: pd.DataFrame,
+        X: pd.DataFrame | Iterable[pd.DataFrame],
         y: None = None,
         *,
         compute: Compute | None = None,
-        checkpoint: Path | None = None,
         progress: str | None = None,
     ) -> EventDetector:
         """Learn from events that are mostly normal.
 
         Args:
-            frame: events in the order of their times.
+            X: a frame, or frames one after the other in the order of time, which need not fit into memory.
             y: not used.
             compute: device and precision; by default the best device and its fastest good precision.
-            checkpoint: a file to write checkpoints to, and to continue from if it is there.
             progress: the label of a progress bar of the training; ``None`` for no bar.
-
-        Raises:
-            ValueError: if an argument is out of range, there are too few events, too few are held out for so
-                small an ``fpr``, nothing names an entity, or no field varies.
-            CheckpointError: if the checkpoint belongs to another training.
         """
-        for name in ("held_out", "fpr"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} lies between 0 and 1, not {getattr(self, name)}")
+        if not (0 <= self.trim < 0.5 and self.alerts > 0):
+            raise ValueError(f"trim is a share below 0.5 and alerts positive, not {self.trim}, {self.alerts}")
         self.compute_ = compute or pick_compute()
-        left_out = [name for name in frame.columns if self._is_left_out(str(name))]
-        kept = frame.drop(columns=left_out).assign(**{GAP: seconds_since_last(frame, self.columns)})
-        if len(kept) > self.max_events:
-            kept = kept.sample(self.max_events, random_state=self.seed).sort_values("time", kind="stable")
-        if len(kept) * (1 - self.held_out) < _LEAST:
-            raise ValueError(f"too few events to learn from: {len(kept):,}")
-        learn, later = (kept.iloc[rows] for rows in split_by_time(kept, (1 - self.held_out, self.held_out)))
-        fixed_fpr(np.arange(len(later)), self.fpr)  # are they enough? Better now than after the training
-        gaps = learn[GAP].to_numpy()
-        self.features_ = EventFeatures(columns=self.columns).fit(learn.drop(columns=GAP), gaps)
-        tensors = self.features_.transform(learn, gaps)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(self.seed)
-            self.net_ = self._build()
-        config = FitConfig(
-            num_steps=self.num_steps, batch_size=_BATCH, lr=_LR, optimizer="adamw", schedule="cosine",
-            warmup_steps=min(50, self.num_steps // 10),
-        )  # fmt: skip
-        objective = MaskedFeatures(_MASK_RATE, self.features_.groups())
-        self.history_ = train(
-            self.net_, tensors, objective, config, compute=self.compute_, seed=self.seed,
-            checkpoint=checkpoint, progress=progress,
-        )  # fmt: skip
-        self.net_.eval()
-        self._remember(learn, tensors)
-        self._calibrate(self._measures(later, *self.features_.transform(later, later[GAP].to_numpy())))
-        self.counts_ = {"learned": len(learn), "stored": len(self._ids), "held out": len(later)}
+        sample = self._gather([X] if isinstance(X, pd.DataFrame) else X)
+        if len(sample) * (1 - _HELD) < _LEAST:
+            raise ValueError(f"too few events to learn from: {len(sample):,}")
+        if self._timed:
+            learn, held = (sample.iloc[rows] for rows in split_by_time(sample, (1 - _HELD, _HELD)))
+        else:
+            order = np.random.default_rng(self.seed).permutation(len(sample))
+            border = round((1 - _HELD) * len(sample))
+            learn, held = sample.iloc[order[:border]], sample.iloc[order[border:]]
+        kept = self._usual(learn) if self.trim else learn
+        self.simple_, self.net_ = self._simple().fit(kept), None
+        if self.net:
+            net = Surprise(tuple(self.columns), self.num_steps, self.seed, self.compute_)
+            self.net_ = net.fit(self._seen(kept), progress)
+        self._choose(held)
+        self.counts_ |= {"learned": len(kept), "left out": len(learn) - len(kept), "held out": len(held)}
         return self
 
-    def _is_left_out(self, name: str) -> bool:
-        return any(fnmatchcase(name, field) or name.startswith(field + ".") for field in self.leave_out)
+    @property
+    def _timed(self) -> bool:
+        return bool(tuple(self.columns))
 
-    def _build(self) -> SelfSupervisedResNet:
-        encoder = self.features_.fitted
-        sizes = encoder.num_numerical_features, encoder.categorical_cardinalities
-        return SelfSupervisedResNet(*sizes, self.d_model, self.num_blocks)
+    def _gather(self, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+        """A sample of all events with their rates, in the order of time; what rates later need is kept."""
+        rng = np.random.default_rng(self.seed)
+        self.past_, count, times = None, 0, []
+        parts, keys = [], []
+        for frame in frames:
+            frame, self.past_ = self._enrich(frame, self.past_)
+            count += len(frame)
+            times += [frame["time"].min(), frame["time"].max()] if self._timed and len(frame) else []
+            parts.append(frame)
+            keys.append(rng.random(len(frame)))
+            if sum(map(len, parts)) > 2 * self.max_events:
+                part, key = self._smallest(parts, keys)
+                parts, keys = [part], [key]
+        whole, _ = self._smallest(parts, keys)
+        days = max(1.0, (max(times) - min(times)) / 86_400_000) if times else 1.0
+        self.counts_ = {"read": count}
+        self._expected = self.alerts * days * len(whole) / max(1, count)  # incidents in the sample
+        return whole
 
-    def _remember(self, learned: pd.DataFrame, tensors: tuple[Tensor, Tensor]) -> None:
-        """Keep normal events, spread evenly over those learned, and count the habits of all of them."""
-        rows = np.linspace(0, len(learned) - 1, min(_STORED, len(learned))).round().astype(np.int64)
-        self._ids = record_ids(learned.iloc[rows]).tolist()
-        self._classes = _classes(learned.iloc[rows])
-        self._stored = tensors[0][rows], tensors[1][rows]
-        self._habits = EntityRarity(self.features_.fitted.categorical_cardinalities)
-        self._habits.fit(tensors[1].numpy(), self._names(learned))
-        self._index()
+    def _smallest(self, parts: list[pd.DataFrame], keys: list[np.ndarray]) -> tuple[pd.DataFrame, np.ndarray]:
+        """The rows with the smallest keys, in their order: a random sample."""
+        key = np.concatenate(keys)
+        rows = np.sort(np.argsort(key, kind="stable")[: self.max_events])
+        return pd.concat(parts, ignore_index=True).iloc[rows], key[rows]
 
-    def _index(self) -> None:
-        """What follows from the stored events and the net: their embeddings, and their usual surprise."""
-        self._groups = self.features_.groups(_PASSES)
-        vectors = embed(self.net_, *self._stored, compute=self.compute_)
-        self._store = NeighborIndex(_NEIGHBORS).fit(vectors, self._ids)
-        nats = nll(self.net_, *self._stored, groups=self._groups, compute=self.compute_)
-        self._usual = GroupStandardizer().fit(nats.clamp(max=_CLIP).numpy(), self._classes)
+    def _enrich(
+        self, frame: pd.DataFrame, past: pd.DataFrame | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """Events in the order of time with their rates, and what is to be remembered of them."""
+        if not self._timed:
+            return frame, None
+        frame = frame.sort_values("time", kind="stable")
+        counted = pd.concat([frame, rates(frame, self.columns, past)], axis=1)
+        return counted, remember(frame, self.columns, past)
 
-    def _names(self, frame: pd.DataFrame) -> np.ndarray:
-        return entities(frame, self.columns).fillna("").to_numpy(dtype=object)
+    # ------------------------------------------------------------ parts of the training
 
-    def _calibrate(self, measures: np.ndarray) -> None:
-        self._tails = FisherTail(measures)
-        self.threshold_ = fixed_fpr(self._tails.level(measures), self.fpr)
+    def _simple(self) -> SimpleDetectors:
+        columns = PlainColumns(self.columns, self.leave_out, self.zone)
+        return SimpleDetectors(columns, self._timed, self.seed)
 
-    def _measures(self, frame: pd.DataFrame, numerical: Tensor, categorical: Tensor) -> np.ndarray:
-        """Surprise beyond the usual, distance to normal events, breach of habit: float64 (N, 3)."""
-        nats = nll(self.net_, numerical, categorical, groups=self._groups, compute=self.compute_)
-        excess = self._usual.transform(nats.clamp(max=_CLIP).numpy(), _classes(frame)).sum(axis=1)
-        distance = self._store.score(embed(self.net_, numerical, categorical, compute=self.compute_))
-        return np.stack(
-            [excess, distance, self._habits.score(categorical.numpy(), self._names(frame))], axis=1
-        )
+    def _usual(self, learn: pd.DataFrame) -> pd.DataFrame:
+        """The events to learn from without those that the simple detectors find most unusual.
+
+        What was left out is found again by detectors that did not see it, so this is done several times: the
+        concentration steps of robust estimators (Rousseeuw and Van Driessen 1999).
+        """
+        kept = some = learn.iloc[drawn(len(learn), _TRIMMED, self.seed)]
+        for step in range(1, _STEPS + 1):
+            simple, frame = self._simple().fit(kept), some if step < _STEPS else learn
+            kept = frame.iloc[self._lowest(np.stack(list(simple.scores(frame).values()), axis=1))]
+        return kept
+
+    def _lowest(self, scores: np.ndarray) -> np.ndarray:
+        """The rows that are least unusual to all detectors together, rising: all but the share ``trim``."""
+        levels = FisherTail(scores).level(scores)
+        return np.sort(np.argsort(levels, kind="stable")[: round((1 - self.trim) * len(scores))])
+
+    def _seen(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """What the net gets: the fields of the plain columns, so that copies of a field are left out."""
+        names = {column.name for column in self.simple_.columns.columns_} | {
+            "type_uid",
+            "timezone_offset",
+            *RATES,
+        }
+        return frame[[name for name in frame.columns if name in names]]
+
+    def _choose(self, held: pd.DataFrame) -> None:
+        """Choose detectors, and set scale and threshold, on held-out events."""
+        scores = self._scores(held)
+        changed, changes = inject(held, self.simple_.columns, seed=self.seed)
+        kept = self._lowest(np.stack(list(scores.values()), axis=1))  # faults, too, may be among them
+        usual = {name: own[kept] for name, own in scores.items()}
+        self.chosen_, self.choice_ = choose_detectors(usual, self._scores(changed), changes)
+        self._held = np.stack([scores[name] for name in self.chosen_], axis=1)
+        self._kept = kept
+        self.usual_ = Drift(self.simple_.columns)
+        for start in range(0, len(held), CHUNK):
+            self.usual_.add(self.simple_.columns.transform(held.iloc[start : start + CHUNK]))
+        self._scale()
+        levels = self._tails.level(self._held)
+        if self._timed:
+            times = held["time"].to_numpy(dtype=np.int64)
+            who = entities(held, self.columns).fillna("").to_numpy(dtype=object)
+            self.threshold_ = alert_threshold(levels, times, who, alerts=self._expected * _HELD)
+        else:
+            self.threshold_ = fixed_fpr(levels, max(self.alerts / 1000, 1 / (len(levels) + 1)))
+        self.share_ = float((levels > self.threshold_).mean())
+
+    def _scale(self) -> None:
+        self._tails = FisherTail(self._held, self._kept)
+        if self.net_ is not None and _NET not in self.chosen_:
+            self.net_ = None  # it adds nothing to the others
+
+    def _scores(self, frame: pd.DataFrame, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Of each detector, or of those named, float64 (N,)."""
+        found = self.simple_.scores(frame, names and [name for name in names if name != _NET])
+        if self.net_ is not None:
+            parts = [self._seen(frame.iloc[i : i + CHUNK]) for i in range(0, max(1, len(frame)), CHUNK)]
+            found[_NET] = np.concatenate([self.net_.score(part) for part in parts])
+        return found
 
     # ------------------------------------------------------------ using
 
-    def measure(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """How unusual each event is, and in which way.
+    def stream(self, frames: Iterable[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        """Score frames one after the other in the order of time, with what went before in mind.
 
-        Surprise, distance and breach of habit have scales of their own. Each is turned into a level of rarity
-        among the held-out events, and all together into one score: 3 is reached by one normal event in a
-        thousand.
+        Yields each frame, its events in the order of time and with their rates, and its :meth:`measure`.
+        """
+        past = self.past_
+        for frame in frames:
+            enriched, past = self._enrich(frame, past)
+            yield enriched, self._table(enriched)
+
+    def _table(self, frame: pd.DataFrame) -> pd.DataFrame:
+        scores = pd.DataFrame(self._scores(frame, self.chosen_), index=frame.index)[self.chosen_]
+        levels = self._tails.level(scores.to_numpy())
+        return scores.assign(score=levels, flagged=levels > self.threshold_)
+
+    def measure(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """How unusual each row is, and to which of the chosen detectors.
 
         Args:
-            frame: events (N) in the order of their times; unknown fields are ignored, lacking ones missing.
+            frame: events (N) in any order; unknown fields are ignored, lacking ones missing. What they did
+                before is taken from this frame and from what was fitted.
 
         Returns:
-            One row an event, with the frame's index, and the columns ``surprise``, ``distance``, ``habit``,
-            ``score``, ``flagged``.
-
-        Raises:
-            ValueError: if nothing was fitted, nothing names an entity, or the events have another order.
+            The frame's rows, in its order: the score of each detector, ``flagged``, and ``score``, in which 3
+            is reached by one normal row in a thousand.
         """
+        order = self._order(frame)
+        _, table = next(self.stream([frame]))
+        return table.iloc[np.argsort(order)]
+
+    def _order(self, frame: pd.DataFrame) -> np.ndarray:
         if not hasattr(self, "threshold_"):
             raise ValueError("fit the detector first, or load one")
-        tensors = self.features_.transform(frame, seconds_since_last(frame, self.columns))
-        measures = self._measures(frame, *tensors)
-        table = pd.DataFrame(measures, frame.index, columns=["surprise", "distance", "habit"])
-        scores = self._tails.level(measures)
-        return table.assign(score=scores, flagged=scores > self.threshold_)
+        time = frame["time"].to_numpy(dtype=np.int64) if self._timed else np.zeros(len(frame))
+        return np.argsort(time, kind="stable")
 
     def decision_function(self, frame: pd.DataFrame) -> np.ndarray:
         """The score of :meth:`measure`, float64 (N,): the higher, the more unusual."""
         return self.measure(frame)["score"].to_numpy()
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
-        """Whether each event is flagged: bool (N,)."""
+        """Whether each row is flagged: bool (N,)."""
         return self.measure(frame)["flagged"].to_numpy()
 
-    @torch.inference_mode()
-    def explain(self, frame: pd.DataFrame, rows: Sequence[int], fields: int = 4) -> pd.DataFrame:
-        """Why events are unusual: the fields that surprise most or break the entity's habit.
+    def explain(self, frame: pd.DataFrame, rows: Sequence[int], count: int = 4) -> pd.DataFrame:
+        """Why rows are unusual: the fields that count most, and what was expected of them.
 
-        Each family of fields is hidden alone, which takes longer than a score: explain a few.
-
-        ``rows`` are positions in ``frame``, events in the order of their times; ``fields`` are told of each.
+        ``rows`` are positions in ``frame``; of each at most ``count`` reasons are given.
 
         Returns:
-            ``row`` (of ``rows``), ``field``, ``value``, what the net ``expected``, ``nats``, and how many
-            ``times_rarer`` the value is for the entity than for everyone, NaN for numbers.
+            ``row`` (of ``rows``) and the parts of :class:`companion.estimators.reasons.Reason`.
         """
-        gaps = seconds_since_last(frame, self.columns)[rows]
-        frame = frame.iloc[list(rows)].assign(**{GAP: gaps})
-        tensors = self.features_.transform(frame, gaps)
-        groups, names = np.array(self.features_.groups()), self.features_.fields
-        nats = nll(self.net_, *tensors, groups=tuple(groups), compute=self.compute_).numpy()
-        excess = self._usual.transform(np.minimum(nats, _CLIP), _classes(frame))
-        habits = np.exp(self._habits.transform(tensors[1].numpy(), self._names(frame)))
-        rarer = np.concatenate([np.full_like(tensors[0].numpy(), np.nan), habits], axis=1)
-        told = []
-        for i, row in enumerate(rows):
-            event = tensors[0][i : i + 1], tensors[1][i : i + 1]
-            for j in np.argsort(-(excess[i] + np.nan_to_num(np.log(rarer[i])).clip(0)))[: 3 * fields]:
-                value = frame[names[j]].iloc[i] if names[j] in frame else None
-                expected = self._expected(event, torch.from_numpy(groups == groups[j]), int(j))
-                shown = "missing" if pd.isna(value) else str(value)
-                told.append((row, names[j], shown, expected, nats[i, j], rarer[i, j]))
-        table = pd.DataFrame(told, columns=["row", "field", "value", "expected", "nats", "times_rarer"])
-        right = table["value"] == table["expected"].str.replace(r" \(\d+ %\)$", "", regex=True)  # but unsure
-        return table[~right].groupby("row", sort=False).head(fields).reset_index(drop=True)
-
-    def _expected(self, event: tuple[Tensor, Tensor], hidden: Tensor, column: int) -> str:
-        """What the net takes a feature of one event to be if its family is hidden."""
-        encoder, device = self.features_.fitted, self.compute_.device
-        with self.compute_.autocast():
-            guess = self.net_(*(part.to(device) for part in event), hidden.to(device)[None])
-        place = column - encoder.num_numerical_features
-        if place >= 0:
-            shares = guess.logits[place][0].float().softmax(dim=0)
-            index = int(shares.argmax())
-            name = encoder.categorical[place]
-            if index in (MISSING, UNSEEN):
-                value = "missing" if index == MISSING else "a rare value"
-            else:
-                value = "another" if name in encoder.hashed else encoder.categories[name][index - 2]
-            return f"{value} ({100 * float(shares[index]):.0f} %)"
-        name, mean, scale = (
-            self.features_.fields[column],
-            float(guess.mean[0, column]),
-            float(guess.scale[0, column]),
+        order = self._order(frame)
+        enriched, _ = self._enrich(frame, self.past_)
+        found = self.explain_rows(enriched.iloc[np.argsort(order)[list(rows)]], count)
+        return pd.DataFrame(
+            [{"row": row, **vars(reason)} for row, own in zip(rows, found, strict=True) for reason in own],
+            columns=["row", "field", "value", "expected", "why", "weight"],
         )
-        if name == "time" or encoder.feature_names[column].endswith(" is missing"):
-            return "another time" if name == "time" else ("missing" if mean > 0.5 else "a value")
-        low, high = encoder.unscale(name, np.array([mean - scale, mean + scale]))
-        return f"{low:,.4g} to {high:,.4g}"
+
+    def explain_rows(self, enriched: pd.DataFrame, count: int = 4) -> list[list[Reason]]:
+        """Reasons for rows that :meth:`stream` gave, which have their rates already."""
+        return reasons(enriched, self.simple_.columns, self.simple_.detectors, self.net_, count)
 
     # ------------------------------------------------------------ keeping
 
     def save(self, path: Path) -> None:
-        """Write everything to one file."""
-        names, counts = self._habits.state()
-        save_state(
-            path,
-            _KIND,
-            parameters={
-                name: list(v) if isinstance(v, tuple) else v for name, v in self.get_params().items()
-            },
-            features=self.features_.to_json(),
-            counts=self.counts_,
-            net=self.net_.state_dict(),
-            stored=self._stored,
-            ids=self._ids,
-            classes=self._classes.tolist(),
-            entities=names,
-            habits={name: torch.from_numpy(array) for name, array in counts.items()},
-            normal_scores=torch.from_numpy(self._tails.normal_scores),
-        )
+        """Write everything to one file: not the forest, but the rows from which it grows again."""
+        past = self.past_
+        choice = self.choice_.astype({"chosen": "float64"})
+        numbers = {"threshold_": self.threshold_, "share_": self.share_, "counts_": self.counts_}
+        state = {
+            "parameters": {k: list(v) if isinstance(v, tuple) else v for k, v in self.get_params().items()},
+            "simple": self.simple_.state(),
+            "past": None if past is None else {str(n): packed(column) for n, column in past.items()},
+            "net": self.net_ and self.net_.state(),
+            "choice": {"names": list(choice.index), "columns": choice.to_dict("list")},
+            "chosen": self.chosen_,
+            "held": [self._held, self._kept],
+            "usual": self.usual_.state(),
+            "numbers": numbers,
+        }
+        save_state(path, _KIND, **_tensors(state))
 
     @classmethod
     def load(cls, path: Path, compute: Compute | None = None) -> EventDetector:
@@ -310,34 +327,49 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         Raises:
             StateError: if the file is missing, damaged, or no model of this kind and version.
         """
-        state = load_state(path, _KIND)
+        state = _arrays(load_state(path, _KIND))
         try:
             detector = cls(**state["parameters"])
             detector.compute_ = compute or pick_compute()
-            detector.features_ = EventFeatures.from_json(state["features"])
-            with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
-                check_weights(state["net"], detector._build())
-            detector.net_ = detector._build()
-            detector.net_.load_state_dict(state["net"])
-            if not bool(state["normal_scores"].isfinite().all()):
-                raise ValueError("its scores are not finite")
-            detector.compute_.model(detector.net_).eval()
-            detector.counts_, detector._ids = state["counts"], state["ids"]
-            detector._stored = tuple(state["stored"])
-            detector._classes = np.array(state["classes"], dtype=object)
-            habits = EntityRarity(detector.features_.fitted.categorical_cardinalities)
-            counts = {name: part.numpy() for name, part in state["habits"].items()}
-            detector._habits = habits.restore(state["entities"], counts)
-            detector._index()
-            detector._calibrate(state["normal_scores"].numpy())
+            detector.simple_ = detector._simple().restore(state["simple"])
+            past, detector.net_ = state["past"], None
+            detector.past_ = past and pd.DataFrame({name: unpacked(own) for name, own in past.items()})
+            if state["net"]:
+                net = Surprise(tuple(detector.columns), detector.num_steps, detector.seed, detector.compute_)
+                detector.net_ = net.restore(state["net"])
+            choice = state["choice"]
+            detector.choice_ = pd.DataFrame(choice["columns"], choice["names"]).astype({"chosen": "Int64"})
+            detector.chosen_, (detector._held, detector._kept) = state["chosen"], state["held"]
+            detector.usual_ = Drift(detector.simple_.columns).restore(state["usual"])
+            detector._scale()
+            for name, value in state["numbers"].items():
+                setattr(detector, name, value)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise StateError(f"{path} is not a model that can be read: {error}") from error
-        detector.history_ = History()
         return detector
 
 
-def _classes(frame: pd.DataFrame) -> np.ndarray:
-    """The class of each event as text (N,), empty where there is none."""
-    if "class_uid" not in frame.columns:
-        return np.full(len(frame), "", dtype=object)
-    return frame["class_uid"].astype("str").fillna("").to_numpy(dtype=object)
+def _tensors(state: Any) -> Any:
+    """Arrays as tensors, which a file may hold, wherever they are in dicts and lists; see ``_arrays``."""
+    if isinstance(state, dict):
+        return {name: _tensors(part) for name, part in state.items()}
+    if isinstance(state, list):
+        return (
+            [_tensors(part) for part in state]
+            if any(isinstance(p, dict | np.ndarray) for p in state)
+            else state
+        )
+    return torch.from_numpy(state) if isinstance(state, np.ndarray) else state
+
+
+def _arrays(state: Any, inside_net: bool = False) -> Any:
+    """The way back; a net's weights stay tensors."""
+    if isinstance(state, dict):
+        return {name: _arrays(part, inside_net or name == "net") for name, part in state.items()}
+    if isinstance(state, list):
+        return (
+            [_arrays(part, inside_net) for part in state]
+            if any(isinstance(p, dict | torch.Tensor) for p in state)
+            else state
+        )
+    return state.numpy() if isinstance(state, torch.Tensor) and not inside_net else state

@@ -1,0 +1,101 @@
+"""The simple detectors together: fitted on frames in parts, kept as the rows from which they grow again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from companion.detection.event_detectors import EVENT_DETECTORS, Detector, drawn
+from companion.detection.plain_columns import EventRows, PlainColumns
+
+CHUNK = 50_000
+"""Rows that are made numbers at a time."""
+_STORED = 4_000  # rows kept for the forest and the neighbours
+_COUNTING = ("rate", "entity frequency", "class rarity")
+_TIMELESS = ("class rarity", "isolation forest", "nearest neighbours")
+_ALL = (*_COUNTING, "isolation forest", "nearest neighbours")
+
+
+class SimpleDetectors:
+    """Those of ``EVENT_DETECTORS`` that are quickly fitted: the counting ones on all rows, others on 4,000.
+
+    Args:
+        columns: not fitted yet.
+        timed: whether the rows are events with the columns of :func:`companion.detection.rates.rates`.
+        seed: of all draws.
+    """
+
+    def __init__(self, columns: PlainColumns, timed: bool, seed: int = 0) -> None:
+        self.columns, self.timed, self.seed = columns, timed, seed
+
+    def fit(self, frame: pd.DataFrame) -> Self:
+        """Learn from a frame (N, columns)."""
+        self.columns.fit(frame)
+        some = drawn(len(frame), _STORED, self.seed)
+        parts, plain = [], []
+        for start in range(0, len(frame), CHUNK):
+            rows = self.columns.transform(frame.iloc[start : start + CHUNK])
+            plain.append(
+                rows.plain[some[(some >= start) & (some < start + CHUNK)] - start].astype(np.float32)
+            )
+            parts.append([rows.codes, rows.rates.astype(np.float32), rows.kinds, rows.entities])
+        self._plain = np.concatenate(plain)
+        self._counted = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        return self._grow()
+
+    def _grow(self) -> Self:
+        count = len(self._counted[0])
+        counted = EventRows(np.empty((count, 0)), *self._counted)
+        some = drawn(count, _STORED, self.seed)
+        stored = EventRows(self._plain, *(part[some] for part in self._counted))
+        self.detectors: dict[str, Detector] = {}
+        for name in _ALL if self.timed else _TIMELESS:
+            detector = EVENT_DETECTORS[name](self.columns, self.seed)
+            self.detectors[name] = detector.fit(counted if name in _COUNTING else stored)
+        return self
+
+    def scores(self, frame: pd.DataFrame, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Of each detector, or of those named, float64 (N,)."""
+        found: dict[str, list[np.ndarray]] = {name: [] for name in names or self.detectors}
+        for start in range(0, max(1, len(frame)), CHUNK):
+            rows = self.columns.transform(frame.iloc[start : start + CHUNK])
+            for name, own in found.items():
+                own.append(self.detectors[name].score(rows))
+        return {name: np.concatenate(own) for name, own in found.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The columns, and the rows that were learned, as arrays and lists."""
+        codes, rates, *names = self._counted
+        return {
+            "columns": self.columns.state(),
+            "plain": self._plain,
+            "codes": codes.astype(np.int16),
+            "rates": rates,
+            "names": [packed(part) for part in names],
+        }
+
+    def restore(self, state: dict[str, Any]) -> Self:
+        """Take what :meth:`state` gave, and fit the detectors on it."""
+        self.columns = PlainColumns.restore(state["columns"])
+        codes = state["codes"].astype(np.int32)
+        self._plain, self._counted = state["plain"], [codes, state["rates"], *map(unpacked, state["names"])]
+        return self._grow()
+
+
+def packed(values: Any) -> dict[str, Any]:
+    """A column of texts as codes, int32 (N,), and the values that they stand for.
+
+    Example:
+        >>> unpacked(packed(["a", None, "a"])).tolist()
+        ['a', None, 'a']
+    """
+    codes, unique = pd.factorize(np.asarray(values, dtype=object))
+    return {"codes": codes.astype(np.int32), "values": list(unique)}
+
+
+def unpacked(state: dict[str, Any]) -> np.ndarray:
+    """What :func:`packed` took, object (N,)."""
+    return np.asarray(np.array([*state["values"], None], dtype=object)[state["codes"]])
