@@ -71,7 +71,7 @@ class PreparedEvents:
     def normal(self, part: str) -> np.ndarray:
         """Rows of the normal events of a part."""
         rows = self.events.split[part]
-        return rows[~self.attacks[rows]]
+        return np.asarray(rows[~self.attacks[rows]])
 
     def tensors(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Numbers and categories of some rows."""
