@@ -182,7 +182,7 @@ def train(
             tuple(part.to(device) for part in events.tensors(rows))
             for rows in (events.train, events.calibration)
         )
-        judge = partial(evaluate, data=held, objective=objective, compute=context.compute, batch_size=4096)
+        judge = partial(evaluate, data=held, objective=objective, compute=context.compute, batch_size=512)
         history = context.fit(
             name, net, known, objective, recipe.fit(), seed, evaluation=judge, result=result
         )

@@ -57,11 +57,11 @@ def asked_fields(events: PreparedEvents) -> list[str]:
 def guess(net: SelfSupervisedResNet, events: PreparedEvents, field: str, rows: np.ndarray) -> Tensor:
     """The value that the net takes for the likeliest where the field's family is hidden: int64 (rows,)."""
     hidden = torch.tensor([field_family(name) == field_family(field) for name in events.features.fields])
-    column = events.features.fitted.categorical.index(field)
+    place = torch.tensor([events.features.fields.index(field)], device=net.ignorance.device)
     x, c = (part.to(net.ignorance.device) for part in events.tensors(rows))
     with torch.inference_mode():
         vectors = net.embed(x, c, hidden.to(x.device).expand(len(x), -1))
-        return net.guess(vectors, [column]).logits[:, KNOWN:].argmax(dim=1).cpu() + KNOWN
+        return net.guess(vectors, place).logits[:, KNOWN:].argmax(dim=1).cpu() + KNOWN
 
 
 def look_up(events: PreparedEvents, field: str, rows: np.ndarray) -> tuple[str, np.ndarray, int]:

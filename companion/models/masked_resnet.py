@@ -26,7 +26,9 @@ RESOLUTION = 0.1
 class Reconstruction:
     """What a net takes the features of its rows to be: a distribution for each."""
 
-    mean: Tensor  # float32 (N, numbers); each number is thought to be normally distributed
+    mean: (
+        Tensor  # float32 (N, numbers that were asked for); each number is thought to be normally distributed
+    )
     scale: Tensor  # float32 (N, numbers), standard deviations, above RESOLUTION
     logits: Tensor  # float32 (N, sum of sizes), those of the categorical columns side by side
     column: Tensor  # int64 (sum of sizes,), which of the columns each logit belongs to
@@ -157,21 +159,28 @@ class SelfSupervisedResNet(nn.Module):
         embedding: Tensor = F.relu(self.norm(self.blocks(x)))
         return embedding
 
-    def guess(self, embedding: Tensor, columns: Sequence[int] | None = None) -> Reconstruction:
-        """What rows with these embeddings are taken to be: all numbers, and these categorical columns.
+    def guess(self, embedding: Tensor, features: Tensor | None = None) -> Reconstruction:
+        """What rows with these embeddings are taken to be, in these features: int64, rising, numbers first.
 
-        ``None`` asks for all columns: with many categories the heads cost as much as the net.
+        ``None`` asks for all: with many categories the heads cost as much as the net.
         """
-        mean, raw = self.numerical_head(embedding).float().chunk(2, dim=1)  # (N, numbers) each
-        weight: Tensor = self.categorical_head.weight
-        bias: Tensor = self.categorical_head.bias
+        heads = [self.numerical_head.weight, self.numerical_head.bias]
+        heads += [self.categorical_head.weight, self.categorical_head.bias]
         column, sizes = self.column, self.mask_index
-        if columns is not None:
-            own = torch.tensor(columns, dtype=torch.int64, device=column.device)
-            column, rows = (self.column == own[:, None]).nonzero(as_tuple=True)
-            weight, bias, sizes = weight[rows], bias[rows], sizes[own]
-        logits = F.linear(embedding, weight, bias).float()  # (N, sum of sizes)
+        if features is not None:
+            numbers, columns = self.split(features)
+            own = torch.cat([numbers, numbers + self.num_numerical_features])  # means, then scales
+            column, rows = (self.column == columns[:, None]).nonzero(as_tuple=True)
+            heads = [heads[0][own], heads[1][own], heads[2][rows], heads[3][rows]]
+            sizes = sizes[columns]
+        mean, raw = F.linear(embedding, heads[0], heads[1]).float().chunk(2, dim=1)  # (N, numbers) each
+        logits = F.linear(embedding, heads[2], heads[3]).float()  # (N, sum of sizes)
         return Reconstruction(mean, RESOLUTION + F.softplus(raw), logits, column, sizes)
+
+    def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Which numbers, and which categorical columns, the features with these indices are: int64."""
+        numbers = features < self.num_numerical_features
+        return features[numbers], features[~numbers] - self.num_numerical_features
 
     def forward(self, numerical: Tensor, categorical: Tensor, mask: Tensor | None = None) -> Reconstruction:
         """What the rows' features are taken to be, from those that are not hidden."""

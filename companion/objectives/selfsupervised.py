@@ -204,25 +204,25 @@ def nll(
         float32 (N, numbers + columns) on the CPU, in nats.
     """
     compute = compute or Compute(model.ignorance.device, None)
-    index, numbers = group_numbers(groups, model.num_features), model.num_numerical_features
-    hidden = F.one_hot(index).T.bool()  # (groups, features)
-    features = [own.nonzero().flatten() for own in hidden]
-    columns = [(own[own >= numbers] - numbers).tolist() for own in features]  # categorical ones
-    order = torch.cat(features).argsort()
-    parts, masks = [], hidden.to(compute.device)[:, None]  # (groups, 1, features)
+    hidden = F.one_hot(group_numbers(groups, model.num_features)).T.bool().to(compute.device)
+    features = [own.nonzero().flatten() for own in hidden]  # of each group
+    order = torch.cat(features).argsort().cpu()
+    parts = []
     model.eval()
     for start in range(0, max(1, len(numerical)), batch_size):
         rows = slice(start, start + batch_size)
         x, c = numerical[rows].to(compute.device), categorical[rows].to(compute.device)
-        many = [t.expand(len(hidden), *t.shape).flatten(0, 1) for t in (x, c)]  # (groups * N, features)
+        shape = (len(hidden), len(x))
+        mask = hidden[:, None].expand(*shape, -1).flatten(0, 1)  # (groups * N, features)
         with compute.autocast():
-            vectors = model.embed(many[0], many[1], masks.expand(-1, len(x), -1).flatten(0, 1))
-            vectors = vectors.view(len(hidden), len(x), vectors.shape[1])
-            guesses = [model.guess(own, asked) for own, asked in zip(vectors, columns, strict=True)]
+            many = [t.expand(len(hidden), *t.shape).flatten(0, 1) for t in (x, c)]
+            vectors = model.embed(many[0], many[1], mask)
+            vectors = vectors.view(*shape, vectors.shape[1])
+            guesses = [model.guess(own, asked) for own, asked in zip(vectors, features, strict=True)]
         found = []
-        for guess, own, asked in zip(guesses, features, columns, strict=True):
-            nats = guess.nll(x, c[:, asked])  # of all numbers, and of these columns
-            found += [nats[:, own[own < numbers]], nats[:, numbers:]]
+        for guess, asked in zip(guesses, features, strict=True):
+            numbers, columns = model.split(asked)
+            found.append(guess.nll(x[:, numbers], c[:, columns]))
         parts.append(torch.cat(found, dim=1).cpu())
     return torch.cat(parts)[:, order]
 
