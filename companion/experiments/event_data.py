@@ -122,11 +122,13 @@ class Recipe(Config):
     """A net, its objective and its training: AdamW with a warm-up and a cosine."""
 
     objective: Literal["masked", "contrastive"] = "masked"
-    num_steps: int = 5000  #: optimizer steps, at most; 0 leaves the net untrained
+    #: optimizer steps, at most; 0 leaves the net untrained
+    num_steps: int = 5000
+    epochs: int = 200  #: a small set is seen so often, at most, but in at least a fifth of the steps
     lr: float = 3e-3  #: the highest learning rate
     #: the training ends after so many of its 50 evaluations without a lower loss on the calibration events,
     #: and the best weights are taken; ``None``: it ends at its end
-    patience: int | None = 10
+    patience: int | None = 25
     batch_size: int = 512  #: events in a step
     d_model: int = 64  #: features of an embedding
     num_blocks: int = 2  #: of the net
@@ -134,17 +136,20 @@ class Recipe(Config):
     corruption_rate: float = 0.3  #: of :class:`companion.objectives.selfsupervised.Contrastive`
     temperature: float = 0.1  #: likewise
 
-    def fit(self) -> FitConfig:
-        """The hyperparameters of the training."""
+    def fit(self, num_events: int) -> FitConfig:
+        """The hyperparameters of the training on so many events."""
+        most = self.epochs * max(1, num_events // self.batch_size)
+        steps = min(self.num_steps, max(-(-self.num_steps // 5), most))
         return FitConfig(
-            num_steps=self.num_steps, batch_size=self.batch_size, lr=self.lr, optimizer="adamw",
-            weight_decay=1e-4, warmup_steps=min(50, self.num_steps // 10), schedule="cosine",
-            eval_every=max(1, self.num_steps // 50), patience=self.patience,
+            num_steps=steps, batch_size=self.batch_size, lr=self.lr, optimizer="adamw", weight_decay=1e-4,
+            warmup_steps=min(50, steps // 10), schedule="cosine", eval_every=max(1, steps // 50),
+            patience=self.patience,
         )  # fmt: skip
 
 
-UNTRAINED, SHORT, CONVERGED = Recipe(num_steps=0), Recipe(num_steps=1000, lr=1e-2, patience=None), Recipe()
-CONTRASTIVE = Recipe(objective="contrastive", num_steps=2000)
+UNTRAINED, CONVERGED = Recipe(num_steps=0), Recipe()
+SHORT = Recipe(num_steps=1000, epochs=40, lr=1e-2, patience=None)
+CONTRASTIVE = Recipe(objective="contrastive", num_steps=1500)
 NETS = {"untrained": UNTRAINED, "short": SHORT, "converged": CONVERGED, "contrastive": CONTRASTIVE}
 
 
@@ -184,7 +189,7 @@ def train(
         )
         judge = partial(evaluate, data=held, objective=objective, compute=context.compute, batch_size=512)
         history = context.fit(
-            name, net, known, objective, recipe.fit(), seed, evaluation=judge, result=result
+            name, net, known, objective, recipe.fit(len(known[0])), seed, evaluation=judge, result=result
         )
         if result is not None:
             result.curves[f"{name}.loss"] = window_means(history.train["loss"], 50)
