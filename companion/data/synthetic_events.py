@@ -211,7 +211,8 @@ def _sample(
     if name in ("user", "place"):
         return np.asarray(people[how[0]].iloc[rows[name]], dtype=object)
     if name == "session":
-        return np.array([f"s-{session}" for session in rows["session"]], dtype=object)
+        names = np.random.default_rng(seed).permutation(2**20)  # attack sessions come first in the plan
+        return np.array([f"s-{name:05x}" for name in names[rows["session"]]], dtype=object)
     if name == "lognormal":
         return rng.lognormal(how[0], how[1], size).astype(np.int64).astype(object)
     if name == "id":
