@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from companion.data.ocsf_synthetic import EventConfig, generate_events
 from PIL import Image
 
+from companion.data.synthetic_events import EventConfig, generate_events
 from tests.test_cli import call
 
 ROOT = Path(__file__).parents[1]
