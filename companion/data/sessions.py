@@ -47,6 +47,12 @@ class SessionSet:
         """The normal ones of validation: bool (S,)."""
         return np.asarray(~self.abnormal & ~self.test)
 
+    @property
+    def fresh(self) -> np.ndarray:
+        """Those equal to no learned and no earlier session, token by token: bool (S,)."""
+        text = pd.Series([session.tobytes() for session in self.learn + self.others])
+        return np.asarray(~text.duplicated()[len(self.learn) :])
+
 
 def hdfs_sessions(num_learn: int, num_validation: int, seed: int) -> SessionSet:
     """HDFS: normal sessions to learn from, as many of both kinds for validation, the rest for the test.

@@ -152,10 +152,8 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
             hdfs_sessions(config.learn, config.validate_on, seed) if name == "hdfs"
             else generated_sessions(config.events, config.attack_share, seed)
         )  # fmt: skip
-        text = np.array([session.tobytes() for session in data.learn + data.others], dtype=object)
-        fresh = ~pd.Series(text).duplicated().to_numpy()[len(data.learn) :]
-        codes, _ = pd.factorize(text[len(data.learn) :])  # equal sessions are scored once
-        sessions = [data.others[i] for i in np.unique(codes, return_index=True)[1]]
+        codes, _ = pd.factorize(np.array([own.tobytes() for own in data.others], dtype=object))
+        sessions = [data.others[i] for i in np.unique(codes, return_index=True)[1]]  # equal ones only once
         clock = time.perf_counter()
         scores = counted_scores(data, sessions, config.orders)
         result.seconds[f"{name}.counting"] = round(time.perf_counter() - clock, 2)
@@ -171,7 +169,7 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
         for model in [model for model in scores if model.endswith("-sum")]:
             nats = scores[model][codes][data.held].sum() / lengths[data.held].sum()
             result.metrics[f"{name}.{model[:-4]}.validation_nats"] = float(nats)
-        for which, rows in {name: np.ones_like(fresh), f"{name}-distinct": fresh}.items():
+        for which, rows in {name: np.ones_like(data.fresh), f"{name}-distinct": data.fresh}.items():
             for label, wanted in {"normal": ~data.abnormal, "abnormal": data.abnormal}.items():
                 result.metrics[f"{which}.test_{label}"] = float((rows & data.test & wanted).sum())
             for model, values in scores.items():
