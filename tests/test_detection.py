@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
-from sklearn.metrics import confusion_matrix, precision_recall_curve
+from sklearn.metrics import precision_recall_curve
 
 from companion.detection.alarms import alarm_spans, evaluate_alarms
 from companion.detection.metrics import (
@@ -177,16 +177,13 @@ def test_every_operating_point_is_what_counting_gives():
 
 @settings(max_examples=60, deadline=None)
 @given(scores, scores, st.floats(-1, 9))
-def test_the_counts_equal_scikit_learns(normals, anomalies, threshold):
+def test_the_rates_at_a_threshold_equal_counts_by_hand(normals, anomalies, threshold):
     labels = np.repeat([0, 1], [len(normals), len(anomalies)])
     both = np.concatenate([normals, anomalies])
     found = confusion(labels, both, threshold)
-    expected = confusion_matrix(labels, both > threshold, labels=[0, 1]).ravel().tolist()
-    assert [found.tn, found.fp, found.fn, found.tp] == expected
     assert found.tpr.value == tpr(anomalies, threshold)
     assert found.tnr.value == tnr(normals, threshold)
-    assert found.fpr.value == pytest.approx(1 - found.tnr.value)
-    for estimate in (found.tpr, found.tnr, found.fpr):
+    for estimate in found:
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 

@@ -121,49 +121,35 @@ def fill_gaps(windows: np.ndarray) -> np.ndarray:
     return filled
 
 
-class Standardizer:
-    """Shift and scale to mean 0 and standard deviation 1, counting known samples only.
+def channel_statistics(windows: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of windows (N, C, L), over all known samples."""
+    unknown = np.isnan(windows).all(axis=(0, 2))
+    if unknown.any():
+        raise ValueError(f"nothing is known of channel {int(np.argmax(unknown))}; leave it out")
+    mean, std = _statistics(windows, (0, 2))
+    return mean.ravel().tolist(), std.ravel().tolist()
 
-    By the numbers of each window and channel (the kind ``"window"``), by those of each channel over all
-    training windows (``"channel"``), or not at all (``"none"``).
+
+def standardize(
+    windows: np.ndarray, kind: StandardizerKind = "window", channels: tuple[Any, Any] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Windows (N, C, L) without gaps, mean 0 and standard deviation 1, as float32; centre and scale.
+
+    By the numbers of each window and channel (``"window"``), by the :func:`channel_statistics` of training
+    windows (``"channel"``), or not at all (``"none"``). Centre and scale broadcast: ``standard * scale +
+    centre`` undoes it, but for samples that were clipped to ``LIMIT``.
 
     Something constant (up to rounding) is shifted but not scaled, and so becomes 0: a stuck sensor looks like
     the mean. :func:`is_constant` tells which windows are.
     """
-
-    def __init__(self, kind: StandardizerKind = "window") -> None:
-        if kind not in ("window", "channel", "none"):
-            raise ValueError(f"standardize is 'window', 'channel' or 'none', not {kind!r}")
-        self.kind = kind
-        self.mean: list[float] | None = None
-        self.std: list[float] | None = None
-
-    def fit(self, windows: np.ndarray) -> Standardizer:
-        """Learn the channels' statistics from windows (N, C, L), if they are needed; return itself."""
-        if self.kind == "channel":
-            unknown = np.isnan(windows).all(axis=(0, 2))
-            if unknown.any():
-                raise ValueError(f"nothing is known of channel {int(np.argmax(unknown))}; leave it out")
-            mean, std = _statistics(windows, (0, 2))
-            self.mean, self.std = mean.ravel().tolist(), std.ravel().tolist()
-        return self
-
-    def transform(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Windows (N, C, L) without gaps, standardised, as float32; centre and scale that broadcast to them.
-
-        ``standard * scale + centre`` undoes it, but for samples that were clipped to ``LIMIT``.
-        """
-        if self.kind == "window":
-            center, scale = _statistics(windows, (2,))
-        elif self.kind == "channel":
-            assert self.mean is not None
-            assert self.std is not None
-            center, scale = np.array(self.mean)[None, :, None], np.array(self.std)[None, :, None]
-        else:
-            center, scale = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
-        known = ~np.isnan(windows).all(axis=2, keepdims=True)  # an unknown channel becomes 0
-        standard = np.where(known, (fill_gaps(windows) - center) / scale, 0)
-        return standard.clip(-LIMIT, LIMIT).astype(np.float32), center, scale
+    center, scale = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
+    if kind == "window":
+        center, scale = _statistics(windows, (2,))
+    elif kind == "channel":
+        center, scale = (np.array(each)[None, :, None] for each in channels or ())
+    known = ~np.isnan(windows).all(axis=2, keepdims=True)  # an unknown channel becomes 0
+    standard = np.where(known, (fill_gaps(windows) - center) / scale, 0)
+    return standard.clip(-LIMIT, LIMIT).astype(np.float32), center, scale
 
 
 def _statistics(windows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from companion.data.series import Standardizer, as_windows
+from companion.data.series import as_windows, standardize
 from companion.detection.metrics import check_scores
 
 _CHUNK = 4096  # queries in one search
@@ -135,7 +135,7 @@ def window_rows(windows: np.ndarray) -> np.ndarray:
     Each channel has mean 0 and standard deviation 1; gaps (NaN) are filled by straight lines.
     """
     windows = as_windows(windows, windows.shape[1] if np.ndim(windows) == 3 else 1)
-    return Standardizer("window").transform(windows)[0].reshape(len(windows), -1).astype(np.float64)
+    return standardize(windows)[0].reshape(len(windows), -1).astype(np.float64)
 
 
 def matrix_profile(series: np.ndarray, train_series: np.ndarray, span: int) -> np.ndarray:

@@ -45,20 +45,17 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     - ``_examples(X)``: tensors, one row an example, and the group of each row, which is never split,
     - ``_net()`` and ``_objective(X)``: what learns, and from what loss,
     - ``_score(X)``: how unusual each example is, float64 (N,).
-
-    Attributes:
-        net_: the net, after :meth:`fit`.
-        history_: what was measured while training; empty after :meth:`load`.
-        threshold_: examples with a higher score are flagged; ``None`` until :meth:`calibrate`.
-        fpr_: the share of normal examples that may be, as :meth:`calibrate` was told.
     """
 
     lr: float
     batch_size: int
     patience: int | None
     seed: int
-    _facts: ClassVar[dict[str, Any]]
-    """Name and type of each fitted attribute that is kept, beside the net and the threshold."""
+    _facts: ClassVar[dict[str, Any]]  # name and type of each fitted attribute that is kept, beside these:
+    net_: nn.Module
+    history_: History  #: what was measured while training; empty after :meth:`load`
+    threshold_: float | None  #: examples with a higher score are flagged; ``None`` until :meth:`calibrate`
+    fpr_: float | None  #: the share of normal examples that may be
 
     def fit(
         self,
@@ -72,7 +69,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         progress: str | None = None,
         stop_after: int | None = None,
     ) -> Self:
-        """Learn from normal examples.
+        """Learn from normal examples, by default on the best device, in float32.
 
         Args:
             X: the examples, see the class.
@@ -80,13 +77,10 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
             epochs: passes over the examples, at most.
             validation: normal examples for early stopping, or the share of ``X`` that is held out at random
                 for it. Copies, and windows that overlap, must not be held out at random.
-            compute: device and precision; by default the best device, in float32.
+            compute: device and precision.
             checkpoint: a file to write checkpoints to, and to continue from if it is there.
             progress: the label of a progress bar; ``None`` for no bar.
             stop_after: leave after this many steps, to look at the start only.
-
-        Raises:
-            ValueError: if the examples have another shape or are too few, or an argument is out of range.
         """
         self._parameters()  # refuses what is out of range
         self._learn_shapes(X)
@@ -108,9 +102,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             self.net_ = self._net()
-        self.threshold_: float | None = None
-        self.fpr_: float | None = None
-        objective = self._objective(X)
+        self.threshold_, self.fpr_, objective = None, None, self._objective(X)
         self.history_ = train(
             self.net_, learn, objective, self._config(epochs, len(learn[0]), held is not None),
             compute=compute, seed=self.seed,
@@ -144,9 +136,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     def calibrate(self, X: Any, fpr: float = 0.01) -> Self:
         """Set ``threshold_`` so that at most a share ``fpr`` of new normal examples is flagged, on average.
 
-        Args:
-            X: normal examples that training did not see; n of them can promise 1 / (n + 1) at the least.
-            fpr: the share.
+        ``X`` are normal examples that training did not see; n of them can promise 1 / (n + 1) at the least.
         """
         self.threshold_, self.fpr_ = fixed_fpr(self.decision_function(X), fpr), fpr
         return self
@@ -195,10 +185,8 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     def load(cls, path: Path | str, compute: Compute | None = None) -> Self:
         """Read what :meth:`save` wrote; scores are the same to the last bit on the same device.
 
-        Nothing is allocated that the file does not hold, and no number that is not finite is let in.
-
-        Raises:
-            StateError: if the file is missing, damaged, or no model of this kind.
+        Nothing is allocated that the file does not hold, and no number that is not finite is let in: a file
+        that is missing, damaged, or no model of this kind is a StateError.
         """
         state = load_state(Path(path), cls._kind())
         parts = {"parameters": cls._settings(), "facts": _schema("Facts", cls._facts)}
