@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from companion.cli_images import parse_size
 from companion.data.casting import synthetic_moulds
 from companion.data.images import find_images, read_images
 from companion.estimators import ImageAE
@@ -18,7 +17,7 @@ from companion.objectives.synthetic_anomalies import NO_JITTER
 from tests.test_cli import call, good
 
 SIZE = (16, 24)
-FAST = ("--size", "16x24", "--epochs", 2)
+FAST = ("--size", 16, 24, "--epochs", 2)
 
 
 def write(folder, kind="normal", count=40, seed=0, name="{:03d}.png"):
@@ -139,13 +138,6 @@ def test_nothing_that_can_be_read_is_said_by_score_and_an_error_to_fit(tmp_path,
     assert "none of the 3 images" in result.output
 
 
-def test_sizes_are_parsed():
-    assert parse_size("24X16") == (24, 16)
-    for text in ("64x", "a", "8x8x8", "60x64", "0", "-8"):
-        with pytest.raises(ValueError, match="--size"):
-            parse_size(text)
-
-
 def test_what_is_left_out_is_told_and_sorted_folders_are_refused(tmp_path, model):
     folder = write(tmp_path / "in", count=12)
     write(tmp_path / "far", count=5, seed=2)
@@ -181,7 +173,7 @@ def test_mistakes_end_with_status_1_and_a_message(tmp_path, model):
         ((*fit, tmp_path / "nothing[/x]", *out), "nothing[/x] is no folder"),
         ((*fit, tmp_path / "none", *out), "holds no images"),
         ((*fit, few, *out, *FAST), "too few images: 2 to learn from and 0 held out"),
-        ((*fit, few, *out, "--size", "60x60"), "--size"),
+        ((*fit, few, *out, "--size", 60, 60), "3 halvings"),
         ((*fit, few, "--out", tmp_path / "none"), "is a folder"),
         ((*score, few, *out, "--model", tmp_path / "text"), "text is damaged"),
         ((*score, few, "--out", tmp_path / "text", "--model", model), "File exists"),

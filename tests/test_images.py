@@ -16,16 +16,15 @@ from PIL import Image, ImageFile
 
 from companion.data import images as module
 from companion.data.download import DataError
-from companion.data.image_splits import parse_annotation, share_by_hash, split_images
+from companion.data.image_splits import share_by_hash, split_images
 from companion.data.images import (
     ImageSet,
     check_not_sorted,
-    decode_image,
     deep_range,
     find_images,
-    image_batches,
     read_file,
     read_images,
+    read_paths,
 )
 
 RNG = np.random.default_rng(0)
@@ -36,6 +35,13 @@ def encoded(pixels: np.ndarray, kind: str = "png", mode: str | None = None, **op
     picture = Image.fromarray(pixels)
     (picture.convert(mode) if mode else picture).save(file, kind, **options)
     return file.getvalue()
+
+
+def decode_image(content, size, color=False, value_range=None) -> np.ndarray:
+    images, skipped = read_images([("one", 0, lambda: content)], size, color, value_range)
+    if len(images) == 0:
+        raise DataError(skipped[0].reason)
+    return images.images[0].numpy()
 
 
 def picture(seed: int, size: tuple[int, int] = (6, 9)) -> bytes:
@@ -206,9 +212,7 @@ def test_what_is_left_out_of_a_folder_is_told_and_the_rest_is_read(tmp_path):
     assert images.names == ("a.PNG", "b.png", "c.jfif", "linked.png", "pages.tif")
     assert (images.images[-1] == 1).all()
     assert [each.name for each in skipped] == ["cut.jpg", "pages.tif, pages 2 to 3"]
-    batches = list(image_batches(paths, (8, 8), False, None, batch_size=3))
-    assert [len(images) for images, _ in batches] == [2, 3]
-    assert torch.equal(torch.cat([each.images for each, _ in batches]), images.images)
+    assert torch.equal(read_paths(paths, (8, 8), False, None)[0].images, images.images)
 
 
 def test_a_file_that_vanishes_is_skipped_and_folders_without_images_are_refused(tmp_path):
@@ -247,16 +251,6 @@ def test_folders_of_other_names_are_learned_together(tmp_path):
     check_not_sorted(tmp_path)
 
 
-def test_annotations():
-    assert parse_annotation("\ufeffa.jpg 0\r\n\r\nb c.jpg\t 1\n") == {"a.jpg": 0, "b c.jpg": 1}
-    assert parse_annotation("") == {}
-    for bad in ("a.jpg 2", "a.jpg", "1", "a.jpg,1"):
-        with pytest.raises(DataError, match="line 2"):
-            parse_annotation(f"ok.jpg 0\n{bad}\n")
-    with pytest.raises(DataError, match="both labels"):
-        parse_annotation("a 0\na 1")
-
-
 # ---------------------------------------------------------------- splitting
 
 hash_lists = st.lists(st.integers(0, 30).map(lambda n: hashlib.sha256(bytes([n])).hexdigest()), max_size=60)
@@ -285,7 +279,7 @@ def test_the_share_is_taken_of_each_label():
 def test_no_copy_stands_in_two_parts():
     train, tuning = small_set("abbcdefghijkl"), small_set("cxz", [1, 1, 1])
     test = small_set("dzmmnnop", [0, 1, 0, 1, 0, 0, 1, 0])
-    parts = split_images(train, tuning, test, name="n", source="s", digest="d")
+    parts = split_images(train, tuning, test, name="n", source="s", digest="d", synthetic=True)
     every = [parts.train, parts.validation, parts.tuning, parts.development, parts.test]
     sets = [set(part.hashes) for part in every]
     assert sum(map(len, sets)) == len(set().union(*sets))

@@ -1,16 +1,16 @@
-"""Labels of images from an annotation, and splits in which no copy of an image stands in two parts."""
+"""Splits of images in which no copy of an image stands in two parts."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from companion.data.download import DataError
-from companion.data.images import ImageSet, Item, Skipped
+from companion.data.images import ImageSet, Skipped
 
 
 @dataclass(frozen=True)
@@ -40,37 +40,6 @@ class SplitImages:
         )
 
 
-def parse_annotation(text: str) -> dict[str, int]:
-    r"""Labels by file name, from lines ``name label`` with label 0 or 1; empty lines do not count.
-
-    Example:
-        >>> parse_annotation("a.jpg 0\r\nb c.jpg 1\r\n")
-        {'a.jpg': 0, 'b c.jpg': 1}
-    """
-    labels: dict[str, int] = {}
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        if not line.strip():
-            continue
-        name, _, label = line.strip().rpartition(" ")
-        if not name or label not in ("0", "1"):
-            raise DataError(f"line {number} of the annotation is not `name 0` or `name 1`: {line!r}")
-        if labels.setdefault(name.strip(), int(label)) != int(label):
-            raise DataError(f"line {number} of the annotation: {name} has both labels")
-    return labels
-
-
-def annotated(
-    contents: Mapping[str, Callable[[], bytes]], labels: Mapping[str, int]
-) -> tuple[list[Item], list[Skipped]]:
-    """Items of the files that an annotation labels, and the names that only one of the two knows."""
-    items = [(name, labels[name], contents[name]) for name in sorted(contents) if name in labels]
-    lost = [
-        Skipped(name, "the annotation names it, and it is not there") for name in labels.keys() - contents
-    ]
-    lost += [Skipped(name, "the annotation does not name it") for name in contents.keys() - labels]
-    return items, sorted(lost, key=lambda each: each.name)
-
-
 def share_by_hash(
     hashes: Sequence[str], share: float, labels: Sequence[int] | None = None, salt: str = ""
 ) -> np.ndarray:
@@ -93,17 +62,15 @@ def split_images(
     tuning: ImageSet,
     test: ImageSet,
     *,
-    name: str,
-    source: str,
-    digest: str,
     skipped: Sequence[Skipped] = (),
-    synthetic: bool = False,
+    **about: Any,
 ) -> SplitImages:
     """Split by content, so that no copy of an image stands in two parts.
 
     A test image is taken out of the tuning and the training images, a tuning image out of the training
     images, and test images of which copies have different labels are taken out altogether. A fifth of the
     distinct training images is for validation, a fifth of the test images of either label for development.
+    ``about`` are the other fields of the result.
     """
     out = list(skipped)
 
@@ -122,14 +89,6 @@ def split_images(
     held_out = share_by_hash(train.hashes, 0.2, salt="validation")
     chosen = share_by_hash(test.hashes, 0.2, test.labels.tolist(), salt="development")
     return SplitImages(
-        name=name,
-        train=train.take(~held_out),
-        validation=train.take(held_out),
-        tuning=tuning,
-        development=test.take(chosen),
-        test=test.take(~chosen),
-        skipped=tuple(out),
-        source=source,
-        digest=digest,
-        synthetic=synthetic,
-    )
+        train=train.take(~held_out), validation=train.take(held_out), tuning=tuning,
+        development=test.take(chosen), test=test.take(~chosen), skipped=tuple(out), **about,
+    )  # fmt: skip

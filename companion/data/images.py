@@ -10,11 +10,11 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,8 +39,7 @@ Item = tuple[str, int, Callable[[], bytes]]  # name and label of an image, and w
 Range = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Skipped:
+class Skipped(NamedTuple):
     """Something that was left out: its name, and why."""
 
     name: str
@@ -76,17 +75,8 @@ class ImageSet:
 # ---------------------------------------------------------------- decoding
 
 
-def decode_image(
-    content: bytes, size: tuple[int, int], color: bool = False, value_range: Range | None = None
-) -> np.ndarray:
-    """Decode an image file and bring it to ``size``, uint8 (C, H, W).
-
-    Sizes are changed by linear interpolation (over all pixels that an output pixel covers, where it shrinks).
-    """
-    return _sized(decode(content, size, color, value_range)[0], size)
-
-
 def _sized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Brought to ``size`` by linear interpolation over all pixels that an output pixel covers: (C, H, W)."""
     height, width = size
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -209,9 +199,6 @@ def find_images(folder: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
     """The image files below ``folder``, at any depth, sorted by path, and what was left out.
 
     Hidden files and folders do not count. Links to files are followed, links to folders are not.
-
-    Raises:
-        DataError: if there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder")
@@ -232,16 +219,14 @@ def find_images(folder: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
                 left_out.append(Skipped(str(path), f"images that end in {suffix} are not read"))
     if not found:
         raise DataError(f"{folder} holds no images; known are {', '.join(SUFFIXES)}")
-    return sorted(found), tuple(sorted(left_out, key=lambda each: each.name))
+    return sorted(found), tuple(sorted(left_out))
 
 
-def image_batches(
-    paths: Sequence[Path], size: tuple[int, int], color: bool, value_range: Range | None, batch_size: int
-) -> Iterator[tuple[ImageSet, tuple[Skipped, ...]]]:
-    """What :func:`read_images` returns for one batch of files after another, so that memory suffices."""
-    files = iter(paths)
-    while batch := list(islice(files, batch_size)):
-        yield read_images(((str(p), 0, partial(read_file, p)) for p in batch), size, color, value_range)
+def read_paths(
+    paths: Iterable[Path], size: tuple[int, int], color: bool, value_range: Range | None
+) -> tuple[ImageSet, tuple[Skipped, ...]]:
+    """What :func:`read_images` returns for files, which all have the label 0."""
+    return read_images(((str(path), 0, partial(read_file, path)) for path in paths), size, color, value_range)
 
 
 _GOOD = {"good", "normal", "normals", "ok", "okay", "pass", "passed"}
@@ -258,9 +243,6 @@ def check_not_sorted(folder: Path) -> None:
 
     Names of folders tell, in capitals or not, at any depth: one for anomalies ("NG", "defects_2024"), one
     beside that for normal images ("good" beside "crack"), or "test".
-
-    Raises:
-        ValueError: which names two of them.
     """
     for place, folders, _ in os.walk(folder):
         folders[:] = names = sorted(name for name in folders if not name.startswith("."))

@@ -62,7 +62,7 @@ def multiscale_map(
 
 
 def image_scores(maps: Tensor, top: float = 1.0) -> np.ndarray:
-    """One score for each map (N, H, W), float64 (N,): the mean over a share ``top`` of its pixels, the highest.
+    """One score for each map (N, H, W), float64 (N,): the mean over the share ``top`` of its highest pixels.
 
     A small share is for faults of a few pixels. NaN and infinity are refused.
 

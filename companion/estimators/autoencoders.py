@@ -230,7 +230,7 @@ class ImageAE(AnomalyDetector):
         return np.asarray(self._reconstructed(X)[2].flatten(1).numpy())
 
     def maps(self, X: Tensor, error: ErrorKind | None = None, scales: Sequence[int] | None = None) -> Tensor:
-        """How badly each place is reconstructed, float32 (N, H, W), by the model's error and scales or others.
+        """How badly each place is reconstructed, float32 (N, H, W); by other errors or scales if told.
 
         See :func:`companion.detection.anomaly_maps.multiscale_map`.
         """
