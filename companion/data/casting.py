@@ -112,7 +112,9 @@ def archive_items(files: Mapping[str, bytes]) -> tuple[list[Item], list[Skipped]
     images = sorted(files.keys() - {ANNOTATION})
     labels |= {name: int(name.startswith("proliv/")) for name in images if not name.startswith("test/")}
     known = [name for part in ("train/", "proliv/", "test/") for name in images if name.startswith(part)]
-    items = [(name, labels[name], partial(bytes, files[name])) for name in known if name in labels]
+    items: list[Item] = [
+        (name, labels[name], partial(bytes, files[name])) for name in known if name in labels
+    ]
     lost = [Skipped(name, "the annotation names it, and it is not there") for name in labels.keys() - images]
     lost += [Skipped(name, "the annotation does not name it") for name in images if name not in labels]
     return items, sorted(lost)

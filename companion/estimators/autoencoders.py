@@ -84,8 +84,10 @@ class ResNetAE(AnomalyDetector):
         empty = int(np.isnan(windows).all(axis=(1, 2)).sum())
         if empty:
             raise ValueError(f"{empty} training windows hold no number at all; leave them out")
-        own = channel_statistics(windows) if self.standardize == "channel" else (None, None)
-        self.mean_, self.std_ = own
+        self.mean_: list[float] | None = None
+        self.std_: list[float] | None = None
+        if self.standardize == "channel":
+            self.mean_, self.std_ = channel_statistics(windows)
         self.channels_, self.length_ = windows.shape[1:]
         self.columns_: list[str] | None = None  # names of the channels, if whoever fits it tells them
         self.stride_: int | None = None  # samples from window to window of the series that it learns from
