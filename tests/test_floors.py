@@ -28,7 +28,7 @@ MAY_NOT = {
 }
 
 
-BUDGET = 15_162
+BUDGET = 14_936
 """Lines of the package, docstrings and blanks included; only ever lowered."""
 LONGEST = 350
 STILL_LONG = {"data/ocsf_plan.py"}
