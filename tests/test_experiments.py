@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from companion.compute import Compute, seed_everything
-from companion.experiments import classifier, degradation, get_experiment
+from companion.experiments import classifier, get_experiment
 from companion.experiments.base import Context
 from companion.experiments.lesion import shuffled, unchanging, without
 from companion.experiments.optimisation import gradient_flow
@@ -17,17 +17,9 @@ from companion.models.blocks import PreActResidualBlock
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification
 from companion.runs import RunError, load_run, weights_path
-from tests.small_cifar10 import load_small
+from tests.small_data import load_small
 
 CPU = Compute(torch.device("cpu"), None)
-
-
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """Few images in the place of CIFAR-10, and checkpoints in a folder of the test's own."""
-    for module in (degradation, classifier):
-        monkeypatch.setattr(module, "load_cifar10", load_small)
-    monkeypatch.setattr("companion.experiments.runner.pooch.os_cache", lambda name: tmp_path / "work")
 
 
 # ---------------------------------------------------------------- lesions

@@ -1,8 +1,14 @@
-"""A thousand generated images in the shape of CIFAR-10, for tests of what is built on top of the data."""
+"""Few generated images in the shape of CIFAR-10, and small generated tables, in the place of real ones."""
 
 from __future__ import annotations
 
 from companion.data.cifar10 import SHAPES, Cifar10, Images, synthetic_shapes
+from companion.data.tables import synthetic_table
+
+SMALL_TABLES = {
+    "adult": lambda: synthetic_table("adult", 400, num_categorical=2, num_classes=2),
+    "california": lambda: synthetic_table("california", 400, num_categorical=0, num_classes=None),
+}
 
 
 def load_small() -> Cifar10:
