@@ -12,30 +12,15 @@ from companion.data.casting import load_casting
 from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.experiments import base
+from companion.experiments import casting_detectors as fitted
 from companion.experiments.base import REPLAY_STEPS, Context, Experiment, window_means, with_ends
-from companion.experiments.casting_detectors import (
-    COLOR,
-    Casting,
-    CastingConfig,
-    Detector,
-    discrimination,
-    ensemble,
-    error_scores,
-    fit_autoencoder,
-    fit_discriminator,
-    fit_memory,
-    fit_pca,
-    load,
-    moved_autoencoder,
-    published_autoencoder,
-)
+from companion.experiments.casting_detectors import COLOR, Casting, CastingConfig, Detector, load
 from companion.objectives.synthetic_anomalies import NO_JITTER, AnomalyKind
 from companion.runs import DataInfo, SeedResult
 
-ROC_GRID = np.linspace(0, 0.2, 41)
-"""The false-positive rates at which the curve ``roc`` is given."""
-FINAL = "final"
-"""The detector that the chapter recommends, chosen on the development fifth."""
+ROC_GRID = np.linspace(0, 0.2, 41)  # the false-positive rates at which the curve ``roc`` is given
+FINAL = "final"  # the detector that the chapter recommends, chosen on the development fifth
+# kinds of fault, and shares of images with an obstacle and of normal ones behind haze, by detector
 DISCRIMINATORS: dict[str, tuple[tuple[AnomalyKind, ...], float, float]] = {
     "known": (("known",), 0.0, 0.0),
     "spills": (("known", "spill"), 0.0, 0.0),
@@ -43,14 +28,11 @@ DISCRIMINATORS: dict[str, tuple[tuple[AnomalyKind, ...], float, float]] = {
     FINAL: (("known", "spill", "empty"), 0.4, 0.15),
     "painted": (("spill", "empty"), 0.4, 0.15),
 }
-"""Kinds of fault, and shares of images with an obstacle and of normal ones behind haze, by detector."""
-PARTS = ("validation", "disturbed", "held", "development", "test", "whole")
-"""The parts of :class:`companion.experiments.casting_detectors.Casting` that detectors are judged by."""
+PARTS = ("validation", "disturbed", "held", "development", "test", "whole")  # that detectors are judged by
+# faults that the classifier of an ablation learns from; in all else it is the recommended one
 FEWER_KINDS: dict[str, tuple[AnomalyKind, ...]] = {
-    "without-spills": ("known", "empty"),
-    "only-empties": ("empty",),
-}
-"""Faults that the classifier of an ablation learns from; in all else it is the recommended one."""
+    "without-spills": ("known", "empty"), "only-empties": ("empty",),
+}  # fmt: skip
 Scores = dict[str, np.ndarray]  # by part of the data
 FitAll = Callable[[CastingConfig, Casting, int, Context], Iterator[tuple[str, Detector]]]
 
@@ -80,10 +62,9 @@ def evaluate_detector(scores: Scores, data: Casting, config: CastingConfig) -> d
     metrics["development.roc_auc"] = roc_auc(data.labels["development"], scores["development"])
     for part, prefix in (("development", "development."), ("test", ""), ("whole", "whole.")):
         labels, own = data.labels[part], scores[part]
-        for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
-            if part != "development":
-                estimate = bootstrap(metric, labels, own, repeats=config.repeats)
-                metrics |= with_ends(f"{prefix}{name}", estimate)
+        for metric in (roc_auc, pr_auc) if part != "development" else ():
+            estimate = bootstrap(metric, labels, own, repeats=config.repeats)
+            metrics |= with_ends(f"{prefix}{metric.__name__}", estimate)
         for name, threshold in thresholds.items():
             counts = confusion(labels, own, threshold)
             metrics |= with_ends(f"{prefix}{name}.tpr", counts.tpr)
@@ -97,30 +78,29 @@ def detectors(
     """Fit the chapter's detectors one after the other; first the recommended one, which a replay checks."""
 
     def discriminator(name: str) -> Detector:
-        objective = discrimination(data, *DISCRIMINATORS[name])
-        return fit_discriminator(config, data, seed, context, objective, name)[1]
+        objective = fitted.discrimination(data, *DISCRIMINATORS[name])
+        return fitted.fit_discriminator(config, data, seed, context, objective, name)[1]
 
     final = discriminator(FINAL)
     yield FINAL, final
-    yield "pca", fit_pca(config, data, seed)
-    published = published_autoencoder(config, seed)
-    fit_autoencoder(published, "published", config.epochs, data, context, gray=True)
-    yield "published", Detector(error_scores(published, "mse", (1,), gray=True), published.history_)
+    yield "pca", fitted.fit_pca(config, data, seed)
+    published = fitted.published_autoencoder(config, seed)
+    fitted.fit_autoencoder(published, "published", config.epochs, data, context, gray=True)
+    yield "published", Detector(fitted.error_scores(published, "mse", (1,), gray=True), published.history_)
     for kind in ("l1", "hybrid"):
-        yield f"published-{kind}", Detector(error_scores(published, kind, (1,), gray=True))
-    moved = moved_autoencoder(config, seed)
-    fit_autoencoder(moved, "moved", config.moved_epochs, data, context)
-    yield "moved", Detector(error_scores(moved, "l1", (1,)), moved.history_)
-    coarse = Detector(error_scores(moved, "l1", (4, 8)))
+        yield f"published-{kind}", Detector(fitted.error_scores(published, kind, (1,), gray=True))
+    moved = fitted.moved_autoencoder(config, seed)
+    fitted.fit_autoencoder(moved, "moved", config.moved_epochs, data, context)
+    yield "moved", Detector(fitted.error_scores(moved, "l1", (1,)), moved.history_)
+    coarse = Detector(fitted.error_scores(moved, "l1", (4, 8)))
     yield "coarse", coarse
-    residual = moved_autoencoder(config, seed, residual=True)
-    fit_autoencoder(residual, "residual", config.moved_epochs, data, context)
-    yield "residual", Detector(error_scores(residual, "l1", (4, 8)), residual.history_)
-    yield "memory", fit_memory(config, data, seed, context)
-    for name in DISCRIMINATORS:
-        if name != FINAL:
-            yield name, discriminator(name)
-    yield "ensemble", ensemble(final, coarse, data.validation)
+    residual = fitted.moved_autoencoder(config, seed, residual=True)
+    fitted.fit_autoencoder(residual, "residual", config.moved_epochs, data, context)
+    yield "residual", Detector(fitted.error_scores(residual, "l1", (4, 8)), residual.history_)
+    yield "memory", fitted.fit_memory(config, data, seed, context)
+    for name in (other for other in DISCRIMINATORS if other != FINAL):
+        yield name, discriminator(name)
+    yield "ensemble", fitted.ensemble(final, coarse, data.validation)
 
 
 def ablations(
@@ -131,13 +111,13 @@ def ablations(
     ``still`` is ``moved`` without a moving camera, and ``still-coarse`` its scores at coarse scales; the
     others are the recommended classifier, taught by fewer kinds of fault.
     """
-    still = moved_autoencoder(config, seed, camera=NO_JITTER)
-    fit_autoencoder(still, "still", config.moved_epochs, data, context)
-    yield "still", Detector(error_scores(still, "l1", (1,)), still.history_)
-    yield "still-coarse", Detector(error_scores(still, "l1", (4, 8)))
+    still = fitted.moved_autoencoder(config, seed, camera=NO_JITTER)
+    fitted.fit_autoencoder(still, "still", config.moved_epochs, data, context)
+    yield "still", Detector(fitted.error_scores(still, "l1", (1,)), still.history_)
+    yield "still-coarse", Detector(fitted.error_scores(still, "l1", (4, 8)))
     for name, kinds in FEWER_KINDS.items():
-        objective = discrimination(data, kinds)
-        yield name, fit_discriminator(config, data, seed, context, objective, name)[1]
+        objective = fitted.discrimination(data, kinds)
+        yield name, fitted.fit_discriminator(config, data, seed, context, objective, name)[1]
 
 
 def _run(fit_all: FitAll, config: CastingConfig, seed: int, context: Context) -> SeedResult:

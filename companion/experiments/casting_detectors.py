@@ -7,8 +7,9 @@ or small and in colour.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,10 +32,8 @@ from companion.objectives.classification import normalize
 from companion.objectives.synthetic_anomalies import NO_JITTER, AnomalyKind, CameraJitter, OutlierExposure
 from companion.training import FitConfig, History
 
-GRAY, COLOR = (64, 64), (32, 48)
-"""Height and width of the two views."""
-CAMERA = CameraJitter()
-"""How far training moves the camera."""
+GRAY, COLOR = (64, 64), (32, 48)  # height and width of the two views
+CAMERA = CameraJitter()  # how far training moves the camera
 
 
 class CastingConfig(Config):
@@ -81,8 +80,7 @@ class Views:
         return (self[start : start + size] for start in range(0, len(self), size))
 
 
-@dataclass(frozen=True)
-class Casting:
+class Casting(NamedTuple):
     """The casting images as the experiments use them.
 
     Of copies one is kept, but in ``whole``, which is for comparison with what others measured.
@@ -142,13 +140,11 @@ def _disturbed(images: Tensor) -> Tensor:
 # ---------------------------------------------------------------- detectors
 
 
-@dataclass(frozen=True)
-class Detector:
+class Detector(NamedTuple):
     """A detector that can score."""
 
     score: Callable[[Views], np.ndarray]  #: float64 (N,) of N images, the higher the more unusual
-    #: what was measured while training; empty if nothing was trained
-    history: History = field(default_factory=History)
+    history: History = History()  #: what was measured while training; empty if nothing was trained
 
 
 def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
@@ -158,11 +154,7 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
         return views.color.flatten(1).numpy().astype(np.float32) / 255
 
     pca = PCA(config.components, svd_solver="randomized", random_state=seed).fit(rows(data.train))
-
-    def score(views: Views) -> np.ndarray:
-        return np.asarray(np.abs(pca_residual(pca, rows(views))).mean(axis=1), dtype=np.float64)
-
-    return Detector(score)
+    return Detector(lambda views: np.abs(pca_residual(pca, rows(views))).mean(axis=1).astype(np.float64))
 
 
 def published_autoencoder(config: CastingConfig, seed: int) -> ImageAE:
@@ -196,11 +188,7 @@ def error_scores(
     model: ImageAE, kind: ErrorKind, scales: tuple[int, ...], gray: bool = False
 ) -> Callable[[Views], np.ndarray]:
     """Scores of one fitted autoencoder by another kind of map."""
-
-    def score(views: Views) -> np.ndarray:
-        return image_scores(model.maps(views.gray if gray else views.color, kind, scales))
-
-    return score
+    return lambda views: image_scores(model.maps(views.gray if gray else views.color, kind, scales))
 
 
 def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Detector:
@@ -239,13 +227,9 @@ def discrimination(
 
 
 def fit_discriminator(
-    config: CastingConfig,
-    data: Casting,
-    seed: int,
-    context: Context,
-    objective: OutlierExposure,
+    config: CastingConfig, data: Casting, seed: int, context: Context, objective: OutlierExposure,
     name: str = "discriminator",
-) -> tuple[ResNet, Detector]:
+) -> tuple[ResNet, Detector]:  # fmt: skip
     """A small residual net that tells normal images from known and painted faults, and its scores."""
     seed_everything(seed)
     net = ResNet(BasicResidualBlock, (1, 1, 1), 1, stem="cifar", width=config.width)
@@ -255,10 +239,5 @@ def fit_discriminator(
 
 def ensemble(first: Detector, second: Detector, normals: Views) -> Detector:
     """The sum of two scores, each in units of the spread of normal images."""
-    units = first.score(normals), second.score(normals)
-
-    def score(views: Views) -> np.ndarray:
-        both = (robust_scale(one.score(views), u) for one, u in zip((first, second), units, strict=True))
-        return np.asarray(sum(both))
-
-    return Detector(score)
+    units = [(one, one.score(normals)) for one in (first, second)]
+    return Detector(lambda views: np.asarray(sum(robust_scale(one.score(views), own) for one, own in units)))

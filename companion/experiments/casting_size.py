@@ -21,10 +21,9 @@ from companion.models.cost import multiply_adds
 from companion.models.resnet import count_parameters
 from companion.objectives.reconstruction import ImageReconstruction
 from companion.runs import SeedResult
-from companion.training import FitConfig, History, fit
+from companion.training import FitConfig, fit
 
-FULL_SIZE = (256, 256)
-"""Height and width that the large net was designed for."""
+FULL_SIZE = (256, 256)  # height and width that the large net was designed for
 Net = Literal["large", "small", "conv"]
 
 
@@ -73,18 +72,6 @@ def _settings(config: CastingSizeConfig, net: Net, num_steps: int) -> FitConfig:
     )  # fmt: skip
 
 
-def train(
-    config: CastingSizeConfig, net: Net, num_steps: int, result: SeedResult, context: Context, name: str
-) -> tuple[nn.Module, History, float]:
-    """Train a net from its initial weights, in one piece: the net, its history, and seconds of the clock."""
-    data, model = load(config.share), build(config, net, result.seed)
-    settings, start = _settings(config, net, num_steps), clock(context.compute)
-    history = replace(context, checkpoints=None).fit(
-        name, model, (data.train.gray,), objective(net), settings, result.seed, result=result
-    )
-    return model, history, clock(context.compute) - start
-
-
 def seconds_per_step(config: CastingSizeConfig, net: Net, seed: int, context: Context) -> float:
     """Of :func:`clock`, from a short and a longer start of the same training."""
     rows, spent = (load(config.share).train.gray,), []
@@ -125,7 +112,11 @@ def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
     metrics["large.full_size_multiply_adds"] = float(full_size)
 
     def measure(name: str, net: Net, num_steps: int) -> float:
-        model, history, spent = train(config, net, num_steps, result, context, name)
+        model, settings = build(config, net, seed), _settings(config, net, num_steps)
+        start, whole = clock(context.compute), replace(context, checkpoints=None)  # timed in one piece
+        rows = (data.train.gray,)
+        history = whole.fit(name, model, rows, objective(net), settings, seed, result=result)
+        spent = clock(context.compute) - start
         images = num_steps * config.batch_size
         facts = {"steps": num_steps, "images": images, "multiply_adds": images * cost[net], "seconds": spent}
         facts |= evaluate_net(model, net, data, config)
@@ -141,11 +132,11 @@ def run(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
     return result
 
 
-# not fewer than 16 channels: oneDNN 3.12, in PyTorch 2.14, writes outside its memory in the float32 backward
-# pass of a strided 1x1 convolution of fewer in channels_last
-_SMALL = CastingSizeConfig(large=(32, 32), small=(16, 16), conv=(4, 4), num_steps=2, batch_size=4)
 SCALES = {
-    "smoke": _SMALL.model_copy(update={"validation_images": 20, "share": 0.01, "points": 2}),
+    "smoke": CastingSizeConfig(
+        large=(32, 32), small=(16, 16), conv=(4, 4), num_steps=2, batch_size=4, validation_images=20,
+        share=0.01, points=2,
+    ),
     "live": CastingSizeConfig(num_steps=10),
     "full": CastingSizeConfig(),
 }  # fmt: skip
