@@ -14,14 +14,11 @@ from companion.compute import Compute
 from companion.models import cost
 from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
 from companion.models.cost import (
-    PRODUCT,
     activation_bytes,
     interleaved,
     multiply_adds,
     numbers_moved,
-    receptive_field,
     stage_costs,
-    throughput,
     time_models,
 )
 from companion.models.resnet import FAMILY, ResNet, count_parameters
@@ -130,12 +127,6 @@ def test_the_stride_in_the_first_convolution_gives_the_papers_bottleneck(family)
     assert multiply_adds(net, IMAGE) / 1e9 == pytest.approx(3.8, abs=0.1)  # He et al. 2016, table 1
 
 
-def test_a_chain_is_computed_from_its_start():
-    assert receptive_field([(7, 2), (3, 2)]) == (11, 4)
-    assert receptive_field([(3, 2)], start=receptive_field([(7, 2)])) == (11, 4)
-    assert receptive_field([]) == (1, 1)
-
-
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_the_receptive_field_is_where_the_gradient_is_not_zero(block, stem):
@@ -215,18 +206,6 @@ def test_inputs_have_the_precision_of_the_computation():
     log = []
     time_models({"a": (Sleeper("a", 0.05, log), (1, 3, 2, 2))}, Compute(CPU.device, torch.bfloat16), rounds=1)
     assert {dtype for _, dtype, *_ in log} == {torch.bfloat16}
-
-
-def test_throughput_is_told_beside_a_matrix_product(monkeypatch):
-    seconds = {name: cost.Timing(1e-3, 0.0, 1.0) for name in ("net", PRODUCT)}  # for an example
-    monkeypatch.setattr(cost, "time_models", lambda jobs, compute, rounds: seconds)
-    found = throughput({"net": (nn.Conv2d(2, 3, 1), (8, 2, 5, 5))}, CPU)
-    assert found["net"].per_second == pytest.approx(1000)
-    assert found["net"].multiply_adds == 2 * 3 * 25
-    assert found["net"].rate == pytest.approx(150_000)
-    assert found[PRODUCT].multiply_adds == 2048**2
-    assert found[PRODUCT].share == pytest.approx(1)
-    assert found["net"].share == pytest.approx(150 / 2048**2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
