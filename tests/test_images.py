@@ -6,6 +6,7 @@ import hashlib
 import io
 from functools import partial
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -82,8 +83,7 @@ def test_every_mode_becomes_grey_or_colour():
         assert abs(int(decode_image(encoded(pixels, kind, mode), (4, 4))[0, 0, 0]) - int(gray)) < 12
     see_through = np.dstack([pixels, np.array([[0, 255, 0, 255]] * 4, dtype=np.uint8)])
     row = decode_image(encoded(see_through), (4, 4), color=True)[:, 0]
-    assert row[:, 0].tolist() == [0, 0, 0]
-    assert row[:, 1].tolist() == [200, 100, 50]
+    assert row[:, :2].T.tolist() == [[0, 0, 0], [200, 100, 50]]
     palette = Image.fromarray(pixels).convert("P")
     file = io.BytesIO()
     palette.save(file, "png", transparency=int(np.asarray(palette)[0, 0]))
@@ -148,7 +148,7 @@ def test_colours_of_16_bits_are_refused_and_not_cut_to_8():
     png = bytearray(encoded(np.zeros((2, 2, 3), dtype=np.uint8)))
     png[24] = 16  # bits in each colour
     header = bytes(png[12:29])
-    png[29:33] = __import__("zlib").crc32(header).to_bytes(4, "big")
+    png[29:33] = crc32(header).to_bytes(4, "big")
     with pytest.raises(DataError, match="16 bits in each colour"):
         decode_image(bytes(png), (2, 2), color=True)
 
@@ -243,12 +243,9 @@ def test_folders_named_by_verdict_are_not_learned_together(tmp_path, names, told
     with pytest.raises(ValueError, match=f"would be learned as normal, also .*{told}"):
         check_not_sorted(tmp_path)
     check_not_sorted(tmp_path / names[0])
-
-
-def test_folders_of_other_names_are_learned_together(tmp_path):
     for name in ("camera 1", "camera 2/monday", "line/defect_free", "one/good", "two/good", ".hidden/ng"):
-        (tmp_path / name).mkdir(parents=True)
-    check_not_sorted(tmp_path)
+        (tmp_path / "others" / name).mkdir(parents=True)
+    check_not_sorted(tmp_path / "others")
 
 
 # ---------------------------------------------------------------- splitting
@@ -279,6 +276,7 @@ def test_the_share_is_taken_of_each_label():
 def test_no_copy_stands_in_two_parts():
     train, tuning = small_set("abbcdefghijkl"), small_set("cxz", [1, 1, 1])
     test = small_set("dzmmnnop", [0, 1, 0, 1, 0, 0, 1, 0])
+    assert test.distinct().names == ("0.png", "1.png", "2.png", "4.png", "6.png", "7.png")
     parts = split_images(train, tuning, test, name="n", source="s", digest="d", synthetic=True)
     every = [parts.train, parts.validation, parts.tuning, parts.development, parts.test]
     sets = [set(part.hashes) for part in every]
@@ -292,8 +290,3 @@ def test_no_copy_stands_in_two_parts():
         ("4.png", "a copy of a test image"),
         ("3.png", "a copy of a known anomaly"),
     }
-
-
-def test_distinct_images_are_the_first_of_their_copies():
-    assert small_set("abacb").distinct().names == ("0.png", "1.png", "3.png")
-    assert len(small_set("").distinct()) == 0
