@@ -91,16 +91,13 @@ async def first_views(site: str, names: list[str]) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def faults() -> dict[str, list[str]]:
+def faults():
     """What is wrong with each chapter's first view."""
+    assert CHAPTERS
     with serving(HTML) as site:
         return asyncio.run(first_views(site, CHAPTERS))
 
 
-def test_there_are_chapters() -> None:
-    assert CHAPTERS
-
-
 @pytest.mark.parametrize("chapter", CHAPTERS)
-def test_the_first_view_of_a_chapter_is_light(faults: dict[str, list[str]], chapter: str) -> None:
+def test_the_first_view_of_a_chapter_is_light(faults, chapter):
     assert faults[chapter] == []
