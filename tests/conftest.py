@@ -1,10 +1,9 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
 from companion.data.cifar10 import Cifar10, load_cifar10
+from tests import fake_cifar10
 from tests.small_data import SMALL_TABLES, load_small
 
 
@@ -30,6 +29,12 @@ def mirror(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "cache"))
     monkeypatch.setenv("COMPANION_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory) -> fake_cifar10.Fake:
+    """Tiny archives in the formats of CIFAR-10's two sources."""
+    return fake_cifar10.make(tmp_path_factory.mktemp("archives"))
 
 
 @pytest.fixture

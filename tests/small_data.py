@@ -1,7 +1,5 @@
 """Few generated images in the shape of CIFAR-10, and small generated tables, in the place of real ones."""
 
-from __future__ import annotations
-
 from companion.data.cifar10 import SHAPES, Cifar10, Images, synthetic_shapes
 from companion.data.tables import synthetic_table
 

@@ -1,7 +1,5 @@
 """Scores of images: error maps, scales, top pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -15,9 +13,6 @@ from companion.models.resnet9 import ResNet9, patch_features
 def pair(seed: int = 0, shape: tuple[int, ...] = (3, 2, 12, 16)) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(shape, generator=generator), torch.rand(shape, generator=generator)
-
-
-# ---------------------------------------------------------------- maps
 
 
 def test_error_maps_are_those_of_their_formulas():
@@ -76,9 +71,6 @@ def test_a_map_that_holds_nan_has_no_score():
 def test_scores_in_units_of_the_normals():
     normals = np.arange(101.0)
     assert robust_scale(np.array([50.0, 95.0, 140.0]), normals).tolist() == [0, 1, 2]
-
-
-# ---------------------------------------------------------------- features
 
 
 def test_patch_features_are_the_smoothed_maps_of_the_stages():

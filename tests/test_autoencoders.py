@@ -1,7 +1,5 @@
 """The autoencoders: parameter counts, shapes, gradients, and what they refuse."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

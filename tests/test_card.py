@@ -1,7 +1,5 @@
 """Model cards: what the hub reads, and that every number is the run's."""
 
-from __future__ import annotations
-
 import re
 import warnings
 

@@ -1,7 +1,5 @@
 """The casting images: archives of any make, the cache, the stand-in, and the real ones where they are."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

@@ -1,7 +1,5 @@
 """What chapter 9's experiments promise beyond running, see also test_runs.py; on few generated moulds."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 
@@ -79,9 +77,6 @@ def pixels(views: Views) -> list[bytes]:
     return [image.numpy().tobytes() for image in views.color]
 
 
-# ---------------------------------------------------------------- the data
-
-
 def test_copies_stand_in_no_two_parts_and_the_whole_holds_both_shares_of_the_tests(data):
     images = {part: pixels(getattr(data, part)) for part in (*PARTS, "whole")}
     distinct = [image for part in PARTS for image in images[part]]
@@ -124,9 +119,6 @@ def test_a_share_keeps_enough_images_of_either_label():
     assert casting_detectors._some(labels, 1.0).all()
 
 
-# ---------------------------------------------------------------- judging
-
-
 def test_thresholds_keep_their_promise_and_depend_on_neither_test_nor_development_images(
     data, config, scores
 ):
@@ -163,9 +155,6 @@ def test_two_scores_are_added_in_units_of_normals(data):
     np.testing.assert_allclose(np.quantile(twice, [0.5, 0.95]), [0, 2], atol=1e-12)
 
 
-# ---------------------------------------------------------------- the run
-
-
 def test_every_detector_is_judged_and_its_curve_rises(result):
     names = {name.split(".")[0] for name in result.metrics}
     assert names == set(result.seconds)
@@ -184,9 +173,6 @@ def test_the_missed_and_flagged_images_are_those_of_the_rates(result, data):
     rates = {rate: result.metrics[f"final.disturbed.{rate}"] for rate in ("tpr", "tnr")}
     assert rates["tpr"] == pytest.approx(1 - len(missed) / np.sum(labels == 1))
     assert rates["tnr"] == pytest.approx(1 - len(flagged) / np.sum(labels == 0))
-
-
-# ---------------------------------------------------------------- what size is worth
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Every chapter runs from top to bottom at smoke scale, from the repository and from its own folder."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -71,9 +69,6 @@ def test_it_has_the_parts_of_a_chapter(path):
     solutions = re.findall(r"\{solution-start\} (\S+)\n:class: dropdown", text)
     assert 3 <= len(exercises) <= 5
     assert exercises == solutions
-
-
-# ---------------------------------------------------------------- what chapters call
 
 
 def test_the_source_that_is_shown_is_the_source_that_runs():

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -35,22 +33,13 @@ def bad(*arguments: object) -> str:
     return result.output
 
 
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    made = fake_cifar10.make(tmp_path)
-    fake_cifar10.install(made, monkeypatch)
-    monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "cache"))
-    monkeypatch.setenv("COMPANION_OFFLINE", "1")
-    monkeypatch.delenv("COMPANION_MIRROR", raising=False)
-    return made
-
-
-def test_data_are_listed_and_fetched(fake, tmp_path, monkeypatch):
+def test_data_are_listed_and_fetched(archives, mirror, monkeypatch):
+    fake_cifar10.install(archives, monkeypatch)
     assert "precision" in good("info")
     assert "no" in good("data", "list").splitlines()[3]
     assert "COMPANION_OFFLINE is set" in bad("data", "fetch")
     assert re.search(r"mnist.*cifar10", bad("data", "fetch", "mnist"))
-    monkeypatch.setenv("COMPANION_MIRROR", str(tmp_path))
+    monkeypatch.setenv("COMPANION_MIRROR", str(archives.python.parent))
     assert "cifar10: here, from" in good("data", "fetch", "cifar10")
     assert re.search(rf"(?s)CIFAR-10.*{cache_folder()}", good("data", "list"))
 

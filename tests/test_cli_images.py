@@ -1,7 +1,5 @@
 """``companion fit images`` and ``companion score images``."""
 
-from __future__ import annotations
-
 import io
 import os
 

@@ -1,7 +1,5 @@
 """``companion fit waveforms`` and ``companion score waveforms``."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

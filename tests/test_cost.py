@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import ast
 import re
 import time
@@ -34,9 +32,6 @@ def family():
         return {depth: make() for depth, make in FAMILY.items()}
 
 
-# ---------------------------------------------------------------- multiply-adds
-
-
 def test_the_blocks_have_the_multiply_adds_that_are_counted_by_hand():
     # every weight of a convolution is used once at every position
     assert multiply_adds(BasicResidualBlock(256, 256), (2, 256, 5, 7)) == 2 * 5 * 7 * 1_179_648
@@ -57,9 +52,6 @@ def test_the_chapters_published_errors_are_torchvisions():
     for depth, error in published.items():
         meta = torchvision.models.get_model_weights(f"resnet{depth}").IMAGENET1K_V1.meta
         assert error == pytest.approx(100 - meta["_metrics"]["ImageNet-1K"]["acc@1"])
-
-
-# ---------------------------------------------------------------- activation memory
 
 
 def test_a_tensor_that_two_layers_keep_counts_once():
@@ -95,17 +87,11 @@ def test_the_counted_bytes_are_those_of_a_real_forward_pass(block):
     assert sum(size for address, size in storages.items() if address not in own) == expected
 
 
-# ---------------------------------------------------------------- traffic
-
-
 def test_every_operation_reads_and_writes_its_tensors_once_and_views_move_nothing():
     conv, maps = nn.Conv2d(4, 8, 1, bias=False), (2, 4, 5, 5)
     once = 2 * 4 * 25 + 4 * 8 + 2 * 8 * 25
     assert numbers_moved(conv, maps) == once
     assert numbers_moved(nn.Sequential(conv, nn.ReLU(), nn.Flatten()), maps) == once + 2 * (2 * 8 * 25)
-
-
-# ---------------------------------------------------------------- receptive field and stages
 
 
 @pytest.mark.parametrize(("depth", "side"), [(18, 435), (34, 899), (50, 427)])
@@ -161,9 +147,6 @@ def test_counting_leaves_the_net_as_it_was():
     assert not net.bn1.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
-
-
-# ---------------------------------------------------------------- time
 
 
 class Sleeper(nn.Module):

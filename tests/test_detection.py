@@ -1,7 +1,5 @@
 """Thresholds, metrics, verdicts and alarms, against brute force, scikit-learn and SciPy."""
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Detectors without a net: their arithmetic against loops and scikit-learn, and what they are for."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

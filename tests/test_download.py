@@ -1,7 +1,5 @@
 """Getting verified files: each fallback, and sources that fail in each of the ways in which sources fail."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import http.server

@@ -1,7 +1,5 @@
 """The estimators: scikit-learn's contract, scores against an oracle, and what a file may hold."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The checker of exercises: right answers pass whatever their names, and wrong ones hear what is wrong."""
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -1,7 +1,5 @@
 """The architecture: imports only go down, and importing the package is cheap and does nothing."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Images from files and folders: decoding, what is left out, labels and splits."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from functools import partial

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -28,9 +26,6 @@ CPU = Compute(torch.device("cpu"), None)
 OBJECTIVE = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
 
 
-# ---------------------------------------------------------------- answers
-
-
 def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode():
     net = ResNet9(4).train()
     images = torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8)
@@ -38,9 +33,6 @@ def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode():
     torch.testing.assert_close(whole, parts)
     assert whole.shape == (7, 10)
     assert net.training
-
-
-# ---------------------------------------------------------------- calibration
 
 
 @settings(max_examples=25, deadline=None)
@@ -64,9 +56,6 @@ def test_the_temperature_that_was_put_in_is_found(temperature):
     assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.05)
 
 
-# ---------------------------------------------------------------- Grad-CAM
-
-
 def test_grad_cam_of_one_linear_readout_is_that_map():
     # two maps and two classes: class c reads map c, so the evidence for c is map c where it is positive
     model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -84,9 +73,6 @@ def test_no_evidence_is_all_zero_and_the_hook_is_gone():
     nn.init.zeros_(model[0].weight)
     assert not grad_cam(model, model[0], torch.randn(2, 3, 4, 4), torch.zeros(2, dtype=torch.long)).any()
     assert not model[0]._forward_hooks
-
-
-# ---------------------------------------------------------------- disturbances
 
 
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (2, 0), (-3, 1), (0, -2), (5, 5)])
@@ -107,9 +93,6 @@ def test_noise_has_its_strength_and_stays_in_range():
     assert noisy.dtype == torch.uint8
     assert float(noisy.float().std()) == pytest.approx(10, rel=0.05)
     assert torch.equal(add_noise(gray, 0), gray)
-
-
-# ---------------------------------------------------------------- the reader's own image
 
 
 def test_the_middle_square_is_taken_as_a_viewer_shows_it(tmp_path):
@@ -133,9 +116,6 @@ def test_files_that_are_no_images_are_named(tmp_path):
         with pytest.raises(DataError, match=message) as caught:
             load_image(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
-
-
-# ---------------------------------------------------------------- the recipe's variants
 
 
 def test_every_variant_changes_one_thing_and_sees_as_many_images():

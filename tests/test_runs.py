@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -112,17 +110,16 @@ def test_every_experiment_has_its_scales_and_runs_at_smoke(name, small):
     assert np.isfinite(list(result.metrics.values())).all()
     found = ("final.missed", "final.flagged")  # images, of which there may be none
     assert all(len(curve) > 0 for curve_name, curve in result.curves.items() if curve_name not in found)
-    again = experiment.run(experiment.config("smoke"), 0, Context(CPU, progress=False))
-    other = experiment.run(experiment.config("smoke"), 1, Context(CPU, progress=False))
-    first = replay(experiment, experiment.config("smoke"), 0, CPU)
-    assert (first is None) == (name == "table_cost")
-    if first is not None:
+    first, other = (replay(experiment, experiment.config("smoke"), seed, CPU) for seed in (0, 1))
+    if name == "table_cost":  # trains no net
+        assert first is other is None
+    else:
         curves = [curve for curve_name, curve in result.curves.items() if curve_name.endswith("first_loss")]
         assert first.losses in curves
-    assert result.metrics.keys() == again.metrics.keys()
+        assert other.losses not in curves
     if name not in ("table_cost", "casting_size"):  # which measure time
+        again = experiment.run(experiment.config("smoke"), 0, Context(CPU, progress=False))
         assert result.metrics == again.metrics
-        assert result.metrics != other.metrics
 
 
 def test_peeking_is_measured_and_decides_nothing(small):

@@ -1,7 +1,5 @@
 """Series: windows where they should be, gaps, one scale, and faults at known times."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np
@@ -82,9 +80,6 @@ def test_integers_are_taken_and_what_is_masked_is_a_gap():
     np.testing.assert_array_equal(cut_windows(masked[0], 2, 2).values[1], [[np.nan, 3]])
 
 
-# ---------------------------------------------------------------- a common scale
-
-
 @quick
 @given(
     st.sampled_from(["window", "channel", "none"]), st.integers(1, 4), st.integers(1, 9),
@@ -150,9 +145,6 @@ def test_gaps_become_straight_lines_and_do_not_count():
     assert not is_constant(windows[:, 1:]).any()  # nothing is known: no verdict at all
     with pytest.raises(ValueError, match="nothing is known of channel 1"):
         channel_statistics(windows)
-
-
-# ---------------------------------------------------------------- a generated series
 
 
 def test_faults_stand_where_they_are_said_to_stand():

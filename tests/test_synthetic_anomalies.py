@@ -1,7 +1,5 @@
 """What cameras do to images, painted anomalies, and the objectives that use them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -118,9 +116,6 @@ def test_a_random_change_meets_about_its_share():
     assert 0.18 < (out != images).flatten(1).any(dim=1).float().mean() < 0.32
     assert random_apply(fog, images, 0.0, None) is images
     assert random_apply(fog, images[:0], 0.5, seeded()).shape == (0, 3, 4, 4)
-
-
-# ---------------------------------------------------------------- the objectives
 
 
 @pytest.mark.parametrize(("net", "arguments", "low"), AUTOENCODERS)

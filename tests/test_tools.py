@@ -1,7 +1,5 @@
 """What `make lint` runs besides ruff and mypy."""
 
-from __future__ import annotations
-
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 

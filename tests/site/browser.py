@@ -1,7 +1,5 @@
 """A static server and a real browser, with which the page checks look at a built site."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import io

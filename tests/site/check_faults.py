@@ -3,8 +3,6 @@
 Pages of the built site are given one fault each, and looked at.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random

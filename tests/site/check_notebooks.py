@@ -4,8 +4,6 @@ The notebooks are run at smoke scale, in a folder outside the repository, with `
 installed and not as it lies here. (`make test` runs the chapters' sources.)
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

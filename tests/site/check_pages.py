@@ -5,8 +5,6 @@ server on this machine. `CHROMIUM` names the browser if it is not in the path, a
 a picture of each view into `_build/screenshots`.
 """
 
-from __future__ import annotations
-
 import asyncio
 from functools import cache
 from urllib.parse import unquote, urlsplit

@@ -1,7 +1,5 @@
 """How much a reader's browser fetches for the first view of a chapter: `make check`, after `make book`."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The strict, cached build, on a small book with the real extensions and a stand-in for the package."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Parts of the book's Sphinx extensions, without Sphinx."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

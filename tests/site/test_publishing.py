@@ -1,7 +1,5 @@
 """What is needed to publish: addresses, the workflow, citation, and the lists that are made for readers."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What keeps pages light, without Sphinx."""
 
-from __future__ import annotations
-
 from book_weight import FONT_SOURCE, SEARCH, letters, with_waiting_images
 from PIL import Image
 
