@@ -182,8 +182,8 @@ def put(state, *place):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: put(s, "about", "calibration", "threshold", float("nan")), "calibration.threshold"),
-        (lambda s: put(s, "about", "calibration", "threshold", "high"), "calibration.threshold"),
+        (lambda s: put(s, "about", "facts", "threshold_", float("nan")), "facts.threshold_"),
+        (lambda s: put(s, "about", "facts", "threshold_", "high"), "facts.threshold_"),
         (lambda s: put(s, "about", "facts", "std_", [0.0, 1.0]), "facts.std_"),
         (lambda s: put(s, "about", "facts", "mean_", [float("inf"), 0.0]), "facts.mean_"),
         (lambda s: put(s, "about", "facts", "mean_", [0.0]), "of each of 2 channels"),
@@ -220,7 +220,7 @@ def test_files_of_another_kind_are_refused(tmp_path, wave_model):
     with pytest.raises(StateError, match="there is no file"):
         ResNetAE.load(path)
     wave_model.save(path)
-    with pytest.raises(StateError, match="holds ResNetAE 2, not ImageAE 2"):
+    with pytest.raises(StateError, match="holds ResNetAE 3, not ImageAE 3"):
         ImageAE.load(path)
     path.write_bytes(pickle.dumps("text"))
     with pytest.raises(StateError, match="damaged"):

@@ -28,12 +28,8 @@ Positive = Annotated[float, Field(gt=0)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Calibration(BaseModel):
-    """A threshold, and the share of normal examples that may have a higher score."""
-
-    model_config = STRICT
-    threshold: float
-    fpr: float = Field(gt=0, lt=1)
+# a threshold, and the share of normal examples that may have a higher score: facts of every detector
+_CALIBRATION = {"threshold_": float | None, "fpr_": Annotated[float, Field(gt=0, lt=1)] | None}
 
 
 class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
@@ -130,8 +126,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     def decision_function(self, X: Any) -> np.ndarray:
         """How unusual each example is, float64 (N,): the higher, the more; NaN where nothing is known."""
         check_is_fitted(self, "net_")
-        scores: np.ndarray = self._score(X)
-        return scores
+        return np.asarray(self._score(X))
 
     def calibrate(self, X: Any, fpr: float = 0.01) -> Self:
         """Set ``threshold_`` so that at most a share ``fpr`` of new normal examples is flagged, on average.
@@ -157,7 +152,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def _kind(cls) -> str:
-        return f"{cls.__name__} 2"
+        return f"{cls.__name__} 3"
 
     @classmethod
     def _settings(cls) -> type[BaseModel]:
@@ -176,9 +171,8 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     def save(self, path: Path | str) -> None:
         """Write parameters, weights, statistics and threshold to one file."""
         check_is_fitted(self, "net_")
-        calibration = None if self.threshold_ is None else {"threshold": self.threshold_, "fpr": self.fpr_}
-        about = {"parameters": self._parameters(), "calibration": calibration}
-        about["facts"] = {name: getattr(self, name) for name in self._facts}
+        facts = {name: getattr(self, name) for name in self._facts | _CALIBRATION}
+        about = {"parameters": self._parameters(), "facts": facts}
         save_state(Path(path), self._kind(), about=about, net=self.net_.state_dict())
 
     @classmethod
@@ -189,12 +183,12 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         that is missing, damaged, or no model of this kind is a StateError.
         """
         state = load_state(Path(path), cls._kind())
-        parts = {"parameters": cls._settings(), "facts": _schema("Facts", cls._facts)}
-        schema = _schema("About", {**parts, "calibration": Calibration | None})
+        facts = _schema("Facts", cls._facts | _CALIBRATION)
+        schema = _schema("About", {"parameters": cls._settings(), "facts": facts})
         try:
             about: Any = schema.model_validate(state["about"])
             model = cls(**{name: getattr(about.parameters, name) for name in cls._get_param_names()})
-            for name in cls._facts:
+            for name in facts.model_fields:
                 setattr(model, name, getattr(about.facts, name))
             with torch.device("meta"):  # shapes without memory
                 model.net_ = model._net()
@@ -204,8 +198,6 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
             raise StateError(f"{path} is not a model that can be used: {reason}") from error
         model.net_.load_state_dict(state["net"], assign=True)
         (compute or pick_compute(precision="float32")).model(model.net_).eval()
-        kept = about.calibration
-        model.threshold_, model.fpr_ = (None, None) if kept is None else (kept.threshold, kept.fpr)
         model.history_ = History()
         return model
 
