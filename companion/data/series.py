@@ -6,7 +6,7 @@ A series is an array (T,) or (channels, T), windows are (N, channels, length); N
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -51,8 +51,7 @@ class Windows:
     @property
     def ends(self) -> np.ndarray:
         """The sample behind the last one of each window, int64 (N,)."""
-        ends: np.ndarray = self.starts + self.values.shape[2]
-        return ends
+        return np.asarray(self.starts + self.values.shape[2])
 
     def at_end(self, scores: np.ndarray) -> np.ndarray:
         """What a monitor knows at each sample: the score (N,) of the last window that has ended by then.
@@ -79,11 +78,11 @@ def cut_windows(series: np.ndarray, length: int, stride: int | None = None, *, t
         raise ValueError(f"a series is (T,) or (channels, T), not {array.shape}: transpose it")
     if min(length, stride) < 1:
         raise ValueError(f"length and stride must be at least 1, not {length} and {stride}")
-    if array.shape[1] < length:
-        raise ValueError(
-            f"a series of {array.shape[1]} samples holds no window of {length}; take shorter windows"
-        )
     last = array.shape[1] - length
+    if last < 0:
+        raise ValueError(
+            f"a series of {array.shape[1]} samples has no window of {length}; take shorter windows"
+        )
     starts = np.arange(0, last + 1, stride, dtype=np.int64)
     views = np.lib.stride_tricks.sliding_window_view(array, length, axis=1)  # (C, T - length + 1, length)
     windows = views[:, ::stride].swapaxes(0, 1)  # (N, C, length), still a view
@@ -174,8 +173,7 @@ def is_constant(windows: np.ndarray) -> np.ndarray:
     known = ~np.isnan(windows)
     low = np.where(known, windows, np.inf).min(axis=2)
     high = np.where(known, windows, -np.inf).max(axis=2)
-    constant: np.ndarray = known.any(axis=(1, 2)) & (low >= high).all(axis=1)
-    return constant
+    return np.asarray(known.any(axis=(1, 2)) & (low >= high).all(axis=1))
 
 
 # ---------------------------------------------------------------- a generated series
@@ -188,8 +186,7 @@ _LENGTHS = {"spike": 4, "flat line": 90, "weak": 180, "rhythm": 180, "noise": 12
 KINDS = tuple(_LENGTHS)
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """One fault, of one of the ``KINDS``, from sample ``start`` to before sample ``end``."""
 
     start: int
@@ -197,13 +194,11 @@ class Fault:
     kind: str
 
 
-@dataclass(frozen=True)
-class MachineSeries:
+class MachineSeries(NamedTuple):
     """A generated series, in three parts that follow each other."""
 
     values: np.ndarray  #: float32 (T,), a sample every ``SECONDS_PER_SAMPLE``
-    #: all of them, in the order of time; they do not overlap and lie in the test part
-    faults: tuple[Fault, ...]
+    faults: tuple[Fault, ...]  #: in the order of time; they do not overlap and lie in the test part
     train_end: int  #: the samples before this one are free of faults, for training
     validation_end: int  #: the samples from ``train_end`` to before this one are free of faults, too
 
@@ -235,9 +230,18 @@ def machine_series(
     rise = np.minimum(phase / 0.2, (1 - phase) / 0.8)
     cycle = rise + 0.15 * np.sin(2 * np.pi * 5 * phase) * (phase > 0.2)
     values = cycle * (1 + 0.05 * _wander(rng, total, 60 * _PERIOD)) + 0.03 * rng.normal(size=total)
-    for fault in faults:
-        part = slice(fault.start, fault.end)
-        values[part] = _damaged(values[part], fault.kind, rng)
+    for start, end, kind in faults:
+        part = values[start:end]
+        if kind == "flat line":
+            part[:] = part[0]
+        elif kind == "weak":
+            part *= 0.5
+        elif kind == "spike":
+            part += 1.0
+        elif kind == "noise":
+            part += 0.2 * rng.normal(size=len(part))
+        elif kind == "drift":
+            part += np.linspace(0, 1, len(part))
     return MachineSeries(values.astype(np.float32), tuple(faults), train_days * PER_DAY, begin)
 
 
@@ -245,14 +249,3 @@ def _wander(rng: np.random.Generator, length: int, smooth: int) -> np.ndarray:
     """Slow random changes: normally distributed knots, ``smooth`` samples apart, joined by straight lines."""
     knots = rng.normal(size=length // smooth + 3)
     return np.interp(np.arange(length) / smooth, np.arange(len(knots)), knots)
-
-
-def _damaged(values: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """What a fault makes of its samples; "rhythm" has changed the pace before."""
-    if kind == "flat line":
-        return np.full_like(values, values[0])
-    if kind == "noise":
-        return np.asarray(values + 0.2 * rng.normal(size=len(values)))
-    if kind == "drift":
-        return values + np.linspace(0, 1, len(values))
-    return {"spike": values + 1.0, "weak": 0.5 * values, "rhythm": values}[kind]

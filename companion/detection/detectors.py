@@ -142,10 +142,8 @@ def matrix_profile(series: np.ndarray, train_series: np.ndarray, span: int) -> n
     """For each window of ``series`` the distance to the most similar window of ``train_series``.
 
     Windows are z-normalised: this is the matrix profile of an AB-join (Yeh et al. 2016, "Matrix Profile I",
-    section II), by brute force over all pairs. Neither series, (T,) and (T',), has gaps.
-
-    Returns:
-        float64 (T - ``span`` + 1,), one for each start.
+    section II), by brute force over all pairs. Neither series, (T,) and (T',), has gaps. Gives float64
+    (T - ``span`` + 1,), one for each start.
     """
     view = np.lib.stride_tricks.sliding_window_view
     test, train = (window_rows(view(x, span)) for x in (series, train_series))
