@@ -17,7 +17,7 @@ which runs it has in ``recorded``::
   8  tabular_baselines  tables           tables               tables           tab_transformer
                                                                                table_cost
   9  autoencoders       casting, images  reconstruction       casting          casting, casting_ablation
-     resnet9                             synthetic_anomalies  casting_size     casting_size
+     resnet9                             synthetic_anomalies                   casting_size
  10  autoencoders       ecg, series      reconstruction       waveforms        waveforms
 
 All nets are trained by ``training``; what is unusual is found with ``detection`` (numbers in, numbers out),

@@ -85,8 +85,7 @@ def fit_images(
     DIR holds normal images and nothing else: of a data set with train/ and test/, name the folder train.
     """
     with errors_as_messages():
-        from companion.data.image_splits import share_by_hash
-        from companion.data.images import check_not_sorted
+        from companion.data.images import check_not_sorted, share_by_hash
         from companion.estimators import ImageAE
         from companion.models.autoencoders import halved
         from companion.objectives.synthetic_anomalies import NO_JITTER, CameraJitter

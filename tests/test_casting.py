@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from companion.data import casting, fetch
 from companion.data.casting import COUNTS, KINDS, load_casting, synthetic_archive, synthetic_moulds
 from companion.data.download import DataError, Source
-from companion.data.image_splits import share_by_hash
+from companion.data.images import share_by_hash
 
 
 @pytest.fixture(scope="session")

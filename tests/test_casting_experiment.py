@@ -10,9 +10,8 @@ import torch.nn.functional as F
 
 from companion.compute import Compute
 from companion.data.casting import synthetic_moulds
-from companion.data.image_splits import SplitImages, split_images
-from companion.data.images import ImageSet
-from companion.experiments import casting, casting_detectors, casting_size, get_experiment
+from companion.data.images import ImageSet, SplitImages, split_images
+from companion.experiments import casting, casting_detectors, get_experiment
 from companion.experiments.base import Context
 from companion.experiments.casting_detectors import COLOR, GRAY, Detector, Views, ensemble
 
@@ -182,9 +181,9 @@ def small():
 
 def test_equal_compute_is_equal_within_one_step_and_equal_time_too(data, small, monkeypatch):
     ticks = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(casting_size, "clock", lambda compute: next(ticks))  # any training takes 10 seconds
-    monkeypatch.setattr(casting_size, "seconds_per_step", lambda *args: 3.0)
-    metrics = casting_size.run(small, 0, CONTEXT).metrics
+    monkeypatch.setattr(casting, "clock", lambda compute: next(ticks))  # any training takes 10 seconds
+    monkeypatch.setattr(casting, "seconds_per_step", lambda *args: 3.0)
+    metrics = casting.run_size(small, 0, CONTEXT).metrics
     cost = {net: metrics[f"{net}.image_multiply_adds"] for net in ("large", "small", "conv")}
     for name in ("large", "small-compute", "small-time", "conv-time"):
         images = metrics[f"{name}.steps"] * small.batch_size
@@ -194,12 +193,12 @@ def test_equal_compute_is_equal_within_one_step_and_equal_time_too(data, small, 
     assert abs(gap) <= small.batch_size * cost["small"] / 2
     assert metrics["small-compute.steps"] > metrics["large.steps"] == small.num_steps
     assert metrics["small-time.steps"] == metrics["conv-time.steps"] == 3
-    sides = casting_size.FULL_SIZE[0] // GRAY[0]
+    sides = casting.FULL_SIZE[0] // GRAY[0]
     assert metrics["large.full_size_multiply_adds"] == pytest.approx(sides**2 * cost["large"])
 
 
 def test_the_seconds_of_a_step_leave_out_those_of_the_start(data, small, monkeypatch):
     spent = iter((0, 100 + 0.5 * 4, 1000, 1000 + 100 + 0.5 * 24))
-    monkeypatch.setattr(casting_size, "clock", lambda compute: next(spent))
-    monkeypatch.setattr(casting_size, "fit", lambda *args, stop_after, **rest: None)
-    assert casting_size.seconds_per_step(small, "conv", 0, CONTEXT) == pytest.approx(0.5)
+    monkeypatch.setattr(casting, "clock", lambda compute: next(spent))
+    monkeypatch.setattr(casting, "fit", lambda *args, stop_after, **rest: None)
+    assert casting.seconds_per_step(small, "conv", 0, CONTEXT) == pytest.approx(0.5)

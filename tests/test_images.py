@@ -15,7 +15,6 @@ from PIL import Image, ImageFile
 
 from companion.data import images as module
 from companion.data.download import DataError
-from companion.data.image_splits import share_by_hash, split_images
 from companion.data.images import (
     ImageSet,
     check_not_sorted,
@@ -24,6 +23,8 @@ from companion.data.images import (
     read_file,
     read_images,
     read_paths,
+    share_by_hash,
+    split_images,
 )
 
 RNG = np.random.default_rng(0)

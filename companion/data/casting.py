@@ -28,8 +28,7 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor
 
 from companion.data.download import REGISTRY, DataError, load, warn_of_stand_in
-from companion.data.image_splits import SplitImages, split_images
-from companion.data.images import Item, Skipped, read_images
+from companion.data.images import Item, Skipped, SplitImages, read_images, split_images
 
 CASTING = REGISTRY["casting"]
 CONTENT_SHA256 = "04728b70f4c4112acadf92b1fc39af0d9f87c0d709990ef337386d7cbe7601d4"

@@ -29,7 +29,7 @@ SCALES = ("smoke", "live", "full")
 REPLAY_STEPS = 3
 MODULES = {
     "block_order": "degradation", "casting": "casting", "casting_ablation": "casting",
-    "casting_size": "casting_size", "classifier": "classifier", "degradation": "degradation",
+    "casting_size": "casting", "classifier": "classifier", "degradation": "degradation",
     "event_detection": "event_detection", "event_sequences": "event_sequences",
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
     "lesion": "lesion", "recipe": "classifier", "self_supervised": "self_supervised",

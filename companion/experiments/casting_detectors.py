@@ -18,8 +18,7 @@ from torch import Tensor
 
 from companion.compute import seed_everything
 from companion.data.casting import load_casting
-from companion.data.image_splits import SplitImages, share_by_hash
-from companion.data.images import ImageSet
+from companion.data.images import ImageSet, SplitImages, share_by_hash
 from companion.detection.anomaly_maps import ErrorKind, image_scores, robust_scale
 from companion.detection.detectors import PatchMemory, pca_residual
 from companion.estimators.autoencoders import ImageAE
