@@ -74,13 +74,3 @@ def image_scores(maps: Tensor, top: float = 1.0) -> np.ndarray:
     pixels = maps.flatten(1).double()
     count = max(1, round(top * pixels.shape[1]))
     return check_scores(pixels.topk(count, dim=1).values.mean(dim=1).cpu().numpy())
-
-
-def robust_scale(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:
-    """Scores (N,) in units of the spread of normals (n,), so that scores of several kinds can be added.
-
-    They are 0 at the median of the normals and 1 at their 95 % quantile. The detector was not fitted on them.
-    """
-    middle, high = np.quantile(check_scores(normal_scores), [0.5, 0.95])
-    assert high > middle, "the scores of the normals do not differ, so they give no unit"
-    return np.asarray((check_scores(scores) - middle) / (high - middle))

@@ -1,7 +1,7 @@
 """Detectors that need no net: fitted on normal rows (N, d), they score others, float64 (N,).
 
 The higher a score, the more unusual the row. Local outlier factor, isolation forest, principal components
-and nearest neighbors are scikit-learn's own objects; windows and patches are made rows.
+and nearest neighbors are scikit-learn's own objects; windows are made rows.
 """
 
 from __future__ import annotations
@@ -95,35 +95,6 @@ class NeighborIndex:
     def score(self, vectors: np.ndarray) -> np.ndarray:
         """float64 (N,): the mean distance to the nearest; a kept vector is its own nearest."""
         return np.asarray(self.nearest(vectors)[0].mean(axis=1))
-
-
-class PatchMemory:
-    """Keeps patches of normal images and scores others by the distance to the nearest of them.
-
-    Source: Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (PatchCore). There the
-    patches that are kept are a coreset; here they are drawn at random.
-
-    Example:
-        >>> memory = PatchMemory(1).fit(np.random.default_rng(0).normal(size=(20, 2, 3, 5)))
-        >>> memory.maps(np.full((4, 2, 3, 5), 9.0)).shape
-        (4, 2, 3)
-    """
-
-    def __init__(self, neighbors: int = 3, max_patches: int = 20_000, seed: int = 0) -> None:
-        self.neighbors, self.max_patches, self.seed = neighbors, max_patches, seed
-
-    def fit(self, features: np.ndarray) -> Self:
-        """Keep patches of normal images: features (N, h, w, d), a vector for each place of each image."""
-        rows = features.reshape(-1, features.shape[3])
-        if len(rows) > self.max_patches:
-            drawn = np.random.default_rng(self.seed).choice(len(rows), self.max_patches, replace=False)
-            rows = rows[np.sort(drawn)]
-        self.index_ = NeighborIndex(self.neighbors).fit(rows)
-        return self
-
-    def maps(self, features: np.ndarray) -> np.ndarray:
-        """The mean distance of each patch to its nearest in the memory: float64 (N, h, w)."""
-        return self.index_.score(features.reshape(-1, features.shape[3])).reshape(features.shape[:3])
 
 
 # ---------------------------------------------------------------- windows

@@ -19,8 +19,8 @@ from torch import Tensor
 from companion.compute import seed_everything
 from companion.data.casting import load_casting
 from companion.data.images import ImageSet, SplitImages, share_by_hash
-from companion.detection.anomaly_maps import ErrorKind, image_scores, robust_scale
-from companion.detection.detectors import PatchMemory, pca_residual
+from companion.detection.anomaly_maps import ErrorKind, image_scores
+from companion.detection.detectors import NeighborIndex, pca_residual
 from companion.estimators.autoencoders import ImageAE
 from companion.experiments.base import Config, Context
 from companion.experiments.classifier import trained_classifier
@@ -191,7 +191,11 @@ def error_scores(
 
 
 def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Detector:
-    """Distances from normal patches, in features of the net that chapter 4 trained on CIFAR-10."""
+    """Distances from normal patches, in features of the net that chapter 4 trained on CIFAR-10.
+
+    Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (PatchCore). There the patches
+    that are kept are a coreset; here they are drawn at random.
+    """
     classifier = trained_classifier(context.compute)
     net = classifier.model
     assert isinstance(net, ResNet9)
@@ -205,13 +209,18 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
         return np.concatenate(parts)
 
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
-    learn = data.train[order[: config.memory_images]]
-    memory = PatchMemory(3, config.memory_patches, seed=seed).fit(features(learn))
+    patches = features(data.train[order[: config.memory_images]])  # (N, h, w, d)
+    patches = patches.reshape(-1, patches.shape[3])
+    if len(patches) > config.memory_patches:
+        drawn = np.random.default_rng(seed).choice(len(patches), config.memory_patches, replace=False)
+        patches = patches[np.sort(drawn)]
+    memory = NeighborIndex(3).fit(patches)
 
-    def score(views: Views) -> np.ndarray:
-        return np.concatenate([memory.maps(features(part)).mean(axis=(1, 2)) for part in views.batches(500)])
+    def maps(views: Views) -> np.ndarray:
+        asked = features(views)
+        return memory.score(asked.reshape(-1, asked.shape[3])).reshape(asked.shape[:3])
 
-    return Detector(score)
+    return Detector(lambda views: np.concatenate([maps(p).mean(axis=(1, 2)) for p in views.batches(500)]))
 
 
 def discrimination(
@@ -237,6 +246,8 @@ def fit_discriminator(
 
 
 def ensemble(first: Detector, second: Detector, normals: Views) -> Detector:
-    """The sum of two scores, each in units of the spread of normal images."""
-    units = [(one, one.score(normals)) for one in (first, second)]
-    return Detector(lambda views: np.asarray(sum(robust_scale(one.score(views), own) for one, own in units)))
+    """The sum of two scores, each 0 at the median of normal images and 1 at their 95 % quantile."""
+    units = [(one, *np.quantile(one.score(normals), [0.5, 0.95])) for one in (first, second)]
+    return Detector(
+        lambda views: np.sum([(one.score(views) - low) / (high - low) for one, low, high in units], axis=0)
+    )
