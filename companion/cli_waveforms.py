@@ -87,9 +87,7 @@ def fit_waveforms(
 
 
 def score_waveforms(
-    file: File,
-    model: Model,
-    out: Annotated[Path, typer.Option(help="A CSV file for the scores.")],
+    file: File, model: Model, out: Annotated[Path, typer.Option(help="A CSV file for the scores.")]
 ) -> None:
     """Score windows: one line each, with a verdict.
 

@@ -310,12 +310,7 @@ def share_by_hash(
 
 
 def split_images(
-    train: ImageSet,
-    tuning: ImageSet,
-    test: ImageSet,
-    *,
-    skipped: Sequence[Skipped] = (),
-    **about: Any,
+    train: ImageSet, tuning: ImageSet, test: ImageSet, *, skipped: Sequence[Skipped] = (), **about: Any
 ) -> SplitImages:
     """Split by content, so that no copy of an image stands in two parts.
 
