@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
@@ -65,17 +66,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     One temperature tau for all answers changes no answer. Fit it on validation data, never on training data:
     logits (N, num_classes) and labels, int64 (N,).
     """
-    log_t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(logits.double() / log_t.exp(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return float(log_t.detach().exp())
+    exact = logits.double()
+    best = minimize_scalar(
+        lambda log_t: float(F.cross_entropy(exact / np.exp(log_t), labels)), bounds=(-5, 5), tol=1e-9
+    )
+    return float(np.exp(best.x))
 
 
 def grad_cam(model: nn.Module, layer: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:

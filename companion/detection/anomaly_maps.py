@@ -47,9 +47,8 @@ def multiscale_map(
     """The mean of error maps of the images made smaller, each brought back to the full size.
 
     Averaged over blocks, whose sides are ``scales``, errors without a common sign cancel. So fine texture
-    that a net cannot reproduce counts less, and what is wrong over a larger area counts more.
-
-    Shapes: as :func:`error_map`.
+    that a net cannot reproduce counts less, and what is wrong over a larger area counts more. Shapes are
+    those of :func:`error_map`.
     """
     size = tuple(images.shape[2:])
     total = images.new_zeros(len(images), *size)

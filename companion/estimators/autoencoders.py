@@ -41,13 +41,10 @@ class ResNetAE(AnomalyDetector):
         standardize: ``"window"``: each window and channel has mean 0 and standard deviation 1, so that
             offset and amplitude are invisible. ``"channel"``: by mean and standard deviation of each channel
             in training. ``"none"``: as they come.
-        loss: mean absolute (``"l1"``) or squared (``"l2"``) residual, in training and in the score.
+        loss: mean absolute or squared residual, in training and in the score.
         jitter: standard deviation of the noise that is added to the input while training.
-        lr: of Adam.
-        batch_size: windows in a step.
         patience: stop after this many epochs without a lower validation loss, and take the best weights. With
             it the learning rate is constant; without, it falls to 0 as a cosine.
-        seed: decides initial weights, hold-out, order and noise.
 
     Example:
         >>> beats = np.sin(np.linspace(0, 6, 32)) + 0.1 * np.random.default_rng(0).normal(size=(40, 32))
@@ -153,17 +150,12 @@ class ImageAE(AnomalyDetector):
     The score is the mean of an error map.
 
     Args:
-        net: ``"conv"``, :class:`companion.models.autoencoders.ConvAutoencoder`, or ``"residual"``,
-            :class:`companion.models.autoencoders.ResidualAutoencoder`.
+        net: :class:`companion.models.autoencoders.ConvAutoencoder` or ``ResidualAutoencoder``.
         latent: numbers in the code of the one, channels in that of the other.
         widths: channels of the convolutions or stages.
-        loss: mean absolute (``"l1"``) or squared (``"mse"``) error, in training and in the maps.
+        loss: mean absolute or squared error, in training and in the maps.
         scales: of the maps, see :func:`companion.detection.anomaly_maps.multiscale_map`.
         camera: the augmentation while training.
-        lr: of Adam.
-        batch_size: images in a step.
-        patience: as in :class:`ResNetAE`.
-        seed: decides initial weights, hold-out, order and augmentation.
 
     Example:
         >>> images = torch.randint(90, 110, (40, 1, 16, 16), dtype=torch.uint8)
