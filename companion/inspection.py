@@ -68,7 +68,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """
     exact = logits.double()
     best = minimize_scalar(
-        lambda log_t: float(F.cross_entropy(exact / np.exp(log_t), labels)), bounds=(-5, 5), tol=1e-9
+        lambda log_t: float(F.cross_entropy(exact / np.exp(log_t), labels)),
+        bounds=(-5, 5),
+        options={"xatol": 1e-9},
     )
     return float(np.exp(best.x))
 
