@@ -16,7 +16,7 @@ from companion import cli_events
 from companion.cli_common import errors_as_messages
 from companion.cli_images import fit_images, score_images
 from companion.cli_waveforms import fit_waveforms, score_waveforms
-from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, Dataset, cache_folder
+from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
 
 app = typer.Typer(
     help="Residual Networks, Measured: data, experiments and recorded runs.", no_args_is_help=True
@@ -34,13 +34,6 @@ score_app.command("waveforms")(score_waveforms)
 cli_events.register(fit_app, score_app)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
-
-
-def _chosen(names: list[str] | None) -> list[Dataset]:
-    unknown = sorted(set(names or []) - REGISTRY.keys())
-    if unknown:
-        raise DataError(f"unknown data set {', '.join(unknown)}; there are: {', '.join(REGISTRY)}")
-    return [REGISTRY[name] for name in names or REGISTRY]
 
 
 @data_app.command("list")
@@ -68,10 +61,13 @@ def fetch_data(names: Names = None) -> None:
     from companion.data import fetch
 
     with errors_as_messages():
+        unknown = sorted(set(names or []) - REGISTRY.keys())
+        if unknown:
+            raise DataError(f"unknown data set {', '.join(unknown)}; there are: {', '.join(REGISTRY)}")
         failures = []
-        for dataset in _chosen(names):
+        for name in names or REGISTRY:
             try:
-                print(f"{dataset.name}: here, from {fetch(dataset)}")
+                print(f"{name}: here, from {fetch(REGISTRY[name])}")
             except DataError as error:  # the others may still be had
                 failures.append(str(error))
         if failures:

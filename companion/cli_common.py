@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from companion.files import atomic_path
+
 if TYPE_CHECKING:
+    import pandas as pd
+
     from companion.estimators.base import AnomalyDetector
 
 SHARE = 0.2
@@ -68,14 +72,29 @@ def safe_cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def set_threshold(model: AnomalyDetector, held: Any, fpr: float) -> str:
-    """Calibrate as far as the held-out data allow, and say in a line what they promise."""
+def check_enough(what: str, learn: Sized, held: Sized) -> None:
+    """Refuse to learn where there is nothing to learn from or no threshold to be had."""
+    if len(learn) < 2 or len(held) == 0:
+        raise ValueError(f"too few {what}: {len(learn)} to learn from and {len(held)} held out")
+
+
+def finish(model: AnomalyDetector, held: Any, fpr: float, out: Path, learned: str) -> None:
+    """Calibrate as far as the held-out data allow, write the model, and say what the threshold promises."""
     least = 1 / (len(held) + 1)
     model.calibrate(held, max(fpr, least))
-    told = f"threshold {model.threshold_:.4g}, from {len(held):,} held out"
+    model.save(out)
+    told = f"learned from {learned}\nthreshold {model.threshold_:.4g}, from {len(held):,} held out"
     if least <= fpr:
-        return f"{told}: of new normal ones it flags at most {100 * fpr:g} %, on average"
-    return (
-        f"{told}: so few promise no less than {100 * least:.2g} % of new normal ones flagged, on average; "
-        f"{100 * fpr:g} % takes {round(1 / fpr) - 1:,} held out, five times as many in all"
-    )
+        told += f": of new normal ones it flags at most {100 * fpr:g} %, on average"
+    else:
+        told += (
+            f": so few promise no less than {100 * least:.2g} % of new normal ones flagged, on average; "
+            f"{100 * fpr:g} % takes {round(1 / fpr) - 1:,} held out, five times as many in all"
+        )
+    print(f"{told}\nwritten to {out}")
+
+
+def write_table(table: pd.DataFrame, out: Path) -> None:
+    """A CSV file, in one piece."""
+    with atomic_path(out) as part:
+        table.to_csv(part, index=False)

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from companion.cli_common import (
-    SHARE,
-    Epochs,
-    Fpr,
-    Model,
-    Out,
-    check_writable,
-    errors_as_messages,
-    safe_cell,
-    set_threshold,
-    shown_name,
-)  # fmt: skip
+from companion import cli_common as common
+from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, errors_as_messages
+from companion.files import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,28 +20,9 @@ if TYPE_CHECKING:
 
     Unusual = tuple[float, str, np.ndarray, np.ndarray]  # score, name, image, and map
 
-MOST = 20_000
-"""Images that are learned from; of more, a sample."""
-SHOWN = 10
-"""How many of a long list are printed."""
-BATCH = 256
-"""Image files in memory at a time."""
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Height and width, from ``HxW`` or one number for both; 8 divides them, as the net halves them thrice.
-
-    Example:
-        >>> parse_size("32x48"), parse_size("64")
-        ((32, 48), (64, 64))
-    """
-    words = text.lower().split("x")
-    if len(words) > 2 or not all(word.isascii() and word.isdigit() for word in words):
-        raise ValueError(f"--size is height x width such as 64x64, not {text!r}")
-    height, width = int(words[0]), int(words[-1])
-    if min(height, width) < 8 or height % 8 or width % 8:
-        raise ValueError(f"--size needs a height and a width that 8 divides, not {text!r}")
-    return height, width
+MOST = 20_000  # images that are learned from; of more, a sample
+SHOWN = 10  # how many of a long list are printed
+BATCH = 256  # image files in memory at a time
 
 
 def tell_skipped(skipped: Sequence[Skipped], folder: Path) -> None:
@@ -59,7 +30,7 @@ def tell_skipped(skipped: Sequence[Skipped], folder: Path) -> None:
     if skipped:
         print(f"left out in {folder}: {len(skipped):,}")
     for each in skipped[:SHOWN]:
-        print(f"  {shown_name(each.name, folder)}: {each.reason}")
+        print(f"  {common.shown_name(each.name, folder)}: {each.reason}")
     if len(skipped) > SHOWN:
         print(f"  and {len(skipped) - SHOWN:,} more")
 
@@ -74,14 +45,15 @@ def read_sample(folder: Path, size: tuple[int, int], color: bool) -> tuple[Image
     from tqdm.auto import tqdm
 
     from companion.data.download import DataError
-    from companion.data.images import deep_range, find_images, read_file, read_images
+    from companion.data.images import deep_range, find_images, read_paths
 
     paths, left_out = find_images(folder)
     most = max(2, min(MOST, 2**30 // (3 * size[0] * size[1])))
-    chosen = sorted(paths, key=lambda p: hashlib.sha256(shown_name(p, folder).encode()).digest())[:most]
+    names = {path: common.shown_name(path, folder).encode() for path in paths}
+    chosen = sorted(paths, key=lambda path: hashlib.sha256(names[path]).digest())[:most]
     limits = deep_range(chosen)
     bar = tqdm(sorted(chosen), desc="reading", unit="file", disable=None)
-    images, skipped = read_images(((str(p), 0, partial(read_file, p)) for p in bar), size, color, limits)
+    images, skipped = read_paths(bar, size, color, limits)
     tell_skipped([*left_out, *skipped], folder)
     if len(images) == 0:
         raise DataError(f"none of the {len(paths):,} images in {folder} can be read: {skipped[0].reason}")
@@ -97,7 +69,9 @@ def read_sample(folder: Path, size: tuple[int, int], color: bool) -> tuple[Image
 def fit_images(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Normal images, at any depth, of any size.")],
     out: Out,
-    size: Annotated[str, typer.Option(help="Height x width that images are brought to.")] = "64x64",
+    size: Annotated[
+        tuple[int, int], typer.Option(min=8, metavar="H W", help="Images are made so large; 8 divides both.")
+    ] = (64, 64),
     gray: Annotated[bool, typer.Option("--gray", help="Learn grey values, not colours.")] = False,
     still: Annotated[
         bool,
@@ -111,28 +85,25 @@ def fit_images(
     DIR holds normal images and nothing else: of a data set with train/ and test/, name the folder train.
     """
     with errors_as_messages():
-        from companion.data.image_splits import share_by_hash
-        from companion.data.images import check_not_sorted
+        from companion.data.images import check_not_sorted, share_by_hash
         from companion.estimators import ImageAE
+        from companion.models.autoencoders import halved
         from companion.objectives.synthetic_anomalies import NO_JITTER, CameraJitter
 
-        sides = parse_size(size)
+        halved(size, 3)
         check_not_sorted(folder)
-        check_writable(out)
-        normal, limits = read_sample(folder, sides, not gray)
+        common.check_writable(out)
+        normal, limits = read_sample(folder, size, not gray)
         held_out = share_by_hash(normal.hashes, SHARE, salt="validation")
         learn, held = normal.take(~held_out), normal.take(held_out)
-        if len(learn) < 2 or len(held) == 0:
-            raise ValueError(f"too few images: {len(learn)} to learn from and {len(held)} held out")
+        common.check_enough("images", learn, held)
         batch = max(8, min(128, len(learn) // 16))  # some steps an epoch, however few the images
         model = ImageAE(camera=NO_JITTER if still else CameraJitter(), batch_size=batch)
         model.fit(learn.images, epochs=epochs, progress="training")
         model.value_range_ = limits
-        told = set_threshold(model, held.images, fpr)
-        model.save(out)
         kind = "grey" if gray else "colour"
-        print(f"learned from {len(learn):,} images of {sides[0]}x{sides[1]} {kind} pixels\n{told}")
-        print(f"written to {out}")
+        learned = f"{len(learn):,} images of {size[0]}x{size[1]} {kind} pixels"
+        common.finish(model, held.images, fpr, out, learned)
 
 
 def score_all(
@@ -141,24 +112,23 @@ def score_all(
     """Scores by file, what could not be read, and the most unusual; no other image is kept in memory."""
     from tqdm.auto import tqdm
 
-    from companion.data.images import image_batches
+    from companion.data.images import read_paths
     from companion.detection.anomaly_maps import image_scores
 
     channels, height, width = detector.shape_
     found: dict[str, float] = {}
     skipped: list[Skipped] = []
     worst: list[Unusual] = []
-    with tqdm(total=len(paths), desc="scoring", unit="file", disable=None) as bar:
-        size, limits = (height, width), detector.value_range_
-        for images, unread in image_batches(paths, size, channels == 3, limits, BATCH):
-            maps = detector.maps(images.images)
-            scores = image_scores(maps).tolist()
-            found |= dict(zip(images.names, scores, strict=True))
-            new = zip(scores, images.names, images.images.numpy(), maps.numpy(), strict=True)
-            worst = sorted([*worst, *new], key=lambda each: -each[0])[:12]
-            worst = [(score, name, image.copy(), error.copy()) for score, name, image, error in worst]
-            skipped += unread
-            bar.update(min(BATCH, len(paths) - bar.n))
+    for start in tqdm(range(0, len(paths), BATCH), desc="scoring", unit="batch", disable=None):
+        part, limits = paths[start : start + BATCH], detector.value_range_
+        images, unread = read_paths(part, (height, width), channels == 3, limits)
+        maps = detector.maps(images.images)
+        scores = image_scores(maps).tolist()
+        found |= dict(zip(images.names, scores, strict=True))
+        new = zip(scores, images.names, images.images.numpy(), maps.numpy(), strict=True)
+        worst = sorted([*worst, *new], key=lambda each: -each[0])[:12]
+        worst = [(score, name, image.copy(), error.copy()) for score, name, image, error in worst]
+        skipped += unread
     return found, skipped, worst
 
 
@@ -178,7 +148,6 @@ def score_images(
 
         from companion.data.images import find_images
         from companion.estimators import ImageAE
-        from companion.files import atomic_path
 
         detector = ImageAE.load(model)
         limit, fpr = detector.limit()
@@ -187,13 +156,11 @@ def score_images(
         found, skipped, worst = score_all(detector, paths)
         reasons = {each.name: each.reason for each in skipped}
         names = [str(path) for path in paths]
-        table = pd.DataFrame({"file": [safe_cell(shown_name(path, folder)) for path in paths]})
+        table = pd.DataFrame({"file": [common.safe_cell(common.shown_name(path, folder)) for path in paths]})
         table["score"] = [found.get(name) for name in names]
-        flagged = [None if name not in found else int(found[name] > limit) for name in names]
-        table["flagged"] = pd.array(flagged, dtype="Int64")
+        table["flagged"] = (table["score"] > limit).astype("Int64").where(table["score"].notna())
         table["error"] = [reasons.get(name, "") for name in names]
-        with atomic_path(out / "scores.csv") as part:
-            table.to_csv(part, index=False)
+        common.write_table(table, out / "scores.csv")
         draw_unusual(out / "unusual.png", worst, folder, limit)
         tell_skipped([*left_out, *skipped], folder)
         count = int(table["flagged"].sum())
@@ -210,8 +177,6 @@ def draw_unusual(path: Path, worst: Sequence[Unusual], folder: Path, limit: floa
     """One picture of the most unusual images, each beside its error map, all maps on one scale."""
     from matplotlib.figure import Figure
 
-    from companion.files import atomic_path
-
     rows = -(-len(worst) // 3)
     figure = Figure(figsize=(11, 0.5 + 2.1 * max(1, rows)), layout="constrained")
     figure.suptitle(f"The {len(worst)} most unusual images; * flagged, above {limit:.3g}")
@@ -222,7 +187,7 @@ def draw_unusual(path: Path, worst: Sequence[Unusual], folder: Path, limit: floa
     for (score, name, image, error), left, right in zip(worst, axes[::2], axes[1::2], strict=False):
         left.imshow(image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
         right.imshow(error, cmap="magma", vmin=0, vmax=brightest)
-        text = f"{shown_name(name, folder)[-28:]}\n{score:.3g}{' *' if score > limit else ''}"
+        text = f"{common.shown_name(name, folder)[-28:]}\n{score:.3g}{' *' if score > limit else ''}"
         left.set_title(text, fontsize=8, parse_math=False)
     with atomic_path(path) as part:
         figure.savefig(part, format="png", dpi=100)

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from companion.cli_common import (
-    SHARE,
-    Epochs,
-    Fpr,
-    Model,
-    Out,
-    check_writable,
-    errors_as_messages,
-    set_threshold,
-)  # fmt: skip
+from companion import cli_common as common
+from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, errors_as_messages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,8 +51,7 @@ def hold_out(found: np.ndarray | Windows) -> tuple[np.ndarray, np.ndarray]:
         count = round(SHARE * len(found))
         learn, held = found[np.sort(order[count:])], found[np.sort(order[:count])]
     learn, held = (part[~np.isnan(part).all(axis=(1, 2))] for part in (learn, held))
-    if len(learn) < 2 or len(held) == 0:
-        raise ValueError(f"too few windows: {len(learn)} to learn from and {len(held)} held out")
+    common.check_enough("windows", learn, held)
     return learn, held
 
 
@@ -83,7 +74,7 @@ def fit_waveforms(
         from companion.data.csv_numbers import read_numbers
         from companion.estimators import ResNetAE
 
-        check_writable(out)
+        common.check_writable(out)
         numbers = read_numbers(file, None if columns is None else [n.strip() for n in columns.split(",")])
         print(numbers.told)
         stride = None if length is None else max(1, length // 2)
@@ -92,16 +83,11 @@ def fit_waveforms(
         model = ResNetAE(depth=depth, standardize=standardize)  # type: ignore[arg-type]
         model.fit(learn, epochs=epochs, progress=file.name)
         model.columns_, model.stride_ = numbers.names, stride
-        told = set_threshold(model, held, fpr)
-        model.save(out)
-        print(f"learned from {len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}\n{told}")
-        print(f"written to {out}")
+        common.finish(model, held, fpr, out, f"{len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}")
 
 
 def score_waveforms(
-    file: File,
-    model: Model,
-    out: Annotated[Path, typer.Option(help="A CSV file for the scores.")],
+    file: File, model: Model, out: Annotated[Path, typer.Option(help="A CSV file for the scores.")]
 ) -> None:
     """Score windows: one line each, with a verdict.
 
@@ -115,10 +101,9 @@ def score_waveforms(
         from companion.data.csv_numbers import read_numbers
         from companion.data.series import Windows, is_constant
         from companion.estimators import ResNetAE
-        from companion.files import atomic_path
 
         detector = ResNetAE.load(model)
-        check_writable(out)
+        common.check_writable(out)
         numbers = read_numbers(file, detector.columns_)
         print(numbers.told)
         series = None if detector.stride_ is None else detector.length_
@@ -131,8 +116,7 @@ def score_waveforms(
         flagged = detector.predict(windows)
         table["score"] = scores
         table["flagged"] = pd.array(flagged.astype(int).tolist(), dtype="Int64")
-        with atomic_path(out) as part:
-            table.to_csv(part, index=False)
+        common.write_table(table, out)
         print(f"{len(scores):,} windows scored, {int(flagged.sum()):,} flagged")
         if flagged.mask.any():
             print(f"{int(flagged.mask.sum()):,} windows hold no number and have neither score nor verdict")

@@ -10,14 +10,17 @@ import os
 import platform
 import random
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 DEVICE_VARIABLE = "COMPANION_DEVICE"
+T = TypeVar("T")
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -72,6 +75,25 @@ class Compute:
         # ``nn.Module.to`` accepts a memory format but its type stubs know only the long form
         return model.to(device=self.device).to(memory_format=self.memory_format)
 
+    def resident(self, value: T) -> T:
+        """A tuple of tensors, or a dataclass with some among its fields, moved to the device to stay there.
+
+        A tuple stays where it is if it would take more than half of a GPU's free memory.
+        """
+        moved: Any = value
+        if self.device.type == "cpu":
+            return value
+        if isinstance(value, tuple):
+            size = sum(t.numel() * t.element_size() for t in value)
+            if self.device.type == "cuda" and size > torch.cuda.mem_get_info(self.device)[0] / 2:
+                return value
+            moved = tuple(t.to(self.device) for t in value)
+        elif is_dataclass(value) and not isinstance(value, type):
+            parts = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+            tensors = {name: t.to(self.device) for name, t in parts.items() if isinstance(t, Tensor)}
+            moved = replace(value, **tensors) if tensors else value
+        return moved  # type: ignore[no-any-return]
+
     def images(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) on the device, in the memory format."""
         return images.to(device=self.device, memory_format=self.memory_format)
@@ -86,12 +108,34 @@ def pick_compute(device: str | None = None, precision: str = "auto") -> Compute:
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")
     chosen = pick_device(device)
+    if chosen.type == "mps" and not agrees_with_cpu(chosen):
+        print("This GPU computes wrong gradients with this version of PyTorch, so the CPU is used.")
+        chosen = torch.device("cpu")
     fast = precision == "bfloat16"
     if precision == "auto" and chosen.type == "cpu":
         fast = cpu_has_bfloat16()
     elif precision == "auto" and chosen.type == "cuda":
         fast = torch.cuda.get_device_capability(chosen) >= (8, 0)
-    return Compute(chosen, torch.bfloat16 if fast else None)
+    # before PyTorch 2.14, batch norm with the channels last gave wrong gradients on MPS (pytorch #175189)
+    layout = torch.contiguous_format if chosen.type == "mps" else torch.channels_last
+    return Compute(chosen, torch.bfloat16 if fast else None, layout)
+
+
+def agrees_with_cpu(device: torch.device) -> bool:
+    """Whether convolution, batch norm and addition have the same gradient on ``device`` as on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 8, 6, 6, generator=generator)
+    weight = torch.randn(8, 8, 3, 3, generator=generator)
+
+    def gradient(place: torch.device) -> Tensor:
+        kernel = weight.to(place, copy=True).requires_grad_()
+        inputs = images.to(place)
+        normed = F.batch_norm(F.conv2d(inputs, kernel, padding=1), None, None, training=True)
+        (F.relu(normed) + inputs).square().mean().backward()  # type: ignore[no-untyped-call]
+        assert kernel.grad is not None
+        return kernel.grad.cpu()
+
+    return torch.allclose(gradient(device), gradient(torch.device("cpu")), atol=1e-3, rtol=1e-2)
 
 
 def seed_everything(seed: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
@@ -19,11 +20,7 @@ from companion.objectives.classification import ImageClassification
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module,
-    images: Tensor,
-    objective: ImageClassification,
-    compute: Compute,
-    batch_size: int = 1000,
+    model: nn.Module, images: Tensor, objective: ImageClassification, compute: Compute, batch_size: int = 1000
 ) -> Tensor:
     """The logits of ``model`` in evaluation mode, float32 (N, num_classes) on the CPU.
 
@@ -40,8 +37,7 @@ def predict(
     return torch.cat(logits)
 
 
-@dataclass(frozen=True)
-class Reliability:
+class Reliability(NamedTuple):
     """Answers grouped by how sure they were; groups without an answer are left out."""
 
     confidence: np.ndarray  #: (groups,) mean probability of the answers
@@ -70,33 +66,22 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     One temperature tau for all answers changes no answer. Fit it on validation data, never on training data:
     logits (N, num_classes) and labels, int64 (N,).
     """
-    log_t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(logits.double() / log_t.exp(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return float(log_t.detach().exp())
+    exact = logits.double()
+    best = minimize_scalar(
+        lambda log_t: float(F.cross_entropy(exact / np.exp(log_t), labels)),
+        bounds=(-5, 5),
+        options={"xatol": 1e-9},
+    )
+    return float(np.exp(best.x))
 
 
 def grad_cam(model: nn.Module, layer: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
     """Where the evidence for a class lies (Selvaraju et al. 2017, section 3).
 
-    The maps of ``layer`` are averaged with weights, the mean gradients of the class's logit in each
-    map; what is negative is set to zero.
-
-    Args:
-        model: a classifier, in evaluation mode.
-        layer: one of its modules, which returns maps (N, C, h, w).
-        pixels: normalised images (N, 3, H, W) on the model's device.
-        classes: int64 (N,), the class to explain for each image.
-
-    Returns:
-        (N, H, W) in [0, 1], each map divided by its maximum; all zero where nothing speaks for the class.
+    The maps (N, C, h, w) that ``layer``, a module of the classifier, makes of normalised images
+    (N, 3, H, W) are averaged with weights: the mean gradients of the logit of the class, int64 (N,), in each
+    map. What is negative is set to zero. Gives (N, H, W) in [0, 1], each map divided by its maximum; all zero
+    where nothing speaks for the class.
     """
     kept: list[Tensor] = []
     with layer.register_forward_hook(lambda module, inputs, output: kept.append(output)):
@@ -112,11 +97,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, pixels: Tensor, classes: Tensor
 
 def shift(images: Tensor, right: int, down: int) -> Tensor:
     """Images (N, C, H, W) moved by whole pixels; black moves in."""
-    height, width = images.shape[2:]
-    padding = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))
-    padded = F.pad(images, padding)
-    top, left = max(-down, 0), max(-right, 0)
-    return padded[:, :, top : top + height, left : left + width]
+    return F.pad(images, (right, -right, down, -down))  # what is negative is cut off
 
 
 def add_noise(images: Tensor, std: float, generator: Generator | None = None) -> Tensor:

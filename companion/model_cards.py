@@ -32,13 +32,7 @@ STAND_IN = "**The data were a synthetic stand-in: the numbers say nothing about 
 
 
 def model_card(run: RecordedRun) -> str:
-    """The model card of a recorded run, as Markdown with front matter.
-
-    Example:
-        >>> from companion.runs import load_run
-        >>> "roc_auc" in model_card(load_run("waveforms-full-cpu"))
-        True
-    """
+    """The model card of a recorded run, as Markdown with front matter."""
     path = CARDS / f"{run.experiment}.md"
     if not path.is_file():
         names = ", ".join(sorted(card.stem for card in CARDS.glob("*.md")))

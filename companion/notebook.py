@@ -22,12 +22,7 @@ _HIDDEN = "application/papermill.record/"
 
 
 def show_source(*objects: type | Callable[..., Any]) -> Markdown:
-    """The source of classes, functions or methods of the package, as highlighted text.
-
-    Example:
-        >>> "def show_source" in show_source(show_source).data
-        True
-    """
+    """The source of classes, functions or methods of the package, as highlighted text."""
     parts = []
     for thing in objects:
         source = textwrap.dedent(inspect.getsource(thing)).rstrip()

@@ -53,6 +53,7 @@ class SeedResult(BaseModel):
     curves: dict[str, list[float]] = Field(default_factory=dict)  #: series by ``"<what>.<metric>"``
     #: training time by ``"<what>"``, evaluations included, everything else left out
     seconds: dict[str, float] = Field(default_factory=dict)
+    peak_gib: float | None = None  #: the most memory that tensors took up on a GPU, in GiB
 
     def include(self, what: str, part: SeedResult) -> None:
         """Take over the metrics and curves of a part under ``"<what>.<name>"``, and its seconds."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from companion.compute import Compute
-from companion.files import StateError, load_state, save_state
+from companion.files import StateError, fingerprint, load_state, save_state
 from companion.objectives.classification import Batch, Objective
 
 FLUSH_EVERY = 50
@@ -114,19 +113,21 @@ def step_seed(seed: int, kind: str, count: int) -> int:
 
 
 @lru_cache(maxsize=2)  # the same order serves a whole epoch
-def _epoch_order(num_examples: int, seed: int, epoch: int) -> Tensor:
+def _epoch_order(num_examples: int, seed: int, epoch: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(step_seed(seed, "epoch", epoch))
-    return torch.randperm(num_examples, generator=generator)
+    return torch.randperm(num_examples, generator=generator).to(device)
 
 
-def batch_indices(num_examples: int, batch_size: int, seed: int, step: int) -> Tensor:
+def batch_indices(
+    num_examples: int, batch_size: int, seed: int, step: int, device: torch.device | None = None
+) -> Tensor:
     """The examples of ``step``: each epoch is a new random order, and its incomplete last batch is left out.
 
     Fewer examples than ``batch_size`` make one batch of them all.
     """
     batch_size = min(batch_size, num_examples)
     epoch, position = divmod(step, num_examples // batch_size)
-    order = _epoch_order(num_examples, seed, epoch)
+    order = _epoch_order(num_examples, seed, epoch, device or torch.device("cpu"))
     return order[position * batch_size : (position + 1) * batch_size]
 
 
@@ -139,17 +140,19 @@ def evaluate(
     The model must be on the device of ``compute``, and is left in the mode in which it came. The result does
     not depend on ``batch_size``, but for rounding.
     """
-    was_training = model.training
+    was_training, objective = model.training, compute.resident(objective)
     model.eval()
-    totals: dict[str, float] = {}
+    means: dict[str, list[Tensor]] = {}  # of each batch, on the device
     for start in range(0, len(data[0]), batch_size):
         batch = tuple(t[start : start + batch_size].to(compute.device) for t in data)
         with compute.autocast():
             scalars = objective(model, batch, None)
         for name, value in scalars.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * len(batch[0])
+            means.setdefault(name, []).append(value)
     model.train(was_training)
-    return {name: total / len(data[0]) for name, total in totals.items()}
+    sizes = [min(batch_size, len(data[0]) - start) for start in range(0, len(data[0]), batch_size)]
+    totals = {name: zip(torch.stack(values).tolist(), sizes, strict=True) for name, values in means.items()}
+    return {name: sum(mean * n for mean, n in total) / len(data[0]) for name, total in totals.items()}
 
 
 @dataclass
@@ -175,8 +178,8 @@ class TrainingRun:
         compute: Compute,
         seed: int,
     ) -> None:
-        self.model, self.data, self.objective = model, data, objective
-        self.config, self.compute, self.seed = config, compute, seed
+        self.model, self.config, self.compute, self.seed = model, config, compute, seed
+        self.data, self.objective = compute.resident(data), compute.resident(objective)
         self.optimizer = make_optimizer(model, config)
         self.history = History()
         self.step = 0
@@ -184,6 +187,8 @@ class TrainingRun:
         self.best_value = float("inf")
         self.stale = 0  # evaluations since the best
         self.pending: list[dict[str, Tensor]] = []  # scalars of the last steps, still on the device
+        drawn_there = getattr(objective, "draws_on_device", False)
+        self.generator = torch.Generator(compute.device if drawn_there else "cpu")
 
     @property
     def stopped(self) -> bool:
@@ -195,14 +200,12 @@ class TrainingRun:
         config, data, seed, step = self.config, self.data, self.seed, self.step
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        chosen = batch_indices(len(data[0]), config.batch_size, seed, step)
-        chosen, device = chosen.to(data[0].device), self.compute.device
-        batch = tuple(t.index_select(0, chosen).to(device) for t in data)
-        augment = step_seed(seed, "augment", step)
-        generator = torch.Generator().manual_seed(augment)
+        chosen = batch_indices(len(data[0]), config.batch_size, seed, step, data[0].device)
+        batch = tuple(t.index_select(0, chosen).to(self.compute.device) for t in data)
+        self.generator.manual_seed(step_seed(seed, "augment", step))
         torch.manual_seed(step_seed(seed, "dropout", step))
         with self.compute.autocast():
-            scalars = self.objective(self.model, batch, generator)
+            scalars = self.objective(self.model, batch, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         scalars["loss"].backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -240,9 +243,9 @@ class TrainingRun:
         return {
             "config": self.config.model_dump_json(),
             "seed": str(self.seed),
-            "model": f"{type(self.model).__name__} {_digest(f'{self.model} {shapes}'.encode())}",
-            "objective": _told(self.objective),
-            "data": _told(self.data),
+            "model": f"{type(self.model).__name__} {fingerprint(f'{self.model} {shapes}'.encode())}",
+            "objective": fingerprint(self.objective),
+            "data": fingerprint(self.data),
             "device or precision": f"{device} {precision} {self.compute.memory_format}",
             "number of threads": str(torch.get_num_threads() if device == "cpu" else None),
         }
@@ -272,22 +275,6 @@ class TrainingRun:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.history, self.step = History(**saved["history"]), saved["step"]
         self.best, self.best_value, self.stale = saved["best"], saved["best_value"], saved["stale"]
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _told(value: object) -> str:
-    """A text that differs where values differ: tensors are told by their bytes, all else by its repr."""
-    if isinstance(value, Tensor):
-        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        return f"{tuple(value.shape)} {value.dtype} {_digest(content)}"
-    if isinstance(value, tuple):
-        return f"({', '.join(_told(part) for part in value)})"
-    if is_dataclass(value):
-        return f"{type(value).__name__}({', '.join(f'{k}={_told(v)}' for k, v in vars(value).items())})"
-    return re.sub(r" at 0x\w+", "", repr(value))  # a function's address is another in each process
 
 
 def fit(

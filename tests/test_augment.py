@@ -1,6 +1,3 @@
-from __future__ import annotations
-
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,11 +71,6 @@ def test_normalise_equals_torchvisions():
     torch.testing.assert_close(normalize(images, mean, std), expected)
 
 
-def test_images_that_are_already_scaled_are_refused():
-    with pytest.raises(AssertionError, match="float32"):
-        normalize(torch.rand(1, 3, 4, 4), torch.zeros(3), torch.ones(3))
-
-
 def test_cutout_zeroes_one_square_of_each_image():
     generator = torch.Generator().manual_seed(0)
     out = random_cutout(torch.ones(500, 3, 16, 16), size=6, generator=generator)
@@ -89,8 +81,3 @@ def test_cutout_zeroes_one_square_of_each_image():
     rows = (out[:, 0] == 0).any(dim=2)
     assert rows.any(dim=0).all()  # every row is reached
     assert (rows.sum(dim=1) * (out[:, 0] == 0).any(dim=1).sum(dim=1) == holes).all()  # it is a rectangle
-
-
-def test_cutout_of_nothing_changes_nothing():
-    images = torch.randn(4, 3, 8, 8)
-    assert torch.equal(random_cutout(images, size=0), images)

@@ -1,7 +1,5 @@
 """The autoencoders: parameter counts, shapes, gradients, and what they refuse."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -51,20 +49,12 @@ def test_small_ones_give_back_the_shape(channels, high, wide, widths):
         assert torch.equal(net.decode(net.encode(images)), x_hat)
 
 
-def test_the_ranges_are_those_of_tanh_and_of_the_sigmoid():
-    images = 5 * torch.randn(4, 1, 16, 16)
-    for net, low in (
-        (ConvAutoencoder(1, (16, 16), 4, (4, 8)), -1),
-        (ResidualAutoencoder(1, (16, 16), (4, 8), 2), 0),
-    ):
+def test_every_parameter_gets_a_gradient_and_the_ranges_are_those_of_tanh_and_of_the_sigmoid():
+    size, images = (2, (16, 24)), 5 * torch.randn(3, 2, 16, 24)
+    for net, low in ((ConvAutoencoder(*size, 6, (4, 8)), -1), (ResidualAutoencoder(*size, (4, 8), 3), 0)):
         x_hat = net(images)[0]
-        assert x_hat.min() >= low
-        assert x_hat.max() <= 1
-
-
-def test_every_parameter_gets_a_gradient():
-    for net in (ConvAutoencoder(2, (16, 24), 6, (4, 8)), ResidualAutoencoder(2, (16, 24), (4, 8), 3)):
-        net(torch.randn(3, 2, 16, 24))[0].square().mean().backward()
+        assert low <= x_hat.min() <= x_hat.max() <= 1
+        x_hat.square().mean().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
@@ -108,11 +98,8 @@ def test_a_block_over_time_is_preactivated_and_adds():
         (lambda: ConvAutoencoder(size=(60, 64)), "sides that 8 divides"),
         (lambda: ResidualAutoencoder(size=(8, 256)), "sides that 16 divides"),
         (lambda: WaveAutoencoder(1, 15), "take windows of at least 16 samples, or depth=3"),
-        (lambda: ConvAutoencoder()(torch.zeros(2, 3, 64, 64)), "channels"),
-        (lambda: ResidualAutoencoder(1, (8, 8), (2, 4))(torch.zeros(1, 1, 6, 8)), r"\(1, 8, 8\), not"),
-        (lambda: WaveAutoencoder(1, 32)(torch.zeros(2, 1, 31)), r"\(1, 32\), not"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):
-    with pytest.raises((ValueError, RuntimeError, AssertionError), match=message):
+    with pytest.raises(ValueError, match=message):
         make()

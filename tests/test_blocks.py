@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import subprocess
 import sys
 
@@ -28,29 +26,15 @@ def test_every_block_gives_its_width_times_its_expansion(block, option, in_chann
     width = 32 // block.expansion
     made = block(in_channels, width, stride, option)
     assert made(torch.randn(2, in_channels, 9, 9)).shape == (2, 32, -(-9 // stride), -(-9 // stride))
-    assert (
-        sum(isinstance(m, nn.Conv2d) for m in made.modules() if m is not made.shortcut)
-        >= made.num_convolutions
-    )
+    inner = (m for m in made.modules() if m is not made.shortcut)
+    assert sum(isinstance(m, nn.Conv2d) for m in inner) >= made.num_convolutions
 
 
-@pytest.mark.parametrize(
-    ("option", "same", "changing"),
-    [
-        ("A", nn.Identity, ZeroPadShortcut),
-        ("B", nn.Identity, nn.Sequential),
-        ("C", nn.Sequential, nn.Sequential),
-    ],
-)
-def test_the_shortcut_options_are_the_papers(option, same, changing):
-    assert type(make_shortcut(option, 8, 8, 1, nn.BatchNorm2d)) is same
-    assert type(make_shortcut(option, 8, 16, 2, nn.BatchNorm2d)) is changing
-
-
-def test_impossible_shortcuts_are_not_made():
-    for shortcut in ("D", "A"):
-        with pytest.raises(AssertionError):
-            BasicResidualBlock(16, 8, shortcut=shortcut)
+def test_the_shortcut_options_are_the_papers():
+    same = [type(make_shortcut(option, 8, 8, 1, nn.BatchNorm2d)) for option in "ABC"]
+    changing = [type(make_shortcut(option, 8, 16, 2, nn.BatchNorm2d)) for option in "ABC"]
+    assert same == [nn.Identity, nn.Identity, nn.Sequential]
+    assert changing == [ZeroPadShortcut, nn.Sequential, nn.Sequential]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -85,15 +69,6 @@ def test_shortcut_a_of_a_pre_activated_block_takes_the_raw_input():
     assert torch.equal(block(x)[:, :8], x[:, :, ::2, ::2])
 
 
-def test_the_bottleneck_has_the_counted_weights():
-    # three convolutions over 256 channels: 69,632 weights, against 1,179,648 in a basic block
-    def weights(block: nn.Module) -> int:
-        return sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Conv2d))
-
-    assert weights(BottleneckBlock(256, 64)) == 69_632
-    assert weights(BasicResidualBlock(256, 256)) == 1_179_648
-
-
 def test_the_gradient_has_an_identity_term():
     block = PreActResidualBlock(8, 8).eval()
     x = torch.randn(2, 8, 4, 4, requires_grad=True)
@@ -111,11 +86,9 @@ def test_a_narrow_strided_1x1_convolution_gives_what_pytorchs_gives(dtype):
     x = torch.randn(4, 8, 9, 32, dtype=dtype)
     outputs = [net(x) for net in (ours, theirs)]
     torch.testing.assert_close(*outputs)
-    gradients = [
-        torch.autograd.grad(y.float().square().sum(), net.weight)
-        for y, net in zip(outputs, (ours, theirs), strict=True)
-    ]
-    torch.testing.assert_close(*gradients)
+    for y in outputs:
+        y.float().square().sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
 
 
 def test_narrow_nets_on_large_maps_do_not_break_the_process():
@@ -128,6 +101,5 @@ for size in (64, 128):
         x = torch.randn(4, 8, size, size).to(memory_format=torch.channels_last).requires_grad_()
         layer(x).sum().backward()
 """
-    assert (
-        subprocess.run([sys.executable, "-c", code]).returncode == 0
-    )  # PyTorch's own layer ends it with SIGSEGV
+    # PyTorch's own layer ends it with SIGSEGV
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

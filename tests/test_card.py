@@ -1,7 +1,5 @@
 """Model cards: what the hub reads, and that every number is the run's."""
 
-from __future__ import annotations
-
 import re
 import warnings
 
@@ -11,7 +9,7 @@ import yaml
 from companion.data.casting import load_casting
 from companion.model_cards import CARDS, model_card
 from companion.runs import load_run
-from tests.test_cli import call
+from tests.test_cli import bad, good
 
 NAMES = sorted(path.stem for path in CARDS.glob("*.md"))
 SECTIONS = [
@@ -92,7 +90,7 @@ def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(monkey
 
 def test_a_run_without_a_card_and_a_run_that_lacks_a_number():
     with pytest.raises(
-        ValueError, match="no card for runs of 'degradation'; there are cards for: casting, wave"
+        ValueError, match="no card for runs of 'degradation'; there are cards for: casting, w"
     ):
         model_card(load_run("degradation-full-cpu"))
     run = load_run("waveforms-full-cpu").model_copy(deep=True)
@@ -103,11 +101,9 @@ def test_a_run_without_a_card_and_a_run_that_lacks_a_number():
 
 
 def test_the_command_prints_or_writes(tmp_path):
-    printed = call("card", "waveforms-full-cpu")
-    assert printed.output == model_card(load_run("waveforms-full-cpu"))
-    assert call("card", "waveforms-full-cpu", "--out", str(tmp_path / "README.md")).exit_code == 0
-    assert (tmp_path / "README.md").read_text("utf8") == printed.output
-    assert "no card for runs of" in call("card", "degradation-full-cpu").output
-    missing = call("card", "nothing")
-    assert missing.exit_code == 1
-    assert "there is no run" in missing.output
+    printed = good("card", "waveforms-full-cpu")
+    assert printed == model_card(load_run("waveforms-full-cpu"))
+    good("card", "waveforms-full-cpu", "--out", tmp_path / "README.md")
+    assert (tmp_path / "README.md").read_text("utf8") == printed
+    assert "no card for runs of" in bad("card", "degradation-full-cpu")
+    assert "there is no run" in bad("card", "nothing")

@@ -1,7 +1,5 @@
 """What chapter 9's experiments promise beyond running, see also test_runs.py; on few generated moulds."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 
@@ -12,13 +10,10 @@ import torch.nn.functional as F
 
 from companion.compute import Compute
 from companion.data.casting import synthetic_moulds
-from companion.data.image_splits import SplitImages, split_images
-from companion.data.images import ImageSet
-from companion.experiments import casting, casting_detectors, casting_size, get_experiment
+from companion.data.images import ImageSet, SplitImages, split_images
+from companion.experiments import casting, casting_detectors, get_experiment
 from companion.experiments.base import Context
 from companion.experiments.casting_detectors import COLOR, GRAY, Detector, Views, ensemble
-from companion.models.cost import multiply_adds
-from companion.models.resnet import count_parameters
 
 CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
 PARTS = ("train", "validation", "known", "held", "development", "test")
@@ -81,9 +76,6 @@ def pixels(views: Views) -> list[bytes]:
     return [image.numpy().tobytes() for image in views.color]
 
 
-# ---------------------------------------------------------------- the data
-
-
 def test_copies_stand_in_no_two_parts_and_the_whole_holds_both_shares_of_the_tests(data):
     images = {part: pixels(getattr(data, part)) for part in (*PARTS, "whole")}
     distinct = [image for part in PARTS for image in images[part]]
@@ -93,6 +85,9 @@ def test_copies_stand_in_no_two_parts_and_the_whole_holds_both_shares_of_the_tes
     verdicts = dict(zip(images["whole"], data.labels["whole"], strict=True))
     for part in ("development", "test"):
         assert [verdicts[image] for image in images[part]] == data.labels[part].tolist()
+    sums = {part: int(labels.sum()) for part, labels in data.labels.items()}
+    assert sums["train"] == sums["validation"] == 0
+    assert sums["known"] == len(data.known) == sums["held"] == len(data.held) == 12
 
 
 def test_both_views_show_the_same_images_in_the_same_order(data):
@@ -104,13 +99,6 @@ def test_both_views_show_the_same_images_in_the_same_order(data):
     batches = list(data.train.batches(50))
     assert sum(map(len, batches)) == len(data.train)
     assert torch.equal(torch.cat([batch.color for batch in batches]), data.train.color)
-
-
-def test_normal_parts_and_known_faults_are_what_their_names_say(data):
-    sums = {part: int(labels.sum()) for part, labels in data.labels.items()}
-    assert sums["train"] == sums["validation"] == 0
-    assert sums["known"] == len(data.known) == sums["held"] == len(data.held) == 12
-    assert sums["development"] + sums["test"] == 24
 
 
 def test_disturbed_images_keep_their_form_and_are_always_the_same(data):
@@ -130,11 +118,12 @@ def test_a_share_keeps_enough_images_of_either_label():
     assert casting_detectors._some(labels, 1.0).all()
 
 
-# ---------------------------------------------------------------- judging
-
-
-def test_thresholds_depend_on_neither_test_nor_development_images(data, config, scores):
+def test_thresholds_keep_their_promise_and_depend_on_neither_test_nor_development_images(
+    data, config, scores
+):
     first = casting.evaluate_detector(scores, data, config)
+    assert np.mean(scores["disturbed"] > first["disturbed.threshold"]) <= config.fpr
+    assert np.mean(scores["validation"] <= first["tnr_target.threshold"]) >= config.tnr
     rng = np.random.default_rng(1)
     tests = ("development", "test", "whole")
     permuted = {part: rng.permutation(scores[part]) for part in tests}
@@ -150,12 +139,6 @@ def test_thresholds_depend_on_neither_test_nor_development_images(data, config, 
         assert judged[f"{name}.threshold"] == pytest.approx(first[f"{name}.threshold"] + 1)
 
 
-def test_the_thresholds_keep_what_they_promise_where_they_are_set(data, config, scores):
-    judged = casting.evaluate_detector(scores, data, config)
-    assert np.mean(scores["disturbed"] > judged["disturbed.threshold"]) <= config.fpr
-    assert np.mean(scores["validation"] <= judged["tnr_target.threshold"]) >= config.tnr
-
-
 def test_two_scores_are_added_in_units_of_normals(data):
     def mean(views):
         return views.color.double().mean(dim=(1, 2, 3)).numpy()
@@ -164,14 +147,11 @@ def test_two_scores_are_added_in_units_of_normals(data):
         return views.color.double().std(dim=(1, 2, 3)).numpy()
 
     first, second = Detector(mean), Detector(spread)
-    both = ensemble(first, second, data.validation).score(data.test)
     scaled = Detector(lambda views: 10 * mean(views) - 3)
-    np.testing.assert_allclose(ensemble(scaled, second, data.validation).score(data.test), both)
+    both, same = (ensemble(each, second, data.validation).score(data.test) for each in (first, scaled))
+    np.testing.assert_allclose(same, both)
     twice = ensemble(first, first, data.validation).score(data.validation)
     np.testing.assert_allclose(np.quantile(twice, [0.5, 0.95]), [0, 2], atol=1e-12)
-
-
-# ---------------------------------------------------------------- the run
 
 
 def test_every_detector_is_judged_and_its_curve_rises(result):
@@ -194,9 +174,6 @@ def test_the_missed_and_flagged_images_are_those_of_the_rates(result, data):
     assert rates["tnr"] == pytest.approx(1 - len(flagged) / np.sum(labels == 0))
 
 
-# ---------------------------------------------------------------- what size is worth
-
-
 @pytest.fixture(scope="module")
 def small():
     return get_experiment("casting_size").config("smoke").model_copy(update={"num_steps": 3})
@@ -204,9 +181,9 @@ def small():
 
 def test_equal_compute_is_equal_within_one_step_and_equal_time_too(data, small, monkeypatch):
     ticks = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(casting_size, "clock", lambda compute: next(ticks))  # any training takes 10 seconds
-    monkeypatch.setattr(casting_size, "seconds_per_step", lambda *args: 3.0)
-    metrics = casting_size.run(small, 0, CONTEXT).metrics
+    monkeypatch.setattr(casting, "clock", lambda compute: next(ticks))  # any training takes 10 seconds
+    monkeypatch.setattr(casting, "seconds_per_step", lambda *args: 3.0)
+    metrics = casting.run_size(small, 0, CONTEXT).metrics
     cost = {net: metrics[f"{net}.image_multiply_adds"] for net in ("large", "small", "conv")}
     for name in ("large", "small-compute", "small-time", "conv-time"):
         images = metrics[f"{name}.steps"] * small.batch_size
@@ -216,20 +193,12 @@ def test_equal_compute_is_equal_within_one_step_and_equal_time_too(data, small, 
     assert abs(gap) <= small.batch_size * cost["small"] / 2
     assert metrics["small-compute.steps"] > metrics["large.steps"] == small.num_steps
     assert metrics["small-time.steps"] == metrics["conv-time.steps"] == 3
-    sides = casting_size.FULL_SIZE[0] // GRAY[0]
+    sides = casting.FULL_SIZE[0] // GRAY[0]
     assert metrics["large.full_size_multiply_adds"] == pytest.approx(sides**2 * cost["large"])
-
-
-def test_the_cost_of_the_chapters_nets_is_counted_on_them():
-    config = get_experiment("casting_size").config("full")
-    with torch.device("meta"):
-        net = casting_size.build(config, "large", 0)
-    assert count_parameters(net) == 23_836_257
-    assert multiply_adds(net, (2, 1, *GRAY)) == 2 * multiply_adds(net, (1, 1, *GRAY))
 
 
 def test_the_seconds_of_a_step_leave_out_those_of_the_start(data, small, monkeypatch):
     spent = iter((0, 100 + 0.5 * 4, 1000, 1000 + 100 + 0.5 * 24))
-    monkeypatch.setattr(casting_size, "clock", lambda compute: next(spent))
-    monkeypatch.setattr(casting_size, "fit", lambda *args, stop_after, **rest: None)
-    assert casting_size.seconds_per_step(small, "conv", 0, CONTEXT) == pytest.approx(0.5)
+    monkeypatch.setattr(casting, "clock", lambda compute: next(spent))
+    monkeypatch.setattr(casting, "fit", lambda *args, stop_after, **rest: None)
+    assert casting.seconds_per_step(small, "conv", 0, CONTEXT) == pytest.approx(0.5)

@@ -1,7 +1,5 @@
 """Every chapter runs from top to bottom at smoke scale, from the repository and from its own folder."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -13,13 +11,21 @@ from nbclient import NotebookClient
 
 from companion import figures
 from companion.models.blocks import BasicResidualBlock
-from companion.notebook import claim, glue, mean_and_spread, provenance, show_source, table
+from companion.notebook import claim, glue, provenance, show_source
 from companion.runs import load_run
 
 BOOK = Path(__file__).parents[1] / "book"
 CHAPTERS = [path for path in sorted(BOOK.glob("*.md")) if "kernelspec" in path.read_text("utf8")]
 REFERENCE = [p for p in sorted((BOOK / "reference").glob("*.md")) if "kernelspec" in p.read_text("utf8")]
 MAX_CELL_LINES = 25
+PARTS = (
+    "What you'll do.",
+    "What you'll learn.",
+    "What you need.",
+    "**Time.**",
+    "## Summary",
+    "## References",
+)
 
 
 @pytest.mark.parametrize("path", CHAPTERS + REFERENCE, ids=lambda path: path.stem)
@@ -57,22 +63,12 @@ def test_its_cells_are_short_and_its_figures_have_captions_and_alt_text(path):
 @pytest.mark.parametrize("path", [p for p in CHAPTERS if p.stem != "index"], ids=lambda path: path.stem)
 def test_it_has_the_parts_of_a_chapter(path):
     text = path.read_text("utf8")
-    for part in (
-        "What you'll do.",
-        "What you'll learn.",
-        "What you need.",
-        "**Time.**",
-        "## Summary",
-        "## References",
-    ):
+    for part in PARTS:
         assert part in text, part
     exercises = re.findall(r"\{exercise-start\}.*\n:label: (\S+)", text)
     solutions = re.findall(r"\{solution-start\} (\S+)\n:class: dropdown", text)
     assert 3 <= len(exercises) <= 5
     assert exercises == solutions
-
-
-# ---------------------------------------------------------------- what chapters call
 
 
 def test_the_source_that_is_shown_is_the_source_that_runs():
@@ -93,22 +89,12 @@ def test_glue_writes_what_myst_nb_writes():
     assert output.data["application/papermill.record/text/plain"] == "42.5"
 
 
-def test_mean_and_spread():
-    assert mean_and_spread(np.array([0.5]), 1, 100) == "50.0"
-    assert mean_and_spread(np.array([1.0, 3.0]), 1) == "2.0 ± 1.4"
-
-
 def test_a_claim_fails_when_the_numbers_do_not_bear_it_out(monkeypatch):
     claim(True, "all is well")
     with pytest.raises(AssertionError, match="all is well"):
         claim(False, "all is well")
     monkeypatch.setenv("COMPANION_SCALE", "smoke")
     claim(False, "all is well", live=True)
-
-
-def test_a_table_with_a_short_row_is_refused():
-    with pytest.raises(AssertionError, match="2 cells"):
-        table(["a", "b"], [["only one"]])
 
 
 def test_provenance_says_where_a_run_comes_from():

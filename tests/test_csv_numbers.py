@@ -1,7 +1,5 @@
 """Files of numbers: read right, or refused with the reason."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

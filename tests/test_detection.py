@@ -1,7 +1,6 @@
 """Thresholds, metrics, verdicts and alarms, against brute force, scikit-learn and SciPy."""
 
-from __future__ import annotations
-
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
-from sklearn.metrics import confusion_matrix, precision_recall_curve
+from sklearn.metrics import precision_recall_curve
 
 from companion.detection.alarms import alarm_spans, evaluate_alarms
 from companion.detection.metrics import (
@@ -95,31 +94,17 @@ def test_the_target_is_met_with_the_best_rate_there_is(normals, anomalies, targe
     assert tnr(normals, threshold) == max(tnr(normals, t) for t in equal)
 
 
-def test_what_is_told_apart_perfectly_stays_so():
-    assert tnr_target(np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0])) == 3.0
-
-
-@pytest.mark.parametrize(
-    ("normals", "anomalies", "message"),
-    [
-        ([1.0, 2.0], [], "no anomalies"),
-        ([], [1.0, 2.0], "no normals"),
-        ([1.0, 1.0], [1.0], "all scores are equal"),
-        ([1.0, np.nan], [2.0], "1 of 2 scores of normals"),
-        ([1.0], [np.inf, np.nan], "2 of 2 scores of anomalies"),
-    ],
-)
-def test_cases_without_an_answer_are_refused(normals, anomalies, message):
-    with pytest.raises(ThresholdError, match=message):
-        tnr_target(np.array(normals), np.array(anomalies))
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, 5.0, float("nan")])
-def test_shares_outside_0_and_1_are_refused(share):
-    some = np.arange(10.0)
-    for choose in (lambda: fixed_fpr(some, share), lambda: tnr_target(some, some, share)):
-        with pytest.raises(ThresholdError, match="share"):
-            choose()
+def test_what_gives_no_threshold_is_refused():
+    some, none = np.arange(10.0), np.empty(0)
+    for share in (0.0, 1.0, 5.0, np.nan):
+        for choose in (lambda share: fixed_fpr(some, share), lambda share: tnr_target(some, some, share)):
+            with pytest.raises(ThresholdError, match="share"):
+                choose(share)
+    for normals, anomalies, message in ((some, none, "no anomalies"), (none, some, "no normals")):
+        with pytest.raises(ThresholdError, match=message):
+            tnr_target(normals, anomalies)
+    with pytest.raises(ValueError, match="thresholds are NaN"):
+        confusion(np.array([0, 1]), np.array([0.0, 1.0]), np.nan)
 
 
 def test_levels_count_normals_and_go_on_rising():
@@ -176,16 +161,13 @@ def test_every_operating_point_is_what_counting_gives():
 
 @settings(max_examples=60, deadline=None)
 @given(scores, scores, st.floats(-1, 9))
-def test_the_counts_equal_scikit_learns(normals, anomalies, threshold):
+def test_the_rates_at_a_threshold_equal_counts_by_hand(normals, anomalies, threshold):
     labels = np.repeat([0, 1], [len(normals), len(anomalies)])
     both = np.concatenate([normals, anomalies])
     found = confusion(labels, both, threshold)
-    expected = confusion_matrix(labels, both > threshold, labels=[0, 1]).ravel().tolist()
-    assert [found.tn, found.fp, found.fn, found.tp] == expected
     assert found.tpr.value == tpr(anomalies, threshold)
     assert found.tnr.value == tnr(normals, threshold)
-    assert found.fpr.value == pytest.approx(1 - found.tnr.value)
-    for estimate in (found.tpr, found.tnr, found.fpr):
+    for estimate in found:
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
@@ -254,42 +236,36 @@ def test_resampling_groups_widens_the_interval_where_rows_resemble_each_other():
     assert alone.high - alone.low == pytest.approx(rows.high - rows.low, rel=0.3)
 
 
+RANKINGS = (roc_auc, pr_auc, partial(recall_at_fpr, fpr=0.1), partial(bootstrap, roc_auc))
 MASKED = np.ma.masked_array([1.0, 2.0], [False, True])
+
+
+BAD = [
+    np.array([1.0, np.nan]), np.array([1.0, np.inf]), np.array([1.0, 2.0j]), MASKED,
+    np.array(["2020-01-01", "2020-01-02"], "M8[D]"),
+]  # fmt: skip
+TAIL = EmpiricalTail(np.arange(9.0))
 
 
 @pytest.mark.parametrize(
     ("labels", "values", "message"),
     [
         ([0, 0], [1.0, 2.0], "normals and anomalies"),
-        ([1, 1], [1.0, 2.0], "normals and anomalies"),
         ([0, 2], [1.0, 2.0], "label of 0 or 1"),
         ([0, 1], [1.0], "for each of 1 scores"),
-        ([0, 1], [1.0, np.nan], "1 of 2 scores are NaN or infinite"),
-        ([0, 1], [1.0, np.inf], "1 of 2 scores are NaN or infinite"),
-        ([0, 1], [1.0, 2.0 + 3.0j], "real numbers, not complex"),
-        ([0, 1], np.array(["2020-01-01", "2020-01-02"], "M8[D]"), "real numbers, not datetime"),
-        ([0, 1], MASKED, "masked"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused_and_no_nan_comes_out(labels, values, message):
-    for metric in (
-        roc_auc,
-        pr_auc,
-        lambda a, b: recall_at_fpr(a, b, 0.1),
-        lambda a, b: bootstrap(roc_auc, a, b),
-    ):
+def test_what_cannot_be_ranked_is_refused(labels, values, message):
+    for metric in RANKINGS:
         with pytest.raises(ValueError, match=message):
             metric(np.array(labels), values)
 
 
-BAD = [np.array([1.0, np.nan]), np.array([1.0, np.inf]), np.array([1.0, 2.0j]), MASKED]
-TAIL = EmpiricalTail(np.arange(9.0))
-
-
-@pytest.mark.parametrize("bad", BAD, ids=["nan", "inf", "complex", "masked"])
+@pytest.mark.parametrize("bad", BAD, ids=["nan", "inf", "complex", "masked", "dates"])
 @pytest.mark.parametrize(
     "use",
     [
+        *(partial(metric, np.array([0, 1])) for metric in RANKINGS),
         lambda bad: fixed_fpr(bad, 0.5),
         lambda bad: tnr_target(np.arange(9.0), bad),
         lambda bad: confusion([0, 1], bad, 0.5),
@@ -305,11 +281,6 @@ def test_bad_scores_are_refused_at_every_border(use, bad):
         use(bad)
 
 
-def test_a_threshold_that_is_no_number_is_refused():
-    with pytest.raises(ValueError, match="thresholds are NaN"):
-        confusion(np.array([0, 1]), np.array([0.0, 1.0]), np.nan)
-
-
 # ---------------------------------------------------------------- two samples and verdicts
 
 
@@ -321,8 +292,6 @@ def test_one_distribution_cannot_be_told_apart_and_two_can():
     assert two_sample(normal_rows(400, 0), normal_rows(300, 1))[0] == pytest.approx(0.5, abs=0.08)
     assert two_sample(normal_rows(400, 0), normal_rows(300, 1, 0.7))[0] > 0.95
     assert two_sample(np.ones((10, 4)), np.ones((10, 4)))[0] == 0.5  # copies of one row tell nothing
-    with pytest.raises(ValueError, match="NaN"):
-        two_sample(np.zeros((9, 2)), np.full((9, 2), np.nan))
 
 
 def test_the_unlike_rows_get_the_high_scores_each_time():

@@ -1,7 +1,5 @@
 """Detectors without a net: their arithmetic against loops and scikit-learn, and what they are for."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np
@@ -14,7 +12,6 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from companion.detection.detectors import (
     NeighborIndex,
-    PatchMemory,
     anomaly_score,
     matrix_profile,
     pca_residual,
@@ -92,16 +89,6 @@ def test_more_neighbors_than_vectors_are_all_of_them():
         NeighborIndex(5).fit(NORMAL[:3])
     with pytest.raises(ValueError, match="vectors are NaN"):
         NeighborIndex(1).fit(NORMAL * np.inf)
-
-
-def test_patches_are_compared_with_the_nearest_of_any_normal_image():
-    kept, asked = RNG.normal(size=(6, 2, 3, 4)), RNG.normal(size=(5, 2, 3, 4))
-    maps = PatchMemory(neighbors=2).fit(kept).maps(asked)
-    distances = np.linalg.norm(asked[:, :, :, None] - kept.reshape(-1, 4), axis=4)
-    np.testing.assert_allclose(maps, np.sort(distances, axis=3)[..., :2].mean(axis=3), rtol=1e-4)
-    assert PatchMemory(1).fit(kept).maps(kept).max() < 1e-2  # a patch is its own nearest
-    few = PatchMemory(1, max_patches=10, seed=1).fit(kept)
-    assert few.index_.index_.ntotal == 10
 
 
 # ---------------------------------------------------------------- windows

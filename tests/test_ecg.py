@@ -1,7 +1,5 @@
 """ECG5000: the published sizes where it is here, and the stand-in."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,13 +1,11 @@
 """What the single experiments promise beyond running, see also test_runs.py."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn
 
 from companion.compute import Compute, seed_everything
-from companion.experiments import classifier, degradation, get_experiment
+from companion.experiments import classifier, get_experiment
 from companion.experiments.base import Context
 from companion.experiments.lesion import shuffled, unchanging, without
 from companion.experiments.optimisation import gradient_flow
@@ -17,20 +15,9 @@ from companion.models.blocks import PreActResidualBlock
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification
 from companion.runs import RunError, load_run, weights_path
-from tests.small_cifar10 import load_small
+from tests.small_data import load_small
 
 CPU = Compute(torch.device("cpu"), None)
-
-
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """Few images in the place of CIFAR-10, and checkpoints in a folder of the test's own."""
-    for module in (degradation, classifier):
-        monkeypatch.setattr(module, "load_cifar10", load_small)
-    monkeypatch.setattr("companion.experiments.runner.pooch.os_cache", lambda name: tmp_path / "work")
-
-
-# ---------------------------------------------------------------- lesions
 
 
 def test_a_block_that_is_taken_out_passes_its_input_on():
@@ -52,9 +39,6 @@ def test_shuffling_the_same_pair_twice_changes_nothing():
     images, pair = torch.randn(2, 3, 16, 16), ((2, 1), (2, 2))
     assert not torch.allclose(shuffled(net, [pair])(images), net(images))
     assert torch.equal(shuffled(net, [pair, pair])(images), net(images))
-
-
-# ---------------------------------------------------------------- gradients
 
 
 def test_the_gradient_flow_is_that_of_the_chain_rule():
@@ -88,9 +72,6 @@ def test_blocks_that_are_the_identity_pass_the_gradient_on_unchanged():
     flow = gradient_flow(net, batch, objective, Context(CPU, progress=False))
     assert flow["cosine"] == pytest.approx([1] * 4)
     assert flow["ratio"] == pytest.approx([0] * 4, abs=1e-6)
-
-
-# ---------------------------------------------------------------- the classifier and its weights
 
 
 def test_a_run_keeps_the_weights_of_its_first_seed(small, tmp_path, monkeypatch):

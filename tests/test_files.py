@@ -1,7 +1,5 @@
 """Files are written whole or not at all, with the permissions of any other file, and without litter."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess

@@ -1,7 +1,5 @@
 """The architecture: imports only go down, and importing the package is cheap and does nothing."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess
@@ -28,7 +26,7 @@ MAY_NOT = {
 }
 
 
-BUDGET = 15_162
+BUDGET = 14_697
 """Lines of the package, docstrings and blanks included; only ever lowered."""
 LONGEST = 350
 STILL_LONG: set[str] = set()

@@ -1,7 +1,5 @@
 """Each chapter links a term of the glossary at least once where its text uses it."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

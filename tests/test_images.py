@@ -1,11 +1,10 @@
 """Images from files and folders: decoding, what is left out, labels and splits."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from functools import partial
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -16,16 +15,16 @@ from PIL import Image, ImageFile
 
 from companion.data import images as module
 from companion.data.download import DataError
-from companion.data.image_splits import parse_annotation, share_by_hash, split_images
 from companion.data.images import (
     ImageSet,
     check_not_sorted,
-    decode_image,
     deep_range,
     find_images,
-    image_batches,
     read_file,
     read_images,
+    read_paths,
+    share_by_hash,
+    split_images,
 )
 
 RNG = np.random.default_rng(0)
@@ -36,6 +35,13 @@ def encoded(pixels: np.ndarray, kind: str = "png", mode: str | None = None, **op
     picture = Image.fromarray(pixels)
     (picture.convert(mode) if mode else picture).save(file, kind, **options)
     return file.getvalue()
+
+
+def decode_image(content, size, color=False, value_range=None) -> np.ndarray:
+    images, skipped = read_images([("one", 0, lambda: content)], size, color, value_range)
+    if len(images) == 0:
+        raise DataError(skipped[0].reason)
+    return images.images[0].numpy()
 
 
 def picture(seed: int, size: tuple[int, int] = (6, 9)) -> bytes:
@@ -76,8 +82,7 @@ def test_every_mode_becomes_grey_or_colour():
         assert abs(int(decode_image(encoded(pixels, kind, mode), (4, 4))[0, 0, 0]) - int(gray)) < 12
     see_through = np.dstack([pixels, np.array([[0, 255, 0, 255]] * 4, dtype=np.uint8)])
     row = decode_image(encoded(see_through), (4, 4), color=True)[:, 0]
-    assert row[:, 0].tolist() == [0, 0, 0]
-    assert row[:, 1].tolist() == [200, 100, 50]
+    assert row[:, :2].T.tolist() == [[0, 0, 0], [200, 100, 50]]
     palette = Image.fromarray(pixels).convert("P")
     file = io.BytesIO()
     palette.save(file, "png", transparency=int(np.asarray(palette)[0, 0]))
@@ -142,7 +147,7 @@ def test_colours_of_16_bits_are_refused_and_not_cut_to_8():
     png = bytearray(encoded(np.zeros((2, 2, 3), dtype=np.uint8)))
     png[24] = 16  # bits in each colour
     header = bytes(png[12:29])
-    png[29:33] = __import__("zlib").crc32(header).to_bytes(4, "big")
+    png[29:33] = crc32(header).to_bytes(4, "big")
     with pytest.raises(DataError, match="16 bits in each colour"):
         decode_image(bytes(png), (2, 2), color=True)
 
@@ -206,9 +211,7 @@ def test_what_is_left_out_of_a_folder_is_told_and_the_rest_is_read(tmp_path):
     assert images.names == ("a.PNG", "b.png", "c.jfif", "linked.png", "pages.tif")
     assert (images.images[-1] == 1).all()
     assert [each.name for each in skipped] == ["cut.jpg", "pages.tif, pages 2 to 3"]
-    batches = list(image_batches(paths, (8, 8), False, None, batch_size=3))
-    assert [len(images) for images, _ in batches] == [2, 3]
-    assert torch.equal(torch.cat([each.images for each, _ in batches]), images.images)
+    assert torch.equal(read_paths(paths, (8, 8), False, None)[0].images, images.images)
 
 
 def test_a_file_that_vanishes_is_skipped_and_folders_without_images_are_refused(tmp_path):
@@ -239,22 +242,9 @@ def test_folders_named_by_verdict_are_not_learned_together(tmp_path, names, told
     with pytest.raises(ValueError, match=f"would be learned as normal, also .*{told}"):
         check_not_sorted(tmp_path)
     check_not_sorted(tmp_path / names[0])
-
-
-def test_folders_of_other_names_are_learned_together(tmp_path):
     for name in ("camera 1", "camera 2/monday", "line/defect_free", "one/good", "two/good", ".hidden/ng"):
-        (tmp_path / name).mkdir(parents=True)
-    check_not_sorted(tmp_path)
-
-
-def test_annotations():
-    assert parse_annotation("\ufeffa.jpg 0\r\n\r\nb c.jpg\t 1\n") == {"a.jpg": 0, "b c.jpg": 1}
-    assert parse_annotation("") == {}
-    for bad in ("a.jpg 2", "a.jpg", "1", "a.jpg,1"):
-        with pytest.raises(DataError, match="line 2"):
-            parse_annotation(f"ok.jpg 0\n{bad}\n")
-    with pytest.raises(DataError, match="both labels"):
-        parse_annotation("a 0\na 1")
+        (tmp_path / "others" / name).mkdir(parents=True)
+    check_not_sorted(tmp_path / "others")
 
 
 # ---------------------------------------------------------------- splitting
@@ -285,7 +275,8 @@ def test_the_share_is_taken_of_each_label():
 def test_no_copy_stands_in_two_parts():
     train, tuning = small_set("abbcdefghijkl"), small_set("cxz", [1, 1, 1])
     test = small_set("dzmmnnop", [0, 1, 0, 1, 0, 0, 1, 0])
-    parts = split_images(train, tuning, test, name="n", source="s", digest="d")
+    assert test.distinct().names == ("0.png", "1.png", "2.png", "4.png", "6.png", "7.png")
+    parts = split_images(train, tuning, test, name="n", source="s", digest="d", synthetic=True)
     every = [parts.train, parts.validation, parts.tuning, parts.development, parts.test]
     sets = [set(part.hashes) for part in every]
     assert sum(map(len, sets)) == len(set().union(*sets))
@@ -298,8 +289,3 @@ def test_no_copy_stands_in_two_parts():
         ("4.png", "a copy of a test image"),
         ("3.png", "a copy of a known anomaly"),
     }
-
-
-def test_distinct_images_are_the_first_of_their_copies():
-    assert small_set("abacb").distinct().names == ("0.png", "1.png", "3.png")
-    assert len(small_set("").distinct()) == 0

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -28,9 +26,6 @@ CPU = Compute(torch.device("cpu"), None)
 OBJECTIVE = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
 
 
-# ---------------------------------------------------------------- answers
-
-
 def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode():
     net = ResNet9(4).train()
     images = torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8)
@@ -38,9 +33,6 @@ def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode():
     torch.testing.assert_close(whole, parts)
     assert whole.shape == (7, 10)
     assert net.training
-
-
-# ---------------------------------------------------------------- calibration
 
 
 @settings(max_examples=25, deadline=None)
@@ -56,21 +48,12 @@ def test_the_reliability_gives_torchmetrics_calibration_error(seed, number, clas
     assert groups.share.sum() == pytest.approx(1)
 
 
-def test_certainty_falls_into_the_last_bin():
-    groups = reliability(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
-    assert groups.confidence.tolist() == [1.0]
-    assert groups.accuracy.tolist() == [0.5]
-
-
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_the_temperature_that_was_put_in_is_found(temperature):
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(20_000, 5, generator=generator)
     labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
     assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.05)
-
-
-# ---------------------------------------------------------------- Grad-CAM
 
 
 def test_grad_cam_of_one_linear_readout_is_that_map():
@@ -90,9 +73,6 @@ def test_no_evidence_is_all_zero_and_the_hook_is_gone():
     nn.init.zeros_(model[0].weight)
     assert not grad_cam(model, model[0], torch.randn(2, 3, 4, 4), torch.zeros(2, dtype=torch.long)).any()
     assert not model[0]._forward_hooks
-
-
-# ---------------------------------------------------------------- disturbances
 
 
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (2, 0), (-3, 1), (0, -2), (5, 5)])
@@ -115,9 +95,6 @@ def test_noise_has_its_strength_and_stays_in_range():
     assert torch.equal(add_noise(gray, 0), gray)
 
 
-# ---------------------------------------------------------------- the reader's own image
-
-
 def test_the_middle_square_is_taken_as_a_viewer_shows_it(tmp_path):
     picture = np.zeros((96, 32, 3), dtype=np.uint8)
     picture[32:64, :, 2] = 200
@@ -135,17 +112,10 @@ def test_the_middle_square_is_taken_as_a_viewer_shows_it(tmp_path):
 
 def test_files_that_are_no_images_are_named(tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
-    for name, message in (
-        ("text.png", "cannot be read as an image"),
-        ("missing.png", "No such file"),
-        ("", "dir"),
-    ):
+    for name, message in (("text.png", "cannot be read as an image"), ("missing.png", "No such file")):
         with pytest.raises(DataError, match=message) as caught:
             load_image(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
-
-
-# ---------------------------------------------------------------- the recipe's variants
 
 
 def test_every_variant_changes_one_thing_and_sees_as_many_images():

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from companion.experiments.base import Context
 from companion.experiments.tables import NetConfig
 from companion.objectives.tables import TableObjective, boosting, predict, prepare, score
 from companion.training import evaluate
-from tests.small_tables import SMALL_TABLES
 
 CPU = Compute(torch.device("cpu"), None)
 
@@ -111,16 +108,7 @@ def test_nets_learn_and_keep_their_best_epoch(table, kind):
     assert curve[int(result.metrics["best_epoch"]) - 1] == best(curve) != curve[0]
 
 
-@pytest.fixture
-def stand_ins(monkeypatch):
-    """Small synthetic tables in the place of the real ones."""
-    monkeypatch.setattr(tables, "LOADERS", SMALL_TABLES)
-    tables.prepared.cache_clear()
-    yield
-    tables.prepared.cache_clear()
-
-
-def test_an_ensemble_is_the_mean_of_its_members(stand_ins):
+def test_an_ensemble_is_the_mean_of_its_members(small):
     config = get_experiment("tables").config("smoke").model_copy(update={"ensembles": (("mlp", "mlp"),)})
     result = tables.run(config, 0, Context(CPU, progress=False))
     for dataset in tables.LOADERS:
@@ -129,7 +117,7 @@ def test_an_ensemble_is_the_mean_of_its_members(stand_ins):
             assert result.metrics[f"{dataset}-mlp+mlp.{split}"] == pytest.approx(alone)
 
 
-def test_another_offset_is_another_net(stand_ins):
+def test_another_offset_is_another_net(small):
     table = tables.prepared("california")
     net = NetConfig(kind="resnet", options={"d_model": 8}, num_epochs=1)
     first, second = (

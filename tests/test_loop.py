@@ -14,14 +14,13 @@ import torch
 from torch import nn
 
 from companion.compute import Compute, pick_compute, seed_everything
-from companion.files import StateError, load_weights, save_weights
+from companion.files import StateError, fingerprint, load_weights, save_weights
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification
 from companion.training import (
     CheckpointError,
     DivergedError,
     FitConfig,
-    _told,
     batch_indices,
     evaluate,
     fit,
@@ -336,12 +335,12 @@ def test_a_run_is_continued_only_as_what_it_began(tmp_path, change, told):
 
 
 def test_an_objective_that_is_a_function_is_known_again_in_another_process():
-    assert "0x" not in _told(squared)
-    assert _told(squared) != _told(line_data)
+    assert "0x" not in fingerprint(squared)
+    assert fingerprint(squared) != fingerprint(line_data)
 
 
 @pytest.mark.parametrize(("stop_after", "steps"), [(0, 0), (1, 1), (5, 5), (9, 5), (None, 5)])
-def test_it_stops_after_as_many_steps_as_it_is_told(stop_after, steps):
+def test_it_stops_after_as_many_steps_as_it_isfingerprint(stop_after, steps):
     model = nn.Linear(1, 1)
     before = model.weight.detach().clone()
     history = fit(model, line_data(), squared, FitConfig(num_steps=5), compute=CPU, stop_after=stop_after)

@@ -1,7 +1,5 @@
 """What ``companion.models`` exports, and that every net of it can be exported as a graph."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

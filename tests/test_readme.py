@@ -1,7 +1,5 @@
 """The examples of the README run as they stand, on small data of the kind that they are for."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path
@@ -82,9 +80,6 @@ def test_signals(folder, capsys):
     (code,) = (text for kind, text in EXAMPLES if kind == "python")
     exec(compile(code, "README.md", "exec"), {})
     assert re.findall(r"\w+", capsys.readouterr().out)[:4] == ["True"] * 4
-
-
-# ---------------------------------------------------------------- the rest of it
 
 
 def test_its_table_of_folders_is_complete():

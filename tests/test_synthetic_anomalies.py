@@ -1,7 +1,5 @@
 """What cameras do to images, painted anomalies, and the objectives that use them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -27,6 +25,7 @@ from companion.objectives.synthetic_anomalies import (
 from companion.training import FitConfig, evaluate, fit
 
 CPU = pick_compute("cpu", "float32")
+AUTOENCODERS = [(ConvAutoencoder, (8, (4, 8)), -1.0), (ResidualAutoencoder, ((4, 8), 2), 0.0)]
 MOMENTS = {"mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.1)}
 
 
@@ -62,9 +61,8 @@ def test_no_jitter_changes_nothing_and_a_shift_repeats_the_edge():
     images = textured()
     torch.testing.assert_close(NO_JITTER(images, seeded()), images)
     flipped = CameraJitter(0, 0, True, 0, 0, 0)(images, seeded())
-    assert all(
-        torch.allclose(a, b.flip(2)) or torch.allclose(a, b) for a, b in zip(flipped, images, strict=True)
-    )
+    for a, b in zip(flipped, images, strict=True):
+        assert torch.allclose(a, b.flip(2)) or torch.allclose(a, b)
     moved = CameraJitter(0.3, 0, False, 0, 0, 0)(images, seeded())
     assert not torch.allclose(moved, images)
     assert moved.min() >= images.min() - 1e-6  # nothing black comes in
@@ -120,20 +118,11 @@ def test_a_random_change_meets_about_its_share():
     assert random_apply(fog, images[:0], 0.5, seeded()).shape == (0, 3, 4, 4)
 
 
-# ---------------------------------------------------------------- the objectives
-
-
-@pytest.mark.parametrize(
-    ("net", "low"),
-    [
-        (lambda: ConvAutoencoder(3, (16, 24), 8, (4, 8)), -1.0),
-        (lambda: ResidualAutoencoder(3, (16, 24), (4, 8), 2), 0.0),
-    ],
-)
-def test_reconstruction_learns_and_gives_images_back_in_their_range(net, low):
+@pytest.mark.parametrize(("net", "arguments", "low"), AUTOENCODERS)
+def test_reconstruction_learns_and_gives_images_back_in_their_range(net, arguments, low):
     torch.manual_seed(0)
     levels = torch.rand(24, 3, 1, 1, generator=seeded()).expand(24, 3, 16, 24)
-    model, images = net(), (255 * levels).to(torch.uint8).contiguous()
+    model, images = net(3, (16, 24), *arguments), (255 * levels).to(torch.uint8).contiguous()
     objective = ImageReconstruction("l1", low, CameraJitter(0.1, 0, True, 0.05, 0, 0))
     config = FitConfig(num_steps=60, batch_size=12, lr=3e-3, optimizer="adam")
     before = evaluate(model, (images,), objective, CPU)["loss"]
@@ -187,9 +176,8 @@ def test_outlier_exposure_learns_to_tell_anomalies_from_normal_images():
     both = torch.cat([other, empty])
     with torch.no_grad():
         wrong = (objective.logits(net.eval(), both.float() / 255) > 0) != (labels > 0)
-    assert evaluate(net, (both, labels), objective, CPU)["error"] == pytest.approx(
-        wrong.float().mean().item()
-    )
+    error = evaluate(net, (both, labels), objective, CPU)["error"]
+    assert error == pytest.approx(wrong.float().mean().item())
     assert objective.scores(net, other[:0]).shape == (0,)
 
 

@@ -1,11 +1,8 @@
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rtdl_revisiting_models import FTTransformer
-from torch import nn
 
 from companion.compute import seed_everything
 from companion.models.resnet import count_parameters
@@ -72,8 +69,3 @@ def test_the_tab_transformer_lets_categories_look_at_each_other():
     net(torch.zeros(2, 1), torch.tensor([[1, 2], [1, 3]]))
     first, second = kept[0]
     assert not torch.allclose(first[0], second[0])  # the same category beside another one
-
-
-def test_without_categories_the_tab_transformer_is_an_mlp():
-    net = TabTransformer(4, [], 2)
-    assert not any(isinstance(module, nn.MultiheadAttention) for module in net.modules())

@@ -1,9 +1,6 @@
 """What `make lint` runs besides ruff and mypy."""
 
-from __future__ import annotations
-
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -25,14 +22,14 @@ torch.ones(3)
 
 
 @pytest.fixture
-def chapter(tmp_path: Path) -> Path:
+def chapter(tmp_path):
     """A chapter that is as it should be."""
     path = tmp_path / "chapter.md"
     path.write_text(CHAPTER)
     return path
 
 
-def test_a_good_chapter_passes(chapter: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_good_chapter_passes(chapter, capfd):
     assert faults(chapter) == []
     assert lint_code([chapter]) == 0, capfd.readouterr().out
 
@@ -44,20 +41,18 @@ def test_a_good_chapter_passes(chapter: Path, capfd: pytest.CaptureFixture[str])
         ("  name: python3\n", "  name: mine\n", "another kernel"),
     ],
 )
-def test_a_chapter_that_is_no_good_notebook_is_reported(
-    chapter: Path, old: str, new: str, complaint: str
-) -> None:
+def test_a_chapter_that_is_no_good_notebook_is_reported(chapter, old, new, complaint):
     chapter.write_text(CHAPTER.replace(old, new))
     assert any(complaint in fault for fault in faults(chapter))
 
 
-def test_unclean_code_of_a_cell_is_reported(chapter: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unclean_code_of_a_cell_is_reported(chapter, capfd):
     chapter.write_text(CHAPTER.replace("import torch\n", "import os, torch\n"))
     assert lint_code([chapter]) != 0
     assert "F401" in capfd.readouterr().out
 
 
-def test_links_to_files_and_headings(tmp_path: Path) -> None:
+def test_links_to_files_and_headings(tmp_path):
     (tmp_path / "a.md").write_text(
         "# A b, c\n[x](b.md#one) [y](#a-b-c) [z](https://example.org) `[n](no.md)`"
     )
@@ -67,7 +62,7 @@ def test_links_to_files_and_headings(tmp_path: Path) -> None:
     assert broken_files(tmp_path, ["b.md"]) == ["b.md: a.md#two", "b.md: gone.md"]
 
 
-def test_addresses_are_found_once_and_examples_left_out(tmp_path: Path) -> None:
+def test_addresses_are_found_once_and_examples_left_out(tmp_path):
     (tmp_path / "a.md").write_text(
         "[x](https://a.test/b). https://a.test/b, http://127.0.0.1:8000/ https://example.org"
     )
@@ -75,9 +70,7 @@ def test_addresses_are_found_once_and_examples_left_out(tmp_path: Path) -> None:
     assert len(addresses(ROOT, ["references.bib"])) > 10
 
 
-def test_an_address_that_leads_nowhere_is_told_from_one_that_wants_a_person(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_address_that_leads_nowhere_is_told_from_one_that_wants_a_person(monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
 

@@ -1,7 +1,5 @@
 """What chapter 10's experiment promises beyond running, see also test_runs.py."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The residual autoencoder for waveforms: the net and the objective."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -16,9 +14,6 @@ def waves(count, length=32, channels=None, seed=0):
     shape = (count, length) if channels is None else (count, channels, length)
     phase = rng.uniform(0, 0.5, (*shape[:-1], 1))
     return (np.sin(np.linspace(0, 6, length) + phase) + 0.05 * rng.normal(size=shape)).astype(np.float32)
-
-
-# ---------------------------------------------------------------- the objective
 
 
 def test_gaps_do_not_count():

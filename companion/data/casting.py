@@ -28,8 +28,7 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor
 
 from companion.data.download import REGISTRY, DataError, load, warn_of_stand_in
-from companion.data.image_splits import SplitImages, annotated, parse_annotation, split_images
-from companion.data.images import Item, Skipped, read_images
+from companion.data.images import Item, Skipped, SplitImages, read_images, split_images
 
 CASTING = REGISTRY["casting"]
 CONTENT_SHA256 = "04728b70f4c4112acadf92b1fc39af0d9f87c0d709990ef337386d7cbe7601d4"
@@ -105,16 +104,19 @@ def unpack(path: Path) -> dict[str, bytes]:
 
 
 def archive_items(files: Mapping[str, bytes]) -> tuple[list[Item], list[Skipped]]:
-    """The images of the archive with their labels, and those of the test folder that have none."""
-    contents = {
-        name: partial(bytes, content) for name, content in sorted(files.items()) if name != ANNOTATION
-    }
-    labels = parse_annotation(files[ANNOTATION].decode("utf8", "replace"))
-    tests = {name: content for name, content in contents.items() if name.startswith("test/")}
-    items: list[Item] = [(name, 0, c) for name, c in contents.items() if name.startswith("train/")]
-    items += [(name, 1, c) for name, c in contents.items() if name.startswith("proliv/")]
-    more, lost = annotated(tests, {f"test/imgs/{name}": label for name, label in labels.items()})
-    return items + more, lost
+    """The images of the archive with their labels, and what only one of test folder and annotation knows."""
+    lines = files[ANNOTATION].decode("utf8", "replace").split("\n")
+    told = (line.strip().rpartition(" ") for line in lines if line.strip())
+    labels = {f"test/imgs/{name}": int(label) for name, _, label in told}
+    images = sorted(files.keys() - {ANNOTATION})
+    labels |= {name: int(name.startswith("proliv/")) for name in images if not name.startswith("test/")}
+    known = [name for part in ("train/", "proliv/", "test/") for name in images if name.startswith(part)]
+    items: list[Item] = [
+        (name, labels[name], partial(bytes, files[name])) for name in known if name in labels
+    ]
+    lost = [Skipped(name, "the annotation names it, and it is not there") for name in labels.keys() - images]
+    lost += [Skipped(name, "the annotation does not name it") for name in images if name not in labels]
+    return items, sorted(lost)
 
 
 def _keep(files: Mapping[str, bytes], path: Path) -> None:

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -194,28 +195,24 @@ def _locked(path: Path) -> Iterator[None]:
 def _get(dataset: Dataset, unpack: Callable[[Path, Source], Content]) -> tuple[Content, str]:
     """The content from the first place whose file is the expected one and can be read."""
     mirror, offline = os.environ.get(MIRROR_VARIABLE), os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
-    places: list[tuple[str, str | None, Source]] = []
+    places: list[tuple[str, Source, Callable[[Path], Path]]] = []
     if mirror:
-        places += [(f"a mirror's {source.filename}", mirror, source) for source in dataset.sources]
+        places += [(f"a mirror's {s.filename}", s, partial(_from_mirror, mirror, s)) for s in dataset.sources]
     if not offline:
-        places += [(source.url, None, source) for source in dataset.sources if source.url]
+        places += [(s.url, s, partial(download, s.url, s)) for s in dataset.sources if s.url]
     reasons: dict[str, str] = {}
-    with TemporaryDirectory(prefix="companion-") as temporary:
-        for number, (place, base, source) in enumerate(places):
-            folder = Path(temporary) / str(number)  # of its own: names of files may be the same
+    for place, source, fetch in places:
+        with TemporaryDirectory(prefix="companion-") as folder:
             try:
-                path = _from_mirror(base, source, folder) if base else download(source.url, source, folder)
-                content = unpack(path, source)
+                content = unpack(fetch(Path(folder)), source)
             except FileNotFoundError:  # a mirror need not hold every format
                 continue
             except Exception as error:
                 reasons[place] = _reason(error)
-            else:
-                for tried, reason in reasons.items():
-                    if tried != place:
-                        print(f"{dataset.name}: {tried}: {reason}; went on to the next", file=sys.stderr)
-                return content, place
-            shutil.rmtree(folder, ignore_errors=True)
+                continue
+        for tried, reason in reasons.items():
+            print(f"{dataset.name}: {tried}: {reason}; went on to the next", file=sys.stderr)
+        return content, place
     lines = [f"{place}: {reason}" for place, reason in reasons.items()]
     if mirror and not any(place.startswith("a mirror's") for place in reasons):
         lines.append(f"the mirror {mirror}: holds no file of it")
@@ -239,10 +236,13 @@ def download(url: str, source: Source, folder: Path) -> Path:
     """Fetch ``url`` into ``folder``, verified (where its digest is known), in one piece or not at all."""
     pooch.get_logger().setLevel("WARNING")
     known = f"sha256:{source.sha256}" if source.sha256 else None
-    how = _download_npm if url.startswith("npm:") else _download_http
 
     def fetch(url: str, target: str, _: object) -> None:
-        how(url, Path(target), _limit(source))
+        if url.startswith("npm:"):
+            seconds = PATIENCE_SECONDS + _limit(source) / SLOWEST_BYTES_PER_SECOND
+            shutil.move(npm_pack(url.removeprefix("npm:"), folder, seconds), target)
+        else:
+            _download_http(url, Path(target), _limit(source))
 
     for _ in range(ATTEMPTS):
         try:
@@ -273,12 +273,6 @@ def _download_http(url: str, target: Path, largest: float) -> None:
                 raise DataError(f"is larger than the {largest / 1.1:.0f} bytes that are expected")
             if elapsed > PATIENCE_SECONDS and size / elapsed < SLOWEST_BYTES_PER_SECOND:
                 raise DataError(f"only {size / elapsed / 1000:.0f} kB/s, which would take too long")
-
-
-def _download_npm(url: str, target: Path, largest: float) -> None:
-    with TemporaryDirectory() as folder:
-        seconds = PATIENCE_SECONDS + largest / SLOWEST_BYTES_PER_SECOND
-        shutil.move(npm_pack(url.removeprefix("npm:"), Path(folder), seconds), target)
 
 
 def npm_pack(package: str, folder: Path, seconds: float = 600) -> Path:

@@ -26,8 +26,8 @@ class Beats:
     name: str
     train: np.ndarray  # (N, 140), normal beats only
     validation: np.ndarray  # for choices and thresholds
-    validation_classes: np.ndarray  # int64 (N,)
     test: np.ndarray  # to be touched once
+    validation_classes: np.ndarray  # int64 (N,)
     test_classes: np.ndarray
     source: str
     digest: str
@@ -67,17 +67,10 @@ def load_ecg5000(*, validation_normals: int = 1000) -> Beats:
     moved = np.sort(np.random.default_rng(0).choice(normals, validation_normals, replace=False))
     validation = np.concatenate([train[train[:, 0] != NORMAL], test[moved]])
     rest = np.delete(test, moved, axis=0)
-    return Beats(
-        name="ecg5000",
-        train=np.ascontiguousarray(train[train[:, 0] == NORMAL, 1:]),
-        validation=np.ascontiguousarray(validation[:, 1:]),
-        validation_classes=validation[:, 0].astype(np.int64),
-        test=np.ascontiguousarray(rest[:, 1:]),
-        test_classes=rest[:, 0].astype(np.int64),
-        source=source,
-        digest=digest,
-        synthetic=synthetic,
-    )
+    learn = train[train[:, 0] == NORMAL]
+    beats = [np.ascontiguousarray(part[:, 1:]) for part in (learn, validation, rest)]
+    one, other = (part[:, 0].astype(np.int64) for part in (validation, rest))
+    return Beats("ecg5000", beats[0], beats[1], beats[2], one, other, source, digest, synthetic)
 
 
 def synthetic_beats(num_beats: int, seed: int) -> np.ndarray:

@@ -10,11 +10,11 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,8 +39,7 @@ Item = tuple[str, int, Callable[[], bytes]]  # name and label of an image, and w
 Range = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Skipped:
+class Skipped(NamedTuple):
     """Something that was left out: its name, and why."""
 
     name: str
@@ -76,17 +75,8 @@ class ImageSet:
 # ---------------------------------------------------------------- decoding
 
 
-def decode_image(
-    content: bytes, size: tuple[int, int], color: bool = False, value_range: Range | None = None
-) -> np.ndarray:
-    """Decode an image file and bring it to ``size``, uint8 (C, H, W).
-
-    Sizes are changed by linear interpolation (over all pixels that an output pixel covers, where it shrinks).
-    """
-    return _sized(decode(content, size, color, value_range)[0], size)
-
-
 def _sized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Brought to ``size`` by linear interpolation over all pixels that an output pixel covers: (C, H, W)."""
     height, width = size
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -209,9 +199,6 @@ def find_images(folder: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
     """The image files below ``folder``, at any depth, sorted by path, and what was left out.
 
     Hidden files and folders do not count. Links to files are followed, links to folders are not.
-
-    Raises:
-        DataError: if there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder")
@@ -232,16 +219,14 @@ def find_images(folder: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
                 left_out.append(Skipped(str(path), f"images that end in {suffix} are not read"))
     if not found:
         raise DataError(f"{folder} holds no images; known are {', '.join(SUFFIXES)}")
-    return sorted(found), tuple(sorted(left_out, key=lambda each: each.name))
+    return sorted(found), tuple(sorted(left_out))
 
 
-def image_batches(
-    paths: Sequence[Path], size: tuple[int, int], color: bool, value_range: Range | None, batch_size: int
-) -> Iterator[tuple[ImageSet, tuple[Skipped, ...]]]:
-    """What :func:`read_images` returns for one batch of files after another, so that memory suffices."""
-    files = iter(paths)
-    while batch := list(islice(files, batch_size)):
-        yield read_images(((str(p), 0, partial(read_file, p)) for p in batch), size, color, value_range)
+def read_paths(
+    paths: Iterable[Path], size: tuple[int, int], color: bool, value_range: Range | None
+) -> tuple[ImageSet, tuple[Skipped, ...]]:
+    """What :func:`read_images` returns for files, which all have the label 0."""
+    return read_images(((str(path), 0, partial(read_file, path)) for path in paths), size, color, value_range)
 
 
 _GOOD = {"good", "normal", "normals", "ok", "okay", "pass", "passed"}
@@ -258,9 +243,6 @@ def check_not_sorted(folder: Path) -> None:
 
     Names of folders tell, in capitals or not, at any depth: one for anomalies ("NG", "defects_2024"), one
     beside that for normal images ("good" beside "crack"), or "test".
-
-    Raises:
-        ValueError: which names two of them.
     """
     for place, folders, _ in os.walk(folder):
         folders[:] = names = sorted(name for name in folders if not name.startswith("."))
@@ -278,3 +260,82 @@ def check_not_sorted(folder: Path) -> None:
                 f"all below {folder} would be learned as normal, also {Path(place, others[0])}; name the "
                 f"folder of normal images{f', such as {Path(place, good[0])}' if good else ''}"
             )
+
+
+# ---------------------------------------------------------------- splits in which no copy stands twice
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """Images for one-class learning, split; copies of an image always stand in the same part."""
+
+    name: str  #: of the data set
+    train: ImageSet  #: normal images, to learn from
+    validation: ImageSet  #: normal images held out of the training folder, for early stopping and thresholds
+    tuning: ImageSet  #: known anomalies, for choices; none if there are none
+    development: ImageSet  #: a share of the test images, for choices between recipes
+    test: ImageSet  #: the others, to be touched once
+    skipped: tuple[Skipped, ...]  #: what was left out, and why
+    source: str  #: where the images came from
+    digest: str  #: SHA-256 over names and contents
+    synthetic: bool  #: whether they were generated
+
+    @property
+    def whole_test(self) -> ImageSet:
+        """The development and the test images together, for comparison with what others measured on all."""
+        parts = self.development, self.test
+        return ImageSet(
+            torch.cat([part.images for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            self.development.names + self.test.names,
+            self.development.hashes + self.test.hashes,
+        )
+
+
+def share_by_hash(
+    hashes: Sequence[str], share: float, labels: Sequence[int] | None = None, salt: str = ""
+) -> np.ndarray:
+    """Choose a share of the distinct images, the same whatever their names and their order.
+
+    Copies are chosen together, the share (rounded) is taken of each label by itself, and another ``salt``
+    chooses others. Gives bool (N,).
+    """
+    chosen: set[str] = set()
+    kinds = [0] * len(hashes) if labels is None else [int(label) for label in labels]
+    for kind in sorted(set(kinds)):
+        distinct = {value for value, own in zip(hashes, kinds, strict=True) if own == kind}
+        order = sorted(distinct, key=lambda value: hashlib.sha256((salt + value).encode()).digest())
+        chosen.update(order[: round(share * len(order))])
+    return np.array([value in chosen for value in hashes], dtype=bool)
+
+
+def split_images(
+    train: ImageSet, tuning: ImageSet, test: ImageSet, *, skipped: Sequence[Skipped] = (), **about: Any
+) -> SplitImages:
+    """Split by content, so that no copy of an image stands in two parts.
+
+    A test image is taken out of the tuning and the training images, a tuning image out of the training
+    images, and test images of which copies have different labels are taken out altogether. A fifth of the
+    distinct training images is for validation, a fifth of the test images of either label for development.
+    ``about`` are the other fields of the result.
+    """
+    out = list(skipped)
+
+    def without(images: ImageSet, hashes: set[str], reason: str) -> ImageSet:
+        keep = np.array([value not in hashes for value in images.hashes], dtype=bool)
+        out.extend(Skipped(images.names[i], reason) for i in np.flatnonzero(~keep))
+        return images.take(keep)
+
+    kinds: dict[str, set[int]] = {}
+    for value, label in zip(test.hashes, test.labels.tolist(), strict=True):
+        kinds.setdefault(value, set()).add(label)
+    test = without(test, {v for v, both in kinds.items() if len(both) > 1}, "its copies have both labels")
+    tuning = without(tuning, set(test.hashes), "a copy of a test image")
+    train = without(train, set(test.hashes), "a copy of a test image")
+    train = without(train, set(tuning.hashes), "a copy of a known anomaly")
+    held_out = share_by_hash(train.hashes, 0.2, salt="validation")
+    chosen = share_by_hash(test.hashes, 0.2, test.labels.tolist(), salt="development")
+    return SplitImages(
+        train=train.take(~held_out), validation=train.take(held_out), tuning=tuning,
+        development=test.take(chosen), test=test.take(~chosen), skipped=tuple(out), **about,
+    )  # fmt: skip

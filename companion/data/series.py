@@ -6,9 +6,10 @@ A series is an array (T,) or (channels, T), windows are (N, channels, length); N
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 StandardizerKind = Literal["window", "channel", "none"]
 LIMIT = 1e15  # standardised samples are clipped to it: nets that square what is larger overflow in float32
@@ -51,8 +52,7 @@ class Windows:
     @property
     def ends(self) -> np.ndarray:
         """The sample behind the last one of each window, int64 (N,)."""
-        ends: np.ndarray = self.starts + self.values.shape[2]
-        return ends
+        return np.asarray(self.starts + self.values.shape[2])
 
     def at_end(self, scores: np.ndarray) -> np.ndarray:
         """What a monitor knows at each sample: the score (N,) of the last window that has ended by then.
@@ -79,11 +79,11 @@ def cut_windows(series: np.ndarray, length: int, stride: int | None = None, *, t
         raise ValueError(f"a series is (T,) or (channels, T), not {array.shape}: transpose it")
     if min(length, stride) < 1:
         raise ValueError(f"length and stride must be at least 1, not {length} and {stride}")
-    if array.shape[1] < length:
-        raise ValueError(
-            f"a series of {array.shape[1]} samples holds no window of {length}; take shorter windows"
-        )
     last = array.shape[1] - length
+    if last < 0:
+        raise ValueError(
+            f"a series of {array.shape[1]} samples has no window of {length}; take shorter windows"
+        )
     starts = np.arange(0, last + 1, stride, dtype=np.int64)
     views = np.lib.stride_tricks.sliding_window_view(array, length, axis=1)  # (C, T - length + 1, length)
     windows = views[:, ::stride].swapaxes(0, 1)  # (N, C, length), still a view
@@ -111,59 +111,41 @@ def fill_gaps(windows: np.ndarray) -> np.ndarray:
 
     A channel of which nothing is known becomes 0.
     """
-    missing = np.isnan(windows)
-    if not missing.any():
+    if not np.isnan(windows).any():
         return windows
-    filled, place = windows.copy(), np.arange(windows.shape[2])
-    for i, c in np.argwhere(missing.any(axis=2)):
-        gap = missing[i, c]
-        filled[i, c, gap] = 0 if gap.all() else np.interp(place[gap], place[~gap], windows[i, c, ~gap])
-    return filled
+    rows = pd.DataFrame(windows.reshape(-1, windows.shape[2]).T).interpolate(limit_direction="both")
+    return rows.fillna(0).to_numpy().T.reshape(windows.shape)
 
 
-class Standardizer:
-    """Shift and scale to mean 0 and standard deviation 1, counting known samples only.
+def channel_statistics(windows: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of windows (N, C, L), over all known samples."""
+    unknown = np.isnan(windows).all(axis=(0, 2))
+    if unknown.any():
+        raise ValueError(f"nothing is known of channel {int(np.argmax(unknown))}; leave it out")
+    mean, std = _statistics(windows, (0, 2))
+    return mean.ravel().tolist(), std.ravel().tolist()
 
-    By the numbers of each window and channel (the kind ``"window"``), by those of each channel over all
-    training windows (``"channel"``), or not at all (``"none"``).
+
+def standardize(
+    windows: np.ndarray, kind: StandardizerKind = "window", channels: tuple[Any, Any] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Windows (N, C, L) without gaps, mean 0 and standard deviation 1, as float32; centre and scale.
+
+    By the numbers of each window and channel (``"window"``), by the :func:`channel_statistics` of training
+    windows (``"channel"``), or not at all (``"none"``). Centre and scale broadcast: ``standard * scale +
+    centre`` undoes it, but for samples that were clipped to ``LIMIT``.
 
     Something constant (up to rounding) is shifted but not scaled, and so becomes 0: a stuck sensor looks like
     the mean. :func:`is_constant` tells which windows are.
     """
-
-    def __init__(self, kind: StandardizerKind = "window") -> None:
-        if kind not in ("window", "channel", "none"):
-            raise ValueError(f"standardize is 'window', 'channel' or 'none', not {kind!r}")
-        self.kind = kind
-        self.mean: list[float] | None = None
-        self.std: list[float] | None = None
-
-    def fit(self, windows: np.ndarray) -> Standardizer:
-        """Learn the channels' statistics from windows (N, C, L), if they are needed; return itself."""
-        if self.kind == "channel":
-            unknown = np.isnan(windows).all(axis=(0, 2))
-            if unknown.any():
-                raise ValueError(f"nothing is known of channel {int(np.argmax(unknown))}; leave it out")
-            mean, std = _statistics(windows, (0, 2))
-            self.mean, self.std = mean.ravel().tolist(), std.ravel().tolist()
-        return self
-
-    def transform(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Windows (N, C, L) without gaps, standardised, as float32; centre and scale that broadcast to them.
-
-        ``standard * scale + centre`` undoes it, but for samples that were clipped to ``LIMIT``.
-        """
-        if self.kind == "window":
-            center, scale = _statistics(windows, (2,))
-        elif self.kind == "channel":
-            assert self.mean is not None
-            assert self.std is not None
-            center, scale = np.array(self.mean)[None, :, None], np.array(self.std)[None, :, None]
-        else:
-            center, scale = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
-        known = ~np.isnan(windows).all(axis=2, keepdims=True)  # an unknown channel becomes 0
-        standard = np.where(known, (fill_gaps(windows) - center) / scale, 0)
-        return standard.clip(-LIMIT, LIMIT).astype(np.float32), center, scale
+    center, scale = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
+    if kind == "window":
+        center, scale = _statistics(windows, (2,))
+    elif kind == "channel":
+        center, scale = (np.array(each)[None, :, None] for each in channels or ())
+    known = ~np.isnan(windows).all(axis=2, keepdims=True)  # an unknown channel becomes 0
+    standard = np.where(known, (fill_gaps(windows) - center) / scale, 0)
+    return standard.clip(-LIMIT, LIMIT).astype(np.float32), center, scale
 
 
 def _statistics(windows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -188,8 +170,7 @@ def is_constant(windows: np.ndarray) -> np.ndarray:
     known = ~np.isnan(windows)
     low = np.where(known, windows, np.inf).min(axis=2)
     high = np.where(known, windows, -np.inf).max(axis=2)
-    constant: np.ndarray = known.any(axis=(1, 2)) & (low >= high).all(axis=1)
-    return constant
+    return np.asarray(known.any(axis=(1, 2)) & (low >= high).all(axis=1))
 
 
 # ---------------------------------------------------------------- a generated series
@@ -202,8 +183,7 @@ _LENGTHS = {"spike": 4, "flat line": 90, "weak": 180, "rhythm": 180, "noise": 12
 KINDS = tuple(_LENGTHS)
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """One fault, of one of the ``KINDS``, from sample ``start`` to before sample ``end``."""
 
     start: int
@@ -211,13 +191,11 @@ class Fault:
     kind: str
 
 
-@dataclass(frozen=True)
-class MachineSeries:
+class MachineSeries(NamedTuple):
     """A generated series, in three parts that follow each other."""
 
     values: np.ndarray  #: float32 (T,), a sample every ``SECONDS_PER_SAMPLE``
-    #: all of them, in the order of time; they do not overlap and lie in the test part
-    faults: tuple[Fault, ...]
+    faults: tuple[Fault, ...]  #: in the order of time; they do not overlap and lie in the test part
     train_end: int  #: the samples before this one are free of faults, for training
     validation_end: int  #: the samples from ``train_end`` to before this one are free of faults, too
 
@@ -249,9 +227,18 @@ def machine_series(
     rise = np.minimum(phase / 0.2, (1 - phase) / 0.8)
     cycle = rise + 0.15 * np.sin(2 * np.pi * 5 * phase) * (phase > 0.2)
     values = cycle * (1 + 0.05 * _wander(rng, total, 60 * _PERIOD)) + 0.03 * rng.normal(size=total)
-    for fault in faults:
-        part = slice(fault.start, fault.end)
-        values[part] = _damaged(values[part], fault.kind, rng)
+    for start, end, kind in faults:
+        part = values[start:end]
+        if kind == "flat line":
+            part[:] = part[0]
+        elif kind == "weak":
+            part *= 0.5
+        elif kind == "spike":
+            part += 1.0
+        elif kind == "noise":
+            part += 0.2 * rng.normal(size=len(part))
+        elif kind == "drift":
+            part += np.linspace(0, 1, len(part))
     return MachineSeries(values.astype(np.float32), tuple(faults), train_days * PER_DAY, begin)
 
 
@@ -259,14 +246,3 @@ def _wander(rng: np.random.Generator, length: int, smooth: int) -> np.ndarray:
     """Slow random changes: normally distributed knots, ``smooth`` samples apart, joined by straight lines."""
     knots = rng.normal(size=length // smooth + 3)
     return np.interp(np.arange(length) / smooth, np.arange(len(knots)), knots)
-
-
-def _damaged(values: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """What a fault makes of its samples; "rhythm" has changed the pace before."""
-    if kind == "flat line":
-        return np.full_like(values, values[0])
-    if kind == "noise":
-        return np.asarray(values + 0.2 * rng.normal(size=len(values)))
-    if kind == "drift":
-        return values + np.linspace(0, 1, len(values))
-    return {"spike": values + 1.0, "weak": 0.5 * values, "rhythm": values}[kind]

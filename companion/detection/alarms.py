@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class AlarmReport:
+class AlarmReport(NamedTuple):
     """How the alarms of a series meet its faults."""
 
     #: for each fault the seconds from its first sample to the first flagged one, 0 if an alarm was on
     #: already; ``None`` for a fault that was missed
     delays: tuple[float | None, ...]
+    detected: int  #: how many faults were found
     false_alarms: int  #: how many alarms touch no fault
-    days: float  #: the length of the series
-
-    @property
-    def detected(self) -> int:
-        """How many faults were found."""
-        return sum(delay is not None for delay in self.delays)
-
-    @property
-    def false_alarms_per_day(self) -> float:
-        """False alarms by the length of the series."""
-        return self.false_alarms / self.days
+    false_alarms_per_day: float
 
 
 def alarm_spans(flagged: np.ndarray, merge: int = 0) -> list[tuple[int, int]]:
-    """Runs of flagged samples; runs with at most ``merge`` samples between them are one alarm.
+    """Runs of flagged samples, bool (T,), each as (start, end), the end behind its last sample.
 
-    Args:
-        flagged: bool (T,).
-        merge: the longest interruption of an alarm.
-
-    Returns:
-        (start, end) of each, the end behind its last sample.
+    Runs with at most ``merge`` samples between them are one alarm.
 
     Example:
         >>> alarm_spans(np.array([0, 1, 1, 0, 1, 0, 0, 0, 1], dtype=bool), merge=1)
@@ -62,18 +47,11 @@ def evaluate_alarms(
     merge: int = 0,
     tolerance: int = 0,
 ) -> AlarmReport:
-    """Compare flagged samples with known faults.
+    """Compare flagged samples, bool (T,), with known faults, (start, end), the end behind its last sample.
 
     A fault is found if an alarm touches it or the ``tolerance`` samples behind it. An alarm is false if it
     touches no fault, the tolerance included. For an honest delay, flag what a monitor could know at each
     sample (:meth:`companion.data.series.Windows.at_end`), and give a tolerance of one window.
-
-    Args:
-        flagged: bool (T,).
-        faults: (start, end) of each, the end behind its last sample.
-        seconds_per_sample: how long a sample lasts.
-        merge: the longest interruption of an alarm, in samples.
-        tolerance: samples behind a fault that still belong to it.
     """
     assert all(0 <= start < end <= len(flagged) for start, end in faults), "faults inside the series"
     spans = alarm_spans(flagged, merge)
@@ -83,8 +61,8 @@ def evaluate_alarms(
         meeting = [(on, off) for on, off in spans if on < end + tolerance and off > start]
         touched.update(meeting)
         delays.append(max(0, meeting[0][0] - start) * seconds_per_sample if meeting else None)
-    days = len(flagged) * seconds_per_sample / 86_400
-    return AlarmReport(tuple(delays), len(spans) - len(touched), days)
+    false, days = len(spans) - len(touched), len(flagged) * seconds_per_sample / 86_400
+    return AlarmReport(tuple(delays), len(delays) - delays.count(None), false, false / days)
 
 
 def incidents(times: np.ndarray, entities: np.ndarray, gap: float = 1800.0) -> np.ndarray:

@@ -20,16 +20,9 @@ ErrorKind = Literal["mse", "l1", "hybrid"]
 def error_map(images: Tensor, reconstructions: Tensor, kind: ErrorKind = "l1", window: int = 7) -> Tensor:
     """How far each pixel of a reconstruction is from its image, as a mean over the channels.
 
-    Args:
-        images: float (N, C, H, W) in [0, 1].
-        reconstructions: likewise.
-        kind: ``"mse"``, the squared error; ``"l1"``, the absolute error; ``"hybrid"``, the
-            mean of l1 and 1 - SSIM, the structural similarity of Wang et al. 2004 ("Image Quality Assessment:
-            From Error Visibility to Structural Similarity") as torchmetrics computes it.
-        window: side of the SSIM's window in pixels, odd.
-
-    Returns:
-        float32 (N, H, W).
+    Of images (N, C, H, W) in [0, 1], float32 (N, H, W): ``"mse"``, the squared error; ``"l1"``, the absolute
+    error; ``"hybrid"``, the mean of l1 and 1 - SSIM, the structural similarity of Wang et al. 2004 ("Image
+    Quality Assessment: From Error Visibility to Structural Similarity") in windows of an odd side.
     """
     assert images.shape == reconstructions.shape, (images.shape, reconstructions.shape)
     images, reconstructions = images.float(), reconstructions.float()
@@ -53,17 +46,9 @@ def multiscale_map(
 ) -> Tensor:
     """The mean of error maps of the images made smaller, each brought back to the full size.
 
-    Averaged over blocks, errors without a common sign cancel. So fine texture that a net cannot reproduce
-    counts less, and what is wrong over a larger area counts more.
-
-    Args:
-        images: float (N, C, H, W) in [0, 1].
-        reconstructions: likewise.
-        kind: see :func:`error_map`.
-        scales: sides of the blocks, from 1 to the shorter side.
-
-    Returns:
-        float32 (N, H, W).
+    Averaged over blocks, whose sides are ``scales``, errors without a common sign cancel. So fine texture
+    that a net cannot reproduce counts less, and what is wrong over a larger area counts more. Shapes are
+    those of :func:`error_map`.
     """
     size = tuple(images.shape[2:])
     total = images.new_zeros(len(images), *size)
@@ -76,18 +61,9 @@ def multiscale_map(
 
 
 def image_scores(maps: Tensor, top: float = 1.0) -> np.ndarray:
-    """One score for each image: the mean over the highest values of its map.
+    """One score for each map (N, H, W), float64 (N,): the mean over the share ``top`` of its highest pixels.
 
-    Args:
-        maps: float (N, H, W).
-        top: the share of the pixels that count, the highest ones; 1 for the mean over all, a small one for
-            faults of a few pixels.
-
-    Returns:
-        float64 (N,).
-
-    Raises:
-        ValueError: if a map holds NaN or infinity.
+    A small share is for faults of a few pixels. NaN and infinity are refused.
 
     Example:
         >>> import torch
@@ -97,23 +73,3 @@ def image_scores(maps: Tensor, top: float = 1.0) -> np.ndarray:
     pixels = maps.flatten(1).double()
     count = max(1, round(top * pixels.shape[1]))
     return check_scores(pixels.topk(count, dim=1).values.mean(dim=1).cpu().numpy())
-
-
-def robust_scale(scores: np.ndarray, normal_scores: np.ndarray) -> np.ndarray:
-    """Scores in units of the spread of normals, so that scores of several kinds can be added.
-
-    Args:
-        scores: (N,).
-        normal_scores: (n,) of normals that the detector was not fitted on.
-
-    Returns:
-        float64 (N,), 0 at the median of the normals and 1 at their 95 % quantile.
-
-    Raises:
-        ValueError: if something is not finite, or the normals do not differ.
-    """
-    middle, high = np.quantile(check_scores(normal_scores), [0.5, 0.95])
-    if high <= middle:
-        raise ValueError("the scores of the normals do not differ, so they give no unit")
-    units: np.ndarray = (check_scores(scores) - middle) / (high - middle)
-    return units

@@ -1,7 +1,7 @@
 """Detectors that need no net: fitted on normal rows (N, d), they score others, float64 (N,).
 
 The higher a score, the more unusual the row. Local outlier factor, isolation forest, principal components
-and nearest neighbors are scikit-learn's own objects; windows and patches are made rows.
+and nearest neighbors are scikit-learn's own objects; windows are made rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from companion.data.series import Standardizer, as_windows
+from companion.data.series import as_windows, standardize
 from companion.detection.metrics import check_scores
 
 _CHUNK = 4096  # queries in one search
@@ -97,35 +97,6 @@ class NeighborIndex:
         return np.asarray(self.nearest(vectors)[0].mean(axis=1))
 
 
-class PatchMemory:
-    """Keeps patches of normal images and scores others by the distance to the nearest of them.
-
-    Source: Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (PatchCore). There the
-    patches that are kept are a coreset; here they are drawn at random.
-
-    Example:
-        >>> memory = PatchMemory(1).fit(np.random.default_rng(0).normal(size=(20, 2, 3, 5)))
-        >>> memory.maps(np.full((4, 2, 3, 5), 9.0)).shape
-        (4, 2, 3)
-    """
-
-    def __init__(self, neighbors: int = 3, max_patches: int = 20_000, seed: int = 0) -> None:
-        self.neighbors, self.max_patches, self.seed = neighbors, max_patches, seed
-
-    def fit(self, features: np.ndarray) -> Self:
-        """Keep patches of normal images: features (N, h, w, d), a vector for each place of each image."""
-        rows = features.reshape(-1, features.shape[3])
-        if len(rows) > self.max_patches:
-            drawn = np.random.default_rng(self.seed).choice(len(rows), self.max_patches, replace=False)
-            rows = rows[np.sort(drawn)]
-        self.index_ = NeighborIndex(self.neighbors).fit(rows)
-        return self
-
-    def maps(self, features: np.ndarray) -> np.ndarray:
-        """The mean distance of each patch to its nearest in the memory: float64 (N, h, w)."""
-        return self.index_.score(features.reshape(-1, features.shape[3])).reshape(features.shape[:3])
-
-
 # ---------------------------------------------------------------- windows
 
 
@@ -135,17 +106,15 @@ def window_rows(windows: np.ndarray) -> np.ndarray:
     Each channel has mean 0 and standard deviation 1; gaps (NaN) are filled by straight lines.
     """
     windows = as_windows(windows, windows.shape[1] if np.ndim(windows) == 3 else 1)
-    return Standardizer("window").transform(windows)[0].reshape(len(windows), -1).astype(np.float64)
+    return standardize(windows)[0].reshape(len(windows), -1).astype(np.float64)
 
 
 def matrix_profile(series: np.ndarray, train_series: np.ndarray, span: int) -> np.ndarray:
     """For each window of ``series`` the distance to the most similar window of ``train_series``.
 
     Windows are z-normalised: this is the matrix profile of an AB-join (Yeh et al. 2016, "Matrix Profile I",
-    section II), by brute force over all pairs. Neither series, (T,) and (T',), has gaps.
-
-    Returns:
-        float64 (T - ``span`` + 1,), one for each start.
+    section II), by brute force over all pairs. Neither series, (T,) and (T',), has gaps. Gives float64
+    (T - ``span`` + 1,), one for each start.
     """
     view = np.lib.stride_tricks.sliding_window_view
     test, train = (window_rows(view(x, span)) for x in (series, train_series))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest, ttest_1samp
@@ -18,9 +18,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
-"""From labels (N,) and scores (N,) to a number."""
-_FOLDS = 5  # of the two-sample test's cross-validation
+Metric = Callable[[np.ndarray, np.ndarray], float]  # from labels (N,) and scores (N,)
 
 
 def check_scores(scores: Any, what: str = "scores", axes: int = 1) -> np.ndarray:
@@ -68,53 +66,30 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
     return Estimate(successes / trials, low, high)
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """The four counts at one threshold, and their shares with Wilson intervals."""
+class Confusion(NamedTuple):
+    """What a threshold does, as shares with Wilson intervals."""
 
-    tp: int  #: anomalies that were flagged
-    fp: int  #: normals that were flagged
-    tn: int  #: normals that were not
-    fn: int  #: anomalies that were not
-
-    @property
-    def tpr(self) -> Estimate:
-        """The share of anomalies that were flagged: recall."""
-        return wilson(self.tp, self.tp + self.fn)
-
-    @property
-    def tnr(self) -> Estimate:
-        """The share of normals that were not flagged."""
-        return wilson(self.tn, self.tn + self.fp)
-
-    @property
-    def fpr(self) -> Estimate:
-        """The share of normals that were flagged."""
-        return wilson(self.fp, self.tn + self.fp)
+    tpr: Estimate  #: the share of anomalies that were flagged: recall
+    tnr: Estimate  #: the share of normals that were not flagged
 
 
-def check_labels(labels: Any, scores: Any, both: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as bool (N,) and scores as float64 (N,); with ``both``, there must be both labels."""
+def check_labels(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Labels as bool (N,), of which there must be both, and scores as float64 (N,)."""
     labels, scores = np.asarray(labels), check_scores(scores)
     if labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
         raise ValueError(f"need a label of 0 or 1 for each of {len(scores)} scores, not {labels.shape}")
     labels = labels.astype(bool)
-    if both and (labels.all() or not labels.any()):
+    if labels.all() or not labels.any():
         raise ValueError("need normals and anomalies; with one of them alone nothing can be ranked")
     return labels, scores
 
 
 def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Confusion:
-    """The four counts with ``scores > threshold`` flagged."""
-    labels, scores = check_labels(labels, scores, both=False)
+    """What flagging ``scores > threshold`` finds and spares; there must be both labels."""
+    labels, scores = check_labels(labels, scores)
     check_scores([threshold], "thresholds")
-    flagged = scores > threshold
-    return Confusion(
-        tp=int((flagged & labels).sum()),
-        fp=int((flagged & ~labels).sum()),
-        tn=int((~flagged & ~labels).sum()),
-        fn=int((~flagged & labels).sum()),
-    )
+    right = (scores > threshold) == labels
+    return Confusion(*(wilson(int(right[kind].sum()), int(kind.sum())) for kind in (labels, ~labels)))
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -131,11 +106,7 @@ def pr_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def recall_at_fpr(labels: np.ndarray, scores: np.ndarray, fpr: float) -> float:
-    """The highest share of flagged anomalies among thresholds that flag at most ``fpr`` of the normals.
-
-    The threshold is chosen on these very scores, so this tells what a score *can* do; what a threshold does
-    that was chosen beforehand, :func:`confusion` tells.
-    """
+    """The highest recall of a threshold that flags at most ``fpr`` of the normals: what a score *can* do."""
     return roc_points(labels, scores, [fpr])[0]
 
 
@@ -203,9 +174,8 @@ def two_sample(first: np.ndarray, second: np.ndarray, components: int = 32) -> t
     logistic regression on principal components, cross-validated (Lopez-Paz and Oquab 2017, "Revisiting
     Classifier Two-Sample Tests", with the area under the ROC curve in the place of the accuracy).
 
-    Returns:
-        The area, 0.5 if the sets cannot be told apart and 1 if they can at every threshold, and float64
-        (M,), how unlike the first set each row of the second is.
+    Gives the area, 0.5 if the sets cannot be told apart and 1 if they can at every threshold, and float64
+    (M,), how unlike the first set each row of the second is.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -217,30 +187,25 @@ def two_sample(first: np.ndarray, second: np.ndarray, components: int = 32) -> t
     if not np.ptp(rows, axis=0).any():
         return 0.5, np.zeros(len(second))  # all rows are equal
     labels = np.repeat([0, 1], [len(first), len(second)])
-    least = len(rows) - -(-len(rows) // _FOLDS)  # rows in the smallest training fold
+    least = len(rows) - -(-len(rows) // 5)  # rows in the smallest training fold
     pca = PCA(min(components, rows.shape[1], least), svd_solver="randomized", random_state=0)
     classifier = make_pipeline(pca, StandardScaler(), LogisticRegression(max_iter=1000))
-    order = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    order = StratifiedKFold(5, shuffle=True, random_state=0)
     scores = cross_val_predict(classifier, rows, labels, cv=order, method="decision_function")
     return roc_auc(labels, scores), np.asarray(scores[len(first) :], dtype=np.float64)
 
 
 # ---------------------------------------------------------------- verdicts
 
-LEAST_SEEDS, MANY, ALPHA = 5, 5, 0.05
 
-
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """What paired differences over seeds say of two models."""
 
     gain: Estimate  #: their mean with its 95 % interval (Student's t)
-    #: two-sided, of the paired t-test; with more than five comparisons after Holm's correction. 1 with fewer
-    #: than five seeds, which settle nothing
-    p: float
+    p: float  #: two-sided, of the paired t-test, after Holm's correction; 1 with fewer than five seeds
 
     def __str__(self) -> str:
-        if self.p >= ALPHA:
+        if self.p >= 0.05:
             return "not clearly different"
         return "better" if self.gain.value > 0 else "worse"
 
@@ -259,7 +224,7 @@ def compare(gains: Sequence[Any]) -> list[Comparison]:
     """
     found = [_paired(check_scores(differences, "differences")) for differences in gains]
     p = np.array([each.p for each in found])
-    if len(p) > MANY:
+    if len(p) > 5:
         order = np.argsort(p)
         p[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return [Comparison(each.gain, float(value)) for each, value in zip(found, p, strict=True)]
@@ -271,7 +236,7 @@ def _paired(gains: np.ndarray) -> Comparison:
         interval, p = (mean, mean), float(mean == 0)
     elif len(gains) > 1:
         test = ttest_1samp(gains, 0.0)
-        interval, p = test.confidence_interval(1 - ALPHA), float(test.pvalue)
+        interval, p = test.confidence_interval(), float(test.pvalue)
     else:
         interval, p = (-np.inf, np.inf), 1.0
-    return Comparison(Estimate(mean, *map(float, interval)), p if len(gains) >= LEAST_SEEDS else 1.0)
+    return Comparison(Estimate(mean, *map(float, interval)), p if len(gains) >= 5 else 1.0)

@@ -101,15 +101,8 @@ def operating_points(
     """Alerts, found incidents and costs at every threshold that makes a difference.
 
     Flagged events of one group, such as a session, are one alert. A group with an anomalous event is an
-    incident; it is found if one of its anomalous events is flagged. The first point flags nothing.
-
-    Args:
-        scores: (N,), higher for the unusual.
-        anomalous: bool (N,), true for at least one.
-        groups: (N,), names or numbers.
-        days: how long the events took.
-        alert_cost: of looking at an alert, whether it was right or not.
-        miss_cost: of an incident that was not found, in the same units.
+    incident; it is found if one of its anomalous events is flagged. The first point flags nothing. Of (N,)
+    scores, labels and names of groups; ``alert_cost`` is that of looking at an alert, right or not.
     """
     scores, groups = _check(scores, "events"), np.asarray(groups)
     anomalous = np.asarray(anomalous, dtype=bool)

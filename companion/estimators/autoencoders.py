@@ -16,7 +16,7 @@ from pydantic import Field
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from companion.data.series import Standardizer, StandardizerKind, as_windows
+from companion.data.series import StandardizerKind, as_windows, channel_statistics, standardize
 from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale_map
 from companion.estimators.base import AnomalyDetector, Count, Positive
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder
@@ -41,19 +41,10 @@ class ResNetAE(AnomalyDetector):
         standardize: ``"window"``: each window and channel has mean 0 and standard deviation 1, so that
             offset and amplitude are invisible. ``"channel"``: by mean and standard deviation of each channel
             in training. ``"none"``: as they come.
-        loss: mean absolute (``"l1"``) or squared (``"l2"``) residual, in training and in the score.
+        loss: mean absolute or squared residual, in training and in the score.
         jitter: standard deviation of the noise that is added to the input while training.
-        lr: of Adam.
-        batch_size: windows in a step.
         patience: stop after this many epochs without a lower validation loss, and take the best weights. With
             it the learning rate is constant; without, it falls to 0 as a cosine.
-        seed: decides initial weights, hold-out, order and noise.
-
-    Attributes:
-        channels_: of the windows.
-        length_: samples in a window.
-        columns_: names of the channels, if whoever fitted it told them.
-        stride_: samples from window to window of the series that it learned from; ``None`` for no series.
 
     Example:
         >>> beats = np.sin(np.linspace(0, 6, 32)) + 0.1 * np.random.default_rng(0).normal(size=(40, 32))
@@ -90,16 +81,17 @@ class ResNetAE(AnomalyDetector):
         empty = int(np.isnan(windows).all(axis=(1, 2)).sum())
         if empty:
             raise ValueError(f"{empty} training windows hold no number at all; leave them out")
-        learned = Standardizer(self.standardize).fit(windows)
-        self.mean_, self.std_ = learned.mean, learned.std
+        self.mean_: list[float] | None = None
+        self.std_: list[float] | None = None
+        if self.standardize == "channel":
+            self.mean_, self.std_ = channel_statistics(windows)
         self.channels_, self.length_ = windows.shape[1:]
-        self.columns_: list[str] | None = None
-        self.stride_: int | None = None
+        self.columns_: list[str] | None = None  # names of the channels, if whoever fits it tells them
+        self.stride_: int | None = None  # samples from window to window of the series that it learns from
 
     def _net(self) -> WaveAutoencoder:
-        if self.standardize == "channel" and {len(self.mean_ or ()), len(self.std_ or ())} != {
-            self.channels_
-        }:
+        known = {len(self.mean_ or ()), len(self.std_ or ())}
+        if self.standardize == "channel" and known != {self.channels_}:
             raise ValueError(f"need a mean and a standard deviation of each of {self.channels_} channels")
         return WaveAutoencoder(self.channels_, self.length_, self.depth, self.bottleneck, self.width)
 
@@ -108,8 +100,8 @@ class ResNetAE(AnomalyDetector):
 
     def _examples(self, X: np.ndarray) -> tuple[tuple[Tensor, ...], np.ndarray]:
         windows = self._windows(X)
-        standard = self._standard(windows)[0]
-        return (torch.from_numpy(standard), torch.from_numpy(~np.isnan(windows))), np.arange(len(windows))
+        standard = torch.from_numpy(self._standard(windows)[0])
+        return (standard, torch.from_numpy(~np.isnan(windows))), np.arange(len(windows))
 
     def _windows(self, X: np.ndarray) -> np.ndarray:
         windows = as_windows(X, self.channels_)
@@ -118,18 +110,13 @@ class ResNetAE(AnomalyDetector):
         return windows
 
     def _standard(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        fitted = Standardizer(self.standardize)
-        fitted.mean, fitted.std = self.mean_, self.std_
-        return fitted.transform(windows)
+        return standardize(windows, self.standardize, (self.mean_, self.std_))
 
     @torch.inference_mode()
     def _rebuilt(self, standard: np.ndarray) -> np.ndarray:
         device = next(self.net_.parameters()).device
-        out = np.empty_like(standard)
-        for start in range(0, len(standard), _BATCH):
-            batch = torch.from_numpy(standard[start : start + _BATCH]).to(device)
-            out[start : start + _BATCH] = self.net_(batch)[0].float().cpu().numpy()
-        return out
+        batches = torch.split(torch.from_numpy(standard), _BATCH)
+        return torch.cat([self.net_(batch.to(device))[0].float().cpu() for batch in batches]).numpy()
 
     def reconstruct(self, X: np.ndarray) -> np.ndarray:
         """What the net makes of windows, in their own units, shape and type; gaps are filled."""
@@ -163,21 +150,12 @@ class ImageAE(AnomalyDetector):
     The score is the mean of an error map.
 
     Args:
-        net: ``"conv"``, :class:`companion.models.autoencoders.ConvAutoencoder`, or ``"residual"``,
-            :class:`companion.models.autoencoders.ResidualAutoencoder`.
+        net: :class:`companion.models.autoencoders.ConvAutoencoder` or ``ResidualAutoencoder``.
         latent: numbers in the code of the one, channels in that of the other.
         widths: channels of the convolutions or stages.
-        loss: mean absolute (``"l1"``) or squared (``"mse"``) error, in training and in the maps.
+        loss: mean absolute or squared error, in training and in the maps.
         scales: of the maps, see :func:`companion.detection.anomaly_maps.multiscale_map`.
         camera: the augmentation while training.
-        lr: of Adam.
-        batch_size: images in a step.
-        patience: as in :class:`ResNetAE`.
-        seed: decides initial weights, hold-out, order and augmentation.
-
-    Attributes:
-        shape_: channels, height and width of an image.
-        value_range_: what is black and white in files deeper than 8 bits, if whoever fitted it told that.
 
     Example:
         >>> images = torch.randint(90, 110, (40, 1, 16, 16), dtype=torch.uint8)
@@ -212,7 +190,7 @@ class ImageAE(AnomalyDetector):
         if X.ndim != 4:
             raise ValueError(f"images are uint8 (N, C, H, W), not {tuple(X.shape)}")
         self.shape_ = X.shape[1], X.shape[2], X.shape[3]
-        self.value_range_: tuple[float, float] | None = None
+        self.value_range_: tuple[float, float] | None = None  # black and white of files deeper than 8 bits
 
     def _net(self) -> ConvAutoencoder | ResidualAutoencoder:
         channels, height, width = self.shape_
@@ -246,12 +224,9 @@ class ImageAE(AnomalyDetector):
         return np.asarray(self._reconstructed(X)[2].flatten(1).numpy())
 
     def maps(self, X: Tensor, error: ErrorKind | None = None, scales: Sequence[int] | None = None) -> Tensor:
-        """How badly each place is reconstructed, float32 (N, H, W).
+        """How badly each place is reconstructed, float32 (N, H, W); by other errors or scales if told.
 
-        Args:
-            X: images.
-            error: see :func:`companion.detection.anomaly_maps.error_map`; that of the training by default.
-            scales: others than the model's.
+        See :func:`companion.detection.anomaly_maps.multiscale_map`.
         """
         parts = [torch.empty(0, *self.shape_[1:])]
         for start in range(0, len(X), _BATCH):

@@ -28,12 +28,8 @@ Positive = Annotated[float, Field(gt=0)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Calibration(BaseModel):
-    """A threshold, and the share of normal examples that may have a higher score."""
-
-    model_config = STRICT
-    threshold: float
-    fpr: float = Field(gt=0, lt=1)
+# a threshold, and the share of normal examples that may have a higher score: facts of every detector
+_CALIBRATION = {"threshold_": float | None, "fpr_": Annotated[float, Field(gt=0, lt=1)] | None}
 
 
 class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
@@ -45,20 +41,17 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     - ``_examples(X)``: tensors, one row an example, and the group of each row, which is never split,
     - ``_net()`` and ``_objective(X)``: what learns, and from what loss,
     - ``_score(X)``: how unusual each example is, float64 (N,).
-
-    Attributes:
-        net_: the net, after :meth:`fit`.
-        history_: what was measured while training; empty after :meth:`load`.
-        threshold_: examples with a higher score are flagged; ``None`` until :meth:`calibrate`.
-        fpr_: the share of normal examples that may be, as :meth:`calibrate` was told.
     """
 
     lr: float
     batch_size: int
     patience: int | None
     seed: int
-    _facts: ClassVar[dict[str, Any]]
-    """Name and type of each fitted attribute that is kept, beside the net and the threshold."""
+    _facts: ClassVar[dict[str, Any]]  # name and type of each fitted attribute that is kept, beside these:
+    net_: nn.Module
+    history_: History  #: what was measured while training; empty after :meth:`load`
+    threshold_: float | None  #: examples with a higher score are flagged; ``None`` until :meth:`calibrate`
+    fpr_: float | None  #: the share of normal examples that may be
 
     def fit(
         self,
@@ -72,7 +65,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         progress: str | None = None,
         stop_after: int | None = None,
     ) -> Self:
-        """Learn from normal examples.
+        """Learn from normal examples, by default on the best device, in float32.
 
         Args:
             X: the examples, see the class.
@@ -80,13 +73,10 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
             epochs: passes over the examples, at most.
             validation: normal examples for early stopping, or the share of ``X`` that is held out at random
                 for it. Copies, and windows that overlap, must not be held out at random.
-            compute: device and precision; by default the best device, in float32.
+            compute: device and precision.
             checkpoint: a file to write checkpoints to, and to continue from if it is there.
             progress: the label of a progress bar; ``None`` for no bar.
             stop_after: leave after this many steps, to look at the start only.
-
-        Raises:
-            ValueError: if the examples have another shape or are too few, or an argument is out of range.
         """
         self._parameters()  # refuses what is out of range
         self._learn_shapes(X)
@@ -108,9 +98,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             self.net_ = self._net()
-        self.threshold_: float | None = None
-        self.fpr_: float | None = None
-        objective = self._objective(X)
+        self.threshold_, self.fpr_, objective = None, None, self._objective(X)
         self.history_ = train(
             self.net_, learn, objective, self._config(epochs, len(learn[0]), held is not None),
             compute=compute, seed=self.seed,
@@ -138,15 +126,12 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     def decision_function(self, X: Any) -> np.ndarray:
         """How unusual each example is, float64 (N,): the higher, the more; NaN where nothing is known."""
         check_is_fitted(self, "net_")
-        scores: np.ndarray = self._score(X)
-        return scores
+        return np.asarray(self._score(X))
 
     def calibrate(self, X: Any, fpr: float = 0.01) -> Self:
         """Set ``threshold_`` so that at most a share ``fpr`` of new normal examples is flagged, on average.
 
-        Args:
-            X: normal examples that training did not see; n of them can promise 1 / (n + 1) at the least.
-            fpr: the share.
+        ``X`` are normal examples that training did not see; n of them can promise 1 / (n + 1) at the least.
         """
         self.threshold_, self.fpr_ = fixed_fpr(self.decision_function(X), fpr), fpr
         return self
@@ -167,7 +152,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def _kind(cls) -> str:
-        return f"{cls.__name__} 2"
+        return f"{cls.__name__} 3"
 
     @classmethod
     def _settings(cls) -> type[BaseModel]:
@@ -186,27 +171,24 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     def save(self, path: Path | str) -> None:
         """Write parameters, weights, statistics and threshold to one file."""
         check_is_fitted(self, "net_")
-        calibration = None if self.threshold_ is None else {"threshold": self.threshold_, "fpr": self.fpr_}
-        about = {"parameters": self._parameters(), "calibration": calibration}
-        about["facts"] = {name: getattr(self, name) for name in self._facts}
+        facts = {name: getattr(self, name) for name in self._facts | _CALIBRATION}
+        about = {"parameters": self._parameters(), "facts": facts}
         save_state(Path(path), self._kind(), about=about, net=self.net_.state_dict())
 
     @classmethod
     def load(cls, path: Path | str, compute: Compute | None = None) -> Self:
         """Read what :meth:`save` wrote; scores are the same to the last bit on the same device.
 
-        Nothing is allocated that the file does not hold, and no number that is not finite is let in.
-
-        Raises:
-            StateError: if the file is missing, damaged, or no model of this kind.
+        Nothing is allocated that the file does not hold, and no number that is not finite is let in: a file
+        that is missing, damaged, or no model of this kind is a StateError.
         """
         state = load_state(Path(path), cls._kind())
-        parts = {"parameters": cls._settings(), "facts": _schema("Facts", cls._facts)}
-        schema = _schema("About", {**parts, "calibration": Calibration | None})
+        facts = _schema("Facts", cls._facts | _CALIBRATION)
+        schema = _schema("About", {"parameters": cls._settings(), "facts": facts})
         try:
             about: Any = schema.model_validate(state["about"])
             model = cls(**{name: getattr(about.parameters, name) for name in cls._get_param_names()})
-            for name in cls._facts:
+            for name in facts.model_fields:
                 setattr(model, name, getattr(about.facts, name))
             with torch.device("meta"):  # shapes without memory
                 model.net_ = model._net()
@@ -216,8 +198,6 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
             raise StateError(f"{path} is not a model that can be used: {reason}") from error
         model.net_.load_state_dict(state["net"], assign=True)
         (compute or pick_compute(precision="float32")).model(model.net_).eval()
-        kept = about.calibration
-        model.threshold_, model.fpr_ = (None, None) if kept is None else (kept.threshold, kept.fpr)
         model.history_ = History()
         return model
 

@@ -29,11 +29,11 @@ SCALES = ("smoke", "live", "full")
 REPLAY_STEPS = 3
 MODULES = {
     "block_order": "degradation", "casting": "casting", "casting_ablation": "casting",
-    "casting_size": "casting_size", "classifier": "classifier", "degradation": "degradation",
+    "casting_size": "casting", "classifier": "classifier", "degradation": "degradation",
     "event_detection": "event_detection", "event_sequences": "event_sequences",
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
     "lesion": "lesion", "recipe": "classifier", "self_supervised": "self_supervised",
-    "tab_transformer": "tables", "table_cost": "table_cost",
+    "tab_transformer": "tables", "table_cost": "tables",
     "table_depth": "tables", "tables": "tables", "waveforms": "waveforms",
 }  # fmt: skip
 """The module of each experiment, which is there in upper case."""

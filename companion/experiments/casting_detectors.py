@@ -7,8 +7,9 @@ or small and in colour.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +18,9 @@ from torch import Tensor
 
 from companion.compute import seed_everything
 from companion.data.casting import load_casting
-from companion.data.image_splits import SplitImages, share_by_hash
-from companion.data.images import ImageSet
-from companion.detection.anomaly_maps import ErrorKind, image_scores, robust_scale
-from companion.detection.detectors import PatchMemory, pca_residual
+from companion.data.images import ImageSet, SplitImages, share_by_hash
+from companion.detection.anomaly_maps import ErrorKind, image_scores
+from companion.detection.detectors import NeighborIndex, pca_residual
 from companion.estimators.autoencoders import ImageAE
 from companion.experiments.base import Config, Context
 from companion.experiments.classifier import trained_classifier
@@ -31,10 +31,8 @@ from companion.objectives.classification import normalize
 from companion.objectives.synthetic_anomalies import NO_JITTER, AnomalyKind, CameraJitter, OutlierExposure
 from companion.training import FitConfig, History
 
-GRAY, COLOR = (64, 64), (32, 48)
-"""Height and width of the two views."""
-CAMERA = CameraJitter()
-"""How far training moves the camera."""
+GRAY, COLOR = (64, 64), (32, 48)  # height and width of the two views
+CAMERA = CameraJitter()  # how far training moves the camera
 
 
 class CastingConfig(Config):
@@ -81,8 +79,7 @@ class Views:
         return (self[start : start + size] for start in range(0, len(self), size))
 
 
-@dataclass(frozen=True)
-class Casting:
+class Casting(NamedTuple):
     """The casting images as the experiments use them.
 
     Of copies one is kept, but in ``whole``, which is for comparison with what others measured.
@@ -142,13 +139,11 @@ def _disturbed(images: Tensor) -> Tensor:
 # ---------------------------------------------------------------- detectors
 
 
-@dataclass(frozen=True)
-class Detector:
+class Detector(NamedTuple):
     """A detector that can score."""
 
     score: Callable[[Views], np.ndarray]  #: float64 (N,) of N images, the higher the more unusual
-    #: what was measured while training; empty if nothing was trained
-    history: History = field(default_factory=History)
+    history: History = History()  #: what was measured while training; empty if nothing was trained
 
 
 def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
@@ -158,11 +153,7 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
         return views.color.flatten(1).numpy().astype(np.float32) / 255
 
     pca = PCA(config.components, svd_solver="randomized", random_state=seed).fit(rows(data.train))
-
-    def score(views: Views) -> np.ndarray:
-        return np.asarray(np.abs(pca_residual(pca, rows(views))).mean(axis=1), dtype=np.float64)
-
-    return Detector(score)
+    return Detector(lambda views: np.abs(pca_residual(pca, rows(views))).mean(axis=1).astype(np.float64))
 
 
 def published_autoencoder(config: CastingConfig, seed: int) -> ImageAE:
@@ -196,15 +187,15 @@ def error_scores(
     model: ImageAE, kind: ErrorKind, scales: tuple[int, ...], gray: bool = False
 ) -> Callable[[Views], np.ndarray]:
     """Scores of one fitted autoencoder by another kind of map."""
-
-    def score(views: Views) -> np.ndarray:
-        return image_scores(model.maps(views.gray if gray else views.color, kind, scales))
-
-    return score
+    return lambda views: image_scores(model.maps(views.gray if gray else views.color, kind, scales))
 
 
 def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Detector:
-    """Distances from normal patches, in features of the net that chapter 4 trained on CIFAR-10."""
+    """Distances from normal patches, in features of the net that chapter 4 trained on CIFAR-10.
+
+    Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (PatchCore). There the patches
+    that are kept are a coreset; here they are drawn at random.
+    """
     classifier = trained_classifier(context.compute)
     net = classifier.model
     assert isinstance(net, ResNet9)
@@ -218,13 +209,18 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
         return np.concatenate(parts)
 
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
-    learn = data.train[order[: config.memory_images]]
-    memory = PatchMemory(3, config.memory_patches, seed=seed).fit(features(learn))
+    patches = features(data.train[order[: config.memory_images]])  # (N, h, w, d)
+    patches = patches.reshape(-1, patches.shape[3])
+    if len(patches) > config.memory_patches:
+        drawn = np.random.default_rng(seed).choice(len(patches), config.memory_patches, replace=False)
+        patches = patches[np.sort(drawn)]
+    memory = NeighborIndex(3).fit(patches)
 
-    def score(views: Views) -> np.ndarray:
-        return np.concatenate([memory.maps(features(part)).mean(axis=(1, 2)) for part in views.batches(500)])
+    def maps(views: Views) -> np.ndarray:
+        asked = features(views)
+        return memory.score(asked.reshape(-1, asked.shape[3])).reshape(asked.shape[:3])
 
-    return Detector(score)
+    return Detector(lambda views: np.concatenate([maps(p).mean(axis=(1, 2)) for p in views.batches(500)]))
 
 
 def discrimination(
@@ -239,13 +235,9 @@ def discrimination(
 
 
 def fit_discriminator(
-    config: CastingConfig,
-    data: Casting,
-    seed: int,
-    context: Context,
-    objective: OutlierExposure,
+    config: CastingConfig, data: Casting, seed: int, context: Context, objective: OutlierExposure,
     name: str = "discriminator",
-) -> tuple[ResNet, Detector]:
+) -> tuple[ResNet, Detector]:  # fmt: skip
     """A small residual net that tells normal images from known and painted faults, and its scores."""
     seed_everything(seed)
     net = ResNet(BasicResidualBlock, (1, 1, 1), 1, stem="cifar", width=config.width)
@@ -254,11 +246,8 @@ def fit_discriminator(
 
 
 def ensemble(first: Detector, second: Detector, normals: Views) -> Detector:
-    """The sum of two scores, each in units of the spread of normal images."""
-    units = first.score(normals), second.score(normals)
-
-    def score(views: Views) -> np.ndarray:
-        both = (robust_scale(one.score(views), u) for one, u in zip((first, second), units, strict=True))
-        return np.asarray(sum(both))
-
-    return Detector(score)
+    """The sum of two scores, each 0 at the median of normal images and 1 at their 95 % quantile."""
+    units = [(one, *np.quantile(one.score(normals), [0.5, 0.95])) for one in (first, second)]
+    return Detector(
+        lambda views: np.sum([(one.score(views) - low) / (high - low) for one, low, high in units], axis=0)
+    )

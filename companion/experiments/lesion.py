@@ -42,17 +42,11 @@ def unchanging(model: CifarResNet) -> list[Place]:
     ]
 
 
-def _stage(model: CifarResNet, stage: int) -> nn.Sequential:
-    blocks = model.stages[stage]
-    assert isinstance(blocks, nn.Sequential)
-    return blocks
-
-
 def without(model: CifarResNet, places: Sequence[Place]) -> CifarResNet:
     """A copy of ``model`` in which the blocks at ``places`` pass their input on unchanged."""
     lesioned = copy.deepcopy(model)
     for stage, index in places:
-        _stage(lesioned, stage)[index] = nn.Identity()
+        lesioned.stages[stage][index] = nn.Identity()
     return lesioned
 
 
@@ -60,7 +54,7 @@ def shuffled(model: CifarResNet, pairs: Sequence[tuple[Place, Place]]) -> CifarR
     """A copy of ``model`` in which the blocks of each pair have changed places, one pair after another."""
     lesioned = copy.deepcopy(model)
     for (a, i), (b, j) in pairs:
-        first, second = _stage(lesioned, a), _stage(lesioned, b)
+        first, second = lesioned.stages[a], lesioned.stages[b]
         first[i], second[j] = second[j], first[i]
     return lesioned
 

@@ -23,7 +23,6 @@ from companion.runs import DataInfo, SeedResult
 from companion.training import FitConfig
 
 VARIANTS = ("no norm, PyTorch's init", "no norm, He's init", "batch norm, He's init")
-"""The nets differ in batch normalisation and in the spread of their initial weights."""
 
 
 class GradientsConfig(Config):
@@ -80,9 +79,8 @@ def gradient_flow(
     With ``before`` the gradient in a block's output and ``after`` that in its input, a residual block
     without an activation behind the addition has ``after = before + (what comes through F)``.
 
-    Returns:
-        ``cosine``, of the angle between ``before`` and ``after``, and ``ratio``, the norm of
-        ``after - before`` as a share of the norm of ``before``; one number a block, from the first on.
+    Gives ``cosine``, of the angle between ``before`` and ``after``, and ``ratio``, the norm of ``after -
+    before`` as a share of the norm of ``before``; one number a block, from the first on.
     """
     context.compute.model(model).train()
     cosine: list[float] = []
@@ -139,8 +137,7 @@ GRADIENTS = Experiment(
 # ---------------------------------------------------------------- learning to do nothing
 
 WIDTH, SIZE = 16, 8
-KINDS = ("plain", "residual", "residual, zero start")
-"""The kinds of stacks that are compared."""
+KINDS = ("plain", "residual", "residual, zero start")  # of stacks
 
 
 class IdentityConfig(Config):

@@ -115,7 +115,13 @@ def execute(
         if not finished.exists():
             folder = work / f"seed-{seed}"
             kept = work if seed == seeds[0] else None
+            cuda = compute.device.type == "cuda"
+            if cuda:
+                torch.cuda.reset_peak_memory_stats()
             result = experiment.run(config, seed, Context(compute, folder, progress, kept))
+            if cuda:
+                peak = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+                result = result.model_copy(update={"peak_gib": peak})
             with atomic_path(finished) as part:
                 part.write_text(result.model_dump_json(), encoding="utf8")
             shutil.rmtree(folder, ignore_errors=True)

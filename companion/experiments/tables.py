@@ -1,14 +1,15 @@
 """Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables.
 
-``table_depth`` asks what the shortcut buys, and ``tab_transformer`` trains one net longer.
+``table_depth`` asks what the shortcut buys, ``table_cost`` how time and memory grow with the number of
+features, and ``tab_transformer`` trains one net longer.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from functools import cache
 from itertools import product
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +19,7 @@ from companion.compute import seed_everything
 from companion.data.tables import load_adult, load_california
 from companion.experiments import base
 from companion.experiments.base import Config, Context, Experiment
+from companion.models.cost import activation_bytes, multiply_adds, time_models
 from companion.models.resnet import count_parameters
 from companion.models.tabular import NormKind
 from companion.models.tabular_baselines import make_table_net
@@ -142,52 +144,45 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
     return whole
 
 
-def _nets(epochs: dict[str, tuple[int, int]]) -> dict[str, dict[str, NetConfig]]:
-    """The nets of both data sets, each with its epochs on Adult and on California; 0 leaves a net out."""
-    adult: dict[str, dict[str, Any]] = {
-        "mlp": {"options": {"d_model": 256, "num_layers": 3, "dropout": 0.3}},
-        "resnet": {
-            "options": {"d_model": 128, "num_blocks": 4, "dropout": 0.3, "residual_dropout": 0.1},
-            "weight_decay": 1e-2,
-        },
-        "ft_transformer": {"options": {"d_block": 128}, "lr": 5e-4},
-        "tab_transformer": {"lr": 5e-4},
-        "tabm": {
-            "options": {"k": 16, "d_block": 256, "n_blocks": 2, "dropout": 0.2},
-            "lr": 2e-3,
-            "weight_decay": 1e-3,
-        },
-    }
-    california: dict[str, dict[str, Any]] = {
-        "mlp": {"options": {"d_model": 256, "num_layers": 3}},
-        "resnet": {
-            "options": {"d_model": 256, "num_blocks": 4, "dropout": 0.1, "norm": "batch"},
-            "lr": 2e-3,
-            "weight_decay": 0.1,
-        },
-        "ft_transformer": {"options": {"d_block": 128}, "lr": 7e-4},
-        "tabm": {"options": {"k": 16, "d_block": 256, "n_blocks": 3}, "lr": 3e-3, "weight_decay": 3e-4},
-    }
-    chosen: dict[str, dict[str, NetConfig]] = {}
-    for place, (dataset, nets) in enumerate({"adult": adult, "california": california}.items()):
-        chosen[dataset] = {
-            name: NetConfig(kind=name, num_epochs=epochs[name][place], **net)
-            for name, net in nets.items()
-            if epochs.get(name, (0, 0))[place]
-        }
-        if "resnet-2" in epochs:
-            again = {"num_epochs": epochs["resnet-2"][place], "seed_offset": 1000}
-            chosen[dataset]["resnet-2"] = chosen[dataset]["resnet"].model_copy(update=again)
-    return chosen
-
-
 _FULL = {
-    "mlp": (12, 60), "resnet": (10, 60), "resnet-2": (10, 60), "ft_transformer": (8, 50),
-    "tab_transformer": (8, 0), "tabm": (12, 60),
+    "adult": {
+        "mlp": NetConfig(
+            kind="mlp", num_epochs=12, options={"d_model": 256, "num_layers": 3, "dropout": 0.3}
+        ),
+        "resnet": NetConfig(
+            kind="resnet", num_epochs=10, weight_decay=1e-2,
+            options={"d_model": 128, "num_blocks": 4, "dropout": 0.3, "residual_dropout": 0.1},
+        ),
+        "ft_transformer": NetConfig(kind="ft_transformer", num_epochs=8, options={"d_block": 128}, lr=5e-4),
+        "tab_transformer": NetConfig(kind="tab_transformer", num_epochs=8, lr=5e-4),
+        "tabm": NetConfig(
+            kind="tabm", num_epochs=12, lr=2e-3, weight_decay=1e-3,
+            options={"k": 16, "d_block": 256, "n_blocks": 2, "dropout": 0.2},
+        ),
+    },
+    "california": {
+        "mlp": NetConfig(kind="mlp", num_epochs=60, options={"d_model": 256, "num_layers": 3}),
+        "resnet": NetConfig(
+            kind="resnet", num_epochs=60, lr=2e-3, weight_decay=0.1,
+            options={"d_model": 256, "num_blocks": 4, "dropout": 0.1, "norm": "batch"},
+        ),
+        "ft_transformer": NetConfig(kind="ft_transformer", num_epochs=50, options={"d_block": 128}, lr=7e-4),
+        "tabm": NetConfig(
+            kind="tabm", num_epochs=60, lr=3e-3, weight_decay=3e-4,
+            options={"k": 16, "d_block": 256, "n_blocks": 3},
+        ),
+    },
 }  # fmt: skip
+_QUICK = ("mlp", "resnet")
 _LIVE = {
-    "mlp": (12, 30), "resnet": (10, 30), "ft_transformer": (1, 1), "tab_transformer": (1, 0), "tabm": (1, 1),
-}  # fmt: skip
+    dataset: {
+        name: net.model_copy(update={"num_epochs": min(30, net.num_epochs) if name in _QUICK else 1})
+        for name, net in nets.items()
+    }
+    for dataset, nets in _FULL.items()
+}
+for _nets in _FULL.values():
+    _nets["resnet-2"] = _nets["resnet"].model_copy(update={"seed_offset": 1000})
 _SMALL: dict[str, dict[str, bool | int | float | str]] = {
     "mlp": {"d_model": 8},
     "resnet": {"d_model": 8, "num_blocks": 1},
@@ -197,17 +192,17 @@ _SMALL: dict[str, dict[str, bool | int | float | str]] = {
 }
 _SMOKE = {
     dataset: {
-        name: net.model_copy(update={"options": _SMALL[net.kind], "batch_size": 64})
+        name: net.model_copy(update={"options": _SMALL[net.kind], "batch_size": 64, "num_epochs": 1})
         for name, net in nets.items()
     }
-    for dataset, nets in _nets(dict.fromkeys(_FULL, (1, 1))).items()
+    for dataset, nets in _FULL.items()
 }
 _ENSEMBLES = (("resnet", "ft_transformer"), ("resnet", "resnet-2"), ("resnet", BOOSTING))
 
 SCALES = {
     "smoke": TablesConfig(nets=_SMOKE, train_size=256, ensembles=_ENSEMBLES),
-    "live": TablesConfig(nets=_nets(_LIVE)),
-    "full": TablesConfig(nets=_nets(_FULL), ensembles=_ENSEMBLES),
+    "live": TablesConfig(nets=_LIVE),
+    "full": TablesConfig(nets=_FULL, ensembles=_ENSEMBLES),
 }  # fmt: skip
 
 TABLES = Experiment(
@@ -270,9 +265,8 @@ def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResu
         for norm, depth, kind in product(config.norms, config.depths, KINDS):
             name = f"{dataset}-{norm}-{kind}-{depth}"
             model, result = train(table, override(config.base, norm, kind, depth), seed, context, name)
-            result.metrics.update(
-                train_loss=evaluate(model, table.splits["train"], table.objective, context.compute)["loss"]
-            )
+            losses = evaluate(model, table.splits["train"], table.objective, context.compute)
+            result.metrics["train_loss"] = losses["loss"]
             whole.include(name, result)
     return whole
 
@@ -292,3 +286,52 @@ TABLE_DEPTH = Experiment(
     ),
     "full": TableDepthConfig(base=_BASE),
 }, run_depth, data_info)  # fmt: skip
+
+
+# ---------------------------------------------------------------- what features cost
+
+# equal width and an equal number of blocks
+OPTIONS = {"resnet": {"d_model": 64, "num_blocks": 3}, "ft_transformer": {"d_block": 64, "n_blocks": 3}}
+
+
+class TableCostConfig(Config):
+    """What is timed."""
+
+    features: tuple[int, ...] = (10, 30, 100, 300, 1000)  #: numbers in a row; one pair of nets for each
+    batch_size: int = 16  #: rows in a batch; few, so that the widest table fits into memory
+    rounds: int = 3  #: how many times each is timed
+
+
+def run_cost(config: TableCostConfig, seed: int, context: Context) -> SeedResult:
+    """Time both nets at every number of features, in turns; the numbers in the rows are random.
+
+    All but ``parameters`` is for one row; ``kept_bytes`` are those kept for the backward pass.
+    """
+    seed_everything(seed)
+    jobs, metrics = {}, {}
+    for features in config.features:
+        for kind, options in OPTIONS.items():
+            net = make_table_net(kind, features, [], 1, **options)
+            name, shape = f"{kind}-{features}", (config.batch_size, features)
+            jobs[name] = (net, shape)
+            metrics[f"{name}.parameters"] = float(count_parameters(net))
+            metrics[f"{name}.kept_bytes"] = activation_bytes(net, shape) / config.batch_size
+            metrics[f"{name}.multiply_adds"] = float(multiply_adds(net, (1, features)))
+    for metric, backward in (("predict_seconds", False), ("train_seconds", True)):
+        times = time_models(jobs, context.compute, backward=backward, rounds=config.rounds)
+        metrics |= {f"{name}.{metric}": time.median for name, time in times.items()}
+    return SeedResult(seed=seed, metrics=metrics)
+
+
+# they stand in for nothing: only their count matters
+RANDOM_ROWS = DataInfo(
+    name="random numbers", source="generated", digest=hashlib.sha256(b"random numbers").hexdigest(),
+    synthetic=False,
+)  # fmt: skip
+TABLE_COST = Experiment(
+    "table_cost",
+    "How do time and memory of a residual net and a transformer grow with the number of features?", {
+    "smoke": TableCostConfig(features=(2, 4, 8), batch_size=4, rounds=1),
+    "live": TableCostConfig(features=(10, 30, 100, 300), rounds=3),
+    "full": TableCostConfig(),
+}, run_cost, lambda: RANDOM_ROWS)  # fmt: skip

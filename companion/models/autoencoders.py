@@ -17,24 +17,26 @@ from companion.models.blocks import PreActResidualBlock, conv1x1, conv3x3
 
 
 class Autoencoder(nn.Module):
-    """``encode`` to a code, ``decode`` back, and a forward pass that gives reconstruction and code."""
+    """An ``encoder`` to a code of ``latent_shape``, a ``decoder`` back; a forward pass gives both results."""
 
-    def __init__(self, input_shape: tuple[int, ...], latent_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.input_shape, self.latent_shape = input_shape, latent_shape
+    encoder: nn.Module
+    decoder: nn.Module
+    latent_shape: tuple[int, ...]
 
     def encode(self, x: Tensor) -> Tensor:
         """Examples (N, ...) to codes (N, ...)."""
-        raise NotImplementedError
+        code: Tensor = self.encoder(x)
+        return code
 
     def decode(self, code: Tensor) -> Tensor:
         """Codes (N, ...) to examples (N, ...)."""
-        raise NotImplementedError
+        x_hat: Tensor = self.decoder(code)
+        return x_hat
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         code = self.encode(x)
         x_hat = self.decode(code)
-        assert x_hat.shape == x.shape, f"made for {self.input_shape}, not {tuple(x.shape[1:])}"
+        assert x_hat.shape == x.shape, f"made for other examples than {tuple(x.shape[1:])}"
         return x_hat, code
 
 
@@ -66,29 +68,21 @@ class ConvAutoencoder(Autoencoder):
         latent: int = 512,
         widths: Sequence[int] = (32, 64, 128),
     ) -> None:
-        super().__init__((channels, *size), (latent,))
-        self.down = nn.Sequential()
+        super().__init__()
+        inner = (widths[-1], *halved(size, len(widths)))
+        self.latent_shape, numbers = (latent,), math.prod(inner)
+        self.encoder = nn.Sequential()
         for a, b in pairwise([channels, *widths]):
-            self.down.extend((conv3x3(a, b, 2), nn.BatchNorm2d(b), nn.ReLU()))
-        self.inner = (widths[-1], *halved(size, len(widths)))
-        self.to_latent = nn.Linear(math.prod(self.inner), latent)
-        self.from_latent = nn.Linear(latent, math.prod(self.inner))
-        self.up = nn.Sequential()
+            down = conv3x3(a, b, stride=2)
+            self.encoder.extend((down, nn.BatchNorm2d(b), nn.ReLU()))
+        self.encoder.extend((nn.Flatten(), nn.Linear(numbers, latent)))
+        self.decoder = nn.Sequential(nn.Linear(latent, numbers), nn.ReLU())
+        self.decoder.append(nn.Unflatten(1, inner))  # (N, C, h, w)
         for a, b in pairwise(reversed(widths)):
             up = nn.ConvTranspose2d(a, b, 4, 2, padding=1, bias=False)
-            self.up.extend((up, nn.BatchNorm2d(b), nn.ReLU()))
-        self.up.append(nn.ConvTranspose2d(widths[0], channels, 4, 2, padding=1))
-        self.up.append(nn.Tanh())
-
-    def encode(self, images: Tensor) -> Tensor:
-        maps = self.down(images)  # (N, C, h, w)
-        code: Tensor = self.to_latent(maps.flatten(1))  # (N, latent)
-        return code
-
-    def decode(self, code: Tensor) -> Tensor:
-        maps = F.relu(self.from_latent(code)).view(-1, *self.inner)
-        images: Tensor = self.up(maps)  # (N, channels, H, W)
-        return images
+            self.decoder.extend((up, nn.BatchNorm2d(b), nn.ReLU()))
+        last = nn.ConvTranspose2d(widths[0], channels, 4, 2, padding=1)
+        self.decoder.extend((last, nn.Tanh()))
 
 
 class UpStage(nn.Module):
@@ -127,7 +121,8 @@ class ResidualAutoencoder(Autoencoder):
         widths: Sequence[int] = (64, 128, 256, 512),
         latent_channels: int = 16,
     ) -> None:
-        super().__init__((channels, *size), (latent_channels, *halved(size, len(widths))))
+        super().__init__()
+        self.latent_shape = (latent_channels, *halved(size, len(widths)))
         first = widths[0]
         self.encoder = nn.Sequential(
             nn.Conv2d(channels, first, 7, padding=3, bias=False), nn.BatchNorm2d(first), nn.ReLU()
@@ -137,14 +132,6 @@ class ResidualAutoencoder(Autoencoder):
         ways = pairwise([latent_channels, *reversed(widths)])
         self.decoder = nn.Sequential(*(UpStage(a, b) for a, b in ways))
         self.decoder.extend((nn.Conv2d(first, channels, 7, padding=3), nn.Sigmoid()))
-
-    def encode(self, images: Tensor) -> Tensor:
-        code: Tensor = self.encoder(images)
-        return code
-
-    def decode(self, code: Tensor) -> Tensor:
-        images: Tensor = self.decoder(code)
-        return images
 
 
 def conv5(channels: int, out_channels: int, stride: int = 1) -> nn.Conv1d:
@@ -196,12 +183,13 @@ class WaveAutoencoder(Autoencoder):
     def __init__(
         self, channels: int, length: int, depth: int = 4, bottleneck: int = 128, width: int = 16
     ) -> None:
-        super().__init__((channels, length), (bottleneck,))
+        super().__init__()
         if length < 2**depth:
             raise ValueError(
                 f"windows of {length} samples cannot be halved {depth} times; "
                 f"take windows of at least {2**depth} samples, or depth={max(1, length.bit_length() - 1)}"
             )
+        self.latent_shape = (bottleneck,)
         self.lengths = [-(-length // 2**i) for i in range(depth + 1)]  # rounded up
         widths = [width * 2 ** min(i, 3) for i in range(depth + 1)]
         self.stem = conv5(channels, width)

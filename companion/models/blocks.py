@@ -73,12 +73,9 @@ class ChannelBias(nn.Module):
 
 
 def make_shortcut(
-    option: Shortcut | None,
-    in_channels: int,
-    out_channels: int,
-    stride: int,
-    norm: Norm | None,
-) -> nn.Module | None:
+    option: Shortcut | None, in_channels: int, out_channels: int,
+    stride: int, norm: Norm | None,
+) -> nn.Module | None:  # fmt: skip
     """The shortcut around a block (He et al. 2016, section 3.3).
 
     "A": the identity, with zeros for new channels; no weights. "B": a
@@ -115,13 +112,9 @@ class BasicResidualBlock(nn.Module):
     expansion, num_convolutions, preactivated = 1, 2, False
 
     def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        stride: int = 1,
-        shortcut: Shortcut | None = "B",
-        norm: Norm = nn.BatchNorm2d,
-    ) -> None:
+        self, in_channels: int, width: int, stride: int = 1,
+        shortcut: Shortcut | None = "B", norm: Norm = nn.BatchNorm2d,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.conv1 = conv3x3(in_channels, width, stride)
         self.bn1 = norm(width)
@@ -153,13 +146,9 @@ class BottleneckBlock(nn.Module):
     expansion, num_convolutions, preactivated = 4, 3, False
 
     def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        stride: int = 1,
-        shortcut: Shortcut | None = "B",
-        norm: Norm = nn.BatchNorm2d,
-    ) -> None:
+        self, in_channels: int, width: int, stride: int = 1,
+        shortcut: Shortcut | None = "B", norm: Norm = nn.BatchNorm2d,
+    ) -> None:  # fmt: skip
         super().__init__()
         out_channels = width * self.expansion
         self.conv1 = conv1x1(in_channels, width)
@@ -194,13 +183,9 @@ class PreActResidualBlock(nn.Module):
     expansion, num_convolutions, preactivated = 1, 2, True
 
     def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        stride: int = 1,
-        shortcut: Shortcut | None = "B",
-        norm: Norm = nn.BatchNorm2d,
-    ) -> None:
+        self, in_channels: int, width: int, stride: int = 1,
+        shortcut: Shortcut | None = "B", norm: Norm = nn.BatchNorm2d,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.bn1 = norm(in_channels)
         self.conv1 = conv3x3(in_channels, width, stride)

@@ -14,7 +14,7 @@ import copy
 import math
 import statistics
 import timeit
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import chain
@@ -33,7 +33,6 @@ from companion.models.resnet import ResNet, count_parameters
 
 Key = TypeVar("Key", bound=Hashable)
 Jobs = Mapping[Key, tuple[nn.Module, Sequence[int]]]  # models, each with the shape of its input batch
-PRODUCT = "matrix product"  # what throughput compares with
 TIMING_SECONDS = 0.05  # one timing takes at least so long; a quick model runs several times in it
 
 
@@ -109,22 +108,6 @@ def numbers_moved(model: nn.Module, input_shape: Sequence[int]) -> int:
     return int(traffic.numbers)
 
 
-def receptive_field(layers: Iterable[tuple[int, int]], start: tuple[int, int] = (1, 1)) -> tuple[int, int]:
-    """The side of what one output position of a chain of convolutions and pools sees, in pixels of the input.
-
-    A layer of kernel size k behind layers whose strides multiply to s adds (k - 1) s pixels. ``layers`` are
-    pairs of kernel size and stride. The second number is the step between neighbouring positions.
-
-    Example:
-        >>> receptive_field([(3, 1), (3, 1)])  # two 3x3 convolutions see as far as one of 5x5
-        (5, 1)
-    """
-    side, step = start
-    for kernel, stride in layers:
-        side, step = side + (kernel - 1) * step, step * stride
-    return side, step
-
-
 class StageCost(NamedTuple):
     """What one part of a ResNet costs in one forward pass of a batch."""
 
@@ -137,7 +120,11 @@ class StageCost(NamedTuple):
 
 @torch.no_grad()
 def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
-    """The cost of a ResNet part by part: stem, stages, head, for images of the shape (N, C, H, W)."""
+    """The cost of a ResNet part by part: stem, stages, head, for images of the shape (N, C, H, W).
+
+    In a chain of convolutions and pools, a layer of kernel size k behind layers whose strides multiply to s
+    sees (k - 1) s pixels more.
+    """
     net = copy.deepcopy(net).to("meta").eval()
     parts: dict[str, list[nn.Module]] = {"stem": [net.conv1, net.bn1, net.maxpool]}
     parts |= {f"stage {number}": [stage] for number, stage in enumerate(net.stages, start=1)}
@@ -153,28 +140,18 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
         module.register_forward_hook(note)
     net(torch.empty(*input_shape, device="meta"))
     costs: list[StageCost] = []
-    field = 1, 1
+    side, step = 1, 1  # of what an output position sees, in pixels, and from it to the next
     for name, modules in parts.items():
         every = chain(*(module.named_modules() for module in modules))
         layers = (m for place, m in every if "shortcut" not in place and hasattr(m, "kernel_size"))
-        # the sides of a pool are one number, those of a convolution two
-        kernels = [(int(np.max(layer.kernel_size)), int(np.max(layer.stride))) for layer in layers]
-        field = receptive_field(kernels, field)
+        for layer in layers:  # the sides of a pool are one number, those of a convolution two
+            side += (int(np.max(layer.kernel_size)) - 1) * step
+            step *= int(np.max(layer.stride))
         parameters = sum(count_parameters(module) for module in modules)
         macs = sum(multiply_adds(module, shapes[module][0]) for module in modules)
         output_shape = tuple(shapes[modules[-1]][1])
-        costs.append(StageCost(name, output_shape, parameters, macs, None if name == "head" else field[0]))
+        costs.append(StageCost(name, output_shape, parameters, macs, None if name == "head" else side))
     return costs
-
-
-def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """The slope of ``log(values)`` over ``log(sizes)`` by least squares: 1 for a line, 2 for a square.
-
-    Example:
-        >>> round(growth_exponent([1, 2, 4], [3, 12, 48]), 6)
-        2.0
-    """
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 class Timing(NamedTuple):
@@ -230,29 +207,3 @@ def time_models(
             steps[name] = partial(step, compute.model(model).train(backward), inputs)
         seconds = interleaved(steps, rounds)
     return {name: Timing(*(s / shape[0] for s in seconds[name])) for name, (_, shape) in jobs.items()}
-
-
-class Throughput(NamedTuple):
-    """How quick a model is, beside a matrix product."""
-
-    per_second: float  # examples
-    multiply_adds: int  # of one example
-    share: float  # of the multiply-adds a second that the matrix product reached
-
-    @property
-    def rate(self) -> float:
-        """Multiply-adds a second."""
-        return self.per_second * self.multiply_adds
-
-
-def throughput(jobs: Jobs[str], compute: Compute, *, rounds: int = 7) -> dict[str, Throughput]:
-    """Time models in turns with a matrix product in the same precision, a bound for what they can reach.
-
-    What is not counted (norms, activations, memory traffic) lowers the share, and so do small batches and
-    channels. The product itself stands under ``PRODUCT``.
-    """
-    every = {**jobs, PRODUCT: (nn.Linear(2048, 2048, bias=False), (2048, 2048))}
-    cost = {name: multiply_adds(model, (1, *shape[1:])) for name, (model, shape) in every.items()}
-    seconds = {name: timing.median for name, timing in time_models(every, compute, rounds=rounds).items()}
-    bound = cost[PRODUCT] / seconds[PRODUCT]
-    return {name: Throughput(1 / s, cost[name], cost[name] / s / bound) for name, s in seconds.items()}

@@ -26,14 +26,10 @@ class ClassicTabularBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        d_model: int,
-        d_hidden: int,
-        dropout: float = 0.1,
-        residual_dropout: float = 0.0,
-        norm: NormKind = "layer",
+        self, d_model: int, d_hidden: int, dropout: float = 0.1,
+        residual_dropout: float = 0.0, norm: NormKind = "layer",
         residual: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.linear1 = nn.Linear(d_model, d_hidden)
         self.norm1 = NORMS[norm](d_hidden)
@@ -63,14 +59,10 @@ class PreNormTabularBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        d_model: int,
-        d_hidden: int,
-        dropout: float = 0.1,
-        residual_dropout: float = 0.0,
-        norm: NormKind = "layer",
+        self, d_model: int, d_hidden: int, dropout: float = 0.1,
+        residual_dropout: float = 0.0, norm: NormKind = "layer",
         residual: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.norm = NORMS[norm](d_model)
         self.linear1 = nn.Linear(d_model, d_hidden)

@@ -31,6 +31,8 @@ class Objective(Protocol):
 class ImageClassification:
     """Cross-entropy on uint8 images, with augmentation while training."""
 
+    draws_on_device = True  # takes a generator of any device
+
     mean: Tensor  #: (C,) of the training pixels scaled to [0, 1]
     std: Tensor  #: (C,), likewise
     max_shift: int = 0  #: the largest shift in pixels while training
@@ -79,16 +81,18 @@ def random_shift_flip(
         images: (N, C, H, W), any dtype, on any device.
         max_shift: the largest shift in pixels, up, down, left and right; 0 for none.
         flip: whether each image is mirrored with probability one half.
-        generator: a CPU generator that the draws come from; the global one if ``None``.
+        generator: what the draws come from, on any device; the global CPU generator if ``None``.
 
     Returns:
         A new tensor of the same shape and dtype.
     """
     batch, _, height, width = images.shape
-    top, left = torch.randint(0, 2 * max_shift + 1, (2, batch), generator=generator).to(images.device)
+    device = None if generator is None else generator.device
+    shifts = torch.randint(0, 2 * max_shift + 1, (2, batch), generator=generator, device=device)
+    top, left = shifts.to(images.device)
     source = torch.arange(batch, device=images.device)
     if flip:  # a mirrored crop is a crop of the mirrored image, taken from the other side
-        mirrored = (torch.rand(batch, 1, generator=generator) < 0.5)[:, 0].to(images.device)
+        mirrored = (torch.rand(batch, 1, generator=generator, device=device) < 0.5)[:, 0].to(images.device)
         images = torch.cat([images, images.flip(3)])  # (2N, C, H, W)
         source, left = source + batch * mirrored, torch.where(mirrored, 2 * max_shift - left, left)
     padded = F.pad(images, (max_shift,) * 4)  # (2N, C, H+2s, W+2s)
@@ -106,16 +110,18 @@ def random_cutout(images: Tensor, *, size: int, generator: Generator | None = No
     Args:
         images: (N, C, H, W) of a floating-point type.
         size: side of the square in pixels; 0 for none.
-        generator: a CPU generator that the draws come from; the global one if ``None``.
+        generator: what the draws come from, on any device; the global CPU generator if ``None``.
 
     Returns:
         A new tensor of the same shape.
     """
     batch, _, height, width = images.shape
 
+    device = None if generator is None else generator.device
+
     def outside(length: int) -> Tensor:  # (N, length): True where the square does not reach
-        start = torch.randint(0, length, (batch, 1), generator=generator) - size // 2
-        place = torch.arange(length)
+        start = torch.randint(0, length, (batch, 1), generator=generator, device=device) - size // 2
+        place = torch.arange(length, device=start.device)
         return ((place < start) | (place >= start + size)).to(images.device)
 
     keep = outside(height)[:, None, :, None] | outside(width)[:, None, None, :]  # (N, 1, H, W)

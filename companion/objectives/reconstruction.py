@@ -36,12 +36,7 @@ class ImageReconstruction:
     def reconstruct(
         self, model: nn.Module, images: Tensor, batch_size: int = 500
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the net makes of uint8 images (N, C, H, W).
-
-        Returns:
-            The images and the reconstructions, both float32 (N, C, H, W) in [0, 1], and the codes; all on
-            the CPU.
-        """
+        """Images uint8 (N, C, H, W) and what the net makes of them, as float32 in [0, 1], and the codes."""
         device = next(model.parameters()).device
         model.eval()
         made, codes = [], []
@@ -56,14 +51,7 @@ class ImageReconstruction:
 def reconstruction_error(reconstruction: Tensor, target: Tensor, known: Tensor, loss: Loss) -> Tensor:
     """Mean absolute (``"l1"``) or squared (``"l2"``) residual of each window over its known samples.
 
-    Args:
-        reconstruction: (N, C, L).
-        target: (N, C, L).
-        known: bool (N, C, L); what is not known does not count.
-        loss: which of the two.
-
-    Returns:
-        float32 (N,). 0 for a window of which nothing is known.
+    Of three tensors (N, C, L), ``known`` of bool; float32 (N,), 0 for a window of which nothing is known.
     """
     residual = (reconstruction.float() - target).masked_fill(~known, 0)
     cost = residual.abs() if loss == "l1" else residual.square()

@@ -28,10 +28,13 @@ def as_floats(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def uniform(count: int, low: float, high: float, generator: Generator | None, like: Tensor) -> Tensor:
-    """Draws (N, 1, 1, 1) from ``low`` to ``high`` with the device and dtype of ``like``."""
-    draws = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
-    return draws.to(like)
+def draws(images: Tensor, generator: Generator | None) -> Callable[[float, float], Tensor]:
+    """Draws one number from a range for each of N images: (N, 1, 1, 1), of their device and dtype."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        return (low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=generator)).to(images)
+
+    return uniform
 
 
 def smooth_noise(like: Tensor, rows: int, columns: int, generator: Generator | None) -> Tensor:
@@ -85,20 +88,20 @@ class CameraJitter:
         if self.flip:
             images = random_shift_flip(images, max_shift=0, flip=True, generator=generator)
         if count and (self.max_shift or self.max_zoom):
-            draws = (2 * torch.rand(4, count, generator=generator) - 1).to(images)
-            scale, aspect = 1 + self.max_zoom * draws[0], 1 + 0.5 * self.max_zoom * draws[1]
+            moves = (2 * torch.rand(4, count, generator=generator) - 1).to(images)
+            scale, aspect = 1 + self.max_zoom * moves[0], 1 + 0.5 * self.max_zoom * moves[1]
             matrix = images.new_zeros(count, 2, 3)
             matrix[:, 0, 0], matrix[:, 1, 1] = scale * aspect, scale / aspect
-            matrix[:, :, 2] = 2 * self.max_shift * draws[2:].T
+            matrix[:, :, 2] = 2 * self.max_shift * moves[2:].T
             grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
-        light = uniform(count, -self.brightness, self.brightness, generator, images)
-        contrast = 1 + uniform(count, -self.contrast, self.contrast, generator, images)
+        draw = draws(images, generator)
+        light, contrast = draw(-self.brightness, self.brightness), 1 + draw(-self.contrast, self.contrast)
         images = mean + (images - mean) * contrast + light
         if self.tint:
-            draws = torch.rand(count, images.shape[1], 1, 1, generator=generator).to(images)
-            images = images + self.tint * (2 * draws - 1)
+            tints = torch.rand(count, images.shape[1], 1, 1, generator=generator).to(images)
+            images = images + self.tint * (2 * tints - 1)
         return images.clamp(0, 1)
 
 
@@ -113,23 +116,23 @@ def occlusion(images: Tensor, generator: Generator | None) -> Tensor:
     its own and soft edges.
     """
     count, channels, height, width = images.shape
-    x, y = coordinates(images)
-    angle = uniform(count, -math.pi, math.pi, generator, images)
-    reach = 0.8 * uniform(count, 0.1, 1, generator, images)
+    (x, y), draw = coordinates(images), draws(images, generator)
+    angle = draw(-math.pi, math.pi)
+    reach = 0.8 * draw(0.1, 1)
     along = x * torch.cos(angle) + y * torch.sin(angle)
     across = y * torch.cos(angle) - x * torch.sin(angle)
-    wide, place = uniform(count, 0.08, 0.4, generator, images), uniform(count, -0.8, 0.8, generator, images)
+    wide, place = draw(0.08, 0.4), draw(-0.8, 0.8)
     bar = torch.minimum(along - (1 - reach), wide - (across - place).abs())
-    radius = uniform(count, 0.3, 1.2, generator, images)
+    radius = draw(0.3, 1.2)
     center = 1 - reach + radius
     disc = radius - ((along - center).square() + (across - place).square()).sqrt()
-    kind = uniform(count, 0, 1, generator, images)
+    kind = draw(0, 1)
     shape = torch.where(kind < 0.4, bar, torch.where(kind < 0.8, disc, along - (1 - reach)))
-    soft = torch.sigmoid(shape * uniform(count, 10, 40, generator, images))  # (N, 1, H, W)
+    soft = torch.sigmoid(shape * draw(10, 40))  # (N, 1, H, W)
     own = torch.rand(count, channels, 1, 1, generator=generator).to(images)
     mean = images.mean(dim=(2, 3), keepdim=True)
-    mixed = uniform(count, 0.2, 1, generator, images)
-    color = mixed * own * uniform(count, 0.1, 1, generator, images) + (1 - mixed) * mean
+    mixed = draw(0.2, 1)
+    color = mixed * own * draw(0.1, 1) + (1 - mixed) * mean
     shade = 0.1 * smooth_noise(images, 3, 4, generator)
     fine = 0.04 * smooth_noise(images[:, :1], height // 3, width // 3, generator)
     return (images * (1 - soft) + (color + shade + fine) * soft).clamp(0, 1)
@@ -137,10 +140,10 @@ def occlusion(images: Tensor, generator: Generator | None) -> Tensor:
 
 def fog(images: Tensor, generator: Generator | None) -> Tensor:
     """Put steam or smoke in front of each image: blurred, and mixed with one shade that is nearly even."""
-    count = len(images)
-    amount = 0.98 * uniform(count, 0.3, 1, generator, images)
+    draw = draws(images, generator)
+    amount = 0.98 * draw(0.3, 1)
     smooth = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    shade = images.mean(dim=(2, 3), keepdim=True) * uniform(count, 0.7, 1.15, generator, images)
+    shade = images.mean(dim=(2, 3), keepdim=True) * draw(0.7, 1.15)
     drift = 0.03 * smooth_noise(images[:, :1], 2, 3, generator)
     return ((1 - amount) * smooth + amount * (shade + drift)).clamp(0, 1)
 
@@ -150,16 +153,16 @@ def fog(images: Tensor, generator: Generator | None) -> Tensor:
 
 def spill(images: Tensor, generator: Generator | None) -> Tensor:
     """Paint bright glittering streaks from a random place of each image's middle downwards."""
-    count, _, height, width = images.shape
-    x, y = coordinates(images)
-    middle, reach = uniform(count, -0.3, 0.3, generator, images), uniform(count, 0.15, 0.5, generator, images)
-    top, bottom = uniform(count, -0.9, 0.3, generator, images), uniform(count, 0.5, 1.3, generator, images)
-    lean = uniform(count, -0.4, 0.4, generator, images)
+    height, width = images.shape[2:]
+    (x, y), draw = coordinates(images), draws(images, generator)
+    middle, reach = draw(-0.3, 0.3), draw(0.15, 0.5)
+    top, bottom = draw(-0.9, 0.3), draw(0.5, 1.3)
+    lean = draw(-0.4, 0.4)
     across = (x - middle - lean * y) / reach
     body = torch.exp(-across.square()) * torch.sigmoid(12 * (y - top)) * torch.sigmoid(12 * (bottom - y))
     streaks = smooth_noise(images[:, :1], height // 6, width // 3, generator)
     glitter = smooth_noise(images, height * 2 // 3, width * 2 // 3, generator)
-    force = 0.5 * uniform(count, 0.33, 1, generator, images)
+    force = 0.5 * draw(0.33, 1)
     amount = body * streaks.abs().clamp(max=2)  # (N, 1, H, W)
     return (images + force * amount * (0.5 + 0.8 * glitter)).clamp(0, 1)
 
@@ -170,25 +173,23 @@ def empty_mould(images: Tensor, generator: Generator | None) -> Tensor:
     The shade is a mixture of those at the ellipse's rim, with a gradient; now and then some bright specks are
     left at the lower edge.
     """
-    count, channels, height, width = images.shape
-    x, y = coordinates(images)
-    middle = [uniform(count, -0.12, 0.12, generator, images) for _ in range(2)]
-    radii = [uniform(count, low, low + 0.25, generator, images) for low in (0.75, 0.7)]
+    channels, height, width = images.shape[1:]
+    (x, y), draw = coordinates(images), draws(images, generator)
+    middle = [draw(-0.12, 0.12) for _ in range(2)]
+    radii = [draw(low, low + 0.25) for low in (0.75, 0.7)]
     distance = (((x - middle[0]) / radii[0]).square() + ((y - middle[1] - 0.1) / radii[1]).square()).sqrt()
-    soft = torch.sigmoid((1 - distance) * uniform(count, 8, 30, generator, images))  # (N, 1, H, W)
+    soft = torch.sigmoid((1 - distance) * draw(8, 30))  # (N, 1, H, W)
     rim = ((distance > 0.8) & (distance < 1.05)).to(images)
     color = (images * rim).sum(dim=(2, 3), keepdim=True) / rim.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     tint = torch.tensor([-0.03, -0.02, 0.02]) if channels == 3 else torch.zeros(channels)
-    color = color + tint.to(images).view(1, -1, 1, 1) * uniform(count, 0, 1.5, generator, images)
-    shade = 0.08 * (
-        y * uniform(count, -1, 1, generator, images) + x * uniform(count, -0.5, 0.5, generator, images)
-    )
+    color = color + tint.to(images).view(1, -1, 1, 1) * draw(0, 1.5)
+    shade = 0.08 * (y * draw(-1, 1) + x * draw(-0.5, 0.5))
     grain = smooth_noise(images, height // 2, width // 2, generator)
-    filled = color + uniform(count, -0.06, 0.06, generator, images) + shade + 0.006 * grain
+    filled = color + draw(-0.06, 0.06) + shade + 0.006 * grain
     out = images * (1 - soft) + filled * soft
     specks = torch.exp(-((distance - 0.9) / 0.08).square()) * torch.sigmoid(10 * (y - 0.4))
     sparkle = smooth_noise(images, height, width, generator).clamp(0, 2)
-    sparkling = (uniform(count, 0, 1, generator, images) < 0.4).to(images)
+    sparkling = (draw(0, 1) < 0.4).to(images)
     return (out + 0.2 * sparkling * specks * sparkle).clamp(0, 1)
 
 

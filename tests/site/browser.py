@@ -1,7 +1,5 @@
 """A static server and a real browser, with which the page checks look at a built site."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import io
@@ -116,9 +114,9 @@ SHOWN = """async () => {
 }"""
 # Code has thousands of words in a few colours. In each block of code three words of each kind have their
 # contrast measured. Words are of a kind if they, and all they are in, have the same style.
-RUN_AXE = """async ([tags, all, sparing]) => {
+RUN_AXE = """async ([tags, all]) => {
     const kinds = new Map();
-    for (const block of sparing ? document.querySelectorAll("div.highlight pre, dt.sig") : []) {
+    for (const block of document.querySelectorAll("div.highlight pre, dt.sig")) {
         kinds.clear();
         const styles = new Map([[block, ""]]);
         for (const e of block.querySelectorAll("*")) {
@@ -230,14 +228,10 @@ def launch_options() -> dict[str, Any]:
 
 
 class Visitor:
-    """A window of the browser that opens one page after another, and so fetches what they share once.
+    """A window of the browser that opens one page after another, and so fetches what they share once."""
 
-    Attributes:
-        sparing: whether the contrast of code is measured at some words of each kind only.
-    """
-
-    def __init__(self, window: Page, site: str, sparing: bool = True) -> None:
-        self.window, self.site, self.sparing = window, site, sparing
+    def __init__(self, window: Page, site: str) -> None:
+        self.window, self.site = window, site
         self.axe = (vendor((AXE,)) / "vendor" / "axe" / "axe.min.js").read_text("utf8")
         self.visit = Visit()
         window.on("request", self.asked)
@@ -273,8 +267,7 @@ class Visitor:
                     self.visit.note(f"{width} px: {fault}")
                 view = await self.window.evaluate(SHOWN)
                 everything = shown.setdefault(width, view) != view or scheme == SCHEMES[0]
-                options = [AXE_TAGS, everything, self.sparing]
-                found = await self.window.evaluate(RUN_AXE, options)
+                found = await self.window.evaluate(RUN_AXE, [AXE_TAGS, everything])
                 self.visit.violations += [f"{width} px: {violation}" for violation in found]
                 if os.environ.get("SCREENSHOTS", "") not in ("", "0"):
                     picture = f"{name.removesuffix('.html').replace('/', '-')}-{scheme}-{width}.png"
@@ -300,13 +293,13 @@ class Visitor:
                 self.visit.note(fault)
 
 
-async def look_at_all(site: str, names: Iterable[str], sparing: bool = True) -> dict[tuple[str, str], Visit]:
+async def look_at_all(site: str, names: Iterable[str]) -> dict[tuple[str, str], Visit]:
     """Open pages in every scheme, a few at a time."""
     visits = {}
     waiting = list(names)
 
     async def work(browser: Browser) -> None:
-        visitor = Visitor(await browser.new_page(), site, sparing)
+        visitor = Visitor(await browser.new_page(), site)
         while waiting:
             name = waiting.pop()
             for scheme, visit in (await visitor.look(name)).items():

@@ -3,8 +3,6 @@
 Pages of the built site are given one fault each, and looked at.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random
@@ -16,7 +14,7 @@ from PIL import Image
 from tests.site.browser import HTML, Visit, look_at_all, serving
 from tests.site.check_weight import LIMIT, first_views
 
-BASE = "book/reference/notation.html"  # a short page with formulas
+FORMULAS = "book/reference/notation.html"  # a short page with some
 SHORT = "book/reference/citing.html"
 HIDE_IN_LIGHT = '<style>html[data-theme="light"] .x { display: none }</style>'
 WORDS = "<span>word</span> " * 9
@@ -25,128 +23,102 @@ SVG = (
     '<rect x="9" y="9" width="9" height="9" fill="{}"/></svg>'
 )
 
-# fault: the page, what is put into its article, what must be found, and in which schemes. What has nothing to
+BOTH, LIGHT, DARK = ("light", "dark"), ("light",), ("dark",)
+
+
+def code(inner, style=""):
+    return f'<div class="highlight"><pre style="{style}">{inner}</pre></div>'
+
+
+def hard_to_read(rule):
+    return f'<style>{rule}</style><p class="x">Hard to read.</p>'
+
+
+# fault: what is put into the article of a page, what must be found, and in which schemes. What has nothing to
 # do with colour is told once, unless dark mode shows something else.
 FAULTS = {
-    "dark-text": (
-        SHORT,
-        '<style>html[data-theme="dark"] .x { color: #444 }</style><p class="x">Hard to read.</p>',
-        "color-contrast",
-        ("dark",),
-    ),
-    "light-text": (
-        SHORT,
-        '<style>html[data-theme="light"] .x { color: #ccc }</style><p class="x">Hard to read.</p>',
-        "color-contrast",
-        ("light",),
-    ),
+    "dark-text": (hard_to_read('html[data-theme="dark"] .x { color: #444 }'), "color-contrast", DARK),
+    "light-text": (hard_to_read('html[data-theme="light"] .x { color: #ccc }'), "color-contrast", LIGHT),
     "narrow-text": (
-        SHORT,
-        "<style>@media (max-width: 400px) { .x { color: #888 !important; background: #777 } }</style>"
-        '<p class="x">Hard to read.</p>',
+        hard_to_read("@media (max-width: 400px) { .x { color: #888 !important; background: #777 } }"),
         "390 px: color-contrast",
-        ("light", "dark"),
+        BOTH,
     ),
     "one-word-of-code": (
-        SHORT,
-        f'<div class="highlight"><pre>{WORDS}<span style="color: #999; background: #888">odd</span> '
-        f"{WORDS}</pre></div>",
+        code(f'{WORDS}<span style="color: #999; background: #888">odd</span> {WORDS}'),
         "color-contrast",
-        ("light", "dark"),
+        BOTH,
     ),
-    "many-words-of-code": (
-        SHORT,
-        f'<div class="highlight"><pre style="color: #888; background: #777">{WORDS}</pre></div>',
-        "color-contrast",
-        ("light", "dark"),
-    ),
+    "many-words-of-code": (code(WORDS, "color: #888; background: #777"), "color-contrast", BOTH),
     "words-in-a-pale-line": (
-        SHORT,
-        f'<div class="highlight"><pre>{WORDS}<b style="color: #999; background: #888">{WORDS}</b></pre>'
-        "</div>",
+        code(f'{WORDS}<b style="color: #999; background: #888">{WORDS}</b>'),
         "color-contrast",
-        ("light", "dark"),
+        BOTH,
     ),
-    "nameless-button-in-dark": (
-        SHORT,
-        f'{HIDE_IN_LIGHT}<button class="x"></button>',
-        "button-name",
-        ("dark",),
-    ),
+    "nameless-button-in-dark": (f'{HIDE_IN_LIGHT}<button class="x"></button>', "button-name", DARK),
     "nameless-button-when-narrow": (
-        SHORT,
         '<style>@media (min-width: 400px) { .x { display: none } }</style><button class="x"></button>',
         "390 px: button-name",
-        ("light",),
+        LIGHT,
     ),
     "image-without-text": (
-        SHORT,
         '<img class="photo" width="90" height="60" src="../../good.svg">',
         "image-alt",
-        ("light",),
+        LIGHT,
     ),
     "too-wide-when-narrow": (
-        SHORT,
         '<div style="width: 500px; height: 9px"></div>',
         "390 px: scrolls sideways",
-        ("light", "dark"),
+        BOTH,
     ),
     "too-wide-in-dark": (
-        SHORT,
         f'{HIDE_IN_LIGHT}<div class="x" style="width: 3000px; height: 9px"></div>',
         "1280 px: scrolls sideways",
-        ("dark",),
+        DARK,
     ),
     "image-from-elsewhere": (
-        SHORT,
         '<img alt="Something" src="http://127.0.0.1:9/x.png">',
         "asks another host",
-        ("light", "dark"),
+        BOTH,
     ),
     "missing-image-far-below": (
-        SHORT,
         '<div style="height: 9000px"></div><img loading="lazy" alt="Something" class="photo" src="none.png">',
         "broken image",
-        ("light", "dark"),
+        BOTH,
     ),
-    "missing-script": (SHORT, '<script src="none.js"></script>', "status 404", ("light", "dark")),
-    "console": (SHORT, '<script>console.error("Oh")</script>', "console: Oh", ("light", "dark")),
-    "script": (SHORT, "<script>nothing.at.all</script>", "script error", ("light", "dark")),
+    "missing-script": ('<script src="none.js"></script>', "status 404", BOTH),
+    "console": ('<script>console.error("Oh")</script>', "console: Oh", BOTH),
+    "script": ("<script>nothing.at.all</script>", "script error", BOTH),
     "formula": (
-        BASE,
         r'<p><span class="math notranslate nohighlight">\(\left( x\)</span></p>',
         "mathematics",
-        ("light", "dark"),
+        BOTH,
     ),
     "dark-ink-in-dark": (
-        SHORT,
         '<img class="photo" style="background: none !important" alt="Ink" src="../../ink.svg">',
         "a figure with a contrast of",
-        ("dark",),
+        DARK,
     ),
     "plot-that-stays-light": (
-        SHORT,
         '<img class="plot" style="filter: none !important" alt="A plot" src="../../good.svg">',
         "a plot on a light ground",
-        ("dark",),
+        DARK,
     ),
-    "figure-of-no-class": (SHORT, '<img alt="Something" src="../../good.svg">', "no class", ("dark",)),
+    "figure-of-no-class": ('<img alt="Something" src="../../good.svg">', "no class", DARK),
 }
 FINE = {
-    "fine": (SHORT, ""),
-    "fine-figures": (
-        SHORT,
-        '<img class="plot" alt="Black on white" src="../../good.svg">'
-        '<img class="photo" alt="Black on white" src="../../good.svg">',
-    ),
-    "fine-code": (SHORT, f'<div class="highlight"><pre>{WORDS}</pre></div>'),
+    "fine": "",
+    "fine-figures": '<img class="plot" alt="Black on white" src="../../good.svg">'
+    '<img class="photo" alt="Black on white" src="../../good.svg">',
+    "fine-code": code(WORDS),
 }
 
 pytestmark = pytest.mark.site
 
 
-def faulty(folder: Path, name: str, page: str, addition: str) -> str:
+def faulty(folder: Path, name: str, addition: str) -> str:
     """Write a copy of a page with an addition to its article; return its name."""
+    page = FORMULAS if "math" in addition else SHORT
     text = (HTML / page).read_text("utf8")
     assert "</article>" in text
     copy = folder / Path(page).parent / f"{name}.html"
@@ -156,7 +128,7 @@ def faulty(folder: Path, name: str, page: str, addition: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """A site with the files that pages share."""
     folder = tmp_path_factory.mktemp("site")
     for name in ("_static", "_images"):
@@ -167,39 +139,38 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def visits(folder: Path) -> dict[tuple[str, str], Visit]:
+def visits(folder):
     """What was seen, by fault and scheme."""
-    pages = {name: faulty(folder, name, *case[:2]) for name, case in (FAULTS | FINE).items()}
+    added = {name: addition for name, (addition, _, _) in FAULTS.items()} | FINE
+    pages = {name: faulty(folder, name, addition) for name, addition in added.items()}
     with serving(folder) as site:
         found = asyncio.run(look_at_all(site, pages.values()))
-    return {
-        (name, scheme): found[page, scheme] for name, page in pages.items() for scheme in ("light", "dark")
-    }
+    return {(name, scheme): found[page, scheme] for name, page in pages.items() for scheme in BOTH}
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_found_where_it_is(visits: dict[tuple[str, str], Visit], name: str) -> None:
-    *_, complaint, schemes = FAULTS[name]
-    for scheme in ("light", "dark"):
+def test_a_fault_is_found_where_it_is(visits, name):
+    _, complaint, schemes = FAULTS[name]
+    for scheme in BOTH:
         visit = visits[name, scheme]
         seen = " | ".join([*visit.faults, *visit.violations])
         assert (complaint in seen) == (scheme in schemes), f"{scheme}: {seen}"
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_what_is_fine_is_not_complained_of(visits: dict[tuple[str, str], Visit], name: str) -> None:
-    for scheme in ("light", "dark"):
+def test_what_is_fine_is_not_complained_of(visits, name):
+    for scheme in BOTH:
         assert visits[name, scheme] == Visit()
 
 
-def test_a_heavy_first_view_is_found(folder: Path) -> None:
+def test_a_heavy_first_view_is_found(folder):
     noise = Image.frombytes("RGB", (500, 500), random.Random(0).randbytes(750_000))
     noise.save(folder / "noise.png")
     assert os.path.getsize(folder / "noise.png") > LIMIT
     image = '<img alt="Noise" src="../../noise.png" width="500" height="500"{}>'
     below = f'<div style="height: 3000px"></div>{image}'
     cases = {"at-once": image.format(""), "hasty": below.format(""), "waits": below.format(' loading="lazy"')}
-    names = {name: faulty(folder, name, SHORT, addition) for name, addition in cases.items()}
+    names = {name: faulty(folder, name, addition) for name, addition in cases.items()}
     text = (folder / names["at-once"]).read_text("utf8")
     (folder / names["at-once"]).write_text(text.replace("<article", image.format("") + "<article", 1), "utf8")
     with serving(folder) as site:

@@ -4,8 +4,6 @@ The notebooks are run at smoke scale, in a folder outside the repository, with `
 installed and not as it lies here. (`make test` runs the chapters' sources.)
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil
@@ -89,21 +87,18 @@ async def run_all(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def results(tmp_path_factory):
     """What is wrong with each notebook."""
+    assert NOTEBOOKS
     return asyncio.run(run_all(tmp_path_factory.mktemp("notebooks")))
 
 
-def test_there_are_notebooks() -> None:
-    assert NOTEBOOKS
-
-
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_download_runs_with_nothing_but_the_installed_package(results: dict[str, str], name: str) -> None:
+def test_a_download_runs_with_nothing_but_the_installed_package(results, name):
     assert results[name] == ""
 
 
-def test_a_notebook_that_fails_is_noticed(tmp_path: Path) -> None:
+def test_a_notebook_that_fails_is_noticed(tmp_path):
     good = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("execute_result")])
     silent = nbformat.v4.new_code_cell("2;", outputs=[nbformat.v4.new_output("execute_result")])
     bad = nbformat.v4.new_code_cell("1 / 0")

@@ -5,19 +5,16 @@ server on this machine. `CHROMIUM` names the browser if it is not in the path, a
 a picture of each view into `_build/screenshots`.
 """
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Iterator
 from functools import cache
 from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import sync_playwright
 
-from tests.site.browser import HTML, SCHEMES, Visit, built_pages, launch_options, look_at_all, serving
+from tests.site.browser import HTML, SCHEMES, built_pages, launch_options, look_at_all, serving
 
 FRONT = "index.html"  # it only leads to the first page
 TERMS = {
@@ -53,7 +50,7 @@ pytestmark = pytest.mark.site
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
+def site():
     """The address of a server of the built site."""
     if not PAGES:
         pytest.exit("there is no site in _build/html: make book", 1)
@@ -62,27 +59,25 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def visits(site: str) -> dict[tuple[str, str], Visit]:
+def visits(site):
     """What was seen, by page and scheme."""
     return asyncio.run(look_at_all(site, PAGES))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_whole_and_stays_on_this_host(
-    visits: dict[tuple[str, str], Visit], name: str, scheme: str
-) -> None:
+def test_page_is_whole_and_stays_on_this_host(visits, name, scheme):
     assert visits[name, scheme].faults == []
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_accessible(visits: dict[tuple[str, str], Visit], name: str, scheme: str) -> None:
+def test_page_is_accessible(visits, name, scheme):
     assert visits[name, scheme].violations == []
 
 
 @pytest.fixture(scope="module")
-def window() -> Iterator[Page]:
+def window():
     """A window of the browser."""
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(**launch_options()).new_page()
@@ -91,13 +86,13 @@ def window() -> Iterator[Page]:
 @pytest.mark.parametrize(
     "chapter", [name for name in PAGES if name.count("/") == 1 and name.startswith("book/")]
 )
-def test_search_finds_a_term_of_each_chapter(site: str, window: Page, chapter: str) -> None:
+def test_search_finds_a_term_of_each_chapter(site, window, chapter):
     window.goto(f"{site}search.html?q={TERMS[chapter]}")
     window.wait_for_selector(f"#search-results li a[href*='{chapter}']", timeout=20_000)
 
 
 @pytest.mark.parametrize("protocol", ["http", "file"])
-def test_front_page_leads_to_the_book(site: str, window: Page, protocol: str) -> None:
+def test_front_page_leads_to_the_book(site, window, protocol):
     window.goto(site if protocol == "http" else f"{HTML.as_uri()}/{FRONT}")
     window.wait_for_selector("article h1", timeout=20_000)
 
@@ -115,7 +110,7 @@ def anchors(name: str) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_links_lead_somewhere(name: str) -> None:
+def test_links_lead_somewhere(name):
     broken = []
     for link in soup(name).select("a[href]"):
         url = urlsplit(str(link["href"]))
@@ -137,7 +132,7 @@ def test_links_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_pictures_have_alternative_texts(name: str) -> None:
+def test_pictures_have_alternative_texts(name):
     bad = []
     for image in soup(name).select("article img:not(.toggler)"):
         text = str(image.get("alt", ""))
@@ -147,7 +142,7 @@ def test_pictures_have_alternative_texts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_is_loaded_from_elsewhere(name: str) -> None:
+def test_nothing_is_loaded_from_elsewhere(name):
     """Also what a browser would load only later, or only in some circumstances."""
     loaded = [tag["src"] for tag in soup(name).select("script[src], img[src], iframe[src], source[src]")]
     loaded += [
@@ -159,7 +154,7 @@ def test_nothing_is_loaded_from_elsewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_downloads_are_executed_notebooks(name: str) -> None:
+def test_downloads_are_executed_notebooks(name):
     notebook = nbformat.read(HTML / name, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

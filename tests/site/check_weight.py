@@ -1,7 +1,5 @@
 """How much a reader's browser fetches for the first view of a chapter: `make check`, after `make book`."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 
@@ -91,16 +89,13 @@ async def first_views(site: str, names: list[str]) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def faults() -> dict[str, list[str]]:
+def faults():
     """What is wrong with each chapter's first view."""
+    assert CHAPTERS
     with serving(HTML) as site:
         return asyncio.run(first_views(site, CHAPTERS))
 
 
-def test_there_are_chapters() -> None:
-    assert CHAPTERS
-
-
 @pytest.mark.parametrize("chapter", CHAPTERS)
-def test_the_first_view_of_a_chapter_is_light(faults: dict[str, list[str]], chapter: str) -> None:
+def test_the_first_view_of_a_chapter_is_light(faults, chapter):
     assert faults[chapter] == []

@@ -1,7 +1,5 @@
 """The strict, cached build, on a small book with the real extensions and a stand-in for the package."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -123,7 +121,7 @@ class Book:
 
 
 @pytest.fixture(scope="module")
-def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
+def book(tmp_path_factory):
     """A book that has been built once."""
     book = Book(tmp_path_factory.mktemp("book"))
     status, output = book.build()
@@ -131,7 +129,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
     return book
 
 
-def test_numbers_reach_the_page_and_the_notebook(book: Book) -> None:
+def test_numbers_reach_the_page_and_the_notebook(book):
     assert "A share of 0.86." in book.html("book/chapter.html")
     notebook = nbformat.read(book.folder / "_build/html/_sources/book/chapter.ipynb", as_version=4)
     assert "A share of 0.86." in notebook.cells[-1].source
@@ -140,11 +138,11 @@ def test_numbers_reach_the_page_and_the_notebook(book: Book) -> None:
     assert 'href="../_sources/book/chapter.ipynb"' in book.html("book/chapter.html")
 
 
-def test_front_page_leads_to_the_root(book: Book) -> None:
+def test_front_page_leads_to_the_root(book):
     assert 'content="0; url=book/index.html"' in book.html("index.html")
 
 
-def test_a_damaged_cache_is_told_and_made_again(book: Book) -> None:
+def test_a_damaged_cache_is_told_and_made_again(book):
     before = book.executions()
     (notebook,) = (book.folder / "_build/.jupyter_cache").glob("*/executed/*/base.ipynb")
     notebook.write_text(notebook.read_text("utf8")[:100], "utf8")
@@ -154,7 +152,7 @@ def test_a_damaged_cache_is_told_and_made_again(book: Book) -> None:
     assert book.executions() == before + 1
 
 
-def test_execution_is_repeated_only_when_the_package_changes(book: Book) -> None:
+def test_execution_is_repeated_only_when_the_package_changes(book):
     before = book.executions()
     assert book.build()[0] == 0
     assert book.executions() == before
@@ -184,9 +182,7 @@ def test_execution_is_repeated_only_when_the_package_changes(book: Book) -> None
     ],
     ids=["failing-cell", "missing-number-and-broken-reference"],
 )
-def test_faults_fail_every_build_until_they_are_mended(
-    book: Book, addition: str, complaints: tuple[str, ...]
-) -> None:
+def test_faults_fail_every_build_until_they_are_mended(book, addition, complaints):
     book.write("book/chapter.md", HEADER + CHAPTER + addition)
     try:
         for _ in range(2):

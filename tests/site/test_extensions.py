@@ -1,7 +1,5 @@
 """Parts of the book's Sphinx extensions, without Sphinx."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
@@ -30,7 +28,7 @@ def make_archive(path: Path, files: dict[str, bytes]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_only_named_members_are_unpacked(tmp_path: Path) -> None:
+def test_only_named_members_are_unpacked(tmp_path):
     files = {
         "package/a.js": b"a",
         "package/b.js": b"b",
@@ -44,21 +42,21 @@ def test_only_named_members_are_unpacked(tmp_path: Path) -> None:
     assert found == ["x/a.js", "x/fonts/c.woff"]
 
 
-def test_another_archive_is_refused(tmp_path: Path) -> None:
+def test_another_archive_is_refused(tmp_path):
     make_archive(tmp_path / "x.tgz", {"package/a.js": b"a"})
     with pytest.raises(ExtensionError, match="not the pinned"):
         unpack(tmp_path / "x.tgz", Asset("x@1", "0" * 64, (("a.js", "a.js"),)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_members_cannot_leave_the_folder(tmp_path: Path) -> None:
+def test_members_cannot_leave_the_folder(tmp_path):
     digest = make_archive(tmp_path / "x.tgz", {"package/fonts/../../../evil.woff": b"e"})
     with pytest.raises(ExtensionError, match="outside"):
         unpack(tmp_path / "x.tgz", Asset("x@1", digest, (("fonts/", "fonts/"),)), tmp_path / "out" / "deep")
     assert not list(tmp_path.rglob("evil.woff"))
 
 
-def test_assets_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_assets_are_fetched_once(tmp_path, monkeypatch):
     digest = make_archive(tmp_path / "x.tgz", {"package/a.js": b"a"})
     asset = Asset("x@1", digest, (("a.js", "x/a.js"),))
     fetched = []
@@ -76,9 +74,7 @@ def test_assets_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert vendor((more,), tmp_path / "cache") != first, "other members are not taken from an older folder"
 
 
-def test_a_missing_registry_is_explained_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_registry_is_explained_and_leaves_nothing(tmp_path, monkeypatch):
     def pack(package: str, folder: Path) -> Path:
         raise DataError("no route")
 
@@ -89,7 +85,7 @@ def test_a_missing_registry_is_explained_and_leaves_nothing(
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path):
     """A folder with what the fingerprint reads."""
     (tmp_path / "companion" / "recorded").mkdir(parents=True)
     (tmp_path / "companion" / "a.py").write_text("a = 1\n")
@@ -99,7 +95,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_fingerprint_depends_on_what_chapters_depend_on(project: Path) -> None:
+def test_fingerprint_depends_on_what_chapters_depend_on(project):
     first = fingerprint(project, "data", "live")
     assert fingerprint(project, "data", "live") == first
     seen = {first, fingerprint(project, "synthetic", "live"), fingerprint(project, "data", "smoke")}
@@ -115,7 +111,7 @@ def test_fingerprint_depends_on_what_chapters_depend_on(project: Path) -> None:
     assert len(seen) == 8
 
 
-def test_fingerprint_leaves_everything_else_out(project: Path) -> None:
+def test_fingerprint_leaves_everything_else_out(project):
     first = fingerprint(project, "data", "live")
     (project / "README.md").write_text("other")
     (project / "companion" / "__pycache__").mkdir()
@@ -124,7 +120,7 @@ def test_fingerprint_leaves_everything_else_out(project: Path) -> None:
     assert fingerprint(project, "data", "live") == first
 
 
-def test_damage_of_a_cache_is_found(tmp_path: Path) -> None:
+def test_damage_of_a_cache_is_found(tmp_path):
     get_cache(tmp_path).cache_notebook_bundle(
         CacheBundleIn(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), "a.md"),
         check_validity=False,
@@ -140,7 +136,7 @@ def test_damage_of_a_cache_is_found(tmp_path: Path) -> None:
     assert damage(tmp_path) == ""
 
 
-def test_old_caches_are_deleted_and_the_current_one_never(tmp_path: Path) -> None:
+def test_old_caches_are_deleted_and_the_current_one_never(tmp_path):
     for age, name in enumerate(["current", "old", "older", "oldest"]):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (1000 - age, 1000 - age))

@@ -1,7 +1,5 @@
 """Results that were typed by hand are found, and nothing else is."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """What the extension does to finished pages and notebooks."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,14 +1,10 @@
 """What keeps pages light, without Sphinx."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 from book_weight import FONT_SOURCE, SEARCH, letters, with_waiting_images
 from PIL import Image
 
 
-def test_images_wait_and_keep_their_place(tmp_path: Path) -> None:
+def test_images_wait_and_keep_their_place(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
     page = '<img src="logo.png"><article><img alt="A" src="a.png" /><img alt="B" src="b.svg"></article>'
     light = with_waiting_images(page, tmp_path)
@@ -19,7 +15,7 @@ def test_images_wait_and_keep_their_place(tmp_path: Path) -> None:
     assert with_waiting_images(light, tmp_path) == light
 
 
-def test_the_size_that_a_page_gives_an_image_goes_before_its_own(tmp_path: Path) -> None:
+def test_the_size_that_a_page_gives_an_image_goes_before_its_own(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
     image = '<img src="a.png" style="width: 15px; height: 10px;" />'
     assert 'width="15" height="10" loading="lazy"' in with_waiting_images(f"<article>{image}", tmp_path)
@@ -27,18 +23,18 @@ def test_the_size_that_a_page_gives_an_image_goes_before_its_own(tmp_path: Path)
     assert sized == '<article><img src="a.png" width="7" height="5" loading="lazy">'
 
 
-def test_only_the_search_leaves() -> None:
+def test_only_the_search_leaves():
     page = '<script src="../_static/book.js"></script>\n    <script src="../searchindex.js"></script>'
     assert SEARCH.sub("", page) == '<script src="../_static/book.js"></script>'
 
 
-def test_the_styles_name_the_small_fonts() -> None:
+def test_the_styles_name_the_small_fonts():
     folder = "../vendor/fontawesome/webfonts"
     source = f'{{src:url({folder}/fa-solid-900.woff2) format("woff2"),url({folder}/fa-solid-900.ttf)}}'
     small = FONT_SOURCE.sub(r'url(\g<path>.woff) format("woff")', source)
     assert small == f'{{src:url({folder}/fa-solid-900.woff) format("woff")}}'
 
 
-def test_icons_that_no_page_names_are_left_out() -> None:
+def test_icons_that_no_page_names_are_left_out():
     known = {"fa-sun": "S", "fa-moon": "M", "fa-book": "B"}
     assert letters(known, ['<i class="fa-solid fa-sun fa-lg"></i>', "classList.add('fa-moon')"]) == "MS"
