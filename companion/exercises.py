@@ -21,7 +21,7 @@ from companion.models.cost import multiply_adds
 from companion.models.resnet import CifarResNet, ResNet, count_parameters, resnet50
 from companion.models.tabular import PreNormTabularBlock
 from companion.objectives.encoding import TableEncoder
-from companion.objectives.selfsupervised import neighbor_purity, nt_xent
+from companion.objectives.selfsupervised import nt_xent
 
 
 def check(exercise: str, answer: Any) -> Report:
@@ -134,11 +134,6 @@ def _refusals() -> list[tuple[Any, ...]]:
     return [(confidence, right, most) for most in (0.0625, 0.125, 0.09)] + [(confidence, ~right, 0.1)]
 
 
-def _any_alike(vectors: np.ndarray, labels: np.ndarray, count: int) -> float:
-    away = np.linalg.norm(vectors[:, None] - vectors, axis=2).argsort(axis=1)[:, 1 : count + 1]
-    return float((labels[away] == labels[:, None]).any(axis=1).mean())
-
-
 def _level(normals: np.ndarray, scores: np.ndarray) -> np.ndarray:
     reach = (normals >= scores[:, None]).sum(axis=1)
     return np.asarray(-np.log10((1 + reach) / (len(normals) + 1)))
@@ -244,10 +239,6 @@ EXERCISES = {
     "refuse": Exercise(
         "answered(confidence, right, most_wrong)", _answered, _refusals,
         {"the share is of the answers that are given": lambda *a: _answered(*a, of_all=True)}),
-    "purity": Exercise(
-        "purity(vectors, labels, count)", neighbor_purity,
-        lambda: [(normals(60, 3).numpy(), np.arange(60) % 3, count) for count in (3, 10)],
-        {"one neighbour of the same label is not enough; take the share": _any_alike}),
     "precision": Exercise(
         "precision(recall, fpr, share)", lambda r, f, s: r * s / (r * s + f * (1 - s)),
         lambda: [(0.9, 0.01, 0.3), (0.7, 0.05, 0.001), (0.5, 0.0, 0.1), (0.5, 0.1, 1.0)],

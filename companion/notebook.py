@@ -6,6 +6,7 @@ book's tool chain.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import textwrap
@@ -22,10 +23,18 @@ _HIDDEN = "application/papermill.record/"
 
 
 def show_source(*objects: type | Callable[..., Any]) -> Markdown:
-    """The source of classes, functions or methods of the package, as highlighted text."""
+    """The source of classes, functions or methods of the package, as highlighted text.
+
+    Of a function's docstring only the first line is shown; the reference has the rest.
+    """
     parts = []
     for thing in objects:
         source = textwrap.dedent(inspect.getsource(thing)).rstrip()
+        (node,) = ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and (told := ast.get_docstring(node)):
+            lines, said = source.splitlines(), node.body[0]
+            lines[said.lineno - 1 : said.end_lineno] = [f'    """{told.splitlines()[0]}"""']
+            source = "\n".join(lines)
         place = thing.__module__ + ("" if thing.__qualname__ == thing.__name__ else f", {thing.__qualname__}")
         parts.append(f"```python\n# {place}\n{source}\n```")
     return Markdown("\n\n".join(parts))  # type: ignore[no-untyped-call]

@@ -109,15 +109,6 @@ def answered(confidence, right, most_wrong, from_the_best=True):
     return best
 
 
-def purity(vectors, labels, count, itself=False):
-    shares = []
-    for place, vector in enumerate(vectors):
-        order = np.argsort(np.linalg.norm(vectors - vector, axis=1))
-        neighbors = [n for n in order if itself or n != place][:count]
-        shares.append((labels[neighbors] == labels[place]).mean())
-    return np.mean(shares)
-
-
 def cost(scores, anomalous, groups, threshold, miss_cost, harmless=False):
     total = 0
     for name in set(groups):
@@ -148,7 +139,6 @@ def threshold_for(normals, fpr, least=1, error=ValueError):
         ("nt-xent", contrastive),
         ("category-index", lambda *args: np.array(indices(*args))),
         ("refuse", answered),
-        ("purity", purity),
         ("level", lambda n, x: [-math.log10((1 + sum(n >= one)) / (len(n) + 1)) for one in x]),
         ("threshold", threshold_for),
         ("clean-sheet", lambda p: math.ceil(1.959964**2 * p / (1 - p))),
@@ -219,7 +209,6 @@ def test_a_misplaced_stride_is_found(answer, fault):
         ("attention", lambda Q, K, V, heads: attention(Q, K, V.mul_(2), heads), "changes what it is given"),
         ("attention", lambda Q, K, V, heads: attention(K, Q, V, heads), "and not tensor"),
         ("conv-weights", lambda depth: 7, "with 20 it gives 7, and not 267696"),
-        ("purity", lambda *args: purity(*args, itself=True), "with 3 it gives"),
         ("refuse", lambda *args: answered(*args, from_the_best=False), "with 0.0625 it gives"),
         ("alert-cost", lambda *args: cost(*args, harmless=True), "it gives"),
         ("precision", lambda recall, fpr, share: math.nan, "is something divided by 0"),

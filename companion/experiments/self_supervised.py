@@ -177,17 +177,18 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
 
 
 SMOKE_DATA = EventSetsConfig(sets=("generated", "zeek"), num_events=2500, days=7, attack_share=0.05)
-SMOKE_NETS = {"untrained": Recipe(num_steps=0, d_model=8), "converged": Recipe(num_steps=4, d_model=8)}
-LIVE_DATA = EventSetsConfig(sets=("generated",), num_events=20_000, days=14)
+SMOKE_NETS = {
+    "untrained": Recipe(num_steps=0, d_model=8), "converged": Recipe(num_steps=4, d_model=8),
+    "contrastive": Recipe(objective="contrastive", num_steps=4, d_model=8),
+}  # fmt: skip
+LIVE_DATA = EventSetsConfig(sets=("zeek",))
+LIVE_NETS = {
+    "converged": Recipe(num_steps=2000, epochs=300, lr=5e-3, batch_size=256, patience=None),
+    "contrastive": Recipe(objective="contrastive", num_steps=400, batch_size=256, patience=None),
+}
 
 SELF_SUPERVISED = Experiment("self_supervised", "What does a net learn of security events without labels?", {
     "smoke": SelfSupervisedConfig(data=SMOKE_DATA, nets=SMOKE_NETS, rows=300),
-    "live": SelfSupervisedConfig(
-        data=LIVE_DATA, nets={
-            "untrained": NETS["untrained"], "short": Recipe(num_steps=100, lr=1e-2, patience=None),
-            "converged": Recipe(num_steps=1000),
-            "contrastive": Recipe(objective="contrastive", num_steps=300),
-        },
-    ),
+    "live": SelfSupervisedConfig(data=LIVE_DATA, nets=LIVE_NETS),
     "full": SelfSupervisedConfig(),
 }, run, info)  # fmt: skip
