@@ -89,7 +89,7 @@ def test_other_shapes_and_orders_are_not_judged(events):
 
 def test_twenty_alerts_a_day_by_hand(events):
     split = events.events.split | {"test": np.arange(6)}
-    frame = pd.DataFrame({"time": pd.array([0, 1, 2, 3, 4, 5], dtype="Int64")})
+    frame = pd.DataFrame({"time": pd.array([0, 1, 2, 3, 4, 86_400_000], dtype="Int64")})
     labels = pd.DataFrame({"attack": ["x", None, None, "x", "x", None], "incident": list("anobbn")})
     data = replace(
         events,

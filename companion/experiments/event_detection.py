@@ -94,13 +94,15 @@ def simple_scores(events: PreparedEvents, seed: int, result: SeedResult) -> Scor
 def robust_z(events: PreparedEvents) -> np.ndarray:
     """How much longer each event took than its like: one field, the rule of four lines.
 
-    The logarithm of the duration minus the median of its entity, or of all where training has fewer than
-    five of it, over their quartiles' distance. float64 (N,); 0 without a duration.
+    The logarithm of the duration minus the median of its entity (numbers in its name are all alike), or of
+    all where training has fewer than five of it, over their quartiles' distance. float64 (N,); 0 without a
+    duration.
     """
     took = pd.Series(np.log1p(events.events.frame["duration"].to_numpy(dtype=np.float64, na_value=np.nan)))
-    train = took.iloc[events.train].groupby(events.entities[events.train])
-    middle = train.median()[train.count() >= 5].reindex(events.entities).to_numpy()
-    spread = (train.quantile(0.75) - train.quantile(0.25)).reindex(events.entities).to_numpy()
+    kind = pd.Series(events.entities).astype("str").str.replace(r"\d+", "0", regex=True)
+    train = took.iloc[events.train].groupby(kind.iloc[events.train])
+    middle = train.median()[train.count() >= 5].reindex(kind).to_numpy()
+    spread = (train.quantile(0.75) - train.quantile(0.25)).reindex(kind).to_numpy()
     everyone = took.iloc[events.train]
     width = float(everyone.quantile(0.75) - everyone.quantile(0.25))
     middle = np.where(np.isnan(middle), float(everyone.median()), middle)
@@ -156,8 +158,16 @@ def judged(events: PreparedEvents, part: str, column: str = "", value: str = "")
     return keep, wanted[keep]
 
 
+def days(events: PreparedEvents) -> float:
+    """How long the test part took; 0 for a table without times."""
+    if "time" not in events.events.frame.columns:
+        return 0.0
+    clock = events.events.frame["time"].to_numpy(dtype=np.int64)[events.events.split["test"]]
+    return float(np.ptp(clock)) / 86_400_000
+
+
 def at_alerts(events: PreparedEvents, scores: np.ndarray) -> dict[str, float]:
-    """What 20 alerts a day are worth on the test part; a log of less than a day has 20 alerts.
+    """What 20 alerts a day are worth on the test part.
 
     An alert is all that an entity did in half an hour, as high as the highest score in it; of more alerts the
     highest are taken.
@@ -170,7 +180,7 @@ def at_alerts(events: PreparedEvents, scores: np.ndarray) -> dict[str, float]:
     clock = events.events.frame["time"].to_numpy(dtype=np.int64)[rows]
     slots = pd.Series(events.entities[rows].astype(str)) + (clock // 1_800_000).astype(str)
     table = pd.DataFrame({"score": scores, "attack": events.attacks[rows]}).groupby(slots).max()
-    alerts = round(ALERTS * max(1.0, float(np.ptp(clock)) / 86_400_000))
+    alerts = round(ALERTS * days(events))
     highest = np.sort(np.append(table["score"].to_numpy(), np.full(alerts, -np.inf)))[::-1]
     flagged = table[table["score"] > highest[alerts]]
     keep, wanted = judged(events, "test")
@@ -189,7 +199,7 @@ def evaluate_scores(events: PreparedEvents, scores: Scores, repeats: int) -> dic
         ``"<detector>.<part>_<metric>"`` for all attacks, and of generated ones also
         ``"<detector>.<part>_<shape>_<metric>"``; ``"<detector>.test_pr_auc_low"`` and ``_high``;
         ``"<detector>.test_<kind of attack>_roc_auc"``; ``"<detector>.test_found"`` and ``"_right"``, see
-        :func:`at_alerts`. For validation the two areas only.
+        :func:`at_alerts`, if the test part takes a day or more. For validation the two areas only.
     """
     found: dict[str, float] = {}
     labels = events.events.labels.iloc[events.events.split["test"]]
@@ -207,7 +217,7 @@ def evaluate_scores(events: PreparedEvents, scores: Scores, repeats: int) -> dic
         for kind in kinds if len(kinds) > 1 else ():
             keep, wanted = judged(events, "test", "attack", kind)
             found[f"{name}.test_{kind}_roc_auc"] = roc_auc(wanted, own[keep])
-        if "time" in events.events.frame.columns:
+        if days(events) > 0.9:
             found |= {f"{name}.test_{key}": value for key, value in at_alerts(events, own).items()}
         if repeats:
             keep, wanted = judged(events, "test")
@@ -252,4 +262,4 @@ EVENT_DETECTION = Experiment(
         repeats=0, detector=False,
     ),
     "full": EventDetectionConfig(),
-}, run, info)  # fmt: skip
+}, run, info, float32=True)  # fmt: skip

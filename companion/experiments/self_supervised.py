@@ -15,6 +15,7 @@ from companion.experiments.event_data import (
     Recipe,
     drawn,
     info,
+    make_objective,
     prepared,
     train,
 )
@@ -22,6 +23,7 @@ from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.event_features import field_family
 from companion.objectives.selfsupervised import embed, linear_probe, neighbor_purity
 from companion.runs import SeedResult
+from companion.training import evaluate
 
 KNOWN = 2  # the first index of a category that is neither missing nor rare
 
@@ -160,7 +162,8 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
 
     Returns:
         By ``"<set>."``: what :func:`guessing` and :func:`probing` give, ``"<net>.steps"`` of the training,
-        and as curves ``"<net>.loss"`` and ``"<net>.held_out_loss"``.
+        ``"<net>.validation_loss"`` of masked features on normal validation events, and as curves
+        ``"<net>.loss"`` and ``"<net>.held_out_loss"``.
     """
     result = SeedResult(seed=seed)
     for name in config.data.sets:
@@ -171,6 +174,10 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
         }
         masked = {net: nets[net] for net, recipe in config.nets.items() if recipe.objective == "masked"}
         found = guessing(events, masked, config.rows, seed)
+        later = events.tensors(events.normal("validation"))
+        for net, model in masked.items():
+            objective = make_objective(events, config.nets[net], context.compute.device)
+            found[f"{net}.validation_loss"] = evaluate(model, later, objective, context.compute)["loss"]
         found |= probing(events, nets, context, config.rows, seed)
         result.metrics.update({f"{name}.{key}": round(value, 4) for key, value in found.items()})
     return result
@@ -191,4 +198,4 @@ SELF_SUPERVISED = Experiment("self_supervised", "What does a net learn of securi
     "smoke": SelfSupervisedConfig(data=SMOKE_DATA, nets=SMOKE_NETS, rows=300),
     "live": SelfSupervisedConfig(data=LIVE_DATA, nets=LIVE_NETS),
     "full": SelfSupervisedConfig(),
-}, run, info)  # fmt: skip
+}, run, info, float32=True)  # fmt: skip
