@@ -109,10 +109,11 @@ def prepared(name: str, config: EventSetsConfig, seed: int) -> PreparedEvents:
 
 
 @cache
-def info(sets: tuple[str, ...] = ("generated", *LOADERS)) -> DataInfo:
-    """What the sets are; the generated one is told by a thousand of its events."""
-    small = EventSetsConfig(num_events=1000)
-    return data_info(*(load(name, small, 0) for name in sets), name="security events: " + ", ".join(sets))
+def info() -> DataInfo:
+    """What the sets are; synthetic if a real one has a stand-in. The generated set is told by a small one."""
+    real = [loader() for loader in LOADERS.values()]
+    told = data_info(*real, load("generated", EventSetsConfig(num_events=1000), 0), name="security events")
+    return told.model_copy(update={"synthetic": any(data.synthetic for data in real)})
 
 
 # ---------------------------------------------------------------- nets
