@@ -15,18 +15,9 @@ from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_au
 from companion.detection.plain_columns import EventRows, PlainColumns
 from companion.detection.rates import rates
 from companion.estimators.events import EventDetector
+from companion.experiments import event_data
 from companion.experiments.base import Config, Context, Experiment, with_ends
-from companion.experiments.event_data import (
-    NETS,
-    PARTS,
-    EventSetsConfig,
-    PreparedEvents,
-    Recipe,
-    drawn,
-    info,
-    prepared,
-    train,
-)
+from companion.experiments.event_data import PARTS, EventSetsConfig, PreparedEvents, Recipe, drawn, train
 from companion.experiments.self_supervised import LIVE_DATA, SMOKE_DATA, SMOKE_NETS
 from companion.objectives.selfsupervised import FamilySurprise, embed
 from companion.runs import SeedResult
@@ -48,7 +39,7 @@ class EventDetectionConfig(Config):
     """What is fitted and how it is judged."""
 
     data: EventSetsConfig = EventSetsConfig()  #: which events; all detectors of a seed learn from the same
-    nets: dict[str, Recipe] = NETS  #: by name
+    nets: dict[str, Recipe] = event_data.NETS  #: by name
     stored: int = 10_000  #: training events that neighbours are looked for among
     repeats: int = 100  #: samples of the bootstrap over incidents; 0 for no intervals
     detector: bool = True  #: whether ``EventDetector`` is fitted, too, with its own net
@@ -100,14 +91,13 @@ def robust_z(events: PreparedEvents) -> np.ndarray:
     """
     took = pd.Series(np.log1p(events.events.frame["duration"].to_numpy(dtype=np.float64, na_value=np.nan)))
     kind = pd.Series(events.entities).astype("str").str.replace(r"\d+", "0", regex=True)
-    train = took.iloc[events.train].groupby(kind.iloc[events.train])
-    middle = train.median()[train.count() >= 5].reindex(kind).to_numpy()
-    spread = (train.quantile(0.75) - train.quantile(0.25)).reindex(kind).to_numpy()
-    everyone = took.iloc[events.train]
-    width = float(everyone.quantile(0.75) - everyone.quantile(0.25))
-    middle = np.where(np.isnan(middle), float(everyone.median()), middle)
-    scores = (took.to_numpy() - middle) / (np.nan_to_num(spread, nan=width) + 0.05 * width)
-    return np.asarray(np.nan_to_num(scores))
+    known, own = took.iloc[events.train], kind.iloc[events.train]
+    shares = np.array([0.25, 0.5, 0.75])
+    quarters, everyone = known.groupby(own).quantile(shares).unstack(), known.quantile(shares)
+    often = quarters[own.value_counts().reindex(quarters.index) >= 5]
+    low, middle, high = often.reindex(kind).fillna(everyone).to_numpy().T
+    width = high - low + 0.05 * (everyone[0.75] - everyone[0.25])
+    return np.asarray(np.nan_to_num((took.to_numpy() - middle) / width))
 
 
 def net_scores(
@@ -158,16 +148,8 @@ def judged(events: PreparedEvents, part: str, column: str = "", value: str = "")
     return keep, wanted[keep]
 
 
-def days(events: PreparedEvents) -> float:
-    """How long the test part took; 0 for a table without times."""
-    if "time" not in events.events.frame.columns:
-        return 0.0
-    clock = events.events.frame["time"].to_numpy(dtype=np.int64)[events.events.split["test"]]
-    return float(np.ptp(clock)) / 86_400_000
-
-
 def at_alerts(events: PreparedEvents, scores: np.ndarray) -> dict[str, float]:
-    """What 20 alerts a day are worth on the test part.
+    """What 20 alerts a day are worth on the test part, if it takes a day, or nearly.
 
     An alert is all that an entity did in half an hour, as high as the highest score in it; of more alerts the
     highest are taken.
@@ -176,11 +158,14 @@ def at_alerts(events: PreparedEvents, scores: np.ndarray) -> dict[str, float]:
         ``"found"``, the share of incidents of which an event is as high as these alerts, and ``"right"``, the
         share of the alerts with an event of an attack.
     """
-    rows = events.events.split["test"]
-    clock = events.events.frame["time"].to_numpy(dtype=np.int64)[rows]
+    rows, frame = events.events.split["test"], events.events.frame
+    clock = frame["time"].to_numpy(dtype=np.int64)[rows] if "time" in frame.columns else np.zeros(len(rows))
+    days = float(np.ptp(clock)) / 86_400_000
+    if days < 0.9:
+        return {}
     slots = pd.Series(events.entities[rows].astype(str)) + (clock // 1_800_000).astype(str)
     table = pd.DataFrame({"score": scores, "attack": events.attacks[rows]}).groupby(slots).max()
-    alerts = round(ALERTS * days(events))
+    alerts = round(ALERTS * days)
     highest = np.sort(np.append(table["score"].to_numpy(), np.full(alerts, -np.inf)))[::-1]
     flagged = table[table["score"] > highest[alerts]]
     keep, wanted = judged(events, "test")
@@ -199,7 +184,7 @@ def evaluate_scores(events: PreparedEvents, scores: Scores, repeats: int) -> dic
         ``"<detector>.<part>_<metric>"`` for all attacks, and of generated ones also
         ``"<detector>.<part>_<shape>_<metric>"``; ``"<detector>.test_pr_auc_low"`` and ``_high``;
         ``"<detector>.test_<kind of attack>_roc_auc"``; ``"<detector>.test_found"`` and ``"_right"``, see
-        :func:`at_alerts`, if the test part takes a day or more. For validation the two areas only.
+        :func:`at_alerts`. For validation the two areas only.
     """
     found: dict[str, float] = {}
     labels = events.events.labels.iloc[events.events.split["test"]]
@@ -217,8 +202,7 @@ def evaluate_scores(events: PreparedEvents, scores: Scores, repeats: int) -> dic
         for kind in kinds if len(kinds) > 1 else ():
             keep, wanted = judged(events, "test", "attack", kind)
             found[f"{name}.test_{kind}_roc_auc"] = roc_auc(wanted, own[keep])
-        if days(events) > 0.9:
-            found |= {f"{name}.test_{key}": value for key, value in at_alerts(events, own).items()}
+        found |= {f"{name}.test_{key}": value for key, value in at_alerts(events, own).items()}
         if repeats:
             keep, wanted = judged(events, "test")
             incidents = labels["incident"].to_numpy()[keep]
@@ -241,7 +225,7 @@ def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult
     """
     result = SeedResult(seed=seed)
     for name in config.data.sets:
-        events = prepared(name, config.data, seed)
+        events = event_data.prepared(name, config.data, seed)
         scores = net_scores(events, config, seed, context, result)
         clock = time.perf_counter()
         scores |= simple_scores(events, seed, result)
@@ -262,4 +246,4 @@ EVENT_DETECTION = Experiment(
         repeats=0, detector=False,
     ),
     "full": EventDetectionConfig(),
-}, run, info, float32=True)  # fmt: skip
+}, run, event_data.info, float32=True)  # fmt: skip
