@@ -94,6 +94,7 @@ def to_milliseconds(column: pd.Series) -> np.ndarray:
 def connect(path: str) -> duckdb.DuckDBPyConnection:
     """DuckDB with bounded memory, in UTC; it fetches nothing from the network."""
     base = duckdb.connect(path, config={"memory_limit": MEMORY, "autoinstall_known_extensions": "false"})
+    base.execute("SET enable_progress_bar = false")  # a notebook would show it
     with suppress(duckdb.Error):  # without the extension that knows other zones, it is so anyway
         base.execute("SET TimeZone = 'UTC'")
     return base
