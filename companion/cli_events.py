@@ -1,114 +1,242 @@
-"""The command line for events: ``companion fit events`` and ``companion score events``."""
+"""The command line for events and for rows of tables: ``companion fit events``, ``score rows`` and so on."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from companion.cli_common import check_writable, errors_as_messages, safe_cell
+from companion.cli_common import Model, Out, check_writable, errors_as_messages, safe_cell
 
-File = Annotated[Path, typer.Argument(help="OCSF events: JSON Lines (plain or gzip) or Parquet.")]
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from companion.detection.drift import Drift
+    from companion.estimators.events import EventDetector
+
+Data = Annotated[list[str], typer.Argument(help="OCSF events: files, folders, globs; JSON or Parquet.")]
+Table = Annotated[list[Path], typer.Argument(help="CSV or Parquet, one row an example.")]
+Net = Annotated[bool, typer.Option("--net/--no-net", help="Train the net, too; without it all is counted.")]
+Steps = Annotated[int, typer.Option(min=1, help="Steps of its training, at most, of 512 rows each.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")]
-_DEFAULT = "; may be given again."
+LeaveOut = Annotated[list[str] | None, typer.Option(help="Fields or objects not to use; may be given again.")]
+Scores = Annotated[Path, typer.Option(help="A CSV file for the scores.")]
+Top = Annotated[int, typer.Option(min=0, help="Print so many of the alerts, the most unusual first.")]
+Explain = Annotated[bool, typer.Option("--explain/--no-explain", help="Say why.")]
+_BATCH, _KEPT = 100_000, 5_000  # events at a time; flagged ones that are grouped into alerts
 
 
 def fit_events(
-    file: File,
-    out: Annotated[Path, typer.Option(help="Where to write the model.")],
+    data: Data,
+    out: Out,
     entity: Annotated[
-        list[str] | None, typer.Option(help=f"Fields that name who an event is about, in order{_DEFAULT}")
+        list[str] | None, typer.Option(help="Fields that name who an event is about, in order.")
     ] = None,
-    leave_out: Annotated[
-        list[str] | None, typer.Option(help=f"Fields or objects not to use, such as 'label*'{_DEFAULT}")
-    ] = None,
+    leave_out: LeaveOut = None,
     json_column: Annotated[
-        list[str] | None, typer.Option(help=f"Fields whose text is JSON, to be taken apart{_DEFAULT}")
+        list[str] | None, typer.Option(help="Fields whose text is JSON, to be taken apart.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the training, of 512 events each.")] = 1000,
-    fpr: Annotated[float, typer.Option(help="The share of normal events that may be flagged.")] = 0.001,
+    alerts: Annotated[
+        float, typer.Option(min=1e-3, help="Alerts a day, or in all of a shorter recording.")
+    ] = 20.0,
+    zone: Annotated[str, typer.Option(help="Of hours without a timezone_offset: Europe/Berlin.")] = "UTC",
+    net: Net = True,
+    steps: Steps = 5000,
     device: Device = None,
 ) -> None:
     """Learn what events usually look like, from events that are mostly normal; no labels are needed."""
     with errors_as_messages():
         from companion.compute import pick_compute
+        from companion.data.event_files import read_batches
         from companion.data.events import ENTITY_COLUMNS
-        from companion.data.ocsf import read_events
         from companion.data.sessions import SESSION_COLUMNS
         from companion.estimators.events import EventDetector
 
         check_writable(out)
         detector = EventDetector(
+            net=net,
             num_steps=steps,
-            fpr=fpr,
+            alerts=alerts,
             columns=tuple(entity or ENTITY_COLUMNS),
             leave_out=(*SESSION_COLUMNS, *(leave_out or ())),
+            zone=zone,
             json_columns=tuple(json_column or ()),
         )
-        frame, report = read_events(file, json_columns=detector.json_columns)
+        batches, report = read_batches(data, _BATCH, json_columns=detector.json_columns)
         print(*report.lines(), sep="\n")
-        detector.fit(frame, compute=pick_compute(device), progress="training")
+        shown = _progress(batches, report.events, "counting")
+        detector.fit(shown, compute=pick_compute(device), progress="training")
         detector.save(out)
-        counts = detector.counts_
-        fields = len(set(detector.features_.fields))
-        print(
-            f"learned from {counts['learned']:,} events with {fields} fields, "
-            f"held out {counts['held out']:,} later ones"
+        _told(detector, f"{alerts:g} alerts a day")
+        print(f"written to {out}")
+
+
+def fit_rows(
+    data: Table,
+    out: Out,
+    leave_out: LeaveOut = None,
+    alerts: Annotated[float, typer.Option(min=1e-3, help="Rows of a thousand that may be flagged.")] = 10.0,
+    net: Net = True,
+    steps: Steps = 5000,
+    device: Device = None,
+) -> None:
+    """Learn what rows of a table usually look like, from rows that are mostly normal."""
+    with errors_as_messages():
+        from companion.compute import pick_compute
+        from companion.estimators.events import EventDetector
+
+        check_writable(out)
+        detector = EventDetector(
+            net=net, num_steps=steps, alerts=alerts, columns=(), leave_out=tuple(leave_out or ())
         )
-        print(f"threshold {detector.threshold_:.2f} for a false-positive rate of {fpr:g}; written to {out}")
+        detector.fit(_read_tables(data), compute=pick_compute(device), progress="training")
+        detector.save(out)
+        _told(detector, f"{alerts:g} rows of a thousand")
+        print(f"written to {out}")
+
+
+def _told(detector: EventDetector, wanted: str) -> None:
+    """What was learned, which detectors were chosen by what, and what the threshold costs."""
+    counts = detector.counts_
+    print(
+        f"learned from {counts['learned']:,} of {counts['read']:,}; the {counts['left out']:,} most unusual "
+        f"were left out, {counts['held out']:,} held out"
+    )
+    left_out = detector.simple_.columns.left_out_
+    if left_out:
+        why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
+        print(f"columns that are not used: {why}")
+    print("average precision among held-out rows for changes injected into them:")
+    print(detector.choice_.round(2).to_string(na_rep="-"))
+    print(
+        f"threshold {detector.threshold_:.2f}, for {wanted}: it flags {100 * detector.share_:.2g} % of the "
+        "held-out rows"
+    )
 
 
 def score_events(
-    file: File,
-    model: Annotated[Path, typer.Option(help="What `companion fit events` wrote.")],
-    out: Annotated[Path, typer.Option(help="A CSV file for the scores.")],
-    top: Annotated[int, typer.Option(min=0, help="Explain so many of the most unusual events.")] = 5,
-    device: Device = None,
+    data: Data, model: Model, out: Scores, top: Top = 5, explain: Explain = True, device: Device = None
 ) -> None:
-    """Score events, one line each, in the order of their times.
+    """Score events, one line each, in the order of their times, and group those flagged into alerts.
 
-    The columns are row (in the file, from 0), id (metadata.uid, or else the row), time, entity, surprise,
-    distance, habit, score and flagged. A score of 3 is reached by one normal event in a thousand.
+    The columns are row (in the files, from 0), id (metadata.uid, or else the row), time, entity, the score of
+    each detector, score and flagged. A score of 3 is reached by one normal event in a thousand. Flagged
+    events of one entity with less than 30 minutes between them are one alert.
     """
     with errors_as_messages():
-        import pandas as pd
-
-        from companion.compute import pick_compute
+        from companion.data.event_files import read_batches
         from companion.data.events import entities, record_ids
-        from companion.data.ocsf import read_events
-        from companion.estimators.events import EventDetector
-        from companion.files import atomic_path
 
+        detector, drift = _loaded(model, device)
         check_writable(out)
-        detector = EventDetector.load(model, pick_compute(device))
-        frame, report = read_events(file, json_columns=detector.json_columns)
+        batches, report = read_batches(data, _BATCH, json_columns=detector.json_columns)
         print(*report.lines(), sep="\n")
-        scores = detector.measure(frame)
-        about = {"id": record_ids(frame), "time": frame["time"], "entity": entities(frame, detector.columns)}
-        table = pd.DataFrame(about).join(scores).rename_axis("row").reset_index()
-        with atomic_path(out) as part:
-            cells = {name: table[name].map(safe_cell, na_action="ignore") for name in ("id", "entity")}
-            table.assign(**cells).to_csv(part, index=False)
-        worst = table["score"].to_numpy().argsort(kind="stable")[::-1][:top].tolist()
-        reasons = detector.explain(frame, worst)
-        for number, place in enumerate(worst, start=1):
-            event = table.iloc[place]
-            moment, who = pd.Timestamp(event["time"], unit="ms", tz="UTC"), event["entity"]
-            print(
-                f"\n{number}. event {event['id']}, row {event['row']}, {moment:%Y-%m-%d %H:%M:%S} UTC, {who}"
-            )
-            print(
-                f"   score {event['score']:.2f}{' (flagged)' if event['flagged'] else ''}, surprise "
-                f"{event['surprise']:.1f}, distance {event['distance']:.2f}, habit {event['habit']:.2f}"
-            )
-            for why in reasons[reasons["row"] == place].itertuples():
-                rare = f"; {why.times_rarer:.0f} times rarer for it" if why.times_rarer > 2 else ""
-                print(f"   - {why.field} = {why.value}  (expected {why.expected}; {why.nats:.1f} nats{rare})")
-        print(f"\n{len(table):,} events scored, {int(table['flagged'].sum()):,} flagged; written to {out}")
+
+        def tables() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+            for frame, scores in detector.stream(_progress(batches, report.events, "scoring")):
+                who = entities(frame, detector.columns).fillna("")
+                about = {"id": record_ids(frame), "time": frame["time"], "entity": who}
+                drift.add(detector.simple_.columns.transform(frame))
+                yield frame, scores.assign(**about)[[*about, *scores.columns]]
+
+        found = _write(tables(), out, detector, drift)
+        if len(found):
+            _alerts(detector, found, top, explain)
+
+
+def score_rows(
+    data: Table, model: Model, out: Scores, top: Top = 5, explain: Explain = True, device: Device = None
+) -> None:
+    """Score rows of a table, one line each: the score of each detector, score and flagged."""
+    with errors_as_messages():
+        detector, drift = _loaded(model, device)
+        check_writable(out)
+        frame = _read_tables(data)
+        drift.add(detector.simple_.columns.transform(frame))
+        found = _write([(frame, detector.measure(frame))], out, detector, drift)
+        worst = found.head(top)
+        reasons = detector.explain_rows(worst) if explain and len(worst) else [[] for _ in worst.index]
+        for (row, own), told in zip(worst.iterrows(), reasons, strict=True):
+            print(f"\nrow {row}: score {own['score']:.2f}")
+            print(*(f"   - {reason}" for reason in told), sep="\n")
+
+
+def _loaded(model: Path, device: str | None) -> tuple[EventDetector, Drift]:
+    from companion.compute import pick_compute
+    from companion.detection.drift import Drift
+    from companion.estimators.events import EventDetector
+
+    detector = EventDetector.load(model, pick_compute(device))
+    return detector, Drift(detector.simple_.columns)
+
+
+def _write(
+    tables: Iterable[tuple[pd.DataFrame, pd.DataFrame]], out: Path, detector: EventDetector, drift: Drift
+) -> pd.DataFrame:
+    """Write scores part by part; the flagged rows come back, with all their columns, the highest 5,000."""
+    import pandas as pd
+
+    from companion.files import atomic_path
+
+    count, flagged, found = 0, 0, pd.DataFrame()
+    with atomic_path(out) as part, part.open("w", encoding="utf8", newline="") as file:
+        for frame, table in tables:
+            cells = {n: table[n].map(safe_cell, na_action="ignore") for n in ("id", "entity") if n in table}
+            written = table.assign(flagged=table["flagged"].astype(int), **cells)
+            written.rename_axis("row").to_csv(file, header=count == 0)
+            count, flagged = count + len(table), flagged + int(table["flagged"].sum())
+            own = frame.join(table[["score", *(["entity"] if "entity" in table else [])]])[table["flagged"]]
+            found = pd.concat([found, own]).nlargest(_KEPT, "score") if len(own) else found
+    print(f"{count:,} scored, {flagged:,} flagged; written to {out}")
+    for line in drift.lines(detector.usual_):
+        print(f"drift since fitting: {line}")
+    return found
+
+
+def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: bool) -> None:
+    """Print alerts, each the flagged events of one entity that follow one another."""
+    import pandas as pd
+
+    from companion.detection.alarms import incidents
+
+    number = incidents(found["time"].to_numpy(dtype="int64"), found["entity"].to_numpy(dtype=object))
+    first = found.assign(number=number).sort_values("score", ascending=False, kind="stable")
+    groups = first.groupby("number", sort=False)
+    print(f"{groups.ngroups:,} alerts")
+    worst = groups.head(1)[:top].drop(columns=["number", "entity", "score"])
+    reasons = detector.explain_rows(worst) if explain and len(worst) else [[] for _ in worst.index]
+    for place, ((_, own), told) in enumerate(zip(groups, reasons, strict=False), start=1):
+        start, end = (pd.Timestamp(t, unit="ms", tz="UTC") for t in (own["time"].min(), own["time"].max()))
+        who, score = own["entity"].iloc[0] or "no entity", own["score"].iloc[0]
+        when = f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
+        print(f"\n{place}. {who}: {len(own):,} events, {when}, score {score:.2f}")
+        print(*(f"   - {reason}" for reason in told), sep="\n")
+
+
+def _progress(frames: Iterable[pd.DataFrame], total: int, label: str) -> Iterator[pd.DataFrame]:
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=label, unit=" events", disable=None) as bar:
+        for frame in frames:
+            yield frame
+            bar.update(len(frame))
+
+
+def _read_tables(paths: list[Path]) -> pd.DataFrame:
+    import pandas as pd
+
+    frames = [
+        pd.read_parquet(p) if p.suffix == ".parquet" else pd.read_csv(p, low_memory=False) for p in paths
+    ]
+    whole = pd.concat(frames, ignore_index=True)
+    print(f"read {len(whole):,} rows with {len(whole.columns)} columns")
+    return whole
 
 
 def register(fit_app: typer.Typer, score_app: typer.Typer) -> None:
-    """Add ``events`` to ``companion fit`` and ``companion score``."""
-    fit_app.command("events")(fit_events)
-    score_app.command("events")(score_events)
+    """Add ``events`` and ``rows`` to ``companion fit`` and ``companion score``."""
+    for name, fit, score in (("events", fit_events, score_events), ("rows", fit_rows, score_rows)):
+        fit_app.command(name)(fit)
+        score_app.command(name)(score)

@@ -70,9 +70,6 @@ class GroupShares:
         places = (codes + self.edges[:-1]).ravel()
         owners = np.repeat(numbers, codes.shape[1])
         self.counts_ = sp.csr_matrix((np.ones(len(places)), (owners, places)), shape)
-        return self._share()
-
-    def _share(self) -> Self:
         sums = np.asarray(self.counts_.sum(axis=0)).ravel()
         varies = np.add.reduceat(sums > 0, self.edges[:-1], dtype=np.int64) > 1  # (fields,)
         unseen = sums[self.edges[:-1] + UNSEEN]
@@ -86,6 +83,8 @@ class GroupShares:
 
     def log_shares(self, codes: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logarithms of ``p(code | group)`` and of ``p(code)``, float64 (N, fields)."""
+        if len(codes) == 0:  # SciPy makes one number of no places
+            return np.empty(codes.shape), np.empty(codes.shape)
         names = groups.astype(str)
         places = np.searchsorted(self.names_, names).clip(max=len(self.names_) - 1)
         owners = np.where(self.names_[places] == names, places, len(self.names_))
@@ -94,18 +93,6 @@ class GroupShares:
         count = np.asarray(self.counts_[np.repeat(owners, codes.shape[1]), columns.ravel()])
         own = count.reshape(codes.shape) + self.strength * everyone
         return np.log(own / (self.rows_[owners, None] + self.strength)), np.log(everyone)
-
-    def state(self) -> dict[str, Any]:
-        """What was counted, as arrays."""
-        found = self.counts_.tocoo()
-        return {"names": self.names_.tolist(), "row": found.row, "column": found.col, "count": found.data}
-
-    def restore(self, state: dict[str, Any]) -> Self:
-        """Take what :meth:`state` gave."""
-        self.names_ = np.array(state["names"], dtype=str)
-        shape = (len(self.names_) + 1, int(self.edges[-1]))
-        self.counts_ = sp.csr_matrix((state["count"], (state["row"], state["column"])), shape)
-        return self._share()
 
 
 class EntityFrequency:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Self
 
 import numpy as np
@@ -35,7 +36,7 @@ class Column:
     """What was learned of one column; plain values, so that they can be saved as they are."""
 
     name: str
-    kind: str  #: "number", "category", "code" (of many values), "text" or "time"
+    kind: str  #: "number", "category", "constant", "code" (of many values), "text" or "time"
     missing: bool = False  #: whether training had missing values, and others
     values: list[str] = field(default_factory=list)  #: seen more than once, the most common first
     stems: list[str] = field(default_factory=list)  #: subnets, domains or shapes of a text
@@ -43,7 +44,6 @@ class Column:
     center: list[float] = field(default_factory=list)  #: of the numbers (of a text: six of them)
     scale: list[float] = field(default_factory=list)
     edges: list[float] = field(default_factory=list)  #: of the bins of a number
-    novel: float = 0.0  #: share of training values that are in no other row
 
     @property
     def listed(self) -> list[str]:
@@ -79,7 +79,8 @@ class PlainColumns:
     become the hour and the day of week on circles, local by ``timezone_offset`` (minutes) or ``zone``, where
     training covers two days, or two weeks. Codes
     (``*_id``, ports) and what does not vary are categories; identifiers with nearly one value a row, texts of
-    JSON and columns that say the same as an earlier one are left out.
+    JSON and columns that say the same as an earlier one are left out; of a constant that is there whenever
+    another is, only a new value counts.
 
     Attributes:
         columns_: what was learned of each column.
@@ -103,9 +104,12 @@ class PlainColumns:
         known: dict[int, str] = {}
         for name in map(str, frame.columns):
             column, why = self._learn(name, frame[name])
-            if column is not None and column.kind != "time" and frame[name].nunique(dropna=False) > 1:
+            if column is not None and column.kind != "time":
                 same = known.setdefault(_fingerprint(frame[name]), name)
-                column, why = (column, "") if same == name else (None, f"says the same as {same}")
+                if same != name and column.kind == "category" and len(column.values) == 1:
+                    column = Column(name, "constant", values=column.values)
+                elif same != name:
+                    column, why = None, f"says the same as {same}"
             if column is None:
                 self.left_out_[name] = why
             else:
@@ -117,7 +121,7 @@ class PlainColumns:
     def _learn(self, name: str, values: pd.Series) -> tuple[Column | None, str]:
         there = values.dropna()
         last = re.split(r"[._ ]", name.lower())[-1]
-        if any(name == out or name.startswith(out + ".") for out in self.leave_out):
+        if any(fnmatchcase(name, out) or name.startswith(out + ".") for out in self.leave_out):
             return None, "as asked"
         if name == "time" or pd.api.types.is_datetime64_any_dtype(values):
             moments = _moments(there)
@@ -148,7 +152,6 @@ class PlainColumns:
         often = counts[counts > 1]
         column.kind = "category" if found <= _LISTED else "code" if numeric else "text"
         column.values = sorted(often.index[:_COUNTED], key=lambda value: (-int(often[value]), value))
-        column.novel = float((counts == 1).sum() / len(there))
         if column.kind == "text":
             column.seen = np.sort(_hashes(often.index)).tolist()
             stems = texts.map({value: _stem(value) for value in counts.index}).value_counts()
@@ -191,6 +194,9 @@ class PlainColumns:
             return np.column_stack([scaled, gone] if column.missing else [scaled]), codes.astype(np.int32)[
                 :, None
             ]
+        if column.kind == "constant":  # whether it is missing is told by another column
+            new = (values.notna() & (_as_texts(values) != column.values[0])).to_numpy(dtype=bool)
+            return new[:, None].astype(np.float64), np.where(new, UNSEEN, 2).astype(np.int32)[:, None]
         places, found = pd.factorize(_as_texts(values))
         stems = [_stem(value) for value in found] if column.kind == "text" else found
         own = [_indices(found, column.values)] + [_indices(stems, column.stems)] * (column.kind == "text")
@@ -251,7 +257,7 @@ class PlainColumns:
                 column.kind, []
             )
             if column.kind not in ("time", "number"):
-                own = [*own, *column.listed, "another"]
+                own = [*own, *(column.listed if column.kind != "constant" else []), "another"]
             names += [(column.name, part) for part in own + ["missing"] * column.missing]
         return names
 
@@ -330,7 +336,7 @@ def _text_measures(texts: Any, chunk: int = 4096) -> np.ndarray:
         data = [str(text).encode("utf8", "replace")[:512] for text in texts[start : start + chunk]]
         sizes = np.array([len(each) for each in data])
         places = np.repeat(np.arange(len(data)), sizes) * 256 + np.frombuffer(b"".join(data), dtype=np.uint8)
-        counts = np.bincount(places, minlength=256 * len(data)).reshape(-1, 256)
+        counts = np.bincount(places, minlength=256 * len(data)).reshape(len(data), 256)
         shares = counts / np.maximum(sizes, 1)[:, None]
         digits, capitals, small = (shares[:, part].sum(axis=1) for part in _CLASSES)
         entropy = -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1)

@@ -99,7 +99,7 @@ def rates(
     with duckdb.connect(config={"threads": 1}) as database:
         database.execute("SET enable_progress_bar = false")  # a notebook would show it
         database.register("events", events)
-        found = database.execute(RATES_SQL.format(**sums)).df()[-len(frame) :]
+        found = database.execute(RATES_SQL.format(**sums)).df()[len(events) - len(frame) :]
     return found.astype("float64").set_axis(frame.index)
 
 

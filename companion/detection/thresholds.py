@@ -176,8 +176,8 @@ class FisherTail:
     than one that is rare in one way. The scores need not be independent, for the sum is turned into a level
     once more. They are (n, scores), of normals that the detector was not fitted on.
 
-    One score adds no more than n normals can support, ``log10(n + 1)`` and a hair: what lies beyond is a
-    guess of the tail's shape, and one score with a heavy tail, such as a rate, would outvote all others.
+    One score adds no more than n normals can support (``supported``): what lies beyond is a guess of the
+    tail's shape, and one score with a heavy tail, such as a rate, would outvote all others.
 
     With ``rows`` (k,) the scales of the single scores are taken from these rows alone, such as all but the
     most unusual; the level of the sum is still that among all n.

@@ -54,7 +54,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             thousand rows.
         trim: the share of the events to learn from that is left out as most unusual.
         columns: what names an entity, the first of these that an event has; none for the rows of a table.
-        leave_out: fields and objects that must not be used; by default the names of sessions.
+        leave_out: fields and objects that must not be used, ``*`` stands for any letters; by default the
+            names of sessions.
         zone: of the hours of events without ``timezone_offset``, such as ``"Europe/Berlin"``.
         json_columns: fields whose text is JSON, for the reader; kept with the model.
         seed: decides everything random.

@@ -27,6 +27,9 @@ class Reason:
     why: str  #: ``rate``, ``rare``, ``rare for it`` or ``surprise``
     weight: float  #: standard deviations; nats for ``rare for it``
 
+    def __str__(self) -> str:
+        return f"{self.field} = {self.value}, expected {self.expected} ({self.why}, {self.weight:.1f})"
+
 
 def reasons(
     frame: pd.DataFrame,
@@ -89,7 +92,13 @@ def _shown(frame: pd.DataFrame, name: str, row: int) -> str:
         return "missing"
     if name == "time":
         return f"{pd.Timestamp(value, unit='ms', tz='UTC'):%a %H:%M} UTC"
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)[:80]
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:,.4g}"
+    return _short(int(value) if isinstance(value, float) else value)
+
+
+def _short(value: Any) -> str:
+    return " ".join(str(value).split())[:80]
 
 
 def _common(shares: GroupShares, group: str, field: int, column: Column, part: str) -> str:
@@ -119,4 +128,4 @@ def _common(shares: GroupShares, group: str, field: int, column: Column, part: s
     if column.kind == "time":
         hours = np.flatnonzero(counts[2:])
         return f"hours {hours.min()} to {hours.max()}, local"
-    return (column.stems if part == "stem" else column.values)[code - 2] + share
+    return _short((column.stems if part == "stem" else column.values)[code - 2]) + share

@@ -125,9 +125,8 @@ class Surprise:
     def restore(self, state: dict[str, Any]) -> Self:
         """Take what :meth:`state` gave."""
         self.features = EventFeatures.from_json(state["features"])
-        with torch.device("meta"):  # nothing is allocated before the shapes are known to fit
-            check_weights(state["net"], self._build())
-        self.net = self._build()
+        self.net = self._build()  # its sizes are those of lists in the file
+        check_weights(state["net"], self.net)
         self.net.load_state_dict(state["net"])
         self.compute.model(self.net)
         usual = {name: (np.array(mean), np.array(scale)) for name, (mean, scale) in state["usual"].items()}
