@@ -39,7 +39,7 @@ class EventSetsConfig(Config):
     """Which sets of events."""
 
     sets: tuple[str, ...] = ("generated", *LOADERS)  #: names
-    num_events: int = 100_000  #: of the generated ones
+    num_events: int = 50_000  #: of the generated ones
     days: int = 28  #: likewise, over how long
     attack_share: float = 0.005  #: likewise
     learned: float = 0.8  #: the share of the training rows that a seed draws, for all its detectors alike

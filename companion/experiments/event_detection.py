@@ -41,7 +41,7 @@ class EventDetectionConfig(Config):
     data: EventSetsConfig = EventSetsConfig()  #: which events; all detectors of a seed learn from the same
     nets: dict[str, Recipe] = event_data.NETS  #: by name
     stored: int = 10_000  #: training events that neighbours are looked for among
-    repeats: int = 100  #: samples of the bootstrap over incidents; 0 for no intervals
+    repeats: int = 50  #: samples of the bootstrap over incidents; 0 for no intervals
     detector: bool = True  #: whether ``EventDetector`` is fitted, too, with its own net
 
 
