@@ -32,7 +32,7 @@ MODULES = {
     "casting_size": "casting", "classifier": "classifier", "degradation": "degradation",
     "event_detection": "event_detection", "event_sequences": "event_sequences",
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
-    "lesion": "lesion", "recipe": "classifier", "self_supervised": "self_supervised",
+    "lesion": "optimisation", "recipe": "classifier", "self_supervised": "self_supervised",
     "ssl_ablation": "self_supervised", "tab_transformer": "tables", "table_cost": "tables",
     "table_depth": "tables", "tables": "tables", "waveforms": "waveforms", "web_detection": "event_detection",
 }  # fmt: skip
