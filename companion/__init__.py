@@ -7,7 +7,7 @@ which runs it has in ``recorded``::
   1  resnet             cifar10          classification       degradation      degradation, learning_rates
                                                               optimisation
   2  blocks             cifar10          classification       degradation      block_order
-                                                              lesion           lesion
+                                                              optimisation     lesion
   3  blocks, cost       -                -                    -                -
   4  resnet, resnet9    cifar10          classification       classifier       classifier, recipe
   5  tabular            tables           tables, encoding     tables           tables, table_depth

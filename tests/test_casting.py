@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from companion.data import casting, fetch
 from companion.data.casting import COUNTS, KINDS, load_casting, synthetic_archive, synthetic_moulds
@@ -48,7 +47,7 @@ def archive(mirror, files, monkeypatch) -> Path:
 
 
 def cached() -> list[str]:
-    return sorted(p.name for p in Path(os.environ["COMPANION_DATA"]).glob("*.safetensors"))
+    return sorted(p.name for p in Path(os.environ["COMPANION_DATA"]).glob("*.zip"))
 
 
 def test_the_archive_becomes_splits_without_common_images(archive):
@@ -68,31 +67,30 @@ def test_the_archive_becomes_splits_without_common_images(archive):
 
 def test_the_second_time_comes_from_the_cache(archive):
     first = load_casting((16, 24))
-    assert cached() == ["casting.safetensors"]
+    assert cached() == ["casting.zip"]
     archive.unlink()
     again = load_casting((16, 24))
     assert torch.equal(first.test.images, again.test.images)
     assert first.test.names == again.test.names
     assert first.skipped == again.skipped
-    assert (first.source, again.source) == ("a mirror's casting.tar.gz", "cache: casting.safetensors")
+    assert (first.source, again.source) == ("a mirror's casting.tar.gz", "cache: casting.zip")
     assert load_casting((8, 8), color=True).train.images.shape[1:] == (3, 8, 8)
 
 
-@pytest.mark.parametrize("damage", ["a byte", "no tensor", "deep names"])
+@pytest.mark.parametrize("damage", ["a byte", "another file"])
 def test_a_damaged_cache_is_got_again(archive, damage):
     first = load_casting((16, 24))
-    path = Path(os.environ["COMPANION_DATA"]) / "casting.safetensors"
+    path = Path(os.environ["COMPANION_DATA"]) / "casting.zip"
     if damage == "a byte":
         content = bytearray(path.read_bytes())
-        content[-100] ^= 255
+        content[len(content) // 2] ^= 255
         path.write_bytes(bytes(content))
     else:
-        names = "[" * 100_000 if damage == "deep names" else "[]"
-        save_file({"bytes": torch.tensor(1), "ends": torch.tensor(1)}, path, {"names": names})
+        path.write_bytes(b"no archive")
     with pytest.warns(UserWarning, match="getting it again"):
         again = load_casting((16, 24))
     assert torch.equal(first.train.images, again.train.images)
-    assert fetch(casting.CASTING) == "cache: casting.safetensors"
+    assert fetch(casting.CASTING) == "cache: casting.zip"
 
 
 def test_out_of_reach_means_synthetic_and_says_so(archive, monkeypatch):

@@ -7,8 +7,7 @@ from torch import nn
 from companion.compute import Compute, seed_everything
 from companion.experiments import classifier, get_experiment
 from companion.experiments.base import Context
-from companion.experiments.lesion import shuffled, unchanging, without
-from companion.experiments.optimisation import gradient_flow
+from companion.experiments.optimisation import gradient_flow, shuffled, unchanging, without
 from companion.experiments.runner import execute
 from companion.files import StateError, load_weights
 from companion.models.blocks import PreActResidualBlock

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor
 
 from companion.data.download import REGISTRY, DataError, load, warn_of_stand_in
@@ -120,17 +118,14 @@ def archive_items(files: Mapping[str, bytes]) -> tuple[list[Item], list[Skipped]
 
 
 def _keep(files: Mapping[str, bytes], path: Path) -> None:
-    ends = np.cumsum([len(content) for content in files.values()], dtype=np.int64)
-    store = np.frombuffer(b"".join(files.values()), dtype=np.uint8).copy()
-    tensors = {"bytes": torch.from_numpy(store), "ends": torch.from_numpy(ends)}
-    save_file(tensors, path, {"names": json.dumps(list(files))})
+    with ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
 
 
 def _read(path: Path) -> dict[str, bytes]:
-    with safe_open(path, framework="np") as file:
-        names: list[str] = json.loads(file.metadata()["names"])
-        store, ends = file.get_tensor("bytes").tobytes(), file.get_tensor("ends").tolist()
-    return _checked({n: store[a:b] for n, a, b in zip(names, [0, *ends[:-1]], ends, strict=True)})
+    with ZipFile(path) as archive:
+        return _checked({name: archive.read(name) for name in archive.namelist()})
 
 
 # ---------------------------------------------------------------- the stand-in

@@ -75,14 +75,6 @@ class ImageSet:
 # ---------------------------------------------------------------- decoding
 
 
-def _sized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Brought to ``size`` by linear interpolation over all pixels that an output pixel covers: (C, H, W)."""
-    height, width = size
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1))
-
-
 def decode(
     content: bytes, size: tuple[int, int], color: bool, value_range: Range | None = None
 ) -> tuple[Image.Image, int]:
@@ -186,7 +178,8 @@ def read_images(
             continue
         if pages > 1:
             skipped.append(Skipped(f"{name}, pages 2 to {pages}", "the first page of a file is read"))
-        pixels.append(_sized(picture, size))
+        picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)  # over all that a pixel covers
+        pixels.append(np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1))
         labels.append(label)
         names.append(name)
         hashes.append(hashlib.sha256(content).hexdigest())

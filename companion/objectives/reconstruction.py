@@ -48,22 +48,12 @@ class ImageReconstruction:
         return as_floats(images), torch.cat(made), torch.cat(codes)
 
 
-def reconstruction_error(reconstruction: Tensor, target: Tensor, known: Tensor, loss: Loss) -> Tensor:
-    """Mean absolute (``"l1"``) or squared (``"l2"``) residual of each window over its known samples.
-
-    Of three tensors (N, C, L), ``known`` of bool; float32 (N,), 0 for a window of which nothing is known.
-    """
-    residual = (reconstruction.float() - target).masked_fill(~known, 0)
-    cost = residual.abs() if loss == "l1" else residual.square()
-    return cost.flatten(1).sum(dim=1) / known.flatten(1).sum(dim=1).clamp(min=1)
-
-
 @dataclass(frozen=True)
 class WaveformReconstruction:
     """Reconstruct standardised windows, augmented while training.
 
     Vincent et al. 2008, "Extracting and Composing Robust Features with Denoising Autoencoders", section 2:
-    the net is given a window with noise, and must return it without.
+    the net is given a window with noise, and must return it without. Unknown samples do not count.
     """
 
     loss: Loss = "l1"  #: mean absolute residual, ``"l1"``, or mean squared residual, ``"l2"``
@@ -76,5 +66,9 @@ class WaveformReconstruction:
         if generator is not None and self.jitter:
             noise = torch.randn(windows.shape, generator=generator)
             given = windows + self.jitter * noise.to(windows.device)
-        reconstruction, _ = model(given)
-        return {"loss": reconstruction_error(reconstruction, windows, known, self.loss).mean()}
+        residual = (model(given)[0].float() - windows).masked_fill(~known, 0)
+        cost = residual.abs() if self.loss == "l1" else residual.square()
+        each = cost.flatten(1).sum(dim=1) / known.flatten(1).sum(dim=1).clamp(
+            min=1
+        )  # (N,), of its own samples
+        return {"loss": each.mean()}
