@@ -1,7 +1,6 @@
 """Model cards: what the hub reads, and that every number is the run's."""
 
 import re
-import warnings
 
 import pytest
 import yaml
@@ -72,12 +71,8 @@ def test_the_casting_cards_recipe_is_the_configs():
         assert words in " ".join(other.split())
 
 
-def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(monkeypatch):
-    monkeypatch.setenv("COMPANION_OFFLINE", "1")  # a test downloads nothing
-    with warnings.catch_warnings(action="ignore"):
-        images = load_casting()
-    if images.synthetic:
-        pytest.skip("the casting images are out of reach here")
+def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(real):
+    images = real(load_casting)
     text = " ".join((CARDS / "casting.md").read_text("utf8").split())
     known = len(images.tuning.distinct())
     test = images.test.distinct()

@@ -14,7 +14,8 @@ PUBLISHED = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 15
 
 @pytest.mark.parametrize(("depth", "count"), PUBLISHED.items())
 def test_parameter_counts_are_torchvisions(depth, count):
-    net = FAMILY[depth]()
+    with torch.device("meta"):
+        net = FAMILY[depth]()
     assert count_parameters(net) == count
     assert net.depth == depth
 
@@ -42,12 +43,6 @@ def test_outputs_and_gradients_equal_torchvisions(depth):
         for name, parameter in net.named_parameters():
             scale = float(grads[name].abs().max())
             torch.testing.assert_close(parameter.grad, grads[name], rtol=1e-3, atol=1e-4 * scale)
-
-
-@pytest.mark.parametrize("depth", FAMILY)
-def test_the_names_are_torchvisions(depth):
-    theirs = getattr(torchvision.models, f"resnet{depth}")().state_dict()
-    assert named(theirs.items()).keys() == FAMILY[depth]().state_dict().keys()
 
 
 @pytest.mark.parametrize("block", [BasicResidualBlock, BottleneckBlock, PreActResidualBlock])

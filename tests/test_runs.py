@@ -15,7 +15,7 @@ import torch
 from companion import runs
 from companion.compute import Compute, pick_compute
 from companion.experiments import NAMES, classifier, get_experiment, runner
-from companion.experiments.base import Context, replay
+from companion.experiments.base import MODULES, Context, replay
 from companion.experiments.degradation import shrink
 from companion.experiments.runner import execute
 from companion.inspection import predict
@@ -23,6 +23,11 @@ from companion.runs import RECORDED, RunError, library_versions, load_run, weigh
 
 CPU = Compute(torch.device("cpu"), None)
 RECORDED_PATHS = sorted(RECORDED.glob("*.json"))
+# experiments of one module load the same data, which one process keeps
+REPLAYED = [
+    pytest.param(path, marks=pytest.mark.xdist_group(MODULES[path.stem.partition("-")[0]]))
+    for path in RECORDED_PATHS
+]
 
 
 # ---------------------------------------------------------------- what the book shows
@@ -45,7 +50,7 @@ def test_a_recorded_run_belongs_to_todays_experiment(path):
         assert result.metrics.keys() == run.results[0].metrics.keys()
 
 
-@pytest.mark.parametrize("path", RECORDED_PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REPLAYED, ids=lambda path: path.stem)
 def test_the_first_steps_of_a_recorded_run_can_be_repeated(path):
     run = load_run(path)
     experiment = get_experiment(run.experiment)
