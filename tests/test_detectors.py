@@ -44,9 +44,6 @@ def events():
     return RNG.normal(size=(200, 2)), np.stack([RNG.integers(0, size, 200) for size in SIZES], axis=1)
 
 
-# ---------------------------------------------------------------- rows
-
-
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_what_leaves_the_normal_subspace_scores_higher(model):
     new = RNG.normal(size=(100, 3)) @ MIX + 0.05 * RNG.normal(size=(100, 8))
@@ -91,9 +88,6 @@ def test_more_neighbors_than_vectors_are_all_of_them():
         NeighborIndex(1).fit(NORMAL * np.inf)
 
 
-# ---------------------------------------------------------------- windows
-
-
 def test_windows_are_compared_whatever_their_scale():
     windows = RNG.normal(size=(9, 2, 30))
     rows = window_rows(windows)
@@ -113,9 +107,6 @@ def test_the_matrix_profile_is_the_distance_to_the_nearest_normal_window():
         normed.append((views - views.mean(axis=1, keepdims=True)) / views.std(axis=1, keepdims=True))
     expected = np.linalg.norm(normed[0][:, None] - normed[1][None], axis=2).min(axis=1)
     np.testing.assert_allclose(matrix_profile(test, train, 8), expected, rtol=1e-4)
-
-
-# ---------------------------------------------------------------- events
 
 
 def test_rarity_is_the_negative_log_share(events):

@@ -18,7 +18,7 @@ from companion.detection.thresholds import ThresholdError
 from companion.estimators import ImageAE, ResNetAE, SequenceAnomalyDetector
 from companion.files import StateError, save_state
 from companion.objectives.synthetic_anomalies import CameraJitter
-from tests.test_waveforms import waves
+from tests.small_data import waves
 from tests.toy_sessions import flat, toy
 
 CPU = pick_compute("cpu", "float32")

@@ -45,9 +45,6 @@ def test_the_reference_is_right_and_what_is_no_answer_hears_it_in_words(exercise
     assert re.search("None; is there a `return`|of type NoneType|nothing has changed", told(exercise, print))
 
 
-# ---------------------------------------------------------------- right answers, by hand
-
-
 class Mine(nn.Module):
     """A right answer with other names, in another order; subclasses spoil it."""
 
@@ -158,9 +155,6 @@ def threshold_for(normals, fpr, least=1, error=ValueError):
 def test_right_answers_are_right(exercise, answer):
     report = check(exercise, answer)
     assert report.right, report
-
-
-# ---------------------------------------------------------------- wrong answers
 
 
 def spoilt(**changes):

@@ -30,9 +30,6 @@ REPLAYED = [
 ]
 
 
-# ---------------------------------------------------------------- what the book shows
-
-
 @pytest.mark.parametrize("path", RECORDED_PATHS, ids=lambda path: path.stem)
 def test_a_recorded_run_belongs_to_todays_experiment(path):
     run = load_run(path)
@@ -102,9 +99,6 @@ def test_the_package_carries_its_tables_texts_and_recorded_runs():
     assert carried == {p for p in RECORDED.parent.rglob("*") if p.is_file() and p.suffix not in code}
 
 
-# ---------------------------------------------------------------- experiments
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_has_its_scales_and_runs_at_smoke(name, small):
     experiment = get_experiment(name)
@@ -140,9 +134,6 @@ def test_shrinking_averages():
     images = torch.tensor([[0, 2], [4, 7]], dtype=torch.uint8).repeat(1, 1, 4, 4)
     assert shrink(images, 4).tolist() == [[[[3] * 4] * 4]]
     assert shrink(images, 8) is images
-
-
-# ---------------------------------------------------------------- executing and recording
 
 
 DEGRADATION = get_experiment("degradation")
@@ -258,9 +249,6 @@ def test_a_killed_run_continues_to_the_same_record(tmp_path):
     killed, whole = (load_run(tmp_path / name / "degradation-smoke-cpu.json") for name in ("killed", "whole"))
     assert [r.metrics for r in killed.results] == [r.metrics for r in whole.results]
     assert [r.curves for r in killed.results] == [r.curves for r in whole.results]
-
-
-# ---------------------------------------------------------------- reading
 
 
 def test_a_run_that_is_missing_is_named_with_those_that_are_there(tmp_path):

@@ -1,16 +1,9 @@
 """What the extension does to finished pages and notebooks."""
 
 import pytest
-from book_pages import check_executed, fill_in
+from book_pages import check_executed
 from book_plain import plain_directives
 from sphinx.errors import ExtensionError
-
-
-def test_numbers_are_filled_into_downloaded_notebooks():
-    values = {"e": "12.34", "word": "'higher'"}
-    assert fill_in("{glue:text}`e:.1f` % is {glue:text}`word`", values) == "12.3 % is higher"
-    with pytest.raises(KeyError):
-        fill_in("{glue:text}`missing`", values)
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,6 @@ def test_half_an_address_is_refused(url, monkeypatch):
     assert address("BOOK_URL", url) == URL.rstrip("/")
 
 
-# ---------------------------------------------------------------- the folder to upload
-
-
 def test_a_folder_that_is_not_for_readers_is_not_uploaded(tmp_path):
     assert "index.html is missing" in faults(tmp_path)
     rows = "<tr><td>scale</td><td>{}</td></tr><tr><td>CIFAR-10</td><td>{}</td></tr>"
@@ -144,9 +141,6 @@ def test_a_folder_that_is_not_for_readers_is_not_uploaded(tmp_path):
     head = '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
     (tmp_path / "sitemap.xml").write_text(head + "".join(locations) + "</urlset>")
     assert faults(tmp_path) == ["sitemap.xml does not list the pages that are there"]
-
-
-# ---------------------------------------------------------------- the workflow
 
 
 def test_the_workflow_may_do_no_more_than_it_must():
@@ -173,9 +167,6 @@ def test_the_workflow_keeps_outputs_under_what_they_depend_on():
     hashed = {path for pattern in patterns for path in ROOT.glob(pattern)}
     package = {path for path in (ROOT / "companion").rglob("*") if path.suffix in READ}
     assert hashed == package | {ROOT / "requirements.txt"} | set((ROOT / "book").rglob("*.md"))
-
-
-# ---------------------------------------------------------------- citation and notation
 
 
 def test_all_places_name_the_same_version_and_the_picture_has_the_size_that_is_told():
