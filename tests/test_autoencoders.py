@@ -41,10 +41,8 @@ def test_the_convolutional_autoencoder_has_the_layers_of_its_source():
 def test_small_ones_give_back_the_shape(channels, high, wide, widths):
     size = (high * 2 ** len(widths), wide * 2 ** len(widths))
     images = torch.rand(2, channels, *size)
-    for net in (
-        ConvAutoencoder(channels, size, latent=3, widths=widths),
-        ResidualAutoencoder(channels, size, widths=widths, latent_channels=2),
-    ):
+    residual = ResidualAutoencoder(channels, size, widths=widths, latent_channels=2)
+    for net in (ConvAutoencoder(channels, size, latent=3, widths=widths), residual):
         x_hat, z = net.eval()(images)
         assert x_hat.shape == images.shape
         assert tuple(z.shape[1:]) == net.latent_shape

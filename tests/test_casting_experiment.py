@@ -105,14 +105,6 @@ def test_disturbed_images_keep_their_form_and_are_always_the_same(data):
         assert torch.equal(casting_detectors._disturbed(before), after)
 
 
-def test_a_share_keeps_enough_images_of_either_label():
-    labels = np.repeat([0, 1], [1000, 200])
-    keep = casting_detectors._some(labels, 0.3)
-    assert [int(keep[labels == label].sum()) for label in (0, 1)] == [300, 120]
-    assert keep[:300].all()
-    assert casting_detectors._some(labels, 1.0).all()
-
-
 def test_thresholds_keep_their_promise_and_depend_on_neither_test_nor_development_images(
     data, config, scores
 ):

@@ -240,13 +240,6 @@ def test_checking_leaves_the_random_numbers_alone_and_names_are_checked():
     assert check("precision", max).findings["it is called as precision(recall, fpr, share)"] == ""
 
 
-@pytest.mark.parametrize(
-    "given", [3, 3.0, np.float32(3), [3], np.array([3]), nn.Parameter(torch.tensor(3.0))]
-)
-def test_a_number_may_be_of_any_library(given):
-    assert numbers(lambda: given, (), ()).item() == 3
-
-
 @pytest.mark.parametrize("given", [{}, "ab", [1, 2], [math.inf]])
 def test_what_is_no_number_hears_what_it_is(given):
     with pytest.raises(NotYet, match=r"of type|shape \(2,\), and not|NaN or infinite"):

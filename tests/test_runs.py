@@ -265,11 +265,3 @@ def test_a_damaged_run_is_named(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(RunError, match="not a recorded run"):
             load_run(path)
-
-
-def test_outside_a_repository_there_is_no_commit(monkeypatch):
-    def no_git(*args, **kwargs):
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(subprocess, "run", no_git)
-    assert runs.package_commit() is None
