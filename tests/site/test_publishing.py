@@ -3,11 +3,13 @@
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 import yaml
 from book_cache import READ
+from book_indexes import _step
 from book_site import CARD_SIZE, address
 from bs4 import BeautifulSoup
 from PIL import Image
@@ -108,11 +110,10 @@ def test_the_list_of_figures_follows_and_a_site_without_addresses_promises_nothi
     assert 'href="/book/index.html"' in book.html("404.html")
 
 
-def test_a_learning_path_to_nowhere_ends_the_build(book):
-    book.write("book/index.md", "# A book\n\n```{learning-paths}\nImages: nowhere\n```\n")
-    status, output = book.build()
-    assert status != 0
-    assert "book/nowhere, which is no page" in output
+def test_a_learning_path_to_nowhere_ends_the_build():
+    app = SimpleNamespace(env=SimpleNamespace(titles={}))
+    with pytest.raises(ExtensionError, match="book/nowhere, which is no page"):
+        _step(app, "book/index", "book/nowhere")
 
 
 @pytest.mark.parametrize("url", ["example.org/book", "ftp://example.org/", "https://example.org/?a=1"])
