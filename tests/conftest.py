@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,18 @@ def cifar10() -> Cifar10:
 
 
 @pytest.fixture
-def real_cifar10(cifar10) -> Cifar10:
-    if cifar10.synthetic:
-        pytest.skip("real CIFAR-10 is out of reach here")
-    return cifar10
+def real(monkeypatch):
+    """Loads a data set, and skips the test where there is only a stand-in; a test downloads nothing."""
+    monkeypatch.setenv("COMPANION_OFFLINE", "1")
+
+    def loaded(load):
+        with warnings.catch_warnings(action="ignore"):
+            data = load()
+        if data.synthetic:
+            pytest.skip("the real data are out of reach here")
+        return data
+
+    return loaded
 
 
 @pytest.fixture

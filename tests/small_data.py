@@ -1,4 +1,6 @@
-"""Few generated images in the shape of CIFAR-10, and small generated tables, in the place of real ones."""
+"""Few generated images in the shape of CIFAR-10, tables and waveforms, in the place of real ones."""
+
+import numpy as np
 
 from companion.data.cifar10 import SHAPES, Cifar10, Images, synthetic_shapes
 from companion.data.tables import synthetic_table
@@ -13,3 +15,10 @@ def load_small() -> Cifar10:
     images, labels = synthetic_shapes(1000, seed=0)
     parts = [Images(images[a:b], labels[a:b]) for a, b in ((0, 600), (600, 800), (800, 1000))]
     return Cifar10(*parts, class_names=SHAPES, source="a test", digest="small", synthetic=True)
+
+
+def waves(count, length=32, channels=None, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (count, length) if channels is None else (count, channels, length)
+    phase = rng.uniform(0, 0.5, (*shape[:-1], 1))
+    return (np.sin(np.linspace(0, 6, length) + phase) + 0.05 * rng.normal(size=shape)).astype(np.float32)

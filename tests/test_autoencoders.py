@@ -8,6 +8,8 @@ from torch import nn
 
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder, WaveBlock
 from companion.models.resnet import count_parameters
+from companion.objectives.reconstruction import WaveformReconstruction, reconstruction_error
+from companion.training import FitConfig, make_optimizer
 
 
 def test_the_residual_autoencoder_has_the_parameters_of_its_source():
@@ -39,10 +41,8 @@ def test_the_convolutional_autoencoder_has_the_layers_of_its_source():
 def test_small_ones_give_back_the_shape(channels, high, wide, widths):
     size = (high * 2 ** len(widths), wide * 2 ** len(widths))
     images = torch.rand(2, channels, *size)
-    for net in (
-        ConvAutoencoder(channels, size, latent=3, widths=widths),
-        ResidualAutoencoder(channels, size, widths=widths, latent_channels=2),
-    ):
+    residual = ResidualAutoencoder(channels, size, widths=widths, latent_channels=2)
+    for net in (ConvAutoencoder(channels, size, latent=3, widths=widths), residual):
         x_hat, z = net.eval()(images)
         assert x_hat.shape == images.shape
         assert tuple(z.shape[1:]) == net.latent_shape
@@ -103,3 +103,40 @@ def test_a_block_over_time_is_preactivated_and_adds():
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_gaps_do_not_count():
+    target = torch.randn(3, 2, 5)
+    known = torch.rand(3, 2, 5) < 0.6
+    known[2] = False
+    shown = torch.where(known, target + 2, torch.full_like(target, 99.0))
+    assert reconstruction_error(shown, target, known, "l1").tolist() == pytest.approx([2, 2, 0])
+    assert reconstruction_error(shown, target, known, "l2").tolist() == pytest.approx([4, 4, 0])
+
+
+def test_the_input_is_noisy_and_the_target_is_not():
+    class Watch(nn.Module):
+        def forward(self, x):
+            self.seen = x
+            return x, x
+
+    watch, windows = Watch(), torch.randn(500, 1, 20)
+    known = torch.ones_like(windows, dtype=torch.bool)
+    objective = WaveformReconstruction("l2", jitter=0.3)
+    loss = objective(watch, (windows, known), torch.Generator().manual_seed(0))["loss"]
+    assert loss.item() == pytest.approx(0.09, rel=0.05)
+    assert (watch.seen - windows).std().item() == pytest.approx(0.3, rel=0.05)
+    assert objective(watch, (windows, known), None)["loss"] == 0  # an evaluation augments nothing
+
+
+def test_adam_adds_the_decay_to_the_gradient():
+    def after_a_step(optimizer):
+        net = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(net.weight, 2.0)
+        stepper = make_optimizer(net, FitConfig(num_steps=1, lr=0.1, optimizer=optimizer, weight_decay=0.5))
+        net.weight.grad = torch.tensor([[3.0]])
+        stepper.step()
+        return net.weight.item()
+
+    assert after_a_step("adam") == pytest.approx(2 - 0.1)  # whatever the decay, the first step has size lr
+    assert after_a_step("adamw") == pytest.approx(2 * (1 - 0.1 * 0.5) - 0.1)

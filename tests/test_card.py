@@ -1,7 +1,6 @@
 """Model cards: what the hub reads, and that every number is the run's."""
 
 import re
-import warnings
 
 import pytest
 import yaml
@@ -44,13 +43,6 @@ def test_the_recorded_run_has_a_card_whose_numbers_are_the_runs(name):
     assert f"| {values.mean():.4f} ± {values.std(ddof=1):.4f} [{low:.4f}, " in body
 
 
-def test_what_draws_nothing_at_random_has_no_spread_and_what_has_no_interval_no_brackets():
-    run = load_run("waveforms-full-cpu")
-    _, body = parts(model_card(run))
-    assert re.search(r"\| PCA \| 0\.\d{4} \[", body)
-    assert re.search(r"\| 1 % false positives: residual autoencoder \| [\d.]+ ± [\d.]+ \| [\d.]+ ± ", body)
-
-
 def test_a_stand_in_is_told():
     run = load_run("waveforms-full-cpu")
     fake = run.model_copy(update={"data": run.data.model_copy(update={"synthetic": True})})
@@ -72,12 +64,8 @@ def test_the_casting_cards_recipe_is_the_configs():
         assert words in " ".join(other.split())
 
 
-def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(monkeypatch):
-    monkeypatch.setenv("COMPANION_OFFLINE", "1")  # a test downloads nothing
-    with warnings.catch_warnings(action="ignore"):
-        images = load_casting()
-    if images.synthetic:
-        pytest.skip("the casting images are out of reach here")
+def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(real):
+    images = real(load_casting)
     text = " ".join((CARDS / "casting.md").read_text("utf8").split())
     known = len(images.tuning.distinct())
     test = images.test.distinct()

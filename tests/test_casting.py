@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from companion.data import casting, fetch
-from companion.data.casting import COUNTS, KINDS, load_casting, synthetic_archive, synthetic_moulds
+from companion.data.casting import COUNTS, load_casting, synthetic_archive
 from companion.data.download import DataError, Source
 from companion.data.images import share_by_hash
 
@@ -139,15 +139,6 @@ def test_archives_that_are_none_or_too_large_are_refused_and_links_in_them_passe
     monkeypatch.setattr(casting, "_LARGEST_SUM", 5000)
     with pytest.raises(DataError, match="far more than expected"):
         casting.unpack(path)
-
-
-def test_generated_moulds_are_of_their_kind():
-    moulds = {kind: synthetic_moulds(kind, 30, (28, 48), seed=1).double() for kind in KINDS}
-    assert all(images.shape == (30, 3, 28, 48) for images in moulds.values())
-    middle = {kind: images[:, :, 8:20, 16:32] for kind, images in moulds.items()}
-    rough = {kind: images.diff(dim=3).abs().mean() for kind, images in middle.items()}
-    assert rough["empty"] < rough["normal"] < rough["spill"] / 2
-    assert torch.equal(synthetic_moulds("arm", 2, (9, 9), 5), synthetic_moulds("arm", 2, (9, 9), 5))
 
 
 def test_the_real_images_are_what_was_counted(monkeypatch):

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 from companion import figures
 from companion.models.blocks import BasicResidualBlock
-from companion.notebook import claim, glue, provenance, show_source
+from companion.notebook import claim, provenance, show_source
 from companion.runs import load_run
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -77,18 +77,6 @@ def test_the_source_that_is_shown_is_the_source_that_runs():
     assert shown.startswith("```python\n# companion.models.blocks")
 
 
-def test_glue_writes_what_myst_nb_writes():
-    from IPython.core.interactiveshell import InteractiveShell
-    from IPython.utils.capture import capture_output
-
-    InteractiveShell.instance()
-    with capture_output() as captured:
-        glue("answer", 42.5)
-    (output,) = captured.outputs
-    assert output.metadata["scrapbook"] == {"name": "answer", "mime_prefix": "application/papermill.record/"}
-    assert output.data["application/papermill.record/text/plain"] == "42.5"
-
-
 def test_a_claim_fails_when_the_numbers_do_not_bear_it_out(monkeypatch):
     claim(True, "all is well")
     with pytest.raises(AssertionError, match="all is well"):
@@ -128,24 +116,3 @@ def test_a_strip_has_its_pictures_in_order_with_white_between(channels):
         np.testing.assert_array_equal(shown, np.broadcast_to(picture.transpose(1, 2, 0), shown.shape))
     for start in (5, 12):
         assert (row[:, start : start + 2] == 255).all()
-
-
-def test_strips_stand_below_each_other_under_their_titles():
-    strips = {"one": np.zeros((4, 9, 3), np.uint8), "two": np.full((4, 19, 3), 200, np.uint8)}
-    fig = figures.show_strips(strips)
-    assert [ax.get_title(loc="left") for ax in fig.axes] == list(strips)
-    for ax, row in zip(fig.axes, strips.values(), strict=True):
-        np.testing.assert_array_equal(ax.images[0].get_array(), row)
-        assert not ax.axison
-    assert figures.show_strips(strips, height=1.5).get_figheight() > fig.get_figheight()
-    mpl.pyplot.close("all")
-
-
-def test_figures_are_sharp_in_a_notebook(monkeypatch):
-    import matplotlib_inline.backend_inline  # noqa: F401  looks at the backend when it is imported
-
-    monkeypatch.setattr(mpl, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
-    asked = []
-    monkeypatch.setattr("matplotlib_inline.backend_inline.set_matplotlib_formats", asked.append)
-    figures.use_style()
-    assert asked == ["retina"]

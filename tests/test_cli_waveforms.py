@@ -7,8 +7,8 @@ import pytest
 from companion.cli_waveforms import hold_out
 from companion.data.series import cut_windows
 from companion.estimators import ResNetAE
+from tests.small_data import waves
 from tests.test_cli import bad, good
-from tests.test_waveforms import waves
 
 FAST = ("--epochs", 2)
 

@@ -98,13 +98,8 @@ def test_damaged_files_are_named(tmp_path, name):
         read_numbers(path)
     np.save(tmp_path / "data.npy", np.ones((4, 3)))
     whole = (tmp_path / "data.npy").read_bytes()
-    for content in (
-        b"\x93NUMPY\x01\x00\xff",
-        whole[:60],
-        whole[:-5],
-        whole.replace(b"<f8", b"<c8"),
-        b"PAR1xxPAR1",
-    ):
+    spoilt = (b"\x93NUMPY\x01\x00\xff", whole[:60], whole[:-5], whole.replace(b"<f8", b"<c8"))
+    for content in (*spoilt, b"PAR1xxPAR1"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"data\.\w+ cannot be read|data\.\w+ holds"):
             read_numbers(path)

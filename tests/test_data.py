@@ -19,13 +19,14 @@ from companion.data.download import DataError
 from tests import fake_cifar10
 
 
-def test_the_real_data_and_their_statistics_are_the_published_ones(real_cifar10):
-    assert real_cifar10.class_names[int(real_cifar10.test.labels[0])] == "cat"
-    assert real_cifar10.test.labels.bincount().tolist() == [1000] * 10
-    assert real_cifar10.digest == "790d855e67687d95495f6be61078b2e133532d8f5a74e6447e6a1458344c6753"
+def test_the_real_data_and_their_statistics_are_the_published_ones(real):
+    data = real(load_cifar10)
+    assert data.class_names[int(data.test.labels[0])] == "cat"
+    assert data.test.labels.bincount().tolist() == [1000] * 10
+    assert data.digest == "790d855e67687d95495f6be61078b2e133532d8f5a74e6447e6a1458344c6753"
     # the widely copied std (0.2023, 0.1994, 0.2010) is the mean of per-image stds, another statistic
-    torch.testing.assert_close(real_cifar10.mean, torch.tensor([0.4914, 0.4822, 0.4465]), rtol=0, atol=5e-4)
-    torch.testing.assert_close(real_cifar10.std, torch.tensor([0.2470, 0.2435, 0.2616]), rtol=0, atol=5e-4)
+    torch.testing.assert_close(data.mean, torch.tensor([0.4914, 0.4822, 0.4465]), rtol=0, atol=5e-4)
+    torch.testing.assert_close(data.std, torch.tensor([0.2470, 0.2435, 0.2616]), rtol=0, atol=5e-4)
 
 
 def test_the_split_is_the_same_each_time_and_loses_nothing(cifar10):

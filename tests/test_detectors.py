@@ -29,9 +29,6 @@ MODELS = [
 ]
 
 
-# ---------------------------------------------------------------- rows
-
-
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_what_leaves_the_normal_subspace_scores_higher(model):
     new = RNG.normal(size=(100, 3)) @ MIX + 0.05 * RNG.normal(size=(100, 8))
@@ -74,9 +71,6 @@ def test_more_neighbors_than_vectors_are_all_of_them():
         NeighborIndex(5).fit(NORMAL[:3])
     with pytest.raises(ValueError, match="vectors are NaN"):
         NeighborIndex(1).fit(NORMAL * np.inf)
-
-
-# ---------------------------------------------------------------- windows
 
 
 def test_windows_are_compared_whatever_their_scale():

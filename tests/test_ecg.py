@@ -1,14 +1,9 @@
 """ECG5000: the published sizes where it is here, and the stand-in."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from companion.data.ecg import CLASS_NAMES, ECG5000_TEST, LENGTH, load_ecg5000, synthetic_beats
-
-MIRROR = os.environ.get("COMPANION_MIRROR")
+from companion.data.ecg import CLASS_NAMES, LENGTH, load_ecg5000, synthetic_beats
 
 
 def check_split(beats):
@@ -29,13 +24,8 @@ def test_out_of_reach_labelled_beats_come(mirror):
     assert set(beats.test_classes) == {1, 2, 3, 4, 5}
 
 
-@pytest.mark.skipif(
-    not MIRROR or not (Path(MIRROR) / ECG5000_TEST.cached).is_file(), reason="no mirror with it"
-)
-def test_the_real_beats_have_their_published_sizes(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPANION_DATA", str(tmp_path))
-    beats, again = load_ecg5000(), load_ecg5000()
-    assert not beats.synthetic
+def test_the_real_beats_have_their_published_sizes(real):
+    beats, again = real(load_ecg5000), real(load_ecg5000)
     check_split(beats)
     assert len(beats.train) == 292
     assert np.bincount(beats.validation_classes).tolist() == [0, 1000, 177, 10, 19, 2]

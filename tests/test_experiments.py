@@ -17,6 +17,12 @@ from companion.runs import RunError, load_run, weights_path
 from tests.small_data import load_small
 
 CPU = Compute(torch.device("cpu"), None)
+MOMENTS = (torch.full((3,), 0.5), torch.full((3,), 0.25))
+OBJECTIVE = ImageClassification(*MOMENTS)
+
+
+def eight_images():
+    return torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8), torch.arange(8)
 
 
 def test_a_block_that_is_taken_out_passes_its_input_on():
@@ -42,22 +48,17 @@ def test_shuffling_the_same_pair_twice_changes_nothing():
 
 def test_the_gradient_flow_is_that_of_the_chain_rule():
     seed_everything(0)
-    net = CifarResNet(14, block=PreActResidualBlock)
-    objective = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
-    batch = (torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8), torch.arange(8))
-    kept = {}
+    net, batch, kept = CifarResNet(14, block=PreActResidualBlock), eight_images(), {}
     net.stages[1][1].register_forward_hook(
         lambda module, inputs, output: kept.update(before=output, after=inputs[0])
     )
-    loss = objective(net, batch, None)["loss"]
+    loss = OBJECTIVE(net, batch, None)["loss"]
     before, after = torch.autograd.grad(loss, [kept["before"], kept["after"]])
-    flow = gradient_flow(net, batch, objective, Context(CPU, progress=False))
+    flow = gradient_flow(net, batch, OBJECTIVE, Context(CPU, progress=False))
     assert len(flow["cosine"]) == len(flow["ratio"]) == 4  # the blocks that keep the shape
-    torch.testing.assert_close(
-        flow["ratio"][2], float((after - before).norm() / before.norm()), rtol=1e-4, atol=0
-    )
+    assert flow["ratio"][2] == pytest.approx(float((after - before).norm() / before.norm()), rel=1e-4)
     cosine = nn.functional.cosine_similarity(before.flatten(), after.flatten(), dim=0)
-    torch.testing.assert_close(flow["cosine"][2], float(cosine), rtol=1e-4, atol=0)
+    assert flow["cosine"][2] == pytest.approx(float(cosine), rel=1e-4)
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
@@ -66,9 +67,7 @@ def test_blocks_that_are_the_identity_pass_the_gradient_on_unchanged():
     for module in net.modules():
         if isinstance(module, PreActResidualBlock):
             nn.init.zeros_(module.conv2.weight)
-    objective = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
-    batch = (torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8), torch.arange(8))
-    flow = gradient_flow(net, batch, objective, Context(CPU, progress=False))
+    flow = gradient_flow(net, eight_images(), OBJECTIVE, Context(CPU, progress=False))
     assert flow["cosine"] == pytest.approx([1] * 4)
     assert flow["ratio"] == pytest.approx([0] * 4, abs=1e-6)
 
@@ -125,14 +124,11 @@ def test_mirrored_views_average_the_logits():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
     images = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8)
     labels = torch.arange(6) % 5
-    plain = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
-    both = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25), mirrored_views=True)
+    plain, both = OBJECTIVE, ImageClassification(*MOMENTS, mirrored_views=True)
     pixels = (images.float() / 255 - 0.5) / 0.25
     logits = (model(pixels) + model(pixels.flip(3))) / 2
-    torch.testing.assert_close(
-        both(model, (images, labels), None)["loss"], nn.functional.cross_entropy(logits, labels)
-    )
+    batch = (images, labels)
+    expected = nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(both(model, batch, None)["loss"], expected)
     generator = torch.Generator().manual_seed(0)  # while training, one view
-    torch.testing.assert_close(
-        both(model, (images, labels), generator)["loss"], plain(model, (images, labels), None)["loss"]
-    )
+    torch.testing.assert_close(both(model, batch, generator)["loss"], plain(model, batch, None)["loss"])

@@ -81,28 +81,14 @@ def test_every_term_of_the_glossary_is_linked_where_a_chapter_uses_it(path):
 
 
 def test_links_and_uses_are_told_apart():
-    text = """---
-title: an epoch
----
-# The kernel
+    text = """# The kernel
 
-A **logit** and many {term}`tokens <token>`, `stride` and $\\mu$.
+A **logit**, {term}`tokens <token>`, `stride`, and no short-cut but a shortcut.
 
 ```{code-cell} ipython3
----
-mystnb:
-  figure:
-    caption: A shortcut.
----
 epoch = 1
 ```
 
-:::{note}
-A shortcut, and no short-cut.
-:::
-
-| net | error |
-|:--|--:|
 | plain net | 1 |
 
 ## Exercises

@@ -61,9 +61,6 @@ def small_set(hashes, labels=None) -> ImageSet:
     return ImageSet(images, labels, tuple(f"{i}.png" for i in range(len(hashes))), tuple(hashes))
 
 
-# ---------------------------------------------------------------- decoding
-
-
 def test_an_image_of_the_right_size_comes_back_as_it_was():
     pixels = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     assert np.array_equal(decode_image(encoded(pixels), (5, 7), color=True), pixels.transpose(2, 0, 1))
@@ -186,9 +183,6 @@ def test_no_damage_ends_a_run():
     assert ("m", "out of memory") in [(each.name, each.reason) for each in skipped]
 
 
-# ---------------------------------------------------------------- folders
-
-
 def test_what_is_left_out_of_a_folder_is_told_and_the_rest_is_read(tmp_path):
     fill(tmp_path, "in/b.png", "in/a.PNG", "in/deep/er/c.jfif", "in/.hidden/d.png", "in/e.heic", "far/f.png")
     folder = tmp_path / "in"
@@ -246,8 +240,6 @@ def test_folders_named_by_verdict_are_not_learned_together(tmp_path, names, told
         (tmp_path / "others" / name).mkdir(parents=True)
     check_not_sorted(tmp_path / "others")
 
-
-# ---------------------------------------------------------------- splitting
 
 hash_lists = st.lists(st.integers(0, 30).map(lambda n: hashlib.sha256(bytes([n])).hexdigest()), max_size=60)
 

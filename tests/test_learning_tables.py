@@ -120,7 +120,5 @@ def test_an_ensemble_is_the_mean_of_its_members(small):
 def test_another_offset_is_another_net(small):
     table = tables.prepared("california")
     net = NetConfig(kind="resnet", options={"d_model": 8}, num_epochs=1)
-    first, second = (
-        tables.build(table, net.model_copy(update={"seed_offset": offset}), 0) for offset in (0, 7)
-    )
+    first, second = (tables.build(table, net.model_copy(update={"seed_offset": o}), 0) for o in (0, 7))
     assert not torch.equal(first.head.weight, second.head.weight)

@@ -88,10 +88,6 @@ def test_its_table_of_folders_is_complete():
     assert all((ROOT / name).is_dir() for name in told)
 
 
-def test_it_fits_about_a_screen():
-    assert len(README.splitlines()) <= 80
-
-
 def test_its_commands_exist():
     makefile = (ROOT / "Makefile").read_text("utf8")
     told = [name for words in re.findall(r"\bmake((?: [a-z]+)+)", README) for name in words.split()]

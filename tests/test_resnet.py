@@ -2,10 +2,11 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from companion.compute import seed_everything
-from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
-from companion.models.resnet import FAMILY, ResNet, count_parameters
+from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock, ZeroPadShortcut
+from companion.models.resnet import FAMILY, CifarResNet, ResNet, count_parameters, deepen
 from companion.models.resnet9 import ResNet9
 
 # torchvision's documentation
@@ -14,7 +15,8 @@ PUBLISHED = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 15
 
 @pytest.mark.parametrize(("depth", "count"), PUBLISHED.items())
 def test_parameter_counts_are_torchvisions(depth, count):
-    net = FAMILY[depth]()
+    with torch.device("meta"):
+        net = FAMILY[depth]()
     assert count_parameters(net) == count
     assert net.depth == depth
 
@@ -44,12 +46,6 @@ def test_outputs_and_gradients_equal_torchvisions(depth):
             torch.testing.assert_close(parameter.grad, grads[name], rtol=1e-3, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("depth", FAMILY)
-def test_the_names_are_torchvisions(depth):
-    theirs = getattr(torchvision.models, f"resnet{depth}")().state_dict()
-    assert named(theirs.items()).keys() == FAMILY[depth]().state_dict().keys()
-
-
 @pytest.mark.parametrize("block", [BasicResidualBlock, BottleneckBlock, PreActResidualBlock])
 @pytest.mark.parametrize(("stem", "size"), [("imagenet", 4), ("cifar", 16)])
 def test_stems_and_stages_divide_the_size(block, stem, size):
@@ -75,3 +71,99 @@ def test_resnet9_takes_a_width_and_learns_from_the_first_step():
     assert convolutions == [8, 16, 16, 16, 32, 64, 64, 64]
     net(torch.randn(4, 3, 16, 24)).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+# He et al. 2016, table 6, in millions
+PAPERS = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}
+
+
+@pytest.mark.parametrize(("depth", "millions"), PAPERS.items())
+def test_parameter_counts_are_the_papers(depth, millions):
+    digits = 1 if depth == 110 else 2
+    for residual in (True, False):
+        net = CifarResNet(depth, residual=residual)
+        assert round(count_parameters(net) / 1e6, digits) == millions
+        assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in net.modules()) == depth
+
+
+@pytest.mark.parametrize("depth", [2, 21, 0, -4])
+def test_a_depth_that_is_not_6n_plus_2_is_refused(depth):
+    with pytest.raises(ValueError, match="6n"):
+        CifarResNet(depth)
+
+
+def test_the_plain_twin_starts_from_the_same_weights():
+    nets = []
+    for residual in (True, False):
+        seed_everything(3)
+        nets.append(CifarResNet(14, residual=residual).state_dict())
+    assert nets[0].keys() == nets[1].keys()
+    assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
+
+
+def test_the_addition_is_all_that_the_plain_twin_lacks():
+    x = torch.randn(2, 16, 8, 8)
+    residual, plain = BasicResidualBlock(16, 16), BasicResidualBlock(16, 16, shortcut=None)
+    plain.load_state_dict(residual.state_dict())
+    hidden = residual.bn2(residual.conv2(torch.relu(residual.bn1(residual.conv1(x)))))
+    torch.testing.assert_close(plain(x), torch.relu(hidden))
+    torch.testing.assert_close(residual(x), torch.relu(hidden + x))
+
+
+@pytest.mark.parametrize(("in_channels", "stride"), [(16, 1), (8, 2)])
+def test_a_block_equals_torchvisions(in_channels, stride):
+    shortcut = ZeroPadShortcut(in_channels, 16, stride) if stride == 2 else None
+    oracle = BasicBlock(in_channels, 16, stride, downsample=shortcut)
+    block = BasicResidualBlock(in_channels, 16, stride, shortcut="A")
+    block.load_state_dict(oracle.state_dict())
+    x = torch.randn(4, in_channels, 8, 8)
+    for training in (True, False):
+        a, b = block.train(training)(x), oracle.train(training)(x)
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    losses = [net.train()(x).square().sum() for net in (block, oracle)]
+    weights = [net.conv1.weight for net in (block, oracle)]
+    grads = [torch.autograd.grad(*pair)[0] for pair in zip(losses, weights, strict=True)]
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-4)
+
+
+def test_shortcut_a_subsamples_and_pads_with_zeros():
+    x = torch.randn(2, 3, 5, 5)
+    out = ZeroPadShortcut(3, 7, 2)(x)
+    assert out.shape == (2, 7, 3, 3)
+    assert torch.equal(out[:, :3], x[:, :, ::2, ::2])
+    assert not out[:, 3:].any()
+
+
+def test_initial_weights_have_hes_variance():
+    seed_everything(0)
+    weight = CifarResNet(20).stages[2][1].conv1.weight
+    expected = (2 / (64 * 9)) ** 0.5
+    assert abs(float(weight.detach().std()) / expected - 1) < 0.02
+
+
+def test_without_norm_there_is_no_norm_but_the_same_count_of_convolutions():
+    net = CifarResNet(20, norm=False)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == 19
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (2, 3, 16, 24), (1, 3, 4, 4)])
+def test_any_image_size_goes_through(shape):
+    assert CifarResNet(8, num_classes=7).eval()(torch.zeros(shape)).shape == (shape[0], 7)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("norm", [True, False])
+def test_the_solution_by_construction_computes_the_same(residual, norm):
+    seed_everything(0)
+    shallow = CifarResNet(8, residual=residual, norm=norm)
+    images = torch.randn(64, 3, 16, 16)
+    for _ in range(5):
+        shallow(images)  # gives the running statistics values of their own
+    shallow.eval()
+    deeper = deepen(shallow, 26)
+    assert deeper.depth == 26
+    assert count_parameters(deeper) > 3 * count_parameters(shallow)
+    with torch.no_grad():
+        torch.testing.assert_close(deeper(images), shallow(images), rtol=0, atol=1e-5)

@@ -15,7 +15,7 @@ import torch
 from companion import runs
 from companion.compute import Compute, pick_compute
 from companion.experiments import NAMES, classifier, get_experiment, runner
-from companion.experiments.base import Context, replay
+from companion.experiments.base import MODULES, Context, replay
 from companion.experiments.degradation import shrink
 from companion.experiments.runner import execute
 from companion.inspection import predict
@@ -23,9 +23,11 @@ from companion.runs import RECORDED, RunError, library_versions, load_run, weigh
 
 CPU = Compute(torch.device("cpu"), None)
 RECORDED_PATHS = sorted(RECORDED.glob("*.json"))
-
-
-# ---------------------------------------------------------------- what the book shows
+# experiments of one module load the same data, which one process keeps
+REPLAYED = [
+    pytest.param(path, marks=pytest.mark.xdist_group(MODULES[path.stem.partition("-")[0]]))
+    for path in RECORDED_PATHS
+]
 
 
 @pytest.mark.parametrize("path", RECORDED_PATHS, ids=lambda path: path.stem)
@@ -45,7 +47,7 @@ def test_a_recorded_run_belongs_to_todays_experiment(path):
         assert result.metrics.keys() == run.results[0].metrics.keys()
 
 
-@pytest.mark.parametrize("path", RECORDED_PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REPLAYED, ids=lambda path: path.stem)
 def test_the_first_steps_of_a_recorded_run_can_be_repeated(path):
     run = load_run(path)
     experiment = get_experiment(run.experiment)
@@ -97,9 +99,6 @@ def test_the_package_carries_its_tables_texts_and_recorded_runs():
     assert carried == {p for p in RECORDED.parent.rglob("*") if p.is_file() and p.suffix not in code}
 
 
-# ---------------------------------------------------------------- experiments
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_has_its_scales_and_runs_at_smoke(name, small):
     experiment = get_experiment(name)
@@ -135,9 +134,6 @@ def test_shrinking_averages():
     images = torch.tensor([[0, 2], [4, 7]], dtype=torch.uint8).repeat(1, 1, 4, 4)
     assert shrink(images, 4).tolist() == [[[[3] * 4] * 4]]
     assert shrink(images, 8) is images
-
-
-# ---------------------------------------------------------------- executing and recording
 
 
 DEGRADATION = get_experiment("degradation")
@@ -255,9 +251,6 @@ def test_a_killed_run_continues_to_the_same_record(tmp_path):
     assert [r.curves for r in killed.results] == [r.curves for r in whole.results]
 
 
-# ---------------------------------------------------------------- reading
-
-
 def test_a_run_that_is_missing_is_named_with_those_that_are_there(tmp_path):
     with pytest.raises(RunError, match="degradation-full-cpu"):
         load_run("nothing")
@@ -272,11 +265,3 @@ def test_a_damaged_run_is_named(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(RunError, match="not a recorded run"):
             load_run(path)
-
-
-def test_outside_a_repository_there_is_no_commit(monkeypatch):
-    def no_git(*args, **kwargs):
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(subprocess, "run", no_git)
-    assert runs.package_commit() is None

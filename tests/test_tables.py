@@ -1,7 +1,5 @@
 import hashlib
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from companion.data.tables import (
     synthetic_table,
 )
 
-MIRROR = os.environ.get("COMPANION_MIRROR")
 ADULT_ROW = (
     "39, State-gov, 77516, Bachelors, 13, Never-married, ?, Not-in-family, White, Male, 2174, 0, 40, "
     "United-States, "
@@ -94,16 +91,11 @@ def test_the_stand_in_can_be_learned_and_has_gaps():
     assert data.digest == synthetic_table("x", 2000, num_categorical=3, num_classes=3).digest
 
 
-@pytest.mark.skipif(
-    not MIRROR or not (Path(MIRROR) / "adult.data").is_file(), reason="no mirror with the files"
-)
-def test_the_real_tables_have_their_published_sizes(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPANION_DATA", str(tmp_path))
-    data = load_adult()
+def test_the_real_tables_have_their_published_sizes(real):
+    data, houses = real(load_adult), real(load_california)
     assert (len(data.train), len(data.validation), len(data.test)) == (26_049, 6_512, 16_281)
     assert data.frame[list(data.categorical)].isna().any().sum() == 3  # workclass, occupation, native-country
     assert np.mean(data.target[data.test]) == pytest.approx(0.2362, abs=1e-4)
-    houses = load_california()
     assert len(houses.frame) == 20_640
     assert houses.target.max() == np.float32(5.00001)
     assert [d.cached for d in (ADULT_TRAIN, ADULT_TEST)] == ["adult.data", "adult.test"]

@@ -1,11 +1,9 @@
 """What `make lint` runs besides ruff and mypy."""
 
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-
 import pytest
 
 from tests.site.test_book import HEADER
+from tests.test_download import served
 from tools.links import ROOT, addresses, broken_files, fault
 from tools.notebooks import faults, lint_code
 
@@ -73,18 +71,6 @@ def test_addresses_are_found_once_and_examples_left_out(tmp_path):
 def test_an_address_that_leads_nowhere_is_told_from_one_that_wants_a_person(monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
-
-    class Replies(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(int(self.path[1:]))
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Replies) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        here = f"http://127.0.0.1:{server.server_port}/"
-        assert [fault(here + status) for status in ("200", "403", "404")] == ["", "", "status 404"]
-        server.shutdown()
+    with served(lambda handler: handler.send_error(int(handler.path[1:]))) as here:
+        assert [fault(f"{here}/{status}") for status in (200, 403, 404)] == ["", "", "status 404"]
     assert fault(here, timeout=1) == "ConnectionError"

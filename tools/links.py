@@ -52,9 +52,10 @@ def broken_files(root: Path, files: Iterable[str]) -> list[str]:
             if url.scheme:
                 continue
             target = (root / name).parent / url.path if url.path else root / name
-            if not target.exists() or (
-                url.fragment and url.fragment not in anchors(target.read_text("utf8"))
-            ):
+            heading = not url.fragment or (
+                target.exists() and url.fragment in anchors(target.read_text("utf8"))
+            )
+            if not target.exists() or not heading:
                 broken.append(f"{name}: {link}")
     return broken
 
@@ -66,9 +67,8 @@ def addresses(root: Path, patterns: Iterable[str]) -> dict[str, str]:
         text = path.read_text("utf8")
         urls = ADDRESS.findall(text)
         for kind, start in NUMBERED.items():
-            urls += [
-                start + number for number in re.findall(rf"^ *{kind} *= *\{{(.+?)\}}", text, re.MULTILINE)
-            ]
+            numbers = re.findall(rf"^ *{kind} *= *\{{(.+?)\}}", text, re.MULTILINE)
+            urls += [start + number for number in numbers]
         for url in urls:
             if urlsplit(url).hostname not in (None, *EXAMPLES):
                 found.setdefault(url.rstrip(".,;:*"), path.relative_to(root).as_posix())

@@ -10,14 +10,8 @@ from xml.etree import ElementTree
 
 from bs4 import BeautifulSoup
 
-WANTED = (
-    "index.html",
-    "404.html",
-    ".nojekyll",
-    "book/index.html",
-    "_static/favicon.svg",
-    "_static/social.png",
-)
+PICTURES = ("_static/favicon.svg", "_static/social.png")
+WANTED = ("index.html", "404.html", ".nojekyll", "book/index.html", *PICTURES)
 LOCATION = "{http://www.sitemaps.org/schemas/sitemap/0.9}loc"
 
 
@@ -37,9 +31,7 @@ def faults(folder: Path) -> list[str]:
     if about.get("scale") == "smoke":
         found.append("the chapters were executed at smoke scale, which is for tests; unset COMPANION_SCALE")
     if any("synthetic" in value for value in about.values()):
-        found.append(
-            "the chapters show synthetic stand-ins; see that the data can be fetched, and build again"
-        )
+        found.append("the chapters show synthetic stand-ins; see that the data can be fetched")
     sitemap = folder / "sitemap.xml"
     if sitemap.is_file():
         first = BeautifulSoup((folder / "book/index.html").read_text("utf8"), "html.parser")

@@ -80,22 +80,20 @@ def add_setup_cell(app: Sphinx, notebook: nbformat.NotebookNode) -> None:
     notebook.cells.insert(0, fitted(notebook, cell, CELL_ID))
 
 
+def link_button(url: str, **words: str) -> dict[str, str]:
+    """A button of the theme; ``words`` are its text, tooltip, icon and label."""
+    return {"type": "link", "url": url} | words
+
+
 def _launch_button(
     app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     url = colab_link(app.config.html_theme_options.get("repository_url", ""), pagename)
     if not url or "kernelspec" not in app.env.metadata.get(pagename, {}):
         return
-    context.setdefault("header_buttons", []).append(
-        {
-            "type": "link",
-            "url": url,
-            "text": "Colab",
-            "tooltip": "Open this page as a notebook in Colab",
-            "icon": "fas fa-rocket",
-            "label": "launch-colab-button",
-        }
-    )
+    tooltip = "Open this page as a notebook in Colab"
+    colab = link_button(url, text="Colab", tooltip=tooltip, icon="fas fa-rocket", label="launch-colab-button")
+    context.setdefault("header_buttons", []).append(colab)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from book_launch import add_setup_cell
+from book_launch import add_setup_cell, link_button
 from book_plain import plain_markdown, with_captions
+from book_weight import rewrite_pages
 from docutils import nodes
 from jupyter_cache import get_cache
 from myst_nb.core.utils import coalesce_streams
@@ -86,11 +87,7 @@ def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
         return
     for docname in sorted(app.env.found_docs):
         path = notebook_path(app, docname)
-        if (
-            not path.is_file()
-            or docname not in app.env.metadata
-            or "kernelspec" not in app.env.metadata[docname]
-        ):
+        if not path.is_file() or "kernelspec" not in app.env.metadata.get(docname, {}):
             continue
         notebook = with_outputs(app, nbformat.read(path, as_version=4))
         check_executed(docname, app.env.nb_metadata[docname].get("exec_data"))
@@ -115,20 +112,13 @@ def _download_button(
 ) -> None:
     if "kernelspec" not in app.env.metadata.get(pagename, {}):
         return
-    url = context["pathto"](f"_sources/{pagename}.ipynb", 1)
+    url, tooltip = context["pathto"](f"_sources/{pagename}.ipynb", 1), "Download the executed notebook"
+    own = link_button(
+        url, text=".ipynb", tooltip=tooltip, icon="fas fa-book", label="download-notebook-button"
+    )
     for group in context.get("header_buttons", []):
         if group.get("label") == "download-buttons":
-            group["buttons"].insert(
-                0,
-                {
-                    "type": "link",
-                    "url": url,
-                    "text": ".ipynb",
-                    "tooltip": "Download the executed notebook",
-                    "icon": "fas fa-book",
-                    "label": "download-notebook-button",
-                },
-            )
+            group["buttons"].insert(0, own)
 
 
 def _scripts_once(
@@ -177,14 +167,13 @@ FIXES = [
 def _fix_pages(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
-    for path in Path(app.outdir).rglob("*.html"):
-        if "_static" in path.parts:
-            continue
-        text = fixed = path.read_text("utf8")
+
+    def fixed(page: str, path: Path) -> str:
         for pattern, replacement in FIXES:
-            fixed = pattern.sub(replacement, fixed)
-        if fixed != text:
-            path.write_text(fixed, "utf8")
+            page = pattern.sub(replacement, page)
+        return page
+
+    rewrite_pages(Path(app.outdir), fixed)
 
 
 def _import_package(app: Sphinx) -> None:

@@ -176,9 +176,8 @@ def with_captions(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode
     for cell in notebook.cells:
         cells.append(cell)
         if cell.cell_type == "markdown":
-            solution = cell.source.rfind("{solution-start}") > cell.source.rfind("{solution-end}") or (
-                solution and "{solution-end}" not in cell.source
-            )
+            start, end = (cell.source.rfind(f"{{solution-{edge}}}") for edge in ("start", "end"))
+            solution = start > end or (solution and end < 0)
             continue
         if solution:  # JupyterLab and Colab show it on a click
             cell.metadata["jupyter"], cell.metadata["cellView"] = {"source_hidden": True}, "form"

@@ -34,6 +34,12 @@ NOT_FOUND = """\
 or <a href="{prefix}search.html">search the book</a>.</p>
 """
 
+SITEMAP = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">
+{lines}
+</urlset>
+"""
 FRONT_PAGE = """\
 <!doctype html>
 <html lang="{language}">
@@ -61,12 +67,8 @@ def address(variable: str, configured: str) -> str:
 
 def sitemap(base: str, pages: list[str]) -> str:
     """The sitemap of ``pages``, whose addresses are relative to ``base``."""
-    lines = [f"<url><loc>{escape(urljoin(base, page))}</loc></url>" for page in pages]
-    head = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">',
-    ]
-    return "\n".join([*head, *lines, "</urlset>", ""])
+    lines = "\n".join(f"<url><loc>{escape(urljoin(base, page))}</loc></url>" for page in pages)
+    return SITEMAP.format(lines=lines)
 
 
 def _configure(app: Sphinx, config: Config) -> None:
@@ -78,13 +80,10 @@ def _configure(app: Sphinx, config: Config) -> None:
     root = f"{prefix}{config.root_doc}.html"
     config.notfound_context = {"title": "Page not found", "body": NOT_FOUND.format(root=root, prefix=prefix)}
     if base:  # previews take whole addresses only
-        width, height = CARD_SIZE
         config.ogp_image, config.ogp_image_alt = urljoin(base, CARD), CARD_ALT
-        config.ogp_custom_meta_tags = [
-            f'<meta property="og:image:width" content="{width}" />',
-            f'<meta property="og:image:height" content="{height}" />',
-            '<meta name="twitter:card" content="summary_large_image" />',
-        ]
+        sides = zip(("width", "height"), CARD_SIZE, strict=True)
+        sizes = [f'<meta property="og:image:{side}" content="{pixels}" />' for side, pixels in sides]
+        config.ogp_custom_meta_tags = [*sizes, '<meta name="twitter:card" content="summary_large_image" />']
     options = config.html_theme_options
     repository = address("BOOK_REPOSITORY", options.get("repository_url", ""))
     options["repository_url"] = repository

@@ -7,7 +7,7 @@ fetched by the search page alone. (Formulas and diagrams wait as well; ``book/_s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,13 @@ def with_waiting_images(page: str, folder: Path) -> str:
     return head + article + IMAGE.sub(waiting, rest)
 
 
+def rewrite_pages(out: Path, change: Callable[[str, Path], str]) -> None:
+    """Write each page of a built site as ``change`` makes it of its text and path."""
+    for path in out.rglob("*.html"):
+        if "_static" not in path.parts:
+            path.write_text(change(path.read_text("utf8"), path), "utf8")
+
+
 def icons(styles: str) -> dict[str, str]:
     r"""The letter that stands for each icon.
 
@@ -79,16 +86,12 @@ def letters(known: dict[str, str], texts: Iterable[str]) -> str:
 def _lighten_pages(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
-    out = Path(app.outdir)
-    for path in out.rglob("*.html"):
-        if "_static" in path.parts:
-            continue
-        page = path.read_text("utf8")
-        light = with_waiting_images(page, path.parent)
-        if path.name != "search.html":
-            light = SEARCH.sub("", light)
-        if light != page:
-            path.write_text(light, "utf8")
+
+    def light(page: str, path: Path) -> str:
+        page = with_waiting_images(page, path.parent)
+        return page if path.name == "search.html" else SEARCH.sub("", page)
+
+    rewrite_pages(Path(app.outdir), light)
 
 
 def _lighten_icons(app: Sphinx, error: Exception | None) -> None:

@@ -96,18 +96,16 @@ class Book:
 
     def build(self, **variables: str) -> tuple[int, str]:
         """Exit status and output of a build, as a reader starts it with these environment variables."""
-        environment = os.environ | {
-            "PYTHONPATH": str(self.folder),
-            "COMPANION_ASSETS": str(self.folder / "assets"),
-            "NO_COLOR": "1",
-            "BOOK_URL": "",
-            "BOOK_REPOSITORY": "",
-        }
-        environment |= variables
+        own = {"PYTHONPATH": str(self.folder), "COMPANION_ASSETS": str(self.folder / "assets")}
+        plain = {"NO_COLOR": "1", "BOOK_URL": "", "BOOK_REPOSITORY": ""}
         code = "from jupyter_book.cli.main import main; main()"
-        command = [sys.executable, "-c", code, "build", "."]
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=180
+            [sys.executable, "-c", code, "build", "."],
+            cwd=self.folder,
+            env=os.environ | own | plain | variables,
+            capture_output=True,
+            text=True,
+            timeout=180,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -174,16 +172,13 @@ def test_execution_is_repeated_only_when_the_package_changes(book):
 @pytest.mark.parametrize(
     ("addition", "complaints"),
     [
-        ("\n```{code-cell} ipython3\n1 / 0\n```\n", ("ZeroDivisionError", "1 / 0", "chapter.md")),
-        (
-            "\nOf {glue:text}`nowhere:.1f`. See {py:func}`companion.nothing`.\n",
-            ("nowhere", "companion.nothing"),
-        ),
+        ("```{code-cell} ipython3\n1 / 0\n```", ("ZeroDivisionError", "1 / 0", "chapter.md")),
+        ("{glue:text}`nowhere:.1f`, {py:func}`companion.nothing`.", ("nowhere", "companion.nothing")),
     ],
     ids=["failing-cell", "missing-number-and-broken-reference"],
 )
 def test_faults_fail_every_build_until_they_are_mended(book, addition, complaints):
-    book.write("book/chapter.md", HEADER + CHAPTER + addition)
+    book.write("book/chapter.md", f"{HEADER}{CHAPTER}\n{addition}\n")
     try:
         for _ in range(2):
             status, output = book.build()

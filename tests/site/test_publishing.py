@@ -3,23 +3,25 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 import yaml
 from book_cache import READ
-from book_launch import setup_source
-from book_site import address
+from book_indexes import _step
+from book_site import CARD_SIZE, address
 from bs4 import BeautifulSoup
 from PIL import Image
 from sphinx.errors import ExtensionError
 
 from tests.site.test_book import CHAPTER, HEADER, TEXT, Book
-from tools.site import faults
+from tools.site import WANTED, faults
 
 ROOT = Path(__file__).parents[2]
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text("utf8"))
 URL = "https://example.org/a/book/"
+GREEK = "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|phi|psi"
 PAGES = ["book/chapter.html", "book/figures.html", "book/index.html"]
 FIGURE = "\n```{{figure}} _static/social.png\n:name: fig-card\n:alt: A card.\n\n{caption}\n```\n"
 
@@ -72,18 +74,8 @@ def test_the_colab_button_leads_to_a_notebook_that_installs_the_package(book):
     assert colab not in book.html("book/figures.html")  # no notebook
     notebook = nbformat.read(book.folder / "_build/html/_sources" / link, as_version=4)
     assert "git+https://github.com/someone/something@main" in notebook.cells[0].source
-    workflow = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text("utf8"))
-    uploads = [step.get("with", {}) for step in workflow["jobs"]["site"]["steps"]]
+    uploads = [step.get("with", {}) for step in WORKFLOW["jobs"]["site"]["steps"]]
     assert {"name": "notebooks", "path": "_build/html/_sources/**/*.ipynb"}.items() <= uploads[-1].items()
-    assert workflow["jobs"]["publish"]["needs"] == ["notebooks"]
-
-
-def test_the_first_cell_of_a_notebook_finds_or_asks_for_the_package():
-    namespace: dict[str, Any] = {}
-    exec(setup_source("", "main"), namespace)  # it is here
-    missing = setup_source("", "main").replace('"companion"', '"companion_of_nobody"')
-    with pytest.raises(ModuleNotFoundError, match="pip install FOLDER"):
-        exec(missing, namespace)
 
 
 def test_the_notebook_is_plain_markdown(book):
@@ -118,11 +110,10 @@ def test_the_list_of_figures_follows_and_a_site_without_addresses_promises_nothi
     assert 'href="/book/index.html"' in book.html("404.html")
 
 
-def test_a_learning_path_to_nowhere_ends_the_build(book):
-    book.write("book/index.md", "# A book\n\n```{learning-paths}\nImages: nowhere\n```\n")
-    status, output = book.build()
-    assert status != 0
-    assert "book/nowhere, which is no page" in output
+def test_a_learning_path_to_nowhere_ends_the_build():
+    app = SimpleNamespace(env=SimpleNamespace(titles={}))
+    with pytest.raises(ExtensionError, match="book/nowhere, which is no page"):
+        _step(app, "book/index", "book/nowhere")
 
 
 @pytest.mark.parametrize("url", ["example.org/book", "ftp://example.org/", "https://example.org/?a=1"])
@@ -133,18 +124,12 @@ def test_half_an_address_is_refused(url, monkeypatch):
     assert address("BOOK_URL", url) == URL.rstrip("/")
 
 
-# ---------------------------------------------------------------- the folder to upload
-
-
 def test_a_folder_that_is_not_for_readers_is_not_uploaded(tmp_path):
     assert "index.html is missing" in faults(tmp_path)
     rows = "<tr><td>scale</td><td>{}</td></tr><tr><td>CIFAR-10</td><td>{}</td></tr>"
-    for name in ("index.html", "404.html", ".nojekyll", "book/index.html", "book/reference/execution.html"):
+    for name in (*WANTED, "book/reference/execution.html"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f'<link rel="canonical" href="{URL}book/index.html" />')
-    for name in ("favicon.svg", "social.png"):
-        (tmp_path / "_static").mkdir(exist_ok=True)
-        (tmp_path / "_static" / name).touch()
     execution = tmp_path / "book/reference/execution.html"
     execution.write_text("<table>" + rows.format("smoke", "synthetic stand-in") + "</table>")
     assert [fault.split(",")[0] for fault in faults(tmp_path)] == [
@@ -159,26 +144,9 @@ def test_a_folder_that_is_not_for_readers_is_not_uploaded(tmp_path):
     assert faults(tmp_path) == ["sitemap.xml does not list the pages that are there"]
 
 
-def test_the_picture_of_previews_is_small():
-    path = ROOT / "book/_static/social.png"
-    assert path.stat().st_size < 100_000
-    with Image.open(path) as picture:
-        assert picture.size == (1200, 630)
-
-
-# ---------------------------------------------------------------- the workflow
-
-
-@pytest.fixture(scope="module")
-def workflow():
-    """The workflow that publishes."""
-    read: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text("utf8"))
-    return read
-
-
-def test_the_workflow_may_do_no_more_than_it_must(workflow):
-    assert workflow["permissions"] == {"contents": "read"}
-    jobs = workflow["jobs"]
+def test_the_workflow_may_do_no_more_than_it_must():
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    jobs = WORKFLOW["jobs"]
     assert {name: job.get("permissions") for name, job in jobs.items()} == {
         "test": None,
         "site": {"contents": "read", "pages": "read"},
@@ -189,11 +157,11 @@ def test_the_workflow_may_do_no_more_than_it_must(workflow):
         assert jobs[name]["if"] == "github.ref == 'refs/heads/main'"
     assert set(jobs["notebooks"]["needs"]) == {"test", "site"}
     assert jobs["publish"]["needs"] == ["notebooks"]  # no page before what its buttons lead to
-    assert workflow["concurrency"]["group"]
+    assert WORKFLOW["concurrency"]["group"]
 
 
-def test_the_workflow_keeps_outputs_under_what_they_depend_on(workflow):
-    steps = workflow["jobs"]["site"]["steps"]
+def test_the_workflow_keeps_outputs_under_what_they_depend_on():
+    steps = WORKFLOW["jobs"]["site"]["steps"]
     (step,) = (step for step in steps if step.get("id") == "outputs")
     assert step["with"]["path"] == "_build/.jupyter_cache"
     patterns = re.findall(r"'([^']+)'", step["with"]["key"])
@@ -202,10 +170,9 @@ def test_the_workflow_keeps_outputs_under_what_they_depend_on(workflow):
     assert hashed == package | {ROOT / "requirements.txt"} | set((ROOT / "book").rglob("*.md"))
 
 
-# ---------------------------------------------------------------- citation and notation
-
-
-def test_all_places_name_the_same_version():
+def test_all_places_name_the_same_version_and_the_picture_has_the_size_that_is_told():
+    with Image.open(ROOT / "book/_static/social.png") as picture:
+        assert picture.size == CARD_SIZE
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]["version"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))
     preferred = citation["preferred-citation"]
@@ -224,13 +191,10 @@ def symbols(text: str) -> set[str]:
     code = re.compile(r"^```\{code-cell\}.*?^```", re.DOTALL | re.MULTILINE)
     formulas = re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", code.sub("", text), re.DOTALL)
     found = set()
-    greek = (
-        "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|phi|psi"
-    )
     for formula in ("".join(parts) for parts in formulas):
         words = re.sub(r"\\(operatorname|mathrm|text)\{[^}]*\}", " ", formula)
         words = re.sub(r"\\mathcal ?\{?F\}?", r"\\F", words)
-        letters = re.findall(rf"\\(?:{greek}|omega|ell|F)(?![a-z])", words)
+        letters = re.findall(rf"\\(?:{GREEK}|omega|ell|F)(?![a-z])", words)
         found |= {*letters, *re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", words))}
     return found
 

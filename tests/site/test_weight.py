@@ -1,6 +1,6 @@
 """What keeps pages light, without Sphinx."""
 
-from book_weight import FONT_SOURCE, SEARCH, letters, with_waiting_images
+from book_weight import FONT_SOURCE, SEARCH, with_waiting_images
 from PIL import Image
 
 
@@ -33,8 +33,3 @@ def test_the_styles_name_the_small_fonts():
     source = f'{{src:url({folder}/fa-solid-900.woff2) format("woff2"),url({folder}/fa-solid-900.ttf)}}'
     small = FONT_SOURCE.sub(r'url(\g<path>.woff) format("woff")', source)
     assert small == f'{{src:url({folder}/fa-solid-900.woff) format("woff")}}'
-
-
-def test_icons_that_no_page_names_are_left_out():
-    known = {"fa-sun": "S", "fa-moon": "M", "fa-book": "B"}
-    assert letters(known, ['<i class="fa-solid fa-sun fa-lg"></i>', "classList.add('fa-moon')"]) == "MS"
