@@ -33,8 +33,9 @@ MODULES = {
     "event_detection": "event_detection", "event_sequences": "event_sequences",
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
     "lesion": "lesion", "recipe": "classifier", "self_supervised": "self_supervised",
-    "ssl_ablation": "self_supervised", "tab_transformer": "tables", "table_cost": "tables",
-    "table_depth": "tables", "tables": "tables", "waveforms": "waveforms", "web_detection": "event_detection",
+    "ssl_ablation": "self_supervised", "starts": "degradation", "tab_transformer": "tables",
+    "table_cost": "tables", "table_depth": "tables", "tables": "tables", "waveforms": "waveforms",
+    "web_detection": "event_detection",
 }  # fmt: skip
 """The module of each experiment, which is there in upper case."""
 NAMES = tuple(MODULES)
