@@ -6,6 +6,7 @@ book's tool chain.
 
 from __future__ import annotations
 
+import os
 import inspect
 import textwrap
 from collections.abc import Callable
@@ -96,3 +97,13 @@ def table(header: list[str], rows: list[list[str]]) -> Markdown:
     text = "\n".join("| " + " | ".join(line) + " |" for line in [header, *rows])
     text = text.replace("\n", f"\n{rule}\n", 1) if rows else f"{text}\n{rule}"
     return Markdown(text)  # type: ignore[no-untyped-call]
+
+
+def claim(condition: bool, sentence: str, *, live: bool = False) -> None:
+    """Fail, and with that the build, when a sentence of the text no longer holds.
+
+    With ``live`` the sentence is about what the page itself has trained, and is not judged at the scale
+    ``"smoke"``, at which nothing is trained for long enough to show anything.
+    """
+    if not condition and not (live and os.environ.get("COMPANION_SCALE") == "smoke"):
+        raise AssertionError(f"the text says that {sentence}, which the numbers do not bear out")
