@@ -6,8 +6,8 @@ book's tool chain.
 
 from __future__ import annotations
 
-import os
 import inspect
+import os
 import textwrap
 from collections.abc import Callable
 from typing import Any

@@ -53,7 +53,7 @@ class StartsConfig(Config):
 
     base: DegradationConfig
     scales: dict[str, tuple[float, ...]]  #: by plain net, see :func:`start_near_identity`
-    adam_lrs: tuple[float, ...] = ()  #: learning rates of Adam, for every net of ``base``
+    adam_lr: float | None = None  #: the learning rate of Adam, for the plain nets of ``base``
 
 
 def build(net: str) -> CifarResNet:
@@ -184,16 +184,16 @@ def run_learning_rates(config: LearningRatesConfig, seed: int, context: Context)
 def run_starts(config: StartsConfig, seed: int, context: Context) -> SeedResult:
     """Train the nets of ``base``, its plain ones from near the identity, ``"<net>~<scale>."``, and with Adam.
 
-    ``"<net>, adam <lr>."`` is Adam with decoupled weight decay (AdamW).
+    ``"<net>, adam."`` is Adam with decoupled weight decay (AdamW).
     """
     result = run(config.base, seed, context)
     for net, scales in config.scales.items():
         for scale in scales:
             train(config.base, net, context, result, f"{net}~{scale:g}", scale)
-    for lr in config.adam_lrs:
-        fit = config.base.fit.model_copy(update={"lr": lr, "optimizer": "adamw"})
-        for net in config.base.nets:
-            train(config.base.model_copy(update={"fit": fit}), net, context, result, f"{net}, adam {lr:g}")
+    if config.adam_lr is not None:
+        fit = config.base.fit.model_copy(update={"lr": config.adam_lr, "optimizer": "adamw"})
+        for net in (net for net in config.base.nets if net.startswith("plain")):
+            train(config.base.model_copy(update={"fit": fit}), net, context, result, f"{net}, adam")
     return result
 
 
@@ -235,11 +235,11 @@ LEARNING_RATES = Experiment(
 }, run_learning_rates, data_info)  # fmt: skip
 
 _STARTS = StartsConfig(
-    base=SCALES["live"], scales={"plain-20": (0.1,), "plain-56": (0.03, 0.1, 0.3, 0.5)}, adam_lrs=(0.001,)
+    base=SCALES["live"], scales={"plain-20": (0.1,), "plain-56": (0.1, 0.3, 0.5)}, adam_lr=0.001
 )
 STARTS = Experiment(
     "starts", "Does a deep plain net train as well as a shallow one if it begins near the identity?", {
-    "smoke": StartsConfig(base=SCALES["smoke"], scales={"plain-14": (0.1,)}, adam_lrs=(0.001,)),
+    "smoke": StartsConfig(base=SCALES["smoke"], scales={"plain-14": (0.1,)}, adam_lr=0.001),
     "live": StartsConfig(
         base=SCALES["live"].model_copy(update={"nets": ()}), scales={"plain-56": (0.1,)}
     ),
