@@ -167,3 +167,14 @@ def test_the_solution_by_construction_computes_the_same(residual, norm):
     assert count_parameters(deeper) > 3 * count_parameters(shallow)
     with torch.no_grad():
         torch.testing.assert_close(deeper(images), shallow(images), rtol=0, atol=1e-5)
+
+
+def test_the_constructed_net_computes_the_same_in_training_mode_too():
+    seed_everything(0)
+    shallow, images = CifarResNet(8, residual=False), torch.randn(64, 3, 16, 16)
+    shallow(images)
+    shallow.eval()
+    deeper = deepen(shallow, 26, images)
+    with torch.no_grad():
+        torch.testing.assert_close(deeper(images), shallow(images), rtol=0, atol=1e-4)
+        torch.testing.assert_close(deeper.train()(images), shallow.train()(images), rtol=0, atol=1e-3)

@@ -79,7 +79,8 @@ def letters(known: dict[str, str], texts: Iterable[str]) -> str:
     found = set()
     for text in texts:
         found |= {known[name] for name in re.findall(r"\bfa-[\w-]+", text) if name in known}
-        found |= {chr(int(code, 16)) for code in re.findall(r'content:\s*"\\([ef][0-9a-f]{3})"', text)}
+        found |= {chr(int(code, 16)) for code in re.findall(r'"\\u?([ef][0-9a-f]{3})"', text)}
+        found |= set(re.findall("[\ue000-\uf8ff]", text))
     return "".join(sorted(found))
 
 
@@ -99,7 +100,7 @@ def _lighten_icons(app: Sphinx, error: Exception | None) -> None:
         return
     out = Path(app.outdir)
     styles = (out / STYLES).read_text("utf8")
-    kinds = ("*.html", "_static/*.css", "_static/styles/sphinx-book-theme.css", "_static/scripts/*theme.js")
+    kinds = ("*.html", "_static/*.css", "_static/styles/*theme.css", "_static/scripts/*theme.js")
     texts = [path.read_text("utf8") for kind in kinds for path in out.rglob(kind)]
     used = letters(icons(styles), [*texts, ICON_RULE.sub("", styles)])
     for source in (out / FONTS).glob("*.ttf"):

@@ -33,8 +33,8 @@ MODULES = {
     "event_detection": "event_detection", "event_sequences": "event_sequences",
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
     "lesion": "optimisation", "recipe": "classifier", "self_supervised": "self_supervised",
-    "tab_transformer": "tables", "table_cost": "tables", "table_depth": "tables", "tables": "tables",
-    "waveforms": "waveforms",
+    "starts": "degradation", "tab_transformer": "tables", "table_cost": "tables", "table_depth": "tables",
+    "tables": "tables", "waveforms": "waveforms",
 }  # fmt: skip
 """The module of each experiment, which is there in upper case."""
 NAMES = tuple(MODULES)

@@ -1,7 +1,8 @@
 """Chapters 1 and 2: plain and residual CIFAR nets of growing depth under identical conditions.
 
-Three experiments train these nets: ``degradation`` itself, ``learning_rates`` (is the deep plain net only
-trained with the wrong one?) and ``block_order`` (where do norm and activation stand?).
+Four experiments train these nets: ``degradation`` itself, ``learning_rates`` (is the deep plain net only
+trained with the wrong one?), ``starts`` (does it begin in the wrong place?) and ``block_order`` (where do
+norm and activation stand?).
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ class LearningRatesConfig(Config):
     base: DegradationConfig
 
 
+class StartsConfig(Config):
+    """Other weights to begin with, and another optimizer, for the nets of ``base``."""
+
+    base: DegradationConfig
+    scales: dict[str, tuple[float, ...]]  #: by plain net, see :func:`start_near_identity`
+    adam_lr: float | None = None  #: the learning rate of Adam, for the plain nets of ``base``
+
+
 def build(net: str) -> CifarResNet:
     """The net called ``"plain-<depth>"``, ``"resnet-<depth>"`` or ``"preact-<depth>"`` (pre-activated).
 
@@ -59,6 +68,19 @@ def build(net: str) -> CifarResNet:
         raise ValueError(f"a net is called 'plain-20' or 'resnet-56', for example, not {net!r}")
     block = PreActResidualBlock if kind == "preact" else BasicResidualBlock
     return CifarResNet(int(depth), block=block, residual=kind != "plain")
+
+
+@torch.no_grad()
+def start_near_identity(net: CifarResNet, scale: float) -> None:
+    """Let every block that keeps its input's shape begin near the identity.
+
+    The weights W of its convolutions become ``I + scale W``, where I passes every channel on.
+    """
+    for block in (block for stage in net.blocks() for block in stage):
+        if block.conv1.weight.shape == block.conv2.weight.shape:
+            for conv in (block.conv1, block.conv2):
+                identity = nn.init.dirac_(torch.empty_like(conv.weight))
+                conv.weight.copy_(identity + scale * conv.weight)
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
@@ -93,8 +115,17 @@ def data_info() -> DataInfo:
     return base.data_info(load_cifar10(), name="cifar10")
 
 
-def train(config: DegradationConfig, net: str, context: Context, result: SeedResult, what: str) -> None:
+def train(
+    config: DegradationConfig,
+    net: str,
+    context: Context,
+    result: SeedResult,
+    what: str,
+    scale: float | None = None,
+) -> None:
     """Train one net with the seed of ``result``, and add to that under ``"<what>."``.
+
+    With a ``scale`` it begins near the identity.
 
     The curves of training are window means; the metrics ``train_loss`` and ``train_error`` are means of the
     last tenth of the steps, as seen while training, and ``fixed_train_error`` is that of the final net on
@@ -104,6 +135,8 @@ def train(config: DegradationConfig, net: str, context: Context, result: SeedRes
     evaluated = {name: tuple(t[: config.eval_size] for t in split) for name, split in splits.items()}
     seed_everything(result.seed)
     model = build(net)
+    if scale is not None:
+        start_near_identity(model, scale)
 
     def measure(model: nn.Module, split: str) -> dict[str, float]:
         return evaluate(model, evaluated[split], objective, context.compute)
@@ -148,6 +181,22 @@ def run_learning_rates(config: LearningRatesConfig, seed: int, context: Context)
     return result
 
 
+def run_starts(config: StartsConfig, seed: int, context: Context) -> SeedResult:
+    """Train the nets of ``base``, its plain ones from near the identity, ``"<net>~<scale>."``, and with Adam.
+
+    ``"<net>, adam."`` is Adam with decoupled weight decay (AdamW).
+    """
+    result = run(config.base, seed, context)
+    for net, scales in config.scales.items():
+        for scale in scales:
+            train(config.base, net, context, result, f"{net}~{scale:g}", scale)
+    if config.adam_lr is not None:
+        fit = config.base.fit.model_copy(update={"lr": config.adam_lr, "optimizer": "adamw"})
+        for net in (net for net in config.base.nets if net.startswith("plain")):
+            train(config.base.model_copy(update={"fit": fit}), net, context, result, f"{net}, adam")
+    return result
+
+
 NETS = ("plain-20", "plain-56", "resnet-20", "resnet-56")
 _LIVE_FIT = FitConfig(num_steps=300, batch_size=128, lr=0.03, warmup_steps=20)
 _FULL_FIT = FitConfig(
@@ -184,6 +233,18 @@ LEARNING_RATES = Experiment(
     "live": LearningRatesConfig(lrs=(0.03,), base=SCALES["live"]),
     "full": LearningRatesConfig(base=SCALES["live"]),
 }, run_learning_rates, data_info)  # fmt: skip
+
+_STARTS = StartsConfig(
+    base=SCALES["live"], scales={"plain-20": (0.1,), "plain-56": (0.1, 0.3, 0.5)}, adam_lr=0.001
+)
+STARTS = Experiment(
+    "starts", "Does a deep plain net train as well as a shallow one if it begins near the identity?", {
+    "smoke": StartsConfig(base=SCALES["smoke"], scales={"plain-14": (0.1,)}, adam_lr=0.001),
+    "live": StartsConfig(
+        base=SCALES["live"].model_copy(update={"nets": ()}), scales={"plain-56": (0.1,)}
+    ),
+    "full": _STARTS,
+}, run_starts, data_info)  # fmt: skip
 
 BLOCK_ORDER = Experiment(
     "block_order", "Do pre-activated residual nets train better than the original ones?", {

@@ -58,20 +58,43 @@ def _backward(model: nn.Module, batch: Batch, objective: ImageClassification, co
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def gradient_norms(
-    model: nn.Module, batch: Batch, objective: ImageClassification, context: Context
-) -> list[float]:
-    """The Euclidean norm of the loss's gradient in each convolution's weights, from the first layer on.
+def signals(
+    model: CifarResNet, batch: Batch, objective: ImageClassification, context: Context
+) -> dict[str, list[float]]:
+    """How large the signals of one forward and backward pass are; float32, training mode, one batch.
 
-    In float32 and training mode, on one batch. The squares are summed in float64, as some are tiny. The
-    model's running statistics move as in training.
+    Returns:
+        ``weights``: the norm of the loss's gradient in each convolution's weights; ``steps``: the same as a
+        share of the norm of these weights; ``activations`` and ``gradients``: the root mean square of each
+        block's output, and of the loss's gradient in it. First layers first; squares are summed in float64.
     """
-    model = context.compute.model(model).train()
+    context.compute.model(model).train()
+    outputs: list[Tensor] = []
+    blocks = [block for stage in model.blocks() for block in stage]
+
+    def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+        output.retain_grad()
+        outputs.append(output)
+
+    hooks = [block.register_forward_hook(keep) for block in blocks]
     _backward(model, batch, objective, context)
-    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    norms = [float(m.weight.grad.cpu().double().norm()) for m in convolutions if m.weight.grad is not None]
+    for hook in hooks:
+        hook.remove()
+
+    def norm(tensor: Tensor | None) -> float:
+        assert tensor is not None
+        return float(tensor.detach().cpu().double().norm())
+
+    convolutions = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    weights = [norm(weight.grad) for weight in convolutions]
+    found = {
+        "weights": weights,
+        "steps": [each / norm(weight) for each, weight in zip(weights, convolutions, strict=True)],
+        "activations": [norm(out) / out.numel() ** 0.5 for out in outputs],
+        "gradients": [norm(out.grad) / out.numel() ** 0.5 for out in outputs],
+    }
     model.zero_grad(set_to_none=True)
-    return norms
+    return found
 
 
 def gradient_flow(
@@ -105,27 +128,29 @@ def gradient_flow(
 
 
 def run_gradients(config: GradientsConfig, seed: int, context: Context) -> SeedResult:
-    """Measure gradient norms of plain and residual nets at the start, and after some training.
+    """Measure the :func:`signals` of plain and residual nets at the start, and after some training.
 
-    A curve holds one norm a convolution; the metric of its name is the ratio of the first to the last.
+    The curves are ``"<net>.start.<signal>"`` and ``"<net>.trained.<signal>"``; the metric of a curve's name
+    is the ratio of its first to its last value.
     """
     splits, objective = prepare(DEGRADATION_SCALES["live"])
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(splits["train"][0]), (config.batch_size,), generator=generator)
     batch = tuple(t[chosen] for t in splits["train"])
     result = SeedResult(seed=seed)
-    norms: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
     for variant in VARIANTS:
         for kind in ("plain", "resnet"):
             what = f"{kind}, {variant}"
             seed_everything(seed)
             model = make_net(variant, config.depth, residual=kind == "resnet")
-            norms[f"{what}.start"] = gradient_norms(model, batch, objective, context)
+            moments = {"start": signals(model, batch, objective, context)}
             if config.trained and variant.startswith("batch"):
                 context.fit(what, model, splits["train"], objective, config.fit, seed, result=result)
-                norms[f"{what}.trained"] = gradient_norms(model, batch, objective, context)
-    result.curves.update(norms)
-    result.metrics.update({name: each[0] / max(each[-1], 1e-30) for name, each in norms.items()})
+                moments["trained"] = signals(model, batch, objective, context)
+            found |= {f"{what}.{moment}.{k}": v for moment, own in moments.items() for k, v in own.items()}
+    result.curves.update(found)
+    result.metrics.update({name: each[0] / max(each[-1], 1e-30) for name, each in found.items()})
     return result
 
 

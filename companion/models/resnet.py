@@ -192,10 +192,13 @@ def make_identity(block: BasicResidualBlock) -> None:
         zero_residual(block)
 
 
-def deepen(model: CifarResNet, depth: int) -> CifarResNet:
+@torch.no_grad()
+def deepen(model: CifarResNet, depth: int, images: Tensor | None = None) -> CifarResNet:
     """A deeper net that computes what ``model`` computes: the solution by construction (section 1).
 
-    Identity blocks (:func:`make_identity`) are put behind each stage of a copy of ``model``.
+    Identity blocks (:func:`make_identity`) are put behind each stage of a copy of ``model``. In training mode
+    batch norm would change what a plain one passes on. So with ``images`` (N, 3, H, W), normalised, each new
+    norm gets the scale and shift that undo this for a batch like them.
     """
     assert model.block is BasicResidualBlock
     assert depth > model.depth
@@ -203,8 +206,24 @@ def deepen(model: CifarResNet, depth: int) -> CifarResNet:
     deeper = CifarResNet(depth, residual=model.residual, norm=norm, num_classes=num_classes)
     deeper.to(model.fc.weight.device)
     deeper.load_state_dict(model.state_dict(), strict=False)  # the old blocks keep their names
-    for old, new in zip(model.blocks(), deeper.blocks(), strict=True):
-        for block in new[len(old) :]:
-            assert isinstance(block, BasicResidualBlock)
-            make_identity(block)
+    pairs = zip(model.blocks(), deeper.blocks(), strict=True)
+    added = [block for old, new in pairs for block in new[len(old) :]]
+    for block in added:
+        assert isinstance(block, BasicResidualBlock)
+        make_identity(block)
+    if images is not None:
+        norms = [layer for block in added for layer in (block.bn1, block.bn2)]
+        hooks = [layer.register_forward_pre_hook(_undo_norm) for layer in norms]
+        deeper.train()(images)
+        for hook, layer in zip(hooks, norms, strict=True):
+            hook.remove()
+            own = layer.state_dict()
+            own |= {"running_mean": own["bias"], "running_var": own["weight"] ** 2 - 1e-5}
+            layer.load_state_dict(own)
+        deeper.load_state_dict(model.state_dict(), strict=False)  # with the old statistics
     return deeper.train(model.training)
+
+
+def _undo_norm(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)  # (C,)
+    norm.load_state_dict({"weight": (variance + 1e-5).sqrt(), "bias": mean}, strict=False)
