@@ -179,7 +179,7 @@ def read_images(
         if pages > 1:
             skipped.append(Skipped(f"{name}, pages 2 to {pages}", "the first page of a file is read"))
         picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)  # over all that a pixel covers
-        pixels.append(np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1))
+        pixels.append(np.ascontiguousarray(np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)))
         labels.append(label)
         names.append(name)
         hashes.append(hashlib.sha256(content).hexdigest())
