@@ -16,7 +16,7 @@ PORT ?= 8000
 .DELETE_ON_ERROR:
 
 book: $(READY)
-	@$(BIN)/companion data fetch cifar10 adult-train adult-test california ecg5000-train ecg5000-test casting || echo "Going on with synthetic stand-ins, which the pages say."
+	@$(BIN)/companion data fetch || echo "Going on with synthetic stand-ins, which the pages say."
 	$(BIN)/jb build .
 	@echo; echo "The book is in $(HTML). Open $(CURDIR)/$(HTML)/index.html, or run: make serve"
 
