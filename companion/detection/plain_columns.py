@@ -79,8 +79,7 @@ class PlainColumns:
     become the hour and the day of week on circles, local by ``timezone_offset`` (minutes) or ``zone``, where
     training covers two days, or two weeks. Codes
     (``*_id``, ports) and what does not vary are categories; identifiers with nearly one value a row, texts of
-    JSON and columns that say the same as an earlier one are left out; of a constant that is there whenever
-    another is, only a new value counts.
+    JSON and columns that say the same as an earlier one are left out; of such a constant a new value counts.
 
     Attributes:
         columns_: what was learned of each column.
@@ -223,8 +222,6 @@ class PlainColumns:
         codes = np.where(np.isnan(hour), MISSING, 2 + np.nan_to_num(hour))
         return np.nan_to_num(np.column_stack(circles)), codes.astype(np.int32)[:, None]
 
-    # ------------------------------------------------------------ about
-
     @property
     def coded(self) -> list[tuple[Column, str]]:
         """What each code is of: a column, and of a text its ``"value"`` or its ``"stem"``."""
@@ -270,7 +267,7 @@ class PlainColumns:
     def restore(cls, state: dict[str, Any]) -> PlainColumns:
         """What :meth:`state` gave."""
         plain = cls(**state["settings"])
-        plain.columns_, plain.left_out_ = [Column(**column) for column in state["columns"]], {}
+        plain.columns_, plain.left_out_ = [Column(**own) for own in state["columns"]], {}
         return plain
 
 

@@ -99,3 +99,12 @@ def packed(values: Any) -> dict[str, Any]:
 def unpacked(state: dict[str, Any]) -> np.ndarray:
     """What :func:`packed` took, object (N,)."""
     return np.asarray(np.array([*state["values"], None], dtype=object)[state["codes"]])
+
+
+def smallest(
+    parts: Sequence[pd.DataFrame], keys: Sequence[np.ndarray], most: int
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows of several frames with the smallest keys, in their order: with random keys a random sample."""
+    key = np.concatenate(keys)
+    rows = np.sort(np.argsort(key, kind="stable")[:most])
+    return pd.concat(parts, ignore_index=True).iloc[rows], key[rows]

@@ -229,3 +229,29 @@ def check_weights(weights: Any, net: nn.Module) -> None:
         least = 0.0 if name.endswith("running_var") else -torch.inf
         if not bool((torch.isfinite(tensor) & (tensor >= least)).all()):
             raise ValueError(f"its {name} holds numbers that no training leaves")
+
+
+def as_tensors(state: Any) -> Any:
+    """Arrays as tensors, which a file may hold, wherever they are in dicts and lists; see ``as_arrays``."""
+    if isinstance(state, dict):
+        return {name: as_tensors(part) for name, part in state.items()}
+    if isinstance(state, list):
+        return (
+            [as_tensors(part) for part in state]
+            if any(isinstance(p, dict | np.ndarray) for p in state)
+            else state
+        )
+    return torch.from_numpy(state) if isinstance(state, np.ndarray) else state
+
+
+def as_arrays(state: Any, inside_net: bool = False) -> Any:
+    """The way back; a net's weights stay tensors."""
+    if isinstance(state, dict):
+        return {name: as_arrays(part, inside_net or name == "net") for name, part in state.items()}
+    if isinstance(state, list):
+        return (
+            [as_arrays(part, inside_net) for part in state]
+            if any(isinstance(p, dict | torch.Tensor) for p in state)
+            else state
+        )
+    return state.numpy() if isinstance(state, torch.Tensor) and not inside_net else state

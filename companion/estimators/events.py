@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator
 
 from companion.compute import Compute, pick_compute
@@ -24,8 +22,9 @@ from companion.detection.drift import Drift
 from companion.detection.event_detectors import drawn
 from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import RATES, rates, remember
-from companion.detection.simple import CHUNK, SimpleDetectors, packed, unpacked
+from companion.detection.simple import CHUNK, SimpleDetectors, packed, smallest, unpacked
 from companion.detection.thresholds import FisherTail, fixed_fpr
+from companion.estimators.base import as_arrays, as_tensors
 from companion.estimators.reasons import Reason, reasons
 from companion.estimators.surprise import Surprise
 from companion.files import StateError, load_state, save_state
@@ -144,19 +143,13 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             parts.append(frame)
             keys.append(rng.random(len(frame)))
             if sum(map(len, parts)) > 2 * self.max_events:
-                part, key = self._smallest(parts, keys)
+                part, key = smallest(parts, keys, self.max_events)
                 parts, keys = [part], [key]
-        whole, _ = self._smallest(parts, keys)
+        whole, _ = smallest(parts, keys, self.max_events)
         days = max(1.0, (max(times) - min(times)) / 86_400_000) if times else 1.0
         self.counts_ = {"read": count}
         self._expected = self.alerts * days * len(whole) / max(1, count)  # incidents in the sample
         return whole
-
-    def _smallest(self, parts: list[pd.DataFrame], keys: list[np.ndarray]) -> tuple[pd.DataFrame, np.ndarray]:
-        """The rows with the smallest keys, in their order: a random sample."""
-        key = np.concatenate(keys)
-        rows = np.sort(np.argsort(key, kind="stable")[: self.max_events])
-        return pd.concat(parts, ignore_index=True).iloc[rows], key[rows]
 
     def _enrich(
         self, frame: pd.DataFrame, past: pd.DataFrame | None
@@ -319,7 +312,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             "usual": self.usual_.state(),
             "numbers": numbers,
         }
-        save_state(path, _KIND, **_tensors(state))
+        save_state(path, _KIND, **as_tensors(state))
 
     @classmethod
     def load(cls, path: Path, compute: Compute | None = None) -> EventDetector:
@@ -328,7 +321,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         Raises:
             StateError: if the file is missing, damaged, or no model of this kind and version.
         """
-        state = _arrays(load_state(path, _KIND))
+        state = as_arrays(load_state(path, _KIND))
         try:
             detector = cls(**state["parameters"])
             detector.compute_ = compute or pick_compute()
@@ -348,29 +341,3 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise StateError(f"{path} is not a model that can be read: {error}") from error
         return detector
-
-
-def _tensors(state: Any) -> Any:
-    """Arrays as tensors, which a file may hold, wherever they are in dicts and lists; see ``_arrays``."""
-    if isinstance(state, dict):
-        return {name: _tensors(part) for name, part in state.items()}
-    if isinstance(state, list):
-        return (
-            [_tensors(part) for part in state]
-            if any(isinstance(p, dict | np.ndarray) for p in state)
-            else state
-        )
-    return torch.from_numpy(state) if isinstance(state, np.ndarray) else state
-
-
-def _arrays(state: Any, inside_net: bool = False) -> Any:
-    """The way back; a net's weights stay tensors."""
-    if isinstance(state, dict):
-        return {name: _arrays(part, inside_net or name == "net") for name, part in state.items()}
-    if isinstance(state, list):
-        return (
-            [_arrays(part, inside_net) for part in state]
-            if any(isinstance(p, dict | torch.Tensor) for p in state)
-            else state
-        )
-    return state.numpy() if isinstance(state, torch.Tensor) and not inside_net else state
