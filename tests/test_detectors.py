@@ -56,17 +56,17 @@ def test_the_index_finds_scikit_learns_neighbors(rows, width, count, seed):
     rng = np.random.default_rng(seed)
     kept, asked = rng.normal(size=(rows, width)), rng.normal(size=(7, width))
     index = NeighborIndex(count).fit(kept)
-    distances, ids = index.search(asked)
+    distances, found = index.nearest(asked)
     oracle, places = NearestNeighbors(n_neighbors=count).fit(kept).kneighbors(asked)
     np.testing.assert_allclose(distances, oracle, rtol=1e-3, atol=1e-3)
-    assert [int(row[0]) for row in ids] == places[:, 0].tolist()
+    assert found[:, 0].tolist() == places[:, 0].tolist()
     np.testing.assert_allclose(index.score(asked), oracle.mean(axis=1), rtol=1e-3, atol=1e-3)
 
 
 def test_more_neighbors_than_vectors_are_all_of_them():
-    index = NeighborIndex(1).fit(NORMAL[:3], list("abc"))
-    assert index.search(NORMAL[:2], 10)[0].shape == (2, 3)
-    assert [row[0] for row in index.search(NORMAL[:3])[1]] == list("abc")
+    index = NeighborIndex(1).fit(NORMAL[:3])
+    assert index.nearest(NORMAL[:2], 10)[0].shape == (2, 3)
+    assert index.nearest(NORMAL[:3])[1][:, 0].tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="5 neighbors need as many vectors, here are 3"):
         NeighborIndex(5).fit(NORMAL[:3])
     with pytest.raises(ValueError, match="vectors are NaN"):

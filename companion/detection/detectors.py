@@ -6,7 +6,6 @@ and nearest neighbors are scikit-learn's own objects; windows are made rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 import faiss
@@ -54,25 +53,22 @@ def anomaly_score(model: Any, rows: np.ndarray) -> np.ndarray:
 
 
 class NeighborIndex:
-    """The embedding store: vectors with the ids of their records, and the distance to the nearest of them.
-
-    The search is exact (FAISS, ``IndexFlatL2``), in float32.
+    """Vectors, and the distance to the nearest of them; exact (FAISS, ``IndexFlatL2``), in float32.
 
     Example:
-        >>> index = NeighborIndex(1).fit(np.array([[0.0, 0.0], [4.0, 0.0]]), ids=["a", "b"])
-        >>> index.score(np.array([[4.0, 3.0]])).tolist(), index.search(np.array([[4.0, 3.0]]))[1]
-        ([3.0], [['b']])
+        >>> index = NeighborIndex(1).fit(np.array([[0.0, 0.0], [4.0, 0.0]]))
+        >>> index.score(np.array([[4.0, 3.0]])).tolist()
+        [3.0]
     """
 
     def __init__(self, neighbors: int = 5) -> None:
         self.neighbors = neighbors
 
-    def fit(self, vectors: np.ndarray, ids: Sequence[str] | None = None) -> Self:
-        """Keep normal vectors (N, d), and the ids of their records or else their row numbers."""
+    def fit(self, vectors: np.ndarray) -> Self:
+        """Keep normal vectors (N, d)."""
         vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
         if len(vectors) < self.neighbors:
             raise ValueError(f"{self.neighbors} neighbors need as many vectors, here are {len(vectors)}")
-        self.ids = [str(i) for i in (range(len(vectors)) if ids is None else ids)]
         self.index_ = faiss.IndexFlatL2(vectors.shape[1])
         self.index_.add(vectors)
         return self
@@ -86,11 +82,6 @@ class NeighborIndex:
             part = slice(start, start + _CHUNK)
             squares[part], rows[part] = self.index_.search(vectors[part], count)
         return np.sqrt(np.maximum(squares, 0)), rows
-
-    def search(self, vectors: np.ndarray, count: int | None = None) -> tuple[np.ndarray, list[list[str]]]:
-        """As :meth:`nearest`, with the ids of the records in the place of rows."""
-        distances, rows = self.nearest(vectors, count)
-        return distances, [[self.ids[i] for i in row] for row in rows]
 
     def score(self, vectors: np.ndarray) -> np.ndarray:
         """float64 (N,): the mean distance to the nearest; a kept vector is its own nearest."""
