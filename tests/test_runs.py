@@ -53,7 +53,7 @@ def test_the_first_steps_of_a_recorded_run_can_be_repeated(path):
     experiment = get_experiment(run.experiment)
     if experiment.data().digest != run.data.digest:
         pytest.skip("the data of the recorded run are out of reach here")
-    config = experiment.config_type.model_validate(run.config)
+    config = type(experiment.scales["full"]).model_validate(run.config)
     if run.experiment == "table_cost":  # trains no net; what it counts is the same everywhere
         few = config.model_copy(update={"rounds": 1, "features": config.features[:2]})
         for name, value in experiment.run(few, 0, Context(CPU)).metrics.items():
@@ -104,7 +104,7 @@ def test_every_experiment_has_its_scales_and_runs_at_smoke(name, small):
     experiment = get_experiment(name)
     for scale in ("smoke", "live", "full"):
         for device in ("cpu", "cuda"):
-            assert isinstance(experiment.config(scale, device), experiment.config_type)
+            assert isinstance(experiment.config(scale, device), type(experiment.scales["full"]))
     result = experiment.run(experiment.config("smoke"), 0, Context(CPU, progress=False))
     assert np.isfinite(list(result.metrics.values())).all()
     found = ("final.missed", "final.flagged")  # images, of which there may be none

@@ -141,11 +141,6 @@ class Experiment(Generic[C]):
     #: whether it computes in float32 whatever the device can do; recorded runs then say so
     float32: bool = False
 
-    @property
-    def config_type(self) -> type[C]:
-        """The class of its configs."""
-        return type(self.scales["full"])
-
     def config(self, scale: str, device_type: str = "cpu") -> C:
         """The config of a scale on a kind of device."""
         return self.scales.get(f"{check_scale(scale)}-{device_type}", self.scales[scale])
