@@ -49,11 +49,10 @@ class LearningRatesConfig(Config):
 
 
 class StartsConfig(Config):
-    """Other weights to begin with, and another optimizer, for the nets of ``base``."""
+    """Other weights to begin with for plain nets of ``base``."""
 
     base: DegradationConfig
     scales: dict[str, tuple[float, ...]]  #: by plain net, see :func:`start_near_identity`
-    adam_lr: float | None = None  #: the learning rate of Adam, for the plain nets of ``base``
 
 
 def build(net: str) -> CifarResNet:
@@ -182,18 +181,11 @@ def run_learning_rates(config: LearningRatesConfig, seed: int, context: Context)
 
 
 def run_starts(config: StartsConfig, seed: int, context: Context) -> SeedResult:
-    """Train the nets of ``base``, its plain ones from near the identity, ``"<net>~<scale>."``, and with Adam.
-
-    ``"<net>, adam."`` is Adam with decoupled weight decay (AdamW).
-    """
+    """Train the nets of ``base``, and its plain ones from near the identity, ``"<net>~<scale>."``."""
     result = run(config.base, seed, context)
     for net, scales in config.scales.items():
         for scale in scales:
             train(config.base, net, context, result, f"{net}~{scale:g}", scale)
-    if config.adam_lr is not None:
-        fit = config.base.fit.model_copy(update={"lr": config.adam_lr, "optimizer": "adamw"})
-        for net in (net for net in config.base.nets if net.startswith("plain")):
-            train(config.base.model_copy(update={"fit": fit}), net, context, result, f"{net}, adam")
     return result
 
 
@@ -234,16 +226,16 @@ LEARNING_RATES = Experiment(
     "full": LearningRatesConfig(base=SCALES["live"]),
 }, run_learning_rates, data_info)  # fmt: skip
 
-_STARTS = StartsConfig(
-    base=SCALES["live"], scales={"plain-20": (0.1,), "plain-56": (0.1, 0.3, 0.5)}, adam_lr=0.001
-)
 STARTS = Experiment(
     "starts", "Does a deep plain net train as well as a shallow one if it begins near the identity?", {
-    "smoke": StartsConfig(base=SCALES["smoke"], scales={"plain-14": (0.1,)}, adam_lr=0.001),
+    "smoke": StartsConfig(base=SCALES["smoke"], scales={"plain-14": (0.1,)}),
     "live": StartsConfig(
         base=SCALES["live"].model_copy(update={"nets": ()}), scales={"plain-56": (0.1,)}
     ),
-    "full": _STARTS,
+    "full": StartsConfig(
+        base=SCALES["live"].model_copy(update={"nets": ("plain-20", "plain-56", "resnet-56")}),
+        scales={"plain-56": (0.1, 0.5)},
+    ),
 }, run_starts, data_info)  # fmt: skip
 
 BLOCK_ORDER = Experiment(
