@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import duckdb
 import numpy as np
 import pandas as pd
 
-from companion.data.events import ENTITY_COLUMNS, entities
+from companion.data.events import ENTITY_COLUMNS, connect, entities
 
 PEER_COLUMNS = (
     "dst_endpoint.ip", "query.hostname", "api.operation", "process.name", "http_request.url.path"
@@ -96,8 +95,8 @@ def rates(
         for key, part in (("new_for_entity", "entity, "), ("new_for_all", ""))
     }
     events["row"] = np.arange(len(events))
-    with duckdb.connect(config={"threads": 1}) as database:
-        database.execute("SET enable_progress_bar = false")  # a notebook would show it
+    with connect(":memory:") as database:
+        database.execute("SET threads = 1")
         database.register("events", events)
         found = database.execute(RATES_SQL.format(**sums)).df()[len(events) - len(frame) :]
     return found.astype("float64").set_axis(frame.index)
