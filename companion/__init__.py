@@ -5,7 +5,7 @@ which runs it has in ``recorded``::
 
      models             data             objectives           experiments      recorded
   1  resnet             cifar10          classification       degradation      degradation, learning_rates
-                                                              optimisation     starts
+                                                              optimisation
   2  blocks             cifar10          classification       degradation      block_order
                                                               optimisation     lesion
   3  blocks, cost       -                -                    -                -
