@@ -65,7 +65,10 @@ def reasons(
                 column, part = columns.coded[j]
                 told = _common(detector.shares, str(groups[i]), j, column, part)
                 why = "rare for it" if own else "rare"
-                found[i].append(Reason(column.name, _shown(frame, column.name, i), told, why, scores[i, j]))
+                value = _shown(frame, column.name, i)
+                if column.kind == "time":
+                    value = f"{rows.codes[i, j] - 2:02d} h"
+                found[i].append(Reason(column.name, value, told, why, scores[i, j]))
     if net is not None:
         scores, names = net.costs(frame), net.features.fields
         for j in np.flatnonzero((scores > _LEAST).any(axis=0)).tolist():
@@ -126,6 +129,8 @@ def _common(shares: GroupShares, group: str, field: int, column: Column, part: s
     if code in (MISSING, UNSEEN):
         return ("missing" if code == MISSING else "values seen once") + share
     if column.kind == "time":
-        hours = np.flatnonzero(counts[2:])
-        return f"hours {hours.min()} to {hours.max()}, local"
+        day = counts[2:26]
+        within = np.array([np.roll(day, -hour)[:8].sum() for hour in range(24)])  # the busiest eight hours
+        start = int(within.argmax())
+        return f"{start:02d} to {(start + 8) % 24:02d} h local ({100 * within[start] / counts.sum():.0f} %)"
     return _short((column.stems if part == "stem" else column.values)[code - 2]) + share
