@@ -41,7 +41,7 @@ class NgramModel:
     Example:
         >>> model = NgramModel(2, num_tokens=3).fit([np.array([1, 2]), np.array([1, 2])])
         >>> [round(model.probability(token, [1]), 3) for token in range(4)]
-        [0.028, 0.139, 0.694, 0.139]
+        [0.028, 0.102, 0.769, 0.102]
     """
 
     def __init__(self, order: int, num_tokens: int) -> None:
