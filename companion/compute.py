@@ -12,7 +12,7 @@ import random
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DEVICE_VARIABLE = "COMPANION_DEVICE"
-T = TypeVar("T")
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -75,12 +74,12 @@ class Compute:
         # ``nn.Module.to`` accepts a memory format but its type stubs know only the long form
         return model.to(device=self.device).to(memory_format=self.memory_format)
 
-    def resident(self, value: T) -> T:
+    def resident(self, value: Any) -> Any:
         """A tuple of tensors, or a dataclass with some among its fields, moved to the device to stay there.
 
         A tuple stays where it is if it would take more than half of a GPU's free memory.
         """
-        moved: Any = value
+        moved = value
         if self.device.type == "cpu":
             return value
         if isinstance(value, tuple):
@@ -92,7 +91,7 @@ class Compute:
             parts = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
             tensors = {name: t.to(self.device) for name, t in parts.items() if isinstance(t, Tensor)}
             moved = replace(value, **tensors) if tensors else value
-        return moved  # type: ignore[no-any-return]
+        return moved
 
     def images(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) on the device, in the memory format."""

@@ -207,7 +207,7 @@ class TrainingRun:
         with self.compute.autocast():
             scalars = self.objective(self.model, batch, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        scalars["loss"].backward()  # type: ignore[no-untyped-call]
+        scalars["loss"].backward()
         self.optimizer.step()
         self.pending.append({k: v.detach() for k, v in scalars.items()})
         self.step += 1

@@ -29,7 +29,7 @@ def choose_detectors(
     One after the other is taken, first the best alone, then whichever serves the average precision best,
     meaned over the kinds of changes, as long as it does not cost more than 0.05 of the best so far: injected
     changes are no attacks, so what they do not show is not held against a detector; only one that drowns the
-    others is left out. Levels (:class:`EmpiricalTail`) are fitted on every other held-out normal and judged
+    others is left out. Levels (``EmpiricalTail``) are fitted on every other held-out normal and judged
     on the rest.
 
     Args:
@@ -38,7 +38,7 @@ def choose_detectors(
         changes: text (m,), the kind of each change.
 
     Returns:
-        The names in the order in which they were chosen, and a table: a row for each detector with its
+        The names in the order in which they were chosen, and a table. It has a row for each detector with its
         average precision for each kind of change and their ``mean``, its place among the ``chosen``, and what
         all up to it had ``combined``.
 

@@ -253,8 +253,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
                 before is taken from this frame and from what was fitted.
 
         Returns:
-            The frame's rows, in its order: the score of each detector, ``flagged``, and ``score``, in which 3
-            is reached by one normal row in a thousand.
+            The frame's rows in its order, with the score of each detector, ``flagged``, and ``score``, in
+            which 3 is reached by one normal row in a thousand.
         """
         order = self._order(frame)
         _, table = next(self.stream([frame]))
