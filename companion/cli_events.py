@@ -48,7 +48,6 @@ def fit_events(
 ) -> None:
     """Learn what events usually look like, from events that are mostly normal; no labels are needed."""
     with errors_as_messages():
-        from companion.compute import pick_compute
         from companion.data.event_files import read_batches
         from companion.data.events import ENTITY_COLUMNS
         from companion.data.sessions import SESSION_COLUMNS
@@ -67,10 +66,7 @@ def fit_events(
         batches, report = read_batches(data, _BATCH, json_columns=detector.json_columns)
         print(*report.lines(), sep="\n")
         shown = _progress(batches, report.events, "counting")
-        detector.fit(shown, compute=pick_compute(device), progress="training")
-        detector.save(out)
-        _told(detector, f"{alerts:g} alerts a day")
-        print(f"written to {out}")
+        _learn(detector, shown, out, device, f"{alerts:g} alerts a day")
 
 
 def fit_rows(
@@ -84,21 +80,23 @@ def fit_rows(
 ) -> None:
     """Learn what rows of a table usually look like, from rows that are mostly normal."""
     with errors_as_messages():
-        from companion.compute import pick_compute
         from companion.estimators.events import EventDetector
 
         check_writable(out)
         detector = EventDetector(
             net=net, num_steps=steps, alerts=alerts, columns=(), leave_out=tuple(leave_out or ())
         )
-        detector.fit(_read_tables(data), compute=pick_compute(device), progress="training")
-        detector.save(out)
-        _told(detector, f"{alerts:g} rows of a thousand")
-        print(f"written to {out}")
+        _learn(detector, [_read_tables(data)], out, device, f"{alerts:g} rows of a thousand")
 
 
-def _told(detector: EventDetector, wanted: str) -> None:
-    """What was learned, which detectors were chosen by what, and what the threshold costs."""
+def _learn(
+    detector: EventDetector, frames: Iterable[pd.DataFrame], out: Path, device: str | None, wanted: str
+) -> None:
+    """Fit and save; say what was learned, which detectors were chosen by what, what the threshold costs."""
+    from companion.compute import pick_compute
+
+    detector.fit(frames, compute=pick_compute(device), progress="training")
+    detector.save(out)
     counts = detector.counts_
     print(
         f"learned from {counts['learned']:,} of {counts['read']:,}; the {counts['left out']:,} most unusual "
@@ -112,7 +110,7 @@ def _told(detector: EventDetector, wanted: str) -> None:
     print(detector.choice_.round(2).to_string(na_rep="-"))
     print(
         f"threshold {detector.threshold_:.2f}, for {wanted}: it flags {100 * detector.share_:.2g} % of the "
-        "held-out rows"
+        f"held-out rows; written to {out}"
     )
 
 
@@ -154,6 +152,9 @@ def score_rows(
         detector, drift = _loaded(model, device)
         check_writable(out)
         frame = _read_tables(data)
+        lacking = [c.name for c in detector.simple_.columns.columns_ if c.name not in frame.columns]
+        if lacking:
+            print(f"columns of the model that are not here count as missing: {', '.join(lacking)}")
         drift.add(detector.simple_.columns.transform(frame))
         found = _write([(frame, detector.measure(frame))], out, detector, drift)
         worst = found.head(top)

@@ -233,3 +233,9 @@ def test_time_splits_learn_from_the_past_and_groups_stay_together():
     groups = pd.Series(rng.integers(0, 50, 1000))
     parts = split_by_time(frame, groups=groups)
     assert not set(groups[parts[0]]) & set(groups[parts[2]])
+
+
+def test_the_numbers_of_rows_that_pandas_writes_are_no_field(tmp_path):
+    frame = pd.DataFrame({"time": [1_700_000_000_000, 1_700_000_001_000], "a": ["x", "y"]}, index=[7, 9])
+    frame.to_parquet(tmp_path / "events.parquet")
+    assert read_events(tmp_path / "events.parquet")[0].columns.tolist() == ["time", "a"]

@@ -236,7 +236,8 @@ def _native(base: duckdb.DuckDBPyConnection, query: str) -> _Source:
             source.leaves.append((name, target, sql))
 
     for name, kind in zip(relation.columns, relation.types, strict=True):
-        walk(name, '"' + name.replace('"', '""') + '"', kind)
+        if not re.fullmatch(r"__index_level_\d+__", name):  # pandas' numbers of rows
+            walk(name, '"' + name.replace('"', '""') + '"', kind)
     return source
 
 

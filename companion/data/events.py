@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from tempfile import gettempdir
 
 import duckdb
 import numpy as np
@@ -93,7 +94,8 @@ def to_milliseconds(column: pd.Series) -> np.ndarray:
 
 def connect(path: str) -> duckdb.DuckDBPyConnection:
     """DuckDB with bounded memory, in UTC; it fetches nothing from the network."""
-    base = duckdb.connect(path, config={"memory_limit": MEMORY, "autoinstall_known_extensions": "false"})
+    limits = {"memory_limit": MEMORY, "temp_directory": gettempdir()}
+    base = duckdb.connect(path, config={**limits, "autoinstall_known_extensions": "false"})
     with suppress(duckdb.Error):  # a notebook would show it, where there are widgets to show it with
         base.execute("SET enable_progress_bar = false")
     with suppress(duckdb.Error):  # without the extension that knows other zones, it is so anyway
