@@ -20,8 +20,7 @@ ROOT = Path(__file__).parents[1]
 RULES = "E,F,W,I,UP,B,C4,SIM,RUF,NPY,PERF"
 NOT_HERE = "B018,B905"  # a bare expression shows its value, and `zip` may be short on a page
 SETTINGS = (
-    "line-length = 79",
-    "lint.pycodestyle.max-line-length = 110",
+    "line-length = 110",
     "target-version = 'py311'",
     "lint.isort = {known-first-party = ['companion'], lines-after-imports = 1}",
 )
