@@ -23,7 +23,6 @@ from companion.objectives.classification import Batch, Objective
 from companion.runs import DataInfo, SeedResult
 from companion.training import Evaluation, FitConfig, History, fit
 
-SCALE_VARIABLE = "COMPANION_SCALE"
 SCALES = ("smoke", "live", "full")
 """Seconds, for tests; at most a minute and a half on two CPU cores; what the claim needs."""
 REPLAY_STEPS = 3
@@ -59,14 +58,6 @@ C = TypeVar("C", bound=Config)
 E = TypeVar("E")
 
 
-class FirstSteps(Exception):
-    """The first losses of the first net of a replayed run."""
-
-    def __init__(self, name: str, losses: list[float]) -> None:
-        super().__init__(name, losses)
-        self.name, self.losses = name, losses
-
-
 @dataclass(frozen=True)
 class Context:
     """What surrounds a run and must not change its numbers."""
@@ -74,10 +65,7 @@ class Context:
     compute: Compute  #: device and precision
     checkpoints: Path | None = None  #: a folder for checkpoints, or ``None`` to keep none
     progress: bool = True  #: whether to show progress bars
-    #: a folder for trained weights that are worth keeping, or ``None`` to keep none
-    weights: Path | None = None
-    #: in a replay, the steps after which the first net ends the run by :class:`FirstSteps`
-    stop_after: int | None = None
+    weights: Path | None = None  #: a folder for trained weights that are worth keeping, or ``None``
 
     def fit(
         self,
@@ -92,16 +80,15 @@ class Context:
         result: SeedResult | None = None,
     ) -> History:
         """Train the net ``name``; ``result`` takes its seconds and the curve ``"<name>.first_loss"``."""
-        evaluation = None if self.stop_after else evaluation
         history = fit(model, data, objective, config, seed=seed, evaluation=evaluation, **self._around(name))
-        return self._collect(name, history, result)
+        if result is not None:
+            result.curves[f"{name}.first_loss"] = history.train["loss"][:REPLAY_STEPS]
+            result.seconds[name] = round(history.seconds, 2)
+        return history
 
-    def fit_estimator(
-        self, name: str, estimator: E, *data: Any, result: SeedResult | None = None, **options: Any
-    ) -> E:
-        """The same for a detector of ``companion.estimators``."""
+    def fit_estimator(self, name: str, estimator: E, *data: Any, **options: Any) -> E:
+        """The same for a detector of ``companion.estimators``, which keeps its history."""
         estimator.fit(*data, **options, **self._around(name))  # type: ignore[attr-defined]
-        self._collect(name, estimator.history_, result)  # type: ignore[attr-defined]
         return estimator
 
     def _around(self, name: str) -> dict[str, Any]:
@@ -109,17 +96,7 @@ class Context:
             "compute": self.compute,
             "checkpoint": None if self.checkpoints is None else self.checkpoints / f"{name}.ckpt",
             "progress": name if self.progress else None,
-            "stop_after": self.stop_after,
         }
-
-    def _collect(self, name: str, history: History, result: SeedResult | None) -> History:
-        first = history.train["loss"][:REPLAY_STEPS]
-        if self.stop_after:
-            raise FirstSteps(name, first)
-        if result is not None:
-            result.curves[f"{name}.first_loss"] = first
-            result.seconds[name] = round(history.seconds, 2)
-        return history
 
     def keep_weights(self, name: str, model: nn.Module, **metadata: str) -> None:
         """Write the weights of the part ``name`` in half precision, if they are to be kept."""
@@ -159,7 +136,7 @@ def check_scale(scale: str) -> str:
 
 def current_scale() -> str:
     """The scale at which chapters run: ``COMPANION_SCALE``, or ``"live"``."""
-    return check_scale(os.environ.get(SCALE_VARIABLE) or "live")
+    return check_scale(os.environ.get("COMPANION_SCALE") or "live")
 
 
 def chapter_context() -> Context:
@@ -183,21 +160,11 @@ def with_ends(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def data_info(*loaded: Any, name: str) -> DataInfo:
+def data_info(*loaded: Any, name: str | None = None) -> DataInfo:
     """What loaded data sets are, taken as one; synthetic if one of them is."""
     return DataInfo(
-        name=name,
+        name=name or " and ".join(data.name for data in loaded),
         source=" and ".join(data.source for data in loaded),
         digest=" ".join(data.digest for data in loaded),
         synthetic=any(data.synthetic for data in loaded),
     )
-
-
-def replay(experiment: Experiment[C], config: C, seed: int, compute: Compute) -> FirstSteps | None:
-    """The first losses of the first net that a run trains; ``None`` if it trains none."""
-    context = Context(experiment.compute(compute), progress=False, stop_after=REPLAY_STEPS)
-    try:
-        experiment.run(config, seed, context)
-    except FirstSteps as first:
-        return first
-    return None

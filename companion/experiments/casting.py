@@ -62,8 +62,7 @@ FitAll = Callable[[CastingConfig, Casting, int, Context], Iterator[tuple[str, De
 
 def data_info() -> DataInfo:
     """What the casting images are here: the real ones, or their stand-in."""
-    images = load_casting(COLOR, color=True)
-    return base.data_info(images, name=images.name)
+    return base.data_info(load_casting(COLOR, color=True))
 
 
 def score_parts(detector: Detector, data: Casting, parts: Sequence[str] = PARTS) -> Scores:

@@ -12,7 +12,7 @@ from torch import nn
 from companion.compute import Compute, seed_everything
 from companion.data.cifar10 import load_cifar10
 from companion.experiments.base import Config, Context, Experiment, window_means
-from companion.experiments.degradation import data_info
+from companion.experiments.degradation import data_info, learned_from
 from companion.files import load_weights
 from companion.models.resnet import CifarResNet, count_parameters, resnet18
 from companion.models.resnet9 import ResNet9
@@ -77,14 +77,8 @@ def build(net: str) -> nn.Module:
 
 def prepare(config: ClassifierConfig) -> tuple[dict[str, Batch], ImageClassification]:
     """The three splits as (images, labels), and the objective on them."""
-    cifar = load_cifar10()
-    splits: dict[str, Batch] = {
-        "train": (cifar.train.images[: config.train_size], cifar.train.labels[: config.train_size]),
-        "validation": (cifar.validation.images, cifar.validation.labels),
-        "test": (cifar.test.images, cifar.test.labels),
-    }
     options = config.model_dump(include={"max_shift", "flip", "cutout", "label_smoothing"})
-    return splits, ImageClassification(cifar.mean, cifar.std, **options)
+    return learned_from(config.train_size, **options)
 
 
 def train(
@@ -126,14 +120,9 @@ def run(config: ClassifierConfig, seed: int, context: Context) -> SeedResult:
     """Train the net, keep its weights as ``"net"``, and look at the test set once, with the last weights."""
     model, result = train(config, seed, context)
     splits, objective = prepare(config)
-    context.keep_weights(
-        "net",
-        model,
-        net=config.net,
-        mean=json.dumps(objective.mean.tolist()),
-        std=json.dumps(objective.std.tolist()),
-        classes=json.dumps(load_cifar10().class_names),
-    )
+    moments = {name: json.dumps(getattr(objective, name).tolist()) for name in ("mean", "std")}
+    classes = json.dumps(load_cifar10().class_names)
+    context.keep_weights("net", model, net=config.net, **moments, classes=classes)
     test: Batch = tuple(t[: config.eval_size] for t in splits["test"])
     for name, views in (("test_error", False), ("test_error_with_mirror_images", True)):
         judged = evaluate(model, test, replace(objective, mirrored_views=views), context.compute)
@@ -194,14 +183,12 @@ def override(base: ClassifierConfig, variant: str) -> ClassifierConfig:
         0
     """
     fit = base.fit
-    outer: dict[str, dict[str, Any]] = {
+    changes: dict[str, dict[str, Any]] = {
         "as it is": {},
         "no mirroring": {"flip": False},
         "no shifts": {"max_shift": 0},
         "cutout": {"cutout": 8},
         "no label smoothing": {"label_smoothing": 0.0},
-    }
-    inner: dict[str, dict[str, Any]] = {
         "no weight decay": {"weight_decay": 0.0},
         "no Nesterov": {"nesterov": False},
         "no momentum": {"nesterov": False, "momentum": 0.0, "lr": fit.lr / (1 - fit.momentum)},
@@ -216,9 +203,9 @@ def override(base: ClassifierConfig, variant: str) -> ClassifierConfig:
             "eval_every": fit.num_steps * 4,
         },
     }
-    if variant in outer:
-        return base.model_copy(update=outer[variant])
-    return base.model_copy(update={"fit": fit.model_copy(update=inner[variant])})
+    own = changes[variant]
+    of_fit = own.keys() <= FitConfig.model_fields.keys()
+    return base.model_copy(update={"fit": fit.model_copy(update=own)} if of_fit else own)
 
 
 def run_recipe(config: RecipeConfig, seed: int, context: Context) -> SeedResult:

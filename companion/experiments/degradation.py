@@ -8,7 +8,7 @@ norm and activation stand?).
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -93,20 +93,24 @@ def shrink(images: Tensor, size: int) -> Tensor:
 @cache
 def _splits(image_size: int) -> tuple[dict[str, Batch], Tensor, Tensor]:
     cifar = load_cifar10()
-    splits = {"train": cifar.train, "validation": cifar.validation, "test": cifar.test}
-    tensors: dict[str, Batch] = {
-        name: (shrink(split.images, image_size), split.labels) for name, split in splits.items()
-    }
-    return tensors, cifar.mean, cifar.std
+    parts = {"train": cifar.train, "validation": cifar.validation, "test": cifar.test}
+    splits: dict[str, Batch] = {name: (shrink(p.images, image_size), p.labels) for name, p in parts.items()}
+    return splits, cifar.mean, cifar.std
+
+
+def learned_from(
+    train_size: int | None, image_size: int = 32, **options: Any
+) -> tuple[dict[str, Batch], ImageClassification]:
+    """The three splits as (images, labels), the first images of training only, and an objective on them."""
+    splits, mean, std = _splits(image_size)
+    train = tuple(t[:train_size] for t in splits["train"])
+    return splits | {"train": train}, ImageClassification(mean, std, **options)
 
 
 def prepare(config: DegradationConfig) -> tuple[dict[str, Batch], ImageClassification]:
-    """The three splits as (images, labels) at the config's image size, and the objective on them."""
-    splits, mean, std = _splits(config.image_size)
-    train = tuple(t[: config.train_size] for t in splits["train"])
+    """The three splits at the config's image size, and the objective on them."""
     max_shift = config.image_size // 8 if config.augment else 0
-    objective = ImageClassification(mean, std, max_shift=max_shift, flip=config.augment)
-    return splits | {"train": train}, objective
+    return learned_from(config.train_size, config.image_size, max_shift=max_shift, flip=config.augment)
 
 
 def data_info() -> DataInfo:

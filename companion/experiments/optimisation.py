@@ -7,7 +7,7 @@ stack of blocks can learn to do nothing; ``lesion`` takes blocks out of trained 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -52,34 +52,42 @@ def make_net(variant: str, depth: int, residual: bool) -> CifarResNet:
     return model
 
 
-def _backward(model: nn.Module, batch: Batch, objective: ImageClassification, context: Context) -> None:
-    model.zero_grad(set_to_none=True)
+def _backward(
+    model: CifarResNet,
+    batch: Batch,
+    objective: ImageClassification,
+    context: Context,
+    **hooks: Callable[..., None],
+) -> None:
+    """One forward and backward pass in training mode, float32, with hooks on every block."""
+    context.compute.model(model).train().zero_grad(set_to_none=True)
+    blocks = [block for stage in model.blocks() for block in stage]
+    handles = [
+        getattr(block, f"register_{kind}_hook")(hook) for kind, hook in hooks.items() for block in blocks
+    ]
     loss = objective(model, tuple(t.to(context.compute.device) for t in batch), None)["loss"]
     loss.backward()  # type: ignore[no-untyped-call]
+    for handle in handles:
+        handle.remove()
 
 
 def signals(
     model: CifarResNet, batch: Batch, objective: ImageClassification, context: Context
 ) -> dict[str, list[float]]:
-    """How large the signals of one forward and backward pass are; float32, training mode, one batch.
+    """How large the signals of one forward and backward pass are, on one batch.
 
     Returns:
         ``weights``: the norm of the loss's gradient in each convolution's weights; ``steps``: the same as a
         share of the norm of these weights; ``activations`` and ``gradients``: the root mean square of each
         block's output, and of the loss's gradient in it. First layers first; squares are summed in float64.
     """
-    context.compute.model(model).train()
     outputs: list[Tensor] = []
-    blocks = [block for stage in model.blocks() for block in stage]
 
     def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
         output.retain_grad()
         outputs.append(output)
 
-    hooks = [block.register_forward_hook(keep) for block in blocks]
-    _backward(model, batch, objective, context)
-    for hook in hooks:
-        hook.remove()
+    _backward(model, batch, objective, context, forward=keep)
 
     def norm(tensor: Tensor | None) -> float:
         assert tensor is not None
@@ -87,14 +95,12 @@ def signals(
 
     convolutions = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
     weights = [norm(weight.grad) for weight in convolutions]
-    found = {
+    return {
         "weights": weights,
         "steps": [each / norm(weight) for each, weight in zip(weights, convolutions, strict=True)],
         "activations": [norm(out) / out.numel() ** 0.5 for out in outputs],
         "gradients": [norm(out.grad) / out.numel() ** 0.5 for out in outputs],
     }
-    model.zero_grad(set_to_none=True)
-    return found
 
 
 def gradient_flow(
@@ -108,23 +114,16 @@ def gradient_flow(
     Gives ``cosine``, of the angle between ``before`` and ``after``, and ``ratio``, the norm of ``after -
     before`` as a share of the norm of ``before``; one number a block, from the first on.
     """
-    context.compute.model(model).train()
-    cosine: list[float] = []
-    ratio: list[float] = []
+    flow: dict[str, list[float]] = {"cosine": [], "ratio": []}
 
-    def measure(_: nn.Module, inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
-        after, before = inputs[0], outputs[0]
-        if after is not None and before is not None and after.shape == before.shape:
-            a, b = after.double().flatten(), before.double().flatten()
-            cosine.append(float(a @ b / (a.norm() * b.norm())))
-            ratio.append(float((a - b).norm() / b.norm()))
+    def measure(_: nn.Module, inputs: tuple[Tensor], outputs: tuple[Tensor]) -> None:
+        if inputs[0].shape == outputs[0].shape:
+            a, b = inputs[0].double().flatten(), outputs[0].double().flatten()  # after, before
+            flow["cosine"].insert(0, float(a @ b / (a.norm() * b.norm())))  # it meets the last block first
+            flow["ratio"].insert(0, float((a - b).norm() / b.norm()))
 
-    hooks = [block.register_full_backward_hook(measure) for stage in model.blocks() for block in stage]
-    _backward(model, batch, objective, context)
-    for hook in hooks:
-        hook.remove()
-    model.zero_grad(set_to_none=True)
-    return {"cosine": cosine[::-1], "ratio": ratio[::-1]}  # the gradient meets the last block first
+    _backward(model, batch, objective, context, full_backward=measure)
+    return flow
 
 
 def run_gradients(config: GradientsConfig, seed: int, context: Context) -> SeedResult:

@@ -17,8 +17,7 @@ from torch import nn
 
 from companion.compute import seed_everything
 from companion.data.tables import load_adult, load_california
-from companion.experiments import base
-from companion.experiments.base import Config, Context, Experiment
+from companion.experiments.base import Config, Context, Experiment, data_info
 from companion.models.cost import activation_bytes, multiply_adds, time_models
 from companion.models.resnet import count_parameters
 from companion.models.tabular import NormKind
@@ -73,10 +72,9 @@ def prepared(dataset: str, train_size: int | None = None) -> PreparedTable:
     return replace(whole, splits=whole.splits | {"train": train})
 
 
-def data_info() -> DataInfo:
+def info() -> DataInfo:
     """Both tables at once; synthetic if one of them is."""
-    tables = [prepared(name).table for name in LOADERS]
-    return base.data_info(*tables, name=" and ".join(table.name for table in tables))
+    return data_info(*(prepared(name).table for name in LOADERS))
 
 
 def build(table: PreparedTable, net: NetConfig, seed: int) -> nn.Module:
@@ -207,7 +205,7 @@ SCALES = {
 
 TABLES = Experiment(
     "tables", "How good are a residual net and its rivals on two real tables?",
-    SCALES, run, data_info,
+    SCALES, run, info,
 )  # fmt: skip
 
 # in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
@@ -224,7 +222,7 @@ TAB_TRANSFORMER = Experiment(
     "smoke": _tab_config(_SMALL_TAB_NET, train_size=256),
     "live": _tab_config(_TAB_NET.model_copy(update={"num_epochs": 1})),
     "full": _tab_config(_TAB_NET),
-}, run, data_info)  # fmt: skip
+}, run, info)  # fmt: skip
 
 
 # ---------------------------------------------------------------- what the shortcut buys
@@ -285,7 +283,7 @@ TABLE_DEPTH = Experiment(
         base=_BASE.model_copy(update={"num_epochs": 3}),
     ),
     "full": TableDepthConfig(base=_BASE),
-}, run_depth, data_info)  # fmt: skip
+}, run_depth, info)  # fmt: skip
 
 
 # ---------------------------------------------------------------- what features cost

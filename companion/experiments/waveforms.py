@@ -21,7 +21,7 @@ from companion.estimators.autoencoders import ResNetAE
 from companion.experiments import base
 from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means, with_ends
 from companion.models.resnet import count_parameters
-from companion.runs import DataInfo, SeedResult
+from companion.runs import SeedResult
 
 ROC_GRID = np.linspace(0, 0.1, 51)
 """The false-positive rates at which the curve ``roc`` is given."""
@@ -52,12 +52,6 @@ class WaveformsConfig(Config):
 @cache
 def _beats(validation_normals: int) -> Beats:
     return load_ecg5000(validation_normals=validation_normals)
-
-
-def data_info() -> DataInfo:
-    """What ECG5000 is here: the real one, or its stand-in."""
-    beats = _beats(WaveformsConfig().validation_normals)
-    return base.data_info(beats, name=beats.name)
 
 
 def _baselines(config: WaveformsConfig) -> Iterable[tuple[str, int, PCA | NearestNeighbors]]:
@@ -190,5 +184,5 @@ SCALES = {
 
 WAVEFORMS = Experiment(
     "waveforms", "Does a residual autoencoder find unusual heartbeats better than simple detectors?",
-    SCALES, run, data_info, float32=True,
+    SCALES, run, lambda: base.data_info(_beats(WaveformsConfig().validation_normals)), float32=True,
 )  # fmt: skip
