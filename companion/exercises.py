@@ -17,7 +17,6 @@ from companion.checker import BLOCK, Answer, Exercise, NotYet, Report, kind, nea
 from companion.detection.metrics import wilson
 from companion.detection.thresholds import fixed_fpr
 from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
-from companion.models.cost import multiply_adds
 from companion.models.resnet import CifarResNet, ResNet, count_parameters, resnet50
 from companion.models.tabular import PreNormTabularBlock
 from companion.objectives.encoding import TableEncoder
@@ -50,23 +49,18 @@ def _paper_stride(net: ResNet) -> ResNet:
 
 
 def _moves_stride(answer: Answer, right: Answer) -> None:
-    def shown(net: ResNet) -> tuple[list[Any], int, int]:
-        strides = [np.ravel(m.stride)[0] for m in net.modules() if isinstance(m, nn.Conv2d)]  # 2, or (2, 2)
-        return strides, count_parameters(net), multiply_adds(net, (1, 3, 224, 224))
+    def strides(net: ResNet) -> dict[str, int]:
+        convs = ((name, m) for name, m in net.named_modules() if isinstance(m, nn.Conv2d))
+        return {name: np.ravel(m.stride)[0] for name, m in convs}  # 2, or (2, 2)
 
     with torch.device("meta"):
-        before, net = resnet50(), resnet50()
+        net, wanted = resnet50(), right(resnet50())
     net = net if (given := answer(net)) is None else given  # changed in place, or another one made
-    if not isinstance(net, ResNet):
-        raise NotYet(f"it gives {kind(net)}; change the ResNet that it is given")
-    try:
-        found = shown(net)
-    except RuntimeError:
-        raise NotYet("branch and shortcut give maps of different sizes; each path halves once") from None
-    if found == shown(before):
-        raise NotYet("nothing has changed: the stride of 2 is still in the 3x3 convolution")
-    if found != shown(right(before)):
-        raise NotYet("only the first blocks of the three stages that halve change: 2 in conv1, 1 in conv2")
+    if not isinstance(net, ResNet) or count_parameters(net) != count_parameters(wanted):
+        raise NotYet(f"it gives {kind(net)}; give the ResNet that it is given, with its layers")
+    for name, stride in strides(wanted).items():
+        if strides(net).get(name) != stride:
+            raise NotYet(f"the convolution {name} has in the paper a stride of {stride}")
 
 
 def _convs(depth: int, biases: bool = False) -> int:

@@ -87,28 +87,6 @@ def show_images(
     return fig
 
 
-def strip(pictures: np.ndarray) -> np.ndarray:
-    """Pictures (N, C, H, W) uint8 side by side, two white pixels between: (H, W', 3), C is 1 or 3.
-
-    Example:
-        >>> strip(np.zeros((3, 1, 4, 5), dtype=np.uint8)).shape
-        (4, 19, 3)
-    """
-    padded = np.pad(pictures, ((0, 0), (0, 0), (0, 0), (0, 2)), constant_values=255)  # (N, C, H, W + 2)
-    row = np.concatenate(padded.transpose(0, 2, 3, 1), axis=1)[:, :-2]  # (H, W', C)
-    return np.repeat(row, 3 // row.shape[2], axis=2)
-
-
-def show_strips(strips: Mapping[str, np.ndarray], height: float = 0.62) -> Figure:
-    """Rows of pictures, each under its title, ``height`` inches high."""
-    fig, axes = plt.subplots(len(strips), 1, figsize=(5.6, len(strips) * (height + 0.22)), squeeze=False)
-    for ax, (title, row) in zip(axes.flat, strips.items(), strict=True):
-        ax.imshow(row, interpolation="nearest")
-        ax.set_title(title, fontsize=9, loc="left", pad=2)
-        ax.axis("off")
-    return fig
-
-
 def mark_synthetic(ax: Axes, synthetic: bool) -> None:
     """Say inside the figure that the data were generated, where they were."""
     if synthetic:

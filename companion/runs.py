@@ -10,14 +10,13 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 import companion
 from companion.files import atomic_path
@@ -31,10 +30,12 @@ class RunError(RuntimeError):
     """A run that is missing, cannot be read or cannot be resumed; the message says what to do."""
 
 
-class DataInfo(BaseModel):
-    """What an experiment was fed with; ``synthetic`` if generated, the real data being out of reach."""
-
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataInfo(_Record):
+    """What an experiment was fed with; ``synthetic`` if generated, the real data being out of reach."""
 
     name: str
     source: str
@@ -42,17 +43,15 @@ class DataInfo(BaseModel):
     synthetic: bool
 
 
-class SeedResult(BaseModel):
+class SeedResult(_Record):
     """What one seed gave."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seed: int  #: the seed
+    seed: int
     #: numbers by ``"<what>.<metric>"``; errors are shares between 0 and 1
-    metrics: dict[str, float] = Field(default_factory=dict)
-    curves: dict[str, list[float]] = Field(default_factory=dict)  #: series by ``"<what>.<metric>"``
+    metrics: dict[str, float] = {}
+    curves: dict[str, list[float]] = {}  #: series by ``"<what>.<metric>"``
     #: training time by ``"<what>"``, evaluations included, everything else left out
-    seconds: dict[str, float] = Field(default_factory=dict)
+    seconds: dict[str, float] = {}
     peak_gib: float | None = None  #: the most memory that tensors took up on a GPU, in GiB
 
     def include(self, what: str, part: SeedResult) -> None:
@@ -62,17 +61,15 @@ class SeedResult(BaseModel):
         self.seconds.update(part.seconds)
 
 
-class RecordedRun(BaseModel):
+class RecordedRun(_Record):
     """One execution of an experiment over one or more seeds, with its provenance."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1  #: of this schema
     experiment: str  #: the name it is registered under
     scale: str  #: ``"smoke"``, ``"live"`` or ``"full"``
     config: dict[str, Any]  #: the experiment's config, as JSON values
-    data: DataInfo  #: what it was fed with
-    results: list[SeedResult]  #: one entry a seed
+    data: DataInfo
+    results: list[SeedResult]
     commit: str | None  #: ``"-dirty"`` appended where ``companion`` had uncommitted changes
     package: str  #: version of ``companion``
     libraries: dict[str, str]  #: versions by name, Python's among them
@@ -84,7 +81,7 @@ class RecordedRun(BaseModel):
     #: training time of all nets and seeds, evaluations while training included, over all sessions of a
     #: resumed run. Other work on the machine makes it longer
     wall_seconds: float
-    finished: str  #: date and time in UTC, ISO 8601
+    finished: str  #: date and time in UTC, ISO 8601, to the second
     #: SHA-256 of each file of trained weights that lies beside the run, by the part's name
     weights: dict[str, str] = {}
 
@@ -148,11 +145,6 @@ def weights_path(run: RecordedRun, part: str, folder: Path = RECORDED) -> Path:
     return path
 
 
-def recorded_runs() -> list[RecordedRun]:
-    """All runs that come with the package, by name."""
-    return [load_run(path) for path in sorted(RECORDED.glob("*.json"))]
-
-
 def package_commit() -> str | None:
     """The commit that the package's source is at, or ``None`` where it is not in a repository."""
 
@@ -179,8 +171,3 @@ def source_digest() -> str:
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide the numbers."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
-
-
-def now() -> str:
-    """The date and time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

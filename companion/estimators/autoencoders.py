@@ -35,15 +35,13 @@ class ResNetAE(AnomalyDetector):
     residual, in standardised units.
 
     Args:
-        bottleneck: numbers in the latent vector.
-        depth: how often the length is halved; windows need ``2**depth`` samples.
-        width: channels behind the first convolution.
+        bottleneck, depth, width: of :class:`companion.models.autoencoders.WaveAutoencoder`.
         standardize: ``"window"``: each window and channel has mean 0 and standard deviation 1, so that
             offset and amplitude are invisible. ``"channel"``: by mean and standard deviation of each channel
             in training. ``"none"``: as they come.
         loss: mean absolute or squared residual, in training and in the score.
         jitter: standard deviation of the noise that is added to the input while training.
-        patience: stop after this many epochs without a lower validation loss, and take the best weights. With
+        patience: stop after so many epochs without a lower validation loss, and take the best weights. With
             it the learning rate is constant; without, it falls to 0 as a cosine.
 
     Example:
@@ -95,13 +93,12 @@ class ResNetAE(AnomalyDetector):
             raise ValueError(f"need a mean and a standard deviation of each of {self.channels_} channels")
         return WaveAutoencoder(self.channels_, self.length_, self.depth, self.bottleneck, self.width)
 
-    def _objective(self, X: Any = None) -> WaveformReconstruction:
+    def _objective(self) -> WaveformReconstruction:
         return WaveformReconstruction(self.loss, self.jitter)
 
-    def _examples(self, X: np.ndarray) -> tuple[tuple[Tensor, ...], np.ndarray]:
+    def _examples(self, X: np.ndarray) -> tuple[Tensor, ...]:
         windows = self._windows(X)
-        standard = torch.from_numpy(self._standard(windows)[0])
-        return (standard, torch.from_numpy(~np.isnan(windows))), np.arange(len(windows))
+        return torch.from_numpy(self._standard(windows)[0]), torch.from_numpy(~np.isnan(windows))
 
     def _windows(self, X: np.ndarray) -> np.ndarray:
         windows = as_windows(X, self.channels_)
@@ -189,7 +186,7 @@ class ImageAE(AnomalyDetector):
     def _learn_shapes(self, X: Tensor) -> None:
         if X.ndim != 4:
             raise ValueError(f"images are uint8 (N, C, H, W), not {tuple(X.shape)}")
-        self.shape_ = X.shape[1], X.shape[2], X.shape[3]
+        self.shape_ = tuple(X.shape[1:])
         self.value_range_: tuple[float, float] | None = None  # black and white of files deeper than 8 bits
 
     def _net(self) -> ConvAutoencoder | ResidualAutoencoder:
@@ -198,22 +195,19 @@ class ImageAE(AnomalyDetector):
             return ConvAutoencoder(channels, (height, width), self.latent, self.widths)
         return ResidualAutoencoder(channels, (height, width), self.widths, self.latent)
 
-    def _objective(self, X: Any = None) -> ImageReconstruction:
+    def _objective(self) -> ImageReconstruction:
         low = -1.0 if self.net == "conv" else 0.0  # tanh and the sigmoid
         return ImageReconstruction(self.loss, low, self.camera)
 
-    def _examples(self, X: Tensor) -> tuple[tuple[Tensor, ...], np.ndarray]:
-        if X.dtype != torch.uint8 or X.ndim != 4 or tuple(X.shape[1:]) != self.shape_:
-            raise ValueError(
-                f"this model takes uint8 images (N, {', '.join(map(str, self.shape_))}), "
-                f"not {X.dtype} {tuple(X.shape)}"
-            )
-        return (X,), np.arange(len(X))
+    def _examples(self, X: Tensor) -> tuple[Tensor, ...]:
+        if X.dtype != torch.uint8 or tuple(X.shape[1:]) != self.shape_:
+            asked = ", ".join(map(str, self.shape_))
+            raise ValueError(f"this model takes uint8 images (N, {asked}), not {X.dtype} {tuple(X.shape)}")
+        return (X,)
 
     def _reconstructed(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         check_is_fitted(self, "net_")
-        (images,), _ = self._examples(X)
-        return self._objective().reconstruct(self.net_, images, _BATCH)
+        return self._objective().reconstruct(self.net_, self._examples(X)[0], _BATCH)
 
     def reconstruct(self, X: Tensor) -> Tensor:
         """What the net makes of the images: float32 (N, C, H, W) in [0, 1], on the CPU."""

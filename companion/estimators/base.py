@@ -38,8 +38,8 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     A child has the parameters ``lr``, ``batch_size``, ``patience`` and ``seed`` among its own, and says
 
     - ``_learn_shapes(X)``: sizes and statistics of the training data, in attributes named in ``_facts``,
-    - ``_examples(X)``: tensors, one row an example, and the group of each row, which is never split,
-    - ``_net()`` and ``_objective(X)``: what learns, and from what loss,
+    - ``_examples(X)``: tensors, one row an example,
+    - ``_net()`` and ``_objective()``: what learns, and from what loss,
     - ``_score(X)``: how unusual each example is, float64 (N,).
     """
 
@@ -59,7 +59,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         y: None = None,
         *,
         epochs: int = 30,
-        validation: float | Any = 0.0,
+        validation: Any = None,
         compute: Compute | None = None,
         checkpoint: Path | None = None,
         progress: str | None = None,
@@ -71,8 +71,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
             X: the examples, see the class.
             y: not used; scikit-learn's pipelines pass it.
             epochs: passes over the examples, at most.
-            validation: normal examples for early stopping, or the share of ``X`` that is held out at random
-                for it. Copies, and windows that overlap, must not be held out at random.
+            validation: other normal examples, for early stopping.
             compute: device and precision.
             checkpoint: a file to write checkpoints to, and to continue from if it is there.
             progress: the label of a progress bar; ``None`` for no bar.
@@ -80,25 +79,14 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         """
         self._parameters()  # refuses what is out of range
         self._learn_shapes(X)
-        learn, groups = self._examples(X)
-        held = None
-        if not isinstance(validation, (int, float)):
-            held = self._held_out(validation)
-        elif not 0 <= validation < 1:
-            raise ValueError(f"validation is examples, or a share from 0 to below 1, not {validation}")
-        elif validation > 0:
-            names = np.unique(groups)
-            drawn = np.random.default_rng(self.seed).permutation(len(names))
-            held_names = names[drawn[: max(1, round(validation * len(names)))]]
-            out = torch.from_numpy(np.isin(groups, held_names))
-            learn, held = tuple(part[~out] for part in learn), tuple(part[out] for part in learn)
+        learn, held = self._examples(X), None if validation is None else self._examples(validation)
         if len(learn[0]) < 2 or epochs < 1:
             raise ValueError(f"too few: {len(learn[0])} examples to learn from, {epochs} epochs")
         compute = compute or pick_compute(precision="float32")
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             self.net_ = self._net()
-        self.threshold_, self.fpr_, objective = None, None, self._objective(X)
+        self.threshold_, self.fpr_, objective = None, None, self._objective()
         self.history_ = train(
             self.net_, learn, objective, self._config(epochs, len(learn[0]), held is not None),
             compute=compute, seed=self.seed,
@@ -108,20 +96,13 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         self.net_.eval()
         return self
 
-    def _held_out(self, X: Any) -> tuple[Tensor, ...]:
-        examples: tuple[Tensor, ...] = self._examples(X)[0]
-        return examples
-
     def _config(self, epochs: int, count: int, watched: bool) -> FitConfig:
-        """With ``patience`` the learning rate is constant; without, it falls to 0 as a cosine."""
         steps = max(1, count // self.batch_size)
         return FitConfig(
             num_steps=epochs * steps, batch_size=self.batch_size, lr=self.lr, optimizer="adam",
             schedule="constant" if self.patience else "cosine", weight_decay=1e-5,
             eval_every=steps, checkpoint_every=10 * steps, patience=self.patience if watched else None,
         )  # fmt: skip
-
-    # ------------------------------------------------------------ using
 
     def decision_function(self, X: Any) -> np.ndarray:
         """How unusual each example is, float64 (N,): the higher, the more; NaN where nothing is known."""
@@ -147,8 +128,6 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         scores = self.decision_function(X)
         unknown = np.isnan(scores)
         return np.ma.masked_array((scores > self.limit()[0]) | unknown, mask=unknown)
-
-    # ------------------------------------------------------------ keeping
 
     @classmethod
     def _kind(cls) -> str:
@@ -232,26 +211,18 @@ def check_weights(weights: Any, net: nn.Module) -> None:
 
 
 def as_tensors(state: Any) -> Any:
-    """Arrays as tensors, which a file may hold, wherever they are in dicts and lists; see ``as_arrays``."""
+    """Arrays as tensors, which a file may hold, wherever they are in dicts and lists."""
     if isinstance(state, dict):
         return {name: as_tensors(part) for name, part in state.items()}
     if isinstance(state, list):
-        return (
-            [as_tensors(part) for part in state]
-            if any(isinstance(p, dict | np.ndarray) for p in state)
-            else state
-        )
+        return [as_tensors(part) for part in state]
     return torch.from_numpy(state) if isinstance(state, np.ndarray) else state
 
 
-def as_arrays(state: Any, inside_net: bool = False) -> Any:
+def as_arrays(state: Any) -> Any:
     """The way back; a net's weights stay tensors."""
     if isinstance(state, dict):
-        return {name: as_arrays(part, inside_net or name == "net") for name, part in state.items()}
+        return {name: part if name == "net" else as_arrays(part) for name, part in state.items()}
     if isinstance(state, list):
-        return (
-            [as_arrays(part, inside_net) for part in state]
-            if any(isinstance(p, dict | torch.Tensor) for p in state)
-            else state
-        )
-    return state.numpy() if isinstance(state, torch.Tensor) and not inside_net else state
+        return [as_arrays(part) for part in state]
+    return state.numpy() if isinstance(state, Tensor) else state

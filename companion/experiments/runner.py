@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from companion.runs import (
     RunError,
     SeedResult,
     library_versions,
-    now,
     package_commit,
     source_digest,
 )
@@ -140,6 +140,6 @@ def execute(
         device=compute.device.type,
         precision=today["precision"],
         wall_seconds=round(sum(sum(result.seconds.values()) for result in results), 1),
-        finished=now(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return recorded.save(out, weights=sorted(work.glob("*.safetensors")))
