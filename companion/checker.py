@@ -207,6 +207,7 @@ def _computes_the_same(block: Answer, right: Answer) -> None:
             raise NotYet("{} it turns {} into {}, not {}".format(made, *shapes))
         if (many := count_parameters(mine)) != (few := count_parameters(theirs)):
             hint = "is there a bias in front of a norm, or a projection where the shape stays?"
+            hint = hint if many > few else "has each convolution a norm of its own, the projection too?"
             raise NotYet(f"{made} it has {many:,} weights and not {few:,}; {hint}")
         if not any(torch.allclose(mine(x), wanted, atol=1e-4) for _ in _same_weights(mine, theirs)):
             hint = "are conv, norm and ReLU in the right order, and the stride where it belongs?"

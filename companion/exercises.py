@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from bisect import bisect_left
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from companion.checker import BLOCK, Answer, Exercise, NotYet, Report, kind, nea
 from companion.detection.metrics import wilson
 from companion.detection.thresholds import fixed_fpr
 from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
-from companion.models.resnet import CifarResNet, ResNet, count_parameters, resnet50
+from companion.models.cost import multiply_adds
+from companion.models.resnet import CifarResNet, ResNet, count_parameters, resnet18, resnet50
 from companion.models.tabular import PreNormTabularBlock
 from companion.objectives.encoding import TableEncoder
 from companion.objectives.selfsupervised import nt_xent
@@ -61,6 +63,27 @@ def _moves_stride(answer: Answer, right: Answer) -> None:
     for name, stride in strides(wanted).items():
         if strides(net).get(name) != stride:
             raise NotYet(f"the convolution {name} has in the paper a stride of {stride}")
+
+
+def _is_resnet18(answer: Answer, right: Answer) -> None:
+    with torch.device("meta"):
+        mine, theirs = answer(10), right(10)
+        if not isinstance(mine, nn.Module):
+            raise NotYet(f"it makes {kind(mine)}; derive the class from nn.Module")
+        shape = getattr(mine(torch.empty(2, 3, 32, 32)), "shape", None)
+    if shape != (2, 10):
+        raise NotYet(f"from two images of (3, 32, 32) it makes {shape and tuple(shape)}, not (2, 10)")
+    if (many := count_parameters(mine)) != (few := count_parameters(theirs)):
+        raise NotYet(
+            f"it has {many:,} weights and not {few:,}; two blocks a stage, one linear layer at the end"
+        )
+    if multiply_adds(mine, (1, 3, 32, 32)) != multiply_adds(theirs, (1, 3, 32, 32)):
+        raise NotYet("the weights work at other positions; the stem keeps the size, stages 2 to 4 halve it")
+
+
+def _nesterov(w: Tensor, g: Tensor, v: Tensor, lr: float, m: float, *, ahead: bool = True) -> Tensor:
+    v = m * v + g
+    return torch.stack([w - lr * (g + m * v if ahead else v), v])
 
 
 def _convs(depth: int, biases: bool = False) -> int:
@@ -186,6 +209,14 @@ EXERCISES = {
     "bottleneck-block": Exercise(_CALL, BottleneckBlock, properties=BLOCK),
     "paper-stride": Exercise(
         "paper_stride(net)", _paper_stride, properties={"the net is the paper's": _moves_stride}),
+    "resnet-18": Exercise(
+        "ResNet18(num_classes)", partial(resnet18, stem="cifar"), properties={"it is ours": _is_resnet18}),
+    "nesterov": Exercise(
+        "step(weight, gradient, buffer, lr, momentum)", _nesterov,
+        lambda: [(*normals(3, 5), lr, m) for lr, m in ((0.1, 0.9), (0.5, 0.5))],
+        {"that is plain momentum; look ahead with g + m v": lambda *a: _nesterov(*a, ahead=False),
+         "the new gradient counts whole: the buffer is a sum and no mean":
+             lambda w, g, v, lr, m: _nesterov(w, (1 - m) * g, v, lr, m)}),
     "convolution": Exercise(
         "conv(maps, weight)", lambda x, w: F.conv2d(x, w, padding=1),
         lambda: [(normals(2, 3, 7, 5), normals(4, 3, 3, 3))],

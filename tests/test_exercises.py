@@ -12,6 +12,7 @@ from torch import nn
 from companion.checker import NotYet, numbers
 from companion.exercises import EXERCISES, check
 from companion.models.blocks import BasicResidualBlock
+from companion.models.resnet import CifarResNet, ResNet, resnet18
 
 HINTS = [(name, hint) for name, exercise in EXERCISES.items() for hint in exercise.mistakes]
 
@@ -74,6 +75,12 @@ class Mine(nn.Module):
 def stride_as_a_number(net):
     for stage in net.blocks()[1:]:
         stage[0].conv1.stride, stage[0].conv2.stride = 2, 1  # in place of (2, 2) and (1, 1)
+
+
+def with_small_stem(num_classes):
+    net = resnet18(num_classes, stem="cifar")
+    net.conv1.stride = (2, 2)
+    return net
 
 
 def attention(Q, K, V, heads):
@@ -188,6 +195,10 @@ def strides(first, second, stages=slice(1, None)):
         ("paper-stride", strides(2, 1, slice(None)), "layer1.0.conv1 has in the paper a stride of 1"),
         ("paper-stride", strides(2, 1, slice(2, None)), "layer2.0.conv1 has in the paper a stride of 2"),
         ("paper-stride", lambda net: setattr(net, "fc", nn.Linear(9, 9, device="meta")), "with its layers"),
+        ("resnet-18", lambda n: BasicResidualBlock(3, n), "not (2, 10)"),
+        ("resnet-18", lambda n: CifarResNet(20, num_classes=n), "and not 11,173,962"),
+        ("resnet-18", lambda n: ResNet(BasicResidualBlock, (2,) * 4, n), "and not 11,173,962"),
+        ("resnet-18", with_small_stem, "the stem keeps the size"),
         ("attention", lambda Q, K, V, heads: Q[:, :1], "shape (2, 1, 12), and not (2, 5, 12)"),
         ("attention", lambda Q, K, V, heads: attention(Q, K, V.mul_(2), heads), "changes what it is given"),
         ("attention", lambda Q, K, V, heads: attention(K, Q, V, heads), "and not tensor"),
