@@ -144,7 +144,7 @@ def test_archives_that_are_none_or_too_large_are_refused_and_links_in_them_passe
 def test_the_real_images_are_what_was_counted(monkeypatch):
     monkeypatch.setenv("COMPANION_OFFLINE", "1")  # a test downloads nothing
     try:
-        files = casting.read_real()[0]
+        files = casting.read_real(casting.CASTING)[0]
     except DataError:
         pytest.skip("the casting images are out of reach here")
     assert casting.content_digest(files) == casting.CONTENT_SHA256

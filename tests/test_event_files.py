@@ -17,7 +17,7 @@ import pytest
 from companion.data import event_files
 from companion.data.download import DataError
 from companion.data.event_files import read_batches, read_events
-from companion.data.events import seconds_since_last, split_by_time, to_milliseconds
+from companion.data.events import seconds_since_last, split_by_time
 
 NOON = 1_728_049_742_000
 EVENTS = [
@@ -68,7 +68,7 @@ def test_every_value_has_its_place_however_odd_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns", "text", "iso", "compact", "zone", "mixed"])
-def test_times_of_every_unit_are_read_value_by_value(unit):
+def test_times_of_every_unit_are_read_value_by_value(tmp_path, unit):
     seconds = NOON // 1000 + 60 * np.arange(4)
     scale = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
     moments = pd.to_datetime(seconds, unit="s", utc=True)
@@ -78,10 +78,12 @@ def test_times_of_every_unit_are_read_value_by_value(unit):
         "iso": iso,
         "compact": moments.strftime("%Y%m%dT%H%M%SZ").tolist(),
         "zone": moments.tz_convert("+02:00").strftime("%Y-%m-%dT%H:%M:%S+02:00").tolist(),
-        "mixed": [seconds[0], str(seconds[1] * 1000), iso[2], int(seconds[3]) * 10**9],
-    }.get(unit, seconds * scale.get(unit, 1))
-    assert to_milliseconds(pd.Series(values)).tolist() == (seconds * 1000).tolist()
-    assert np.isnan(to_milliseconds(pd.Series(["soon", None, np.inf]))).all()
+        "mixed": [int(seconds[0]), str(seconds[1] * 1000), iso[2], int(seconds[3]) * 10**9],
+    }.get(unit, (seconds * scale.get(unit, 1)).tolist())
+    events = [{"time": value} for value in (*values, "soon", None, 1e999)]
+    frame, report = read_events(write(tmp_path / "e.jsonl", events))
+    assert frame["time"].tolist() == (seconds * 1000).tolist()
+    assert report.untimed == 3
 
 
 def test_units_in_a_file_are_said_and_mean_what_they_mean(tmp_path):

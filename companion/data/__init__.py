@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from companion.data.download import CACHE_VARIABLE, REGISTRY, DataError, Dataset, cache_folder, read_published
-from companion.data.security import read_cloudtrail
+
+READERS = {"cifar10": "cifar10", "casting": "casting", "cloudtrail": "security"}
+"""The modules, imported only when needed, that read what is not kept as one file that was published."""
 
 
 def fetch(dataset: Dataset) -> str:
     """Make sure that a verified copy of a data set is in the cache; return where it came from."""
-    if dataset.name == "cloudtrail":
-        source = read_cloudtrail()[1]
-    elif dataset.sha256:  # kept as it was published
-        source = read_published(dataset)[1]
-    else:
-        from companion.data import casting, cifar10  # which need PyTorch
-
-        source = {"cifar10": cifar10, "casting": casting}[dataset.name].read_real()[1]
+    module = READERS.get(dataset.name)
+    read = import_module(f"companion.data.{module}").read_real if module else read_published
+    source: str = read(dataset)[1]
     if not (cache_folder() / dataset.cached).is_file():
         raise DataError(f"the cache folder {cache_folder()} cannot be written; set {CACHE_VARIABLE}")
     return source

@@ -67,11 +67,6 @@ class Dataset:
     cached: str
     sha256: str | None = None
 
-    @property
-    def largest(self) -> float:
-        """Bytes that no file of the data set exceeds."""
-        return 1.1 * max(source.size for source in self.sources)
-
 
 REGISTRY_FILE = Path(__file__).with_name("registry.toml")
 REGISTRY = {
@@ -116,8 +111,11 @@ def load(
         return content, place
 
 
-def read_published(dataset: Dataset) -> tuple[bytes, str]:
-    """The content of a data set that is kept as the file that was published; as :func:`load`."""
+def read_published(dataset: Dataset, extract: Callable[[Path], bytes] = Path.read_bytes) -> tuple[bytes, str]:
+    """The content of a data set that is kept as one file of a known digest; as :func:`load`.
+
+    ``extract`` makes the file from one of a source that names no member.
+    """
 
     def read(path: Path) -> bytes:
         if pooch.file_hash(str(path)) != dataset.sha256:
@@ -125,27 +123,41 @@ def read_published(dataset: Dataset) -> tuple[bytes, str]:
         return path.read_bytes()
 
     def unpack(path: Path, source: Source) -> bytes:
-        content = path.read_bytes()
-        if source.member is not None:
+        if source.member is None:
+            content = extract(path)
+        else:
             with tarfile.open(path) as archive:
-                content = read_member(archive, source.member, dataset.largest)
-        if _sha256(content) != dataset.sha256:  # a copy of a text file with other line ends
-            content = content.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
-        if _sha256(content) != dataset.sha256:
-            raise DataError(f"does not hold the file {dataset.cached} that is expected")
-        return content
+                content = read_member(archive, source.member, 1.1 * max(s.size for s in dataset.sources))
+        ends = content.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"  # those of copies of a text file differ
+        for found in (content, ends):
+            if hashlib.sha256(found).hexdigest() == dataset.sha256:
+                return found
+        raise DataError(f"does not hold the file {dataset.cached} that is expected")
 
     return load(dataset, read, unpack, lambda content, part: part.write_bytes(content))
 
 
-def warn_of_stand_in(title: str, stand_in: str, error: DataError, *datasets: Dataset) -> None:
-    """Tell, in the name of the caller's caller, that generated data take the place of real ones, and why."""
-    names = " ".join(dataset.name for dataset in datasets)
-    warnings.warn(
-        f"{title} is out of reach; going on with SYNTHETIC {stand_in} in its place. For the real ones put "
-        f"the files into {MIRROR_VARIABLE} or go online, then run `companion data fetch {names}`.\n{error}",
-        stacklevel=3,
-    )
+def read_or_warn(
+    title: str, stand_in: str, read: Callable[[Dataset], tuple[Content, str]], *datasets: Dataset
+) -> tuple[list[Content], dict[str, Any]] | None:
+    """The contents of data sets, and what is said of them: ``source``, ``digest`` and ``synthetic``.
+
+    ``None`` if one is out of reach; a warning in the name of the caller's caller has told that generated data
+    take their place, and why.
+    """
+    try:
+        contents, places = zip(*map(read, datasets), strict=True)
+    except DataError as error:
+        names = " ".join(dataset.name for dataset in datasets)
+        warnings.warn(
+            f"{title} is out of reach; going on with SYNTHETIC {stand_in} in its place. For the real ones "
+            f"put the files into {MIRROR_VARIABLE} or go online, then run `companion data fetch {names}`.\n"
+            f"{error}",
+            stacklevel=3,
+        )
+        return None
+    digest = hashlib.sha256("\n".join(dataset.sha256 or "" for dataset in datasets).encode()).hexdigest()
+    return list(contents), {"source": " and ".join(places), "digest": digest, "synthetic": False}
 
 
 def read_member(archive: tarfile.TarFile, name: str, largest: float) -> bytes:
@@ -156,10 +168,6 @@ def read_member(archive: tarfile.TarFile, name: str, largest: float) -> bytes:
         if file is not None and member.size <= largest:
             return file.read()
     raise DataError(f"does not hold a file {name} of at most {largest:.0f} bytes")
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _reason(error: Exception) -> str:

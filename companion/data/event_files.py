@@ -319,7 +319,7 @@ def _why(line: str) -> str:
 def _sort(base: duckdb.DuckDBPyConnection, columns: Columns, report: ReadReport) -> None:
     """The table ``sorted``: in the order of time, in milliseconds; events without a time are left out."""
     place = list(columns).index("time")
-    base.execute(f"CREATE TABLE times AS {TIMES.format(text=f'c{place}::VARCHAR', table='events')}")
+    base.execute(f"CREATE TABLE times AS {TIMES.format(text=f'c{place}::VARCHAR')}")
     counts = dict(base.execute("SELECT unit, count(*) FROM times GROUP BY unit ORDER BY unit").fetchall())
     report.untimed, report.units = counts.pop(None, 0), counts
     columns["time"] = "Int64"

@@ -14,7 +14,6 @@ from tempfile import gettempdir
 import duckdb
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
 """Who an event is about, the first of these that it has."""
@@ -23,8 +22,8 @@ MEMORY = "1GB"
 RECORD_ID = "metadata.uid"
 """The field that holds the id of a record."""
 
-Split = dict[str, np.ndarray]
-"""Rows, int64 and rising, by part: ``train`` and ``calibration`` (normal only), ``validation``, ``test``."""
+PARTS = ("train", "calibration", "validation", "test")
+"""Of events; the first two are normal only."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,9 @@ class Events:
     #: not be split, never missing); generated ones have ``shape``, too (``point``, ``context``
     #: or ``order``), and the ``kind`` of session, which no field holds
     labels: pd.DataFrame
-    split: Split  #: of rows; counts over time are to be taken over all rows, and then these
+    #: rows, int64 and rising, of each of the ``PARTS``; counts over time are to be taken over all rows, and
+    #: then these
+    split: dict[str, np.ndarray]
     entity: tuple[str, ...]  #: columns that say whom an event is about, the first of these that it has
     source: str  #: where the events came from
     digest: str  #: SHA-256 of the files, or of the config that generated them
@@ -66,30 +67,14 @@ TIMES = """
         CASE WHEN abs(number) < 1e11 THEN 'seconds' WHEN abs(number) < 1e14 THEN 'milliseconds'
             WHEN abs(number) < 1e17 THEN 'microseconds' WHEN abs(number) < 9.2e18 THEN 'nanoseconds'
             WHEN number IS NULL AND moment IS NOT NULL THEN 'ISO 8601 text' END AS unit
-    FROM {table})
+    FROM events)
 """
-"""The time in milliseconds and the unit that it was given in, of each row; value by value."""
+"""The time in milliseconds since 1970 and the unit that it was given in, of each row; value by value.
 
-
-def to_milliseconds(column: pd.Series) -> np.ndarray:
-    """Times in any of the common units as milliseconds since 1970, value by value.
-
-    Numbers, also written as text, are seconds below 1e11 (the year 5138), milliseconds below 1e14,
-    microseconds below 1e17, and nanoseconds above. So milliseconds before March 1973 would be misread. Other
-    text is read as ISO 8601; without a zone it counts as UTC.
-
-    Returns:
-        float64 (N,), NaN where no time can be read.
-
-    Example:
-        >>> to_milliseconds(pd.Series([1728049742, "1728049742000", "2024-10-04T13:49:02Z"])).tolist()
-        [1728049742000.0, 1728049742000.0, 1728049742000.0]
-    """
-    with connect(":memory:") as base:
-        texts = pa.array(column.astype("str").to_numpy(dtype=object), pa.string(), from_pandas=True)
-        base.register("given", pa.table({"rowid": np.arange(len(column)), "moments": texts}))
-        rows = base.sql(f"SELECT ms FROM ({TIMES.format(text='moments', table='given')}) ORDER BY row")
-        return np.asarray(rows.to_arrow_table()["ms"].to_numpy(), dtype=np.float64)
+Numbers, also written as text, are seconds below 1e11 (the year 5138), milliseconds below 1e14, microseconds
+below 1e17, and nanoseconds above. So milliseconds before March 1973 would be misread. Other text is read as
+ISO 8601; without a zone it counts as UTC.
+"""
 
 
 def connect(path: str) -> duckdb.DuckDBPyConnection:

@@ -1,4 +1,4 @@
-"""Real, labelled security data: Zeek, CloudTrail, a demo service, NSL-KDD, and sessions of HDFS.
+"""Real, labelled security data: Zeek, CloudTrail, a demo service, and NSL-KDD.
 
 Logs become OCSF by one small table each, in ``ocsf_mappings.toml`` beside this file. What carries the label
 never becomes a column. Where no source is in reach, a warning says so and generated data stand in.
@@ -6,14 +6,12 @@ never becomes a column. Where no source is in reach, a warning says so and gener
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
 import tarfile
 import tomllib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,16 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.data.download import REGISTRY, DataError, Dataset, Source, load, warn_of_stand_in
-from companion.data.download import read_published as published
+from companion.data.download import REGISTRY, Dataset, read_or_warn, read_published
 from companion.data.event_files import read_events
-from companion.data.events import Events, Split, tidy, to_milliseconds
+from companion.data.events import PARTS, Events, tidy
 from companion.data.synthetic_events import EventConfig, generate_events
 
 ZEEK = {name: REGISTRY[f"zeek-{name}"] for name in ("008", "010", "011", "012")}
 CLOUDTRAIL, DEMO_SERVICE = REGISTRY["cloudtrail"], REGISTRY["ocsf-logs"]
 NSL_KDD = tuple(REGISTRY[f"nsl-kdd-{part}"] for part in ("fields", "train", "test"))
-HDFS = (REGISTRY["hdfs-normal"], REGISTRY["hdfs-abnormal"])
 
 TABLES = tomllib.loads(Path(__file__).with_name("ocsf_mappings.toml").read_text("utf8"))
 ZEEK_TO_OCSF: dict[str, str] = TABLES["zeek"]
@@ -46,20 +42,6 @@ DEMO_JSON = (
 """Fields of the demo service's log that hold objects as JSON text."""
 
 
-@dataclass(frozen=True)
-class Sessions:
-    """Sessions of tokens, whole ones labelled."""
-
-    tokens: np.ndarray  #: int64 (N,), from 1
-    sessions: np.ndarray  #: int64 (N,), the session of each token, from 0 and rising
-    abnormal: np.ndarray  #: bool (S,)
-    distinct: np.ndarray  #: int64 (S,), the same number for sessions that are equal token by token
-    split: Split  #: row numbers of sessions, as those of :class:`companion.data.events.Events`
-    source: str
-    digest: str
-    synthetic: bool
-
-
 def load_zeek() -> Events:
     """Network flows of four hosts of a university network, each captured for a day, and attacks on them.
 
@@ -72,12 +54,11 @@ def load_zeek() -> Events:
     flow is left out: ``local_orig``, ``local_resp`` and both addresses. The address of the other side is
     ``unmapped.peer_ip``, the entity; an incident is all that one address did to one host.
     """
-    try:
-        read = {name: published(dataset) for name, dataset in ZEEK.items()}
-    except DataError as error:
-        warn_of_stand_in("The Zeek log", "events", error, *ZEEK.values())
+    found = read_or_warn("The Zeek log", "events", read_published, *ZEEK.values())
+    if found is None:
         return _stand_in(15_000)
-    raw = pd.concat([_zeek(content).assign(capture=name) for name, (content, _) in read.items()])
+    logs = zip(ZEEK, found[0], strict=True)
+    raw = pd.concat([_zeek(content).assign(capture=name) for name, content in logs])
     raw = raw[raw["label"] != "Background"].sort_values("ts", kind="stable", ignore_index=True)
     host = raw.groupby("capture")["id.orig_h"].transform(lambda column: column.mode()[0])
     peer = raw["id.orig_h"].where(raw["id.orig_h"] != host, raw["id.resp_h"])
@@ -86,24 +67,11 @@ def load_zeek() -> Events:
     flows = raw["capture"] + "/" + peer.where(attack, hour)
     learned = raw["capture"].isin(["008", "010"]) & ~attack
     late = hour >= raw["capture"].map(hour[learned].groupby(raw["capture"]).agg(_nearly_last))
-    return Events(
-        frame=_ocsf(
-            raw.rename(columns=ZEEK_TO_OCSF)[[*ZEEK_TO_OCSF.values()]].assign(
-                time=(raw["ts"] * 1000).round(), duration=raw["duration"] * 1000, **{"unmapped.peer_ip": peer}
-            ),
-            class_uid=4001,
-            activity_id=6,
-        ),
-        labels=_labels(raw["detailedlabel"].where(attack), flows),
-        split=_split(
-            train=learned & ~late,
-            calibration=learned & late,
-            validation=raw["capture"] == "012",
-            test=raw["capture"] == "011",
-        ),
-        entity=("unmapped.peer_ip",),
-        **_origin(ZEEK.values(), [place for _, place in read.values()]),
-    )
+    changed = {"time": (raw["ts"] * 1000).round(), "duration": raw["duration"] * 1000}
+    frame = _ocsf(raw, ZEEK_TO_OCSF, 4001, 6, **changed, **{"unmapped.peer_ip": peer})
+    parts = learned & ~late, learned & late, raw["capture"] == "012", raw["capture"] == "011"
+    attack = raw["detailedlabel"].where(attack)
+    return _events(frame, attack, flows, parts, ("unmapped.peer_ip",), found[1])
 
 
 def _zeek(content: bytes) -> pd.DataFrame:
@@ -127,68 +95,39 @@ def load_cloudtrail() -> Events:
     tells something on validation calls, therefore, that it does not tell later. Rows (attacks): train 694,
     calibration 192, validation 1,287 (173), test 727 (41).
     """
-    try:
-        content, source = read_cloudtrail()
-    except DataError as error:
-        warn_of_stand_in("The CloudTrail log", "events", error, CLOUDTRAIL)
+    found = read_or_warn("The CloudTrail log", "events", read_real, CLOUDTRAIL)
+    if found is None:
         return _stand_in(3_000)
-    records = [json.loads(line) for line in content.splitlines()]
-    raw = pd.DataFrame({n: [_value(r, n) for r in records] for n in (*CLOUDTRAIL_TO_OCSF, "userAgent")})
+    fields = {name.partition(".")[0] for name in CLOUDTRAIL_TO_OCSF} | {"userAgent"}
+    records = [json.loads(line) for line in found[0][0].splitlines()]
+    kept = [{n: r.get(n) for n in fields} | {"time": r["eventTime"]} for r in records]
+    raw = _flat("\n".join(map(json.dumps, kept)).encode())
     raw = raw.sort_values(["eventTime", "eventID"], ignore_index=True)
     run = raw["userAgent"].str.extract(r"^\[?stratus-red-team_([0-9a-f-]{36})\]?$")[0]
     attack, clock = run.notna(), raw["eventTime"].str[11:16]
     learned = ~attack & (clock < "12:06")
     late = clock >= _nearly_last(clock[learned])
     verb = raw["eventName"].str.extract(r"^([A-Z][a-z]+)")[0]
-    return Events(
-        frame=_ocsf(
-            raw.rename(columns=CLOUDTRAIL_TO_OCSF)[[*CLOUDTRAIL_TO_OCSF.values()]].assign(
-                time=to_milliseconds(raw["eventTime"])
-            ),
-            class_uid=6003,
-            activity_id=verb.map(TABLES["activities"]).fillna(99).astype(int),
-        ),
-        labels=_labels(pd.Series("technique", raw.index).where(attack), run.fillna(clock)),
-        split=_split(
-            train=learned & ~late,
-            calibration=learned & late,
-            validation=(clock < "12:14") & ~learned,
-            test=clock >= "12:14",
-        ),
-        entity=("actor.user.uid", "src_endpoint.ip"),
-        **_origin([CLOUDTRAIL], [source]),
-    )
+    activity = verb.map(TABLES["activities"]).fillna(99).astype(int)
+    frame = _ocsf(raw, CLOUDTRAIL_TO_OCSF, 6003, activity, time=raw["time"])
+    parts = learned & ~late, learned & late, (clock < "12:14") & ~learned, clock >= "12:14"
+    technique = pd.Series("technique", raw.index).where(attack)
+    entity = ("actor.user.uid", "src_endpoint.ip")
+    return _events(frame, technique, run.fillna(clock), parts, entity, found[1])
 
 
-def _value(record: Any, path: str) -> Any:
-    """What stands at a path of dots in nested objects and lists; ``#`` is the length of a list."""
-    for part in path.split("."):
-        if isinstance(record, list):
-            record = len(record) if part == "#" else dict(enumerate(record)).get(int(part))
-        else:
-            record = (record or {}).get(part)
-    return record
-
-
-def read_cloudtrail() -> tuple[bytes, str]:
+def read_real(dataset: Dataset) -> tuple[bytes, str]:
     """The records of the CloudTrail files as JSON Lines, and where they came from."""
 
-    def checked(content: bytes) -> bytes:
-        if hashlib.sha256(content).hexdigest() != CLOUDTRAIL.sha256:
-            raise DataError("does not hold the CloudTrail records as expected")
-        return content
-
-    def unpack(path: Path, _: Source) -> bytes:
+    def extract(path: Path) -> bytes:
         with tarfile.open(path) as archive:
             members = [m for m in archive if m.isfile() and re.search(r"(^|/)CloudTrail/.*\.json$", m.name)]
             members.sort(key=lambda member: member.name.rpartition("/")[2])
             texts = [file.read() for m in members[:1000] if (file := archive.extractfile(m)) is not None]
         records = [record for text in texts for record in json.loads(text)["Records"]]
-        return checked("".join(json.dumps(record) + "\n" for record in records).encode())
+        return "".join(json.dumps(record) + "\n" for record in records).encode()
 
-    return load(
-        CLOUDTRAIL, lambda path: checked(path.read_bytes()), unpack, lambda c, part: part.write_bytes(c)
-    )
+    return read_published(dataset, extract)
 
 
 def load_demo_service() -> Events:
@@ -202,15 +141,10 @@ def load_demo_service() -> Events:
     Split by time, 50, 10, 20 and 20 %; the 159 faults of the first two parts are not used. Rows (faults):
     train 13,309, calibration 2,660, validation 5,376 (57), test 5,376 (61).
     """
-    try:
-        content, source = published(DEMO_SERVICE)
-    except DataError as error:
-        warn_of_stand_in("The log of the demo service", "events", error, DEMO_SERVICE)
+    found = read_or_warn("The log of the demo service", "events", read_published, DEMO_SERVICE)
+    if found is None:
         return _stand_in(27_000)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / DEMO_SERVICE.cached
-        path.write_bytes(content)
-        frame = read_events(path, json_columns=DEMO_JSON)[0]
+    frame = _flat(found[0][0], DEMO_JSON)
     faulty = frame["anomaly.type"].notna()
     twins = frame["trace_id"].isin(frame["trace_id"][faulty].dropna()) & ~faulty
     frame = frame[~twins].reset_index(drop=True)
@@ -219,18 +153,9 @@ def load_demo_service() -> Events:
     left_out = (*(f"{name}." for name in DEMO_LEFT_OUT), *copies)
     kept = [name for name in frame.columns if not f"{name}.".startswith(left_out)]
     part = np.searchsorted([0.5, 0.6, 0.8], np.arange(len(frame)) / len(frame), side="right")
-    return Events(
-        frame=frame[kept],
-        labels=_labels(attack, trace),
-        split=_split(
-            train=(part == 0) & attack.isna(),
-            calibration=(part == 1) & attack.isna(),
-            validation=part == 2,
-            test=part == 3,
-        ),
-        entity=("http_request.url.path", "device.hostname"),
-        **_origin([DEMO_SERVICE], [source]),
-    )
+    parts = (part == 0) & attack.isna(), (part == 1) & attack.isna(), part == 2, part == 3
+    entity = ("http_request.url.path", "device.hostname")
+    return _events(frame[kept], attack, trace, parts, entity, found[1])
 
 
 def load_nsl_kdd() -> Events:
@@ -241,73 +166,47 @@ def load_nsl_kdd() -> Events:
     its 37 kinds of attack are not in the training file. Rows (attacks): train 8,069, calibration 2,017,
     validation 15,106 (11,743), test 22,544 (12,833). Columns keep their names; an incident is one row.
     """
-    try:
-        read = [published(dataset) for dataset in NSL_KDD]
-    except DataError as error:
-        warn_of_stand_in("NSL-KDD", "rows", error, *NSL_KDD)
+    found = read_or_warn("NSL-KDD", "rows", read_published, *NSL_KDD)
+    if found is None:
         return _stand_in(20_000)
-    fields = [line.partition(",")[0] for line in read[0][0].decode().split()]
-    parts = [pd.read_csv(io.BytesIO(text), names=[*fields, "attack", "level"]) for text, _ in read[1:]]
-    raw = pd.concat(parts, ignore_index=True)
+    names, *texts = found[0]
+    fields = [line.partition(",")[0] for line in names.decode().split()]
+    files = [pd.read_csv(io.BytesIO(text), names=[*fields, "attack", "level"]) for text in texts]
+    raw = pd.concat(files, ignore_index=True)
     attack = raw["attack"].where(raw["attack"] != "normal")
-    old = np.arange(len(raw)) < len(parts[0])
+    old = np.arange(len(raw)) < len(files[0])
     draw = pd.Series(np.random.default_rng(0).random(len(raw))).where(old & attack.isna()).rank(pct=True)
-    return Events(
-        frame=tidy(raw[fields]),
-        labels=_labels(attack, _rows(raw)),
-        split=_split(
-            train=draw <= 0.6,
-            calibration=(draw > 0.6) & (draw <= 0.75),
-            validation=old & ~(draw <= 0.75),
-            test=~old,
-        ),
-        entity=(),
-        **_origin(NSL_KDD, [place for _, place in read]),
-    )
-
-
-def load_hdfs() -> Sessions:
-    """Sessions of HDFS: for each block of a file system the keys of the 2 to 284 lines that were logged.
-
-    Of 4,855 normal sessions 839 are distinct, of 16,838 anomalous ones 4,123, and none is both; by the counts
-    of their keys alone 62 and 391 are. Equal sessions are on one side: 2,400 normal ones (226 distinct) are
-    for learning, 600 for calibration, 600 and a tenth of the anomalous ones for validation, the rest (1,255
-    and 15,155) for the test. The published file of further normal sessions is not used.
-    """
-    try:
-        read = [published(dataset) for dataset in HDFS]
-        lines: list[Any] = [[line.split() for line in text.decode().splitlines()] for text, _ in read]
-        origin = _origin(HDFS, [place for _, place in read])
-    except DataError as error:
-        warn_of_stand_in("HDFS", "sessions", error, *HDFS)
-        lines, origin = _synthetic_sessions((4_855, 1_000))
-    every = [np.array(keys, dtype=np.int64) for part in lines for keys in part]
-    abnormal = np.arange(len(every)) >= len(lines[0])
-    distinct = pd.factorize(np.array([keys.tobytes() for keys in every], dtype=object))[0].astype(np.int64)
-    room = {"train": [2400, 0], "calibration": [600, 0], "validation": [600, abnormal.sum() // 10]}
-    part_of = np.empty(distinct.max() + 1, dtype=object)
-    sizes, kinds = np.bincount(distinct), np.bincount(distinct, abnormal) > 0
-    for group in np.random.default_rng(0).permutation(len(sizes)):
-        size, kind = sizes[group], int(kinds[group])
-        part_of[group] = next((part for part in room if room[part][kind] >= size), "test")
-        if part_of[group] != "test":
-            room[part_of[group]][kind] -= size
-    return Sessions(
-        tokens=np.concatenate(every),
-        sessions=np.repeat(np.arange(len(every)), [len(keys) for keys in every]),
-        abnormal=abnormal,
-        distinct=distinct,
-        split={part: np.flatnonzero(part_of[distinct] == part) for part in (*room, "test")},
-        **origin,
-    )
+    parts = draw <= 0.6, (draw > 0.6) & (draw <= 0.75), old & ~(draw <= 0.75), ~old
+    return _events(tidy(raw[fields]), attack, _rows(raw), parts, (), found[1])
 
 
 # ---------------------------------------------------------------- what they share
 
 
-def _ocsf(frame: pd.DataFrame, *, class_uid: int, activity_id: int | pd.Series) -> pd.DataFrame:
-    frame = frame.assign(class_uid=class_uid, activity_id=activity_id)
-    return tidy(frame.assign(type_uid=100 * class_uid + frame["activity_id"]))
+def _flat(content: bytes, json_columns: Sequence[str] = ()) -> pd.DataFrame:
+    """The columns of a file of events, as :func:`companion.data.event_files.read_events` reads it."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "events"
+        path.write_bytes(content)
+        return read_events(path, json_columns=json_columns)[0]
+
+
+def _ocsf(
+    raw: pd.DataFrame, names: dict[str, str], class_uid: int, activity_id: int | pd.Series, **columns: Any
+) -> pd.DataFrame:
+    """The columns of ``raw`` under their names in OCSF, and further ones."""
+    kinds = {"class_uid": class_uid, "activity_id": activity_id, "type_uid": 100 * class_uid + activity_id}
+    return tidy(raw[[*names]].rename(columns=names).assign(**columns, **kinds))
+
+
+def _events(
+    frame: pd.DataFrame, attack: pd.Series, incident: pd.Series, parts: Sequence[Any],
+    entity: tuple[str, ...], origin: dict[str, Any],
+) -> Events:  # fmt: skip
+    """Labelled events; ``parts``, bool (N,), say which rows are for training, calibration and so on."""
+    labels = pd.DataFrame({"attack": attack.astype("str"), "incident": incident.astype("str")})
+    rows = [np.flatnonzero(np.asarray(part, dtype=bool)) for part in parts]
+    return Events(frame, labels, dict(zip(PARTS, rows, strict=True)), entity, **origin)
 
 
 def _nearly_last(column: pd.Series) -> str:
@@ -315,35 +214,9 @@ def _nearly_last(column: pd.Series) -> str:
     return str(column.dropna().sort_values().iloc[int(0.8 * column.count())])
 
 
-def _labels(attack: pd.Series, incident: pd.Series) -> pd.DataFrame:
-    return pd.DataFrame({"attack": attack.astype("str"), "incident": incident.astype("str")})
-
-
 def _rows(frame: pd.DataFrame) -> pd.Series:
     return pd.Series([f"row {row}" for row in range(len(frame))], frame.index)
 
 
-def _split(**masks: Any) -> Split:
-    return {name: np.flatnonzero(np.asarray(mask, dtype=bool)) for name, mask in masks.items()}
-
-
-def _origin(datasets: Iterable[Dataset], places: Sequence[str]) -> dict[str, Any]:
-    digest = hashlib.sha256("\n".join(dataset.sha256 or "" for dataset in datasets).encode()).hexdigest()
-    return {"source": " and ".join(places), "digest": digest, "synthetic": False}
-
-
 def _stand_in(num_events: int) -> Events:
     return generate_events(EventConfig(num_events=num_events))
-
-
-def _synthetic_sessions(counts: Sequence[int]) -> tuple[list[Any], dict[str, Any]]:
-    """Generated sessions, normal and anomalous: steps of a chain, of which anomalous ones repeat some."""
-    rng = np.random.default_rng(0)
-    lines: list[list[list[int]]] = []
-    for abnormal, count in enumerate(counts):
-        lines.append([])
-        for size in rng.integers(8, 25, count):
-            keys = np.sort(rng.integers(1, 21, size))
-            lines[-1].append(np.repeat(keys, 1 + abnormal * (rng.random(size) < 0.2)).tolist())
-    digest = hashlib.sha256(repr(lines).encode()).hexdigest()
-    return lines, {"source": f"generated by {__name__}", "digest": digest, "synthetic": True}

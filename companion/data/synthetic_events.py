@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.data.events import Events, split_by_time, tidy
+from companion.data.events import PARTS, Events, split_by_time, tidy
 
 TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf8"))
 START = pd.Timestamp("2026-01-05", tz="UTC")  # a Monday
@@ -65,7 +65,7 @@ def generate_events(config: EventConfig) -> Events:
         }
     )
     parts = split_by_time(frame, (0.5, 0.1, 0.2, 0.2), groups=labels["incident"])
-    split = dict(zip(("train", "calibration", "validation", "test"), parts, strict=True))
+    split = dict(zip(PARTS, parts, strict=True))
     normal = labels["attack"].isna().to_numpy()
     return Events(
         frame=frame,

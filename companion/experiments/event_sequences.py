@@ -11,8 +11,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 from torch import nn
 
-from companion.data.security import load_hdfs
-from companion.data.sessions import SessionSet, generated_sessions, hdfs_sessions
+from companion.data.sessions import SessionSet, generated_sessions, hdfs_sessions, load_hdfs
 from companion.detection.metrics import recall_at_fpr, roc_auc
 from companion.detection.sequences import BagOfEvents, NgramModel, Precedence
 from companion.experiments.base import Config, Context, Experiment, data_info
