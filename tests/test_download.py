@@ -109,14 +109,16 @@ def test_what_is_not_there_is_told_with_all_that_was_tried(mirror, monkeypatch):
         read_published(dataset(source("http://127.0.0.1:9/file.tgz")))
 
 
-def test_an_archive_that_is_cut_lacks_the_file_or_has_a_huge_one_is_no_source(mirror, tmp_path):
+def test_an_archive_that_is_cut_lacks_the_file_or_has_a_huge_one_is_no_source(mirror, tmp_path, monkeypatch):
     (mirror / "file.tgz").write_bytes(WHOLE[:-9])
     with pytest.raises(DataError, match=r"damaged or another file.*replace it"):
         read_published(dataset())
-    for content, member in ((CONTENT, "folder/other.csv"), (b"0" * 10**6, "folder/file.csv")):
-        whole = archive(content, member)
+    monkeypatch.setattr(download, "LARGEST_UNKNOWN", 1000)
+    cases = ("other.csv", 4, "does not hold the file file.csv"), ("file.csv", 1004, "far more than expected")
+    for member, size, reason in cases:
+        whole = archive(CONTENT * (size // 4), f"folder/{member}")
         (mirror / "file.tgz").write_bytes(whole)
-        with pytest.raises(DataError, match=r"does not hold a file folder/file.csv of at most"):
+        with pytest.raises(DataError, match=reason):
             read_published(dataset(source(content=whole)))
     (mirror / "file.tgz").write_bytes(WHOLE)
     with pytest.raises(DataError, match=r"does not hold the file file.csv that is expected"):

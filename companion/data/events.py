@@ -131,7 +131,7 @@ def seconds_since_last(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLU
 
 
 def split_by_time(
-    frame: pd.DataFrame, shares: Sequence[float] = (0.6, 0.2, 0.2), *, groups: pd.Series | None = None
+    frame: pd.DataFrame, shares: Sequence[float], *, groups: pd.Series | None = None
 ) -> tuple[np.ndarray, ...]:
     """Earlier events to learn from, later ones to test on, as it will be in use.
 
@@ -141,7 +141,6 @@ def split_by_time(
     Returns:
         Row numbers, int64 and rising, one array for each share; empty ones if many events have one time.
     """
-    assert abs(sum(shares) - 1) < 1e-9
     time = pd.Series(frame["time"].to_numpy(dtype=np.int64))
     if groups is not None:
         first = time.groupby(pd.Series(groups.to_numpy(dtype=object))).transform("min")

@@ -268,7 +268,6 @@ class SplitImages:
     tuning: ImageSet  #: known anomalies, for choices; none if there are none
     development: ImageSet  #: a share of the test images, for choices between recipes
     test: ImageSet  #: the others, to be touched once
-    skipped: tuple[Skipped, ...]  #: what was left out, and why
     source: str  #: where the images came from
     digest: str  #: SHA-256 over names and contents
     synthetic: bool  #: whether they were generated
@@ -302,9 +301,7 @@ def share_by_hash(
     return np.array([value in chosen for value in hashes], dtype=bool)
 
 
-def split_images(
-    train: ImageSet, tuning: ImageSet, test: ImageSet, *, skipped: Sequence[Skipped] = (), **about: Any
-) -> SplitImages:
+def split_images(train: ImageSet, tuning: ImageSet, test: ImageSet, **about: Any) -> SplitImages:
     """Split by content, so that no copy of an image stands in two parts.
 
     A test image is taken out of the tuning and the training images, a tuning image out of the training
@@ -312,23 +309,17 @@ def split_images(
     distinct training images is for validation, a fifth of the test images of either label for development.
     ``about`` are the other fields of the result.
     """
-    out = list(skipped)
 
-    def without(images: ImageSet, hashes: set[str], reason: str) -> ImageSet:
-        keep = np.array([value not in hashes for value in images.hashes], dtype=bool)
-        out.extend(Skipped(images.names[i], reason) for i in np.flatnonzero(~keep))
-        return images.take(keep)
+    def without(images: ImageSet, hashes: set[str]) -> ImageSet:
+        return images.take(np.array([value not in hashes for value in images.hashes], dtype=bool))
 
-    kinds: dict[str, set[int]] = {}
-    for value, label in zip(test.hashes, test.labels.tolist(), strict=True):
-        kinds.setdefault(value, set()).add(label)
-    test = without(test, {v for v, both in kinds.items() if len(both) > 1}, "its copies have both labels")
-    tuning = without(tuning, set(test.hashes), "a copy of a test image")
-    train = without(train, set(test.hashes), "a copy of a test image")
-    train = without(train, set(tuning.hashes), "a copy of a known anomaly")
+    normal, anomalous = (set(test.take(test.labels.numpy() == label).hashes) for label in (0, 1))
+    test = without(test, normal & anomalous)
+    tuning = without(tuning, set(test.hashes))
+    train = without(train, {*test.hashes, *tuning.hashes})
     held_out = share_by_hash(train.hashes, 0.2, salt="validation")
     chosen = share_by_hash(test.hashes, 0.2, test.labels.tolist(), salt="development")
     return SplitImages(
         train=train.take(~held_out), validation=train.take(held_out), tuning=tuning,
-        development=test.take(chosen), test=test.take(~chosen), skipped=tuple(out), **about,
+        development=test.take(chosen), test=test.take(~chosen), **about,
     )  # fmt: skip

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
-import tarfile
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.data.download import REGISTRY, Dataset, read_or_warn, read_published
+from companion.data.download import REGISTRY, Dataset, read_members, read_or_warn, read_published
 from companion.data.event_files import read_events
 from companion.data.events import PARTS, Events, tidy
 from companion.data.synthetic_events import EventConfig, generate_events
@@ -120,11 +118,8 @@ def read_real(dataset: Dataset) -> tuple[bytes, str]:
     """The records of the CloudTrail files as JSON Lines, and where they came from."""
 
     def extract(path: Path) -> bytes:
-        with tarfile.open(path) as archive:
-            members = [m for m in archive if m.isfile() and re.search(r"(^|/)CloudTrail/.*\.json$", m.name)]
-            members.sort(key=lambda member: member.name.rpartition("/")[2])
-            texts = [file.read() for m in members[:1000] if (file := archive.extractfile(m)) is not None]
-        records = [record for text in texts for record in json.loads(text)["Records"]]
+        files = read_members(path, r"/CloudTrail/.*?([^/]+\.json)$")
+        records = [record for name in sorted(files) for record in json.loads(files[name])["Records"]]
         return "".join(json.dumps(record) + "\n" for record in records).encode()
 
     return read_published(dataset, extract)
