@@ -1,7 +1,6 @@
 """The casting images: archives of any make, the cache, the stand-in, and the real ones where they are."""
 
 import hashlib
-import io
 import os
 import tarfile
 from dataclasses import replace
@@ -15,6 +14,7 @@ from companion.data import casting, download, fetch
 from companion.data.casting import COUNTS, load_casting, synthetic_archive
 from companion.data.download import DataError, Source, read_members
 from companion.data.images import share_by_hash
+from tests.packing import tar_gz
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +28,7 @@ def files() -> dict[str, bytes]:
 
 
 def packed(path: Path, files: dict[str, bytes], top: str = "dataset") -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"{top}/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+    path.write_bytes(tar_gz({f"{top}/{name}": content for name, content in files.items()}))
     return path
 
 

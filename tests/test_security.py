@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import tarfile
 import warnings
 from dataclasses import replace
 
@@ -26,6 +24,7 @@ from companion.data.security import (
     load_zeek,
 )
 from companion.data.sessions import load_hdfs
+from tests.packing import tar_gz
 
 LOADERS = {f.__name__: f for f in (load_zeek, load_cloudtrail, load_demo_service, load_nsl_kdd)}
 # rows and attacks of train, calibration, validation and test, counted by hand with awk and jq
@@ -117,12 +116,12 @@ def test_without_a_source_labelled_data_stand_in(mirror, load):
 
 def test_cloudtrail_is_read_from_an_archive_however_it_is_packed(mirror):
     content = b'{"a": 1}\n{"a": 2}\n{"a": 3}\n'
-    with tarfile.open(mirror / "x.tar.gz", "w:gz") as archive:
-        for name, records in (("2.json", [3]), ("1.json", [1, 2])):  # the order of the names counts
-            text = json.dumps({"Records": [{"a": a} for a in records]}).encode()
-            member = tarfile.TarInfo(f"repo-main/CloudTrail/{name}")
-            member.size = len(text)
-            archive.addfile(member, io.BytesIO(text))
+    files = {"2": [3], "1": [1, 2]}  # the order of the names counts
+    packed = {
+        f"repo-main/CloudTrail/{name}.json": json.dumps({"Records": [{"a": a} for a in records]}).encode()
+        for name, records in files.items()
+    }
+    (mirror / "x.tar.gz").write_bytes(tar_gz(packed))
     digest = security.hashlib.sha256(content).hexdigest()
     source = Source("", "x.tar.gz", "", 1)
     fake = replace(security.CLOUDTRAIL, sources=(source,), sha256=digest)

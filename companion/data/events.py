@@ -111,11 +111,7 @@ def record_ids(frame: pd.DataFrame) -> pd.Series:
         >>> record_ids(pd.DataFrame({"metadata.uid": ["a", None]})).tolist()
         ['a', '1']
     """
-    rows = pd.Series(frame.index.astype(str), frame.index, dtype="str")
-    if RECORD_ID not in frame.columns:
-        return rows.rename("id")
-    known = frame[RECORD_ID].astype("str")
-    return known.where(known.notna(), rows).rename("id")
+    return entities(frame.assign(row=frame.index.astype(str)), (RECORD_ID, "row")).rename("id")
 
 
 def seconds_since_last(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> np.ndarray:
