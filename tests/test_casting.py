@@ -42,10 +42,6 @@ def archive(mirror, files, monkeypatch) -> Path:
     return path
 
 
-def cached() -> list[str]:
-    return sorted(p.name for p in Path(os.environ["COMPANION_DATA"]).glob("*.zip"))
-
-
 def test_the_archive_becomes_splits_without_common_images(archive):
     data = load_casting((16, 24), color=True)
     parts = [data.train, data.validation, data.tuning, data.development, data.test]
@@ -62,28 +58,22 @@ def test_the_archive_becomes_splits_without_common_images(archive):
 
 def test_the_second_time_comes_from_the_cache(archive):
     first = load_casting((16, 24))
-    assert cached() == ["casting.zip"]
     archive.unlink()
     again = load_casting((16, 24))
     assert torch.equal(first.test.images, again.test.images)
     assert first.test.names == again.test.names
     assert (first.source, again.source) == ("a mirror's casting.tar.gz", "cache: casting.zip")
-    assert load_casting((8, 8), color=True).train.images.shape[1:] == (3, 8, 8)
 
 
-@pytest.mark.parametrize("damage", ["a byte", "another file"])
-def test_a_damaged_cache_is_got_again(archive, damage):
-    first = load_casting((16, 24))
+def test_a_damaged_cache_is_got_again(archive):
+    fetch(casting.CASTING)
     path = Path(os.environ["COMPANION_DATA"]) / "casting.zip"
-    if damage == "a byte":
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 255
-        path.write_bytes(bytes(content))
-    else:
-        path.write_bytes(b"no archive")
-    with pytest.warns(UserWarning, match="getting it again"):
-        again = load_casting((16, 24))
-    assert torch.equal(first.train.images, again.train.images)
+    good = path.read_bytes()
+    middle = len(good) // 2
+    for damaged in (good[:middle] + bytes([good[middle] ^ 255]) + good[middle + 1 :], b"no archive"):
+        path.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="getting it again"):
+            assert fetch(casting.CASTING) == "a mirror's casting.tar.gz"
     assert fetch(casting.CASTING) == "cache: casting.zip"
 
 
@@ -93,7 +83,7 @@ def test_out_of_reach_means_synthetic_and_says_so(archive, monkeypatch):
     with pytest.warns(UserWarning, match="SYNTHETIC"):
         data = load_casting((10, 12), color=True)
     assert data.synthetic
-    assert cached() == []
+    assert not list(Path(os.environ["COMPANION_DATA"]).glob("*.zip"))
     assert len(data.train) + len(data.validation) == sum(COUNTS["train"].values())
     assert int(data.development.labels.sum() + data.test.labels.sum()) == 60
     with pytest.raises(DataError):
