@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
@@ -122,7 +123,7 @@ def test_cloudtrail_is_read_from_an_archive_however_it_is_packed(mirror):
         for name, records in files.items()
     }
     (mirror / "x.tar.gz").write_bytes(tar_gz(packed))
-    digest = security.hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     source = Source("", "x.tar.gz", "", 1)
     fake = replace(security.CLOUDTRAIL, sources=(source,), sha256=digest)
     assert fetch(fake) == "a mirror's x.tar.gz"
