@@ -11,11 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from companion.files import atomic_path
-
 if TYPE_CHECKING:
-    import pandas as pd
-
     from companion.estimators.base import AnomalyDetector
 
 SHARE = 0.2
@@ -92,9 +88,3 @@ def finish(model: AnomalyDetector, held: Any, fpr: float, out: Path, learned: st
             f"{100 * fpr:g} % takes {round(1 / fpr) - 1:,} held out, five times as many in all"
         )
     print(f"{told}\nwritten to {out}")
-
-
-def write_table(table: pd.DataFrame, out: Path) -> None:
-    """A CSV file, in one piece."""
-    with atomic_path(out) as part:
-        table.to_csv(part, index=False)

@@ -160,7 +160,8 @@ def score_images(
         table["score"] = [found.get(name) for name in names]
         table["flagged"] = (table["score"] > limit).astype("Int64").where(table["score"].notna())
         table["error"] = [reasons.get(name, "") for name in names]
-        common.write_table(table, out / "scores.csv")
+        with atomic_path(out / "scores.csv") as part:
+            table.to_csv(part, index=False)
         draw_unusual(out / "unusual.png", worst, folder, limit)
         tell_skipped([*left_out, *skipped], folder)
         count = int(table["flagged"].sum())

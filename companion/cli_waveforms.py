@@ -9,6 +9,7 @@ import typer
 
 from companion import cli_common as common
 from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, errors_as_messages
+from companion.files import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +117,8 @@ def score_waveforms(
         flagged = detector.predict(windows)
         table["score"] = scores
         table["flagged"] = pd.array(flagged.astype(int).tolist(), dtype="Int64")
-        common.write_table(table, out)
+        with atomic_path(out) as part:
+            table.to_csv(part, index=False)
         print(f"{len(scores):,} windows scored, {int(flagged.sum()):,} flagged")
         if flagged.mask.any():
             print(f"{int(flagged.mask.sum()):,} windows hold no number and have neither score nor verdict")

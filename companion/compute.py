@@ -10,9 +10,9 @@ import os
 import platform
 import random
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -79,33 +79,30 @@ class Compute:
 
         A tuple stays where it is if it would take more than half of a GPU's free memory.
         """
-        moved = value
         if self.device.type == "cpu":
             return value
         if isinstance(value, tuple):
             size = sum(t.numel() * t.element_size() for t in value)
             if self.device.type == "cuda" and size > torch.cuda.mem_get_info(self.device)[0] / 2:
                 return value
-            moved = tuple(t.to(self.device) for t in value)
-        elif is_dataclass(value) and not isinstance(value, type):
-            parts = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
-            tensors = {name: t.to(self.device) for name, t in parts.items() if isinstance(t, Tensor)}
-            moved = replace(value, **tensors) if tensors else value
-        return moved
+            return tuple(t.to(self.device) for t in value)
+        parts = vars(value) if is_dataclass(value) else {}
+        tensors = {name: t.to(self.device) for name, t in parts.items() if isinstance(t, Tensor)}
+        return replace(value, **tensors) if tensors else value
 
     def images(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) on the device, in the memory format."""
         return images.to(device=self.device, memory_format=self.memory_format)
 
 
-def pick_compute(device: str | None = None, precision: str = "auto") -> Compute:
+def pick_compute(
+    device: str | None = None, precision: Literal["auto", "float32", "bfloat16"] = "auto"
+) -> Compute:
     """Choose the device and the fastest precision that trains these nets well.
 
-    ``precision`` is "float32", "bfloat16", or "auto": bfloat16 where the hardware has it (CUDA from compute
-    capability 8.0, CPUs with AVX-512 BF16 or AMX), else float32.
+    "auto" is bfloat16 where the hardware has it (CUDA from compute capability 8.0, CPUs with AVX-512 BF16 or
+    AMX), else float32.
     """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}")
     chosen = pick_device(device)
     if chosen.type == "mps" and not agrees_with_cpu(chosen):
         print("This GPU computes wrong gradients with this version of PyTorch, so the CPU is used.")

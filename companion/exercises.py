@@ -34,8 +34,7 @@ def check(exercise: str, answer: Any) -> Report:
         >>> check("precision", lambda recall, fpr, share: recall / (recall + fpr))
         precision: not yet right
           right:   it is called as precision(recall, fpr, share)
-          right:   it gives numbers of the right shape
-          not yet: they are those of the reference
+          not yet: it gives the numbers of the reference
                    the share of unusual beats is not used
     """
     if exercise not in EXERCISES:

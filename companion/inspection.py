@@ -95,11 +95,6 @@ def grad_cam(model: nn.Module, layer: nn.Module, pixels: Tensor, classes: Tensor
     return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
 
 
-def shift(images: Tensor, right: int, down: int) -> Tensor:
-    """Images (N, C, H, W) moved by whole pixels; black moves in."""
-    return F.pad(images, (right, -right, down, -down))  # what is negative is cut off
-
-
 def add_noise(images: Tensor, std: float, generator: Generator | None = None) -> Tensor:
     """uint8 images with Gaussian noise of ``std`` grey levels, rounded and kept within 0 to 255."""
     noise = torch.randn(images.shape, generator=generator) * std

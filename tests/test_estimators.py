@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from companion import estimators
 from companion.compute import pick_compute
 from companion.data.casting import synthetic_moulds
 from companion.detection.thresholds import ThresholdError
@@ -85,12 +84,6 @@ def test_the_contract_of_scikit_learn(case, tmp_path):
     assert clone(loaded).get_params() == model.get_params()
     with pytest.raises(ThresholdError, match="at least 999"):
         model.calibrate(data(0), fpr=0.001)
-
-
-def test_each_can_be_imported_from_the_package():
-    assert all(getattr(estimators, name).__name__ == name for name in estimators.__all__)
-    with pytest.raises(AttributeError, match="no attribute"):
-        estimators.Nothing  # noqa: B018
 
 
 @pytest.mark.parametrize("case", ["waves", "images"])

@@ -17,7 +17,6 @@ from companion.inspection import (
     load_image,
     predict,
     reliability,
-    shift,
 )
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import ImageClassification
@@ -69,18 +68,6 @@ def test_grad_cam_of_one_linear_readout_is_that_map():
     nn.init.zeros_(model[0].weight)  # no evidence at all
     assert not grad_cam(model, model[0], pixels, torch.zeros(4, dtype=torch.long)).any()
     assert not model[0]._forward_hooks
-
-
-@pytest.mark.parametrize(("right", "down"), [(0, 0), (2, 0), (-3, 1), (0, -2), (5, 5)])
-def test_shifts_move_pixels(right, down):
-    images = torch.randint(1, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    out = shift(images, right, down)
-    assert out.shape == images.shape
-    for y in range(8):
-        for x in range(8):
-            inside = 0 <= y - down < 8 and 0 <= x - right < 8
-            expected = images[:, :, y - down, x - right] if inside else torch.zeros(2, 3, dtype=torch.uint8)
-            assert torch.equal(out[:, :, y, x], expected)
 
 
 def test_noise_has_its_strength_and_stays_in_range():
