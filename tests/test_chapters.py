@@ -104,15 +104,3 @@ def test_figures_show_the_spread_and_say_what_is_synthetic():
     assert "synthetic" in ax.get_title(loc="right")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["plain-20", "ResNet-8"]
     mpl.pyplot.close(fig)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_strip_has_its_pictures_in_order_with_white_between(channels):
-    pictures = np.random.default_rng(0).integers(0, 255, (3, channels, 4, 5), dtype=np.uint8)
-    row = figures.strip(pictures)
-    assert (row.shape, row.dtype) == ((4, 3 * 5 + 2 * 2, 3), np.uint8)
-    for place, picture in enumerate(pictures):
-        shown = row[:, 7 * place : 7 * place + 5]
-        np.testing.assert_array_equal(shown, np.broadcast_to(picture.transpose(1, 2, 0), shown.shape))
-    for start in (5, 12):
-        assert (row[:, start : start + 2] == 255).all()
