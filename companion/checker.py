@@ -33,7 +33,7 @@ class NotYet(Exception):
 class Exercise:
     """An exercise that can be checked."""
 
-    call: str  #: how an answer is called, such as ``top_k(logits, labels, k)``; its name is the reader's own
+    call: str  #: how an answer is called, such as ``conv(maps, weight)``; its name is the reader's own
     right: Answer  #: the reference
     #: makes the arguments with which both are called; none if only the properties count
     inputs: Callable[[], Sequence[tuple[Any, ...]]] = lambda: ()

@@ -134,10 +134,6 @@ def _index(training: list[Any], values: list[Any], min_count: int) -> np.ndarray
         return np.ravel(encoder.transform(pd.DataFrame({"job": values}))[1])
 
 
-def _hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    return (logits.topk(k).indices == labels[:, None]).double()
-
-
 def _answered(confidence: Tensor, right: Tensor, most_wrong: float, *, of_all: bool = False) -> int:
     wrong = (~right)[confidence.argsort(descending=True)].cumsum(0)
     given = len(right) if of_all else torch.arange(1, len(right) + 1)
@@ -255,11 +251,6 @@ EXERCISES = {
         lambda: [(_JOBS, _ASKED, 1), (_JOBS, _ASKED, 2), (["cook", None, None], [None], 2)],
         {"0 and 1 are taken: the first value gets 2": lambda *a: _index(*a) - (_index(*a) > 1),
          "who is seen exactly `min_count` times has a place": lambda t, v, many: _index(t, v, many + 1)}),
-    "top-k": Exercise(
-        "top_k(logits, labels, k)", lambda *a: _hits(*a).sum(1).mean(),
-        lambda: [(normals(40, 6), torch.arange(40) % 6, k) for k in (2, 3, 6)],
-        {"that is the k-th guess alone; all of the first k count": lambda *a: _hits(*a)[:, -1].mean(),
-         "the mean runs over all k guesses; ask first whether `any` is right": lambda *a: _hits(*a).mean()}),
     "refuse": Exercise(
         "answered(confidence, right, most_wrong)", _answered, _refusals,
         {"the share is of the answers that are given": lambda *a: _answered(*a, of_all=True)}),

@@ -40,11 +40,17 @@ def show_source(*objects: type | Callable[..., Any]) -> Markdown:
     return Markdown("\n\n".join(parts))  # type: ignore[no-untyped-call]
 
 
-def glue(name: str, value: object) -> None:
+def glue(name: str | None = None, value: object = None, **more: object) -> None:
     """Hand ``value`` to the text: ``{glue:text}`name``` in a chapter's prose shows it.
 
-    The same output metadata that ``myst_nb.glue`` writes, without needing it. Nothing is printed.
+    Or several at once: ``glue(error=0.1, seeds=5)``. The same output metadata that ``myst_nb.glue`` writes,
+    without needing it. Nothing is printed.
     """
+    for each, number in more.items():
+        glue(each, number)
+    if name is None:
+        return
+    value = value.item() if isinstance(value, np.generic) else value
     data, metadata = format_display_data(value)  # type: ignore[no-untyped-call]
     metadata["scrapbook"] = {"name": name, "mime_prefix": _HIDDEN}
     hidden = {_HIDDEN + kind: content for kind, content in data.items()}
