@@ -13,7 +13,7 @@ from PIL import Image
 
 from companion.data import cifar10
 from companion.data.cifar10 import BATCHES, CIFAR10
-from companion.data.download import Dataset
+from companion.data.download import REGISTRY, Dataset
 from tests.packing import tar_gz
 
 ROWS = 10_000  # per batch, as the loader expects; the images are mostly zeros, so archives stay small
@@ -58,5 +58,6 @@ def make(folder: Path) -> Fake:
 
 def install(fake: Fake, monkeypatch: Any) -> None:
     """Put the fake data set in the place of the real one."""
+    monkeypatch.setitem(REGISTRY, CIFAR10.name, fake.dataset)
     monkeypatch.setattr(cifar10, "CIFAR10", fake.dataset)
     monkeypatch.setattr(cifar10, "DIGEST", fake.digest)

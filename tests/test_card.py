@@ -88,10 +88,16 @@ def test_a_run_without_a_card_and_a_run_that_lacks_a_number():
         model_card(run)
 
 
-def test_the_command_prints_or_writes(tmp_path):
-    printed = good("card", "waveforms-full-cpu")
+def test_the_command_prints_or_writes_and_replaces_no_file_unasked(tmp_path):
+    command, path = ("card", "waveforms-full-cpu"), tmp_path / "README.md"
+    printed = good(*command)
     assert printed == model_card(load_run("waveforms-full-cpu"))
-    good("card", "waveforms-full-cpu", "--out", tmp_path / "README.md")
-    assert (tmp_path / "README.md").read_text("utf8") == printed
+    good(*command, "--out", path)
+    assert path.read_text("utf8") == printed
+    path.write_text("mine")
+    assert "--force" in bad(*command, "--out", path)
+    assert path.read_text() == "mine"
+    good(*command, "--out", path, "--force")
+    assert path.read_text("utf8") == printed
     assert "no card for runs of" in bad("card", "degradation-full-cpu")
     assert "there is no run" in bad("card", "nothing")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from companion.cli import app
 from companion.cli_common import errors_as_messages
 from companion.data.download import cache_folder
-from companion.runs import RECORDED, load_run
+from companion.runs import load_run
 from tests import fake_cifar10
 
 
@@ -68,16 +68,6 @@ def test_the_stand_in_is_not_recorded_by_accident(tmp_path, small):
     assert "--allow-synthetic" in bad(*arguments)
     good(*arguments, "--allow-synthetic")
     assert load_run(next((tmp_path / "runs").glob("*.json"))).data.synthetic
-
-
-def test_a_card_does_not_replace_a_file_unasked(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text("mine")
-    run = next(RECORDED.glob("waveforms-*.json")).stem
-    assert "--force" in bad("card", run, "--out", path)
-    assert path.read_text() == "mine"
-    good("card", run, "--out", path, "--force")
-    assert path.read_text("utf8") == good("card", run)
 
 
 @pytest.mark.parametrize("error", [KeyError("name"), TypeError("unhashable"), MemoryError(), IndexError("x")])
