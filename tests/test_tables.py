@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from companion.data import tables as tabular
-from companion.data.download import Source
+from companion.data.download import REGISTRY, Source
 from companion.data.tables import (
     ADULT_TEST,
     ADULT_TRAIN,
     CALIFORNIA,
     load_adult,
     load_california,
+    load_small,
     synthetic_table,
 )
 
@@ -75,7 +76,36 @@ def test_california_is_given_per_household(mirror, monkeypatch):
     assert data.class_names is None
 
 
-@pytest.mark.parametrize("load", [load_adult, load_california])
+def small(mirror, monkeypatch, name, content):
+    dataset = fake(REGISTRY[name], content.encode())
+    (mirror / dataset.cached).write_text(content)
+    monkeypatch.setitem(REGISTRY, name, dataset)
+    return load_small(name)
+
+
+def test_rows_that_are_the_same_do_not_lie_on_both_sides(mirror, monkeypatch):
+    rows = "".join(f"0.{i},1,2,3,4,{i % 2}\n" for i in range(100, 150))
+    data = small(mirror, monkeypatch, "phoneme", rows + rows)
+    assert len(data.frame) == 50
+    assert (len(data.train), len(data.validation), len(data.test)) == (32, 8, 10)
+    assert data.target.tolist() == [0, 1] * 25
+
+
+def test_the_air_of_beijing_is_split_by_years(mirror, monkeypatch):
+    header = "No,year,month,day,hour,pm2.5,DEWP,TEMP,PRES,cbwd,Iws,Is,Ir\n"
+    hours = "".join(
+        f"{i},{2010 + i // 4},1,1,{i % 4},{'NA' if i == 3 else i},-21,-11,1021,NW,1.79,0,0\n"
+        for i in range(20)
+    )
+    data = small(mirror, monkeypatch, "pm25", header + hours)
+    assert data.train.tolist() == list(range(11))  # an hour without a measurement is left out
+    assert data.validation.tolist() == list(range(11, 15))
+    assert data.target[data.test] == pytest.approx(np.log(np.arange(17, 21)))
+    assert data.categorical == ("cbwd",)
+    assert not {"No", "year"} & set(data.frame)
+
+
+@pytest.mark.parametrize("load", [load_adult, load_california, lambda: load_small("phoneme")])
 def test_out_of_reach_a_labelled_stand_in_comes(mirror, load):
     with pytest.warns(UserWarning, match="SYNTHETIC"):
         data = load()
@@ -98,4 +128,8 @@ def test_the_real_tables_have_their_published_sizes(real):
     assert np.mean(data.target[data.test]) == pytest.approx(0.2362, abs=1e-4)
     assert len(houses.frame) == 20_640
     assert houses.target.max() == np.float32(5.00001)
+    sizes = {
+        name: len(real(lambda name=name: load_small(name)).frame) for name in ("wine", "phoneme", "pm25")
+    }
+    assert sizes == {"wine": 3961, "phoneme": 5349, "pm25": 41_757}
     assert [d.cached for d in (ADULT_TRAIN, ADULT_TEST)] == ["adult.data", "adult.test"]

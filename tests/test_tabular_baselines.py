@@ -6,7 +6,7 @@ from rtdl_revisiting_models import FTTransformer
 
 from companion.compute import seed_everything
 from companion.models.resnet import count_parameters
-from companion.models.tabular_baselines import NETS, TabTransformer, make_table_net
+from companion.models.tabular_baselines import NETS, TabTransformer, make_table_net, piecewise_linear
 
 SMALL = {
     "resnet": {"d_model": 8, "num_blocks": 1},
@@ -69,3 +69,20 @@ def test_the_tab_transformer_lets_categories_look_at_each_other():
     net(torch.zeros(2, 1), torch.tensor([[1, 2], [1, 3]]))
     first, second = kept[0]
     assert not torch.allclose(first[0], second[0])  # the same category beside another one
+
+
+@pytest.mark.parametrize("kind", ["mlp", "resnet", "tabm"])
+def test_embedded_numbers_are_linear_at_first_and_bend_at_quantiles_later(kind):
+    seed_everything(0)
+    rows = torch.randn(200, 2)
+    embeddings = piecewise_linear(rows, d_embedding=3, n_bins=4)
+    net = make_table_net(kind, 2, [3], 1, num_embeddings=embeddings, **SMALL[kind]).eval()
+    categories = torch.zeros(200, 1, dtype=torch.long)
+    assert len(net(rows, categories)) == 200
+    line = torch.linspace(-1, 1, 5)[:, None].expand(5, 2)
+    bends = embeddings(line).diff(dim=0).diff(dim=0)
+    torch.testing.assert_close(bends, torch.zeros_like(bends), atol=1e-5, rtol=0)
+    torch.nn.init.normal_(embeddings.linear.weight)
+    assert embeddings(line).diff(dim=0).diff(dim=0).abs().max() > 0.1
+    net(rows, categories).sum().backward()
+    assert embeddings.linear.weight.grad.abs().sum() > 0

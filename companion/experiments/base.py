@@ -32,7 +32,8 @@ MODULES = {
     "event_detection": "event_detection", "event_sequences": "event_sequences",
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
     "lesion": "optimisation", "recipe": "classifier", "self_supervised": "self_supervised",
-    "starts": "degradation", "tab_transformer": "tables", "table_cost": "tables", "table_depth": "tables",
+    "starts": "degradation", "tab_transformer": "tables", "table_depth": "tables",
+    "table_embeddings": "table_embeddings",
     "tables": "tables", "waveforms": "waveforms",
 }  # fmt: skip
 """The module of each experiment, which is there in upper case."""

@@ -1,12 +1,10 @@
 """Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables.
 
-``table_depth`` asks what the shortcut buys, ``table_cost`` how time and memory grow with the number of
-features, and ``tab_transformer`` trains one net longer.
+``table_depth`` asks what the shortcut buys, and ``tab_transformer`` trains one net longer.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -18,7 +16,6 @@ from torch import nn
 from companion.compute import seed_everything
 from companion.data.tables import load_adult, load_california
 from companion.experiments.base import Config, Context, Experiment, data_info
-from companion.models.cost import activation_bytes, multiply_adds, time_models
 from companion.models.resnet import count_parameters
 from companion.models.tabular import NormKind
 from companion.models.tabular_baselines import make_table_net
@@ -210,18 +207,16 @@ TABLES = Experiment(
 
 # in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
 _TAB_NET = NetConfig(kind="tab_transformer", num_epochs=16, lr=1e-3)
-_SMALL_TAB_NET = _SMOKE["adult"]["tab_transformer"].model_copy(update={"lr": 1e-3})
-
-
-def _tab_config(net: NetConfig, train_size: int | None = None) -> TablesConfig:
-    return TablesConfig(nets={"adult": {"tab_transformer": net}}, train_size=train_size, boosting=False)
-
-
 TAB_TRANSFORMER = Experiment(
     "tab_transformer", "How good does TabTransformer get on Adult when it is given more time?", {
-    "smoke": _tab_config(_SMALL_TAB_NET, train_size=256),
-    "live": _tab_config(_TAB_NET.model_copy(update={"num_epochs": 1})),
-    "full": _tab_config(_TAB_NET),
+        scale: TablesConfig(
+            nets={"adult": {"tab_transformer": _TAB_NET.model_copy(update=changes)}},
+            train_size=256 if scale == "smoke" else None, boosting=False,
+        )
+        for scale, changes in {
+            "smoke": {"options": _SMALL["tab_transformer"], "batch_size": 64, "num_epochs": 1},
+            "live": {"num_epochs": 1}, "full": {},
+        }.items()
 }, run, info)  # fmt: skip
 
 
@@ -284,52 +279,3 @@ TABLE_DEPTH = Experiment(
     ),
     "full": TableDepthConfig(base=_BASE),
 }, run_depth, info)  # fmt: skip
-
-
-# ---------------------------------------------------------------- what features cost
-
-# equal width and an equal number of blocks
-OPTIONS = {"resnet": {"d_model": 64, "num_blocks": 3}, "ft_transformer": {"d_block": 64, "n_blocks": 3}}
-
-
-class TableCostConfig(Config):
-    """What is timed."""
-
-    features: tuple[int, ...] = (10, 30, 100, 300, 1000)  #: numbers in a row; one pair of nets for each
-    batch_size: int = 16  #: rows in a batch; few, so that the widest table fits into memory
-    rounds: int = 3  #: how many times each is timed
-
-
-def run_cost(config: TableCostConfig, seed: int, context: Context) -> SeedResult:
-    """Time both nets at every number of features, in turns; the numbers in the rows are random.
-
-    All but ``parameters`` is for one row; ``kept_bytes`` are those kept for the backward pass.
-    """
-    seed_everything(seed)
-    jobs, metrics = {}, {}
-    for features in config.features:
-        for kind, options in OPTIONS.items():
-            net = make_table_net(kind, features, [], 1, **options)
-            name, shape = f"{kind}-{features}", (config.batch_size, features)
-            jobs[name] = (net, shape)
-            metrics[f"{name}.parameters"] = float(count_parameters(net))
-            metrics[f"{name}.kept_bytes"] = activation_bytes(net, shape) / config.batch_size
-            metrics[f"{name}.multiply_adds"] = float(multiply_adds(net, (1, features)))
-    for metric, backward in (("predict_seconds", False), ("train_seconds", True)):
-        times = time_models(jobs, context.compute, backward=backward, rounds=config.rounds)
-        metrics |= {f"{name}.{metric}": time.median for name, time in times.items()}
-    return SeedResult(seed=seed, metrics=metrics)
-
-
-# they stand in for nothing: only their count matters
-RANDOM_ROWS = DataInfo(
-    name="random numbers", source="generated", digest=hashlib.sha256(b"random numbers").hexdigest(),
-    synthetic=False,
-)  # fmt: skip
-TABLE_COST = Experiment(
-    "table_cost",
-    "How do time and memory of a residual net and a transformer grow with the number of features?", {
-    "smoke": TableCostConfig(features=(2, 4, 8), batch_size=4, rounds=1),
-    "live": TableCostConfig(features=(10, 30, 100, 300), rounds=3),
-    "full": TableCostConfig(),
-}, run_cost, lambda: RANDOM_ROWS)  # fmt: skip

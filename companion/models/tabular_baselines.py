@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from rtdl_num_embeddings import PiecewiseLinearEmbeddings, compute_bins
 from rtdl_revisiting_models import MLP, FTTransformer
 from tabm import TabM
 from torch import Tensor, nn
@@ -122,6 +123,28 @@ def _tabm(numbers: int, cardinalities: Sequence[int], outputs: int, **options: A
     return Published(TabM.make(**sizes, **options))
 
 
+class EmbeddedNumbers(nn.Module):
+    """A net that sees the embeddings of a row's numbers, side by side, in their place."""
+
+    def __init__(self, embeddings: nn.Module, net: nn.Module) -> None:
+        super().__init__()
+        self.embeddings, self.net = embeddings, net
+
+    def forward(self, numerical: Tensor, categorical: Tensor | None = None) -> Tensor:
+        vectors = self.embeddings(numerical)  # (N, numbers, d)
+        out: Tensor = self.net(vectors.flatten(1), categorical)
+        return out
+
+
+def piecewise_linear(rows: Tensor, d_embedding: int = 8, n_bins: int = 32) -> PiecewiseLinearEmbeddings:
+    """Embeddings of numbers that may bend at the quantiles of the training rows (N, numbers).
+
+    Source: Y. Gorishniy, I. Rubachev and A. Babenko, "On Embeddings for Numerical Features in Tabular Deep
+    Learning", NeurIPS 2022, section 3.2; version B of their package, which starts linear.
+    """
+    return PiecewiseLinearEmbeddings(compute_bins(rows, n_bins), d_embedding, activation=False, version="B")
+
+
 NETS: dict[str, Callable[..., nn.Module]] = {
     "resnet": lambda numbers, sizes, outputs, **more: TabularResNet(
         numbers, sizes, num_classes=outputs, **more
@@ -134,10 +157,17 @@ NETS: dict[str, Callable[..., nn.Module]] = {
 
 
 def make_table_net(
-    kind: str, numbers: int, cardinalities: Sequence[int], num_outputs: int, **options: Any
+    kind: str,
+    numbers: int,
+    cardinalities: Sequence[int],
+    num_outputs: int,
+    *,
+    num_embeddings: PiecewiseLinearEmbeddings | None = None,
+    **options: Any,
 ) -> nn.Module:
     """A net of a kind in ``NETS`` for rows of a table.
 
+    ``num_embeddings``, such as ``piecewise_linear`` makes, embed the numbers of a ResNet, an MLP or TabM;
     ``options`` are that kind's own. The net is called with float (N, ``numbers``) and int64 (N, columns), and
     gives (N, outputs); TabM, which is k nets in one, gives (N, k, outputs).
 
@@ -146,4 +176,9 @@ def make_table_net(
         >>> net(torch.zeros(5, 3), torch.zeros(5, 1, dtype=torch.long)).shape
         torch.Size([5, 8, 2])
     """
-    return NETS[kind](numbers, cardinalities, num_outputs, **options)
+    if num_embeddings is None:
+        return NETS[kind](numbers, cardinalities, num_outputs, **options)
+    if kind == "tabm":  # has a place for them
+        return _tabm(numbers, cardinalities, num_outputs, num_embeddings=num_embeddings, **options)
+    width = num_embeddings.get_output_shape().numel()
+    return EmbeddedNumbers(num_embeddings, NETS[kind](width, cardinalities, num_outputs, **options))
