@@ -207,16 +207,17 @@ TABLES = Experiment(
 
 # in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
 _TAB_NET = NetConfig(kind="tab_transformer", num_epochs=16, lr=1e-3)
+_TAB_NETS = {
+    "smoke": _SMOKE["adult"]["tab_transformer"].model_copy(update={"lr": 1e-3}),
+    "live": _TAB_NET.model_copy(update={"num_epochs": 1}),
+    "full": _TAB_NET,
+}  # fmt: skip
 TAB_TRANSFORMER = Experiment(
     "tab_transformer", "How good does TabTransformer get on Adult when it is given more time?", {
         scale: TablesConfig(
-            nets={"adult": {"tab_transformer": _TAB_NET.model_copy(update=changes)}},
-            train_size=256 if scale == "smoke" else None, boosting=False,
-        )
-        for scale, changes in {
-            "smoke": {"options": _SMALL["tab_transformer"], "batch_size": 64, "num_epochs": 1},
-            "live": {"num_epochs": 1}, "full": {},
-        }.items()
+            nets={"adult": {"tab_transformer": net}}, train_size=256 if scale == "smoke" else None,
+            boosting=False,
+        ) for scale, net in _TAB_NETS.items()
 }, run, info)  # fmt: skip
 
 
