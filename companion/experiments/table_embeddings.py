@@ -171,6 +171,6 @@ TABLE_EMBEDDINGS = Experiment(
         tables=("adult", "california"), nets=_SMALL, train_size=200, d_embedding=2, n_bins=4, batch_size=64,
         eval_every=2, most=2,
     ),
-    "live": EmbeddingsConfig(tables=("phoneme",), nets=_NETS, most=10),
+    "live": EmbeddingsConfig(tables=("california",), nets=_NETS, most=10),
     "full": EmbeddingsConfig(nets=_NETS),
 }, run, data_info)  # fmt: skip
