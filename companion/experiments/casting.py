@@ -106,18 +106,15 @@ def detectors(
     final = discriminator(FINAL)
     yield FINAL, final
     yield "pca", fitted.fit_pca(config, data, seed)
-    published = fitted.published_autoencoder(config, seed)
-    fitted.fit_autoencoder(published, "published", config.epochs, data, context, gray=True)
+    published = fitted.fit_published(config, data, seed, context)
     yield "published", Detector(fitted.error_scores(published, "mse", (1,), gray=True), published.history_)
     for kind in ("l1", "hybrid"):
         yield f"published-{kind}", Detector(fitted.error_scores(published, kind, (1,), gray=True))
-    moved = fitted.moved_autoencoder(config, seed)
-    fitted.fit_autoencoder(moved, "moved", config.moved_epochs, data, context)
+    moved = fitted.fit_moved(config, data, seed, context, "moved")
     yield "moved", Detector(fitted.error_scores(moved, "l1", (1,)), moved.history_)
     coarse = Detector(fitted.error_scores(moved, "l1", (4, 8)))
     yield "coarse", coarse
-    residual = fitted.moved_autoencoder(config, seed, residual=True)
-    fitted.fit_autoencoder(residual, "residual", config.moved_epochs, data, context)
+    residual = fitted.fit_moved(config, data, seed, context, "residual")
     yield "residual", Detector(fitted.error_scores(residual, "l1", (4, 8)), residual.history_)
     yield "memory", fitted.fit_memory(config, data, seed, context)
     for name in (other for other in DISCRIMINATORS if other != FINAL):
@@ -133,8 +130,7 @@ def ablations(
     ``still`` is ``moved`` without a moving camera, and ``still-coarse`` its scores at coarse scales; the
     others are the recommended classifier, taught by fewer kinds of fault.
     """
-    still = fitted.moved_autoencoder(config, seed, camera=NO_JITTER)
-    fitted.fit_autoencoder(still, "still", config.moved_epochs, data, context)
+    still = fitted.fit_moved(config, data, seed, context, "still", camera=NO_JITTER)
     yield "still", Detector(fitted.error_scores(still, "l1", (1,)), still.history_)
     yield "still-coarse", Detector(fitted.error_scores(still, "l1", (4, 8)))
     for name, kinds in FEWER_KINDS.items():

@@ -69,9 +69,8 @@ def guess(net: SelfSupervisedResNet, events: PreparedEvents, field: str, rows: n
 def look_up(events: PreparedEvents, field: str, rows: np.ndarray) -> tuple[str, np.ndarray, int]:
     """The simple rival: the value that was most common in training where one other field is as it is here.
 
-    Returns:
-        The other field, the one of another family that guesses the calibration events best (a number counts
-        by its tenth); the guesses, int64 (rows,); and the value that is most common in all.
+    That field is the one of another family that guesses the calibration events best (a number counts by its
+    tenth). Gives its name, the guesses, int64 (rows,), and the value that is most common in all.
     """
     encoder, train = events.features.fitted, events.train
     numbers = [np.searchsorted(np.quantile(x[train], np.linspace(0.1, 0.9, 9)), x)
@@ -98,9 +97,7 @@ def guessing(
 ) -> dict[str, float]:
     """How often hidden fields of normal validation events are guessed right.
 
-    Returns:
-        ``"<net>.<field>_accuracy"``, also for ``common`` and ``lookup``, and for the latter
-        ``"lookup.<field> by <other field>"``, 1.
+    ``"<net>.<field>_accuracy"``, also for ``common`` and ``lookup``, and ``"lookup.<field> by <other>"``, 1.
     """
     found: dict[str, float] = {}
     for field in asked_fields(events):
@@ -158,12 +155,9 @@ def probing(
 
 
 def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult:
-    """Train every net on every set, and ask what it knows.
+    """Train every net on every set, and ask what it knows, by :func:`guessing` and :func:`probing`.
 
-    Returns:
-        By ``"<set>."``: what :func:`guessing` and :func:`probing` give, ``"<net>.steps"`` of the training,
-        ``"<net>.validation_loss"`` of masked features on normal validation events, and as curves
-        ``"<net>.loss"`` and ``"<net>.held_out_loss"``.
+    ``"<set>.<net>.validation_loss"`` is that of masked features on normal validation events.
     """
     result = SeedResult(seed=seed)
     for name in config.data.sets:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,13 +26,11 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Examples (N, ...) to codes (N, ...)."""
-        code: Tensor = self.encoder(x)
-        return code
+        return cast(Tensor, self.encoder(x))
 
     def decode(self, code: Tensor) -> Tensor:
         """Codes (N, ...) to examples (N, ...)."""
-        x_hat: Tensor = self.decoder(code)
-        return x_hat
+        return cast(Tensor, self.decoder(code))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         code = self.encode(x)
@@ -95,8 +94,7 @@ class UpStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, channels, H, W)
         x = F.interpolate(self.conv(x), scale_factor=2, mode="bilinear", align_corners=False)
-        out: Tensor = self.blocks(self.norm(x))  # (N, width, 2H, 2W)
-        return out
+        return cast(Tensor, self.blocks(self.norm(x)))  # (N, width, 2H, 2W)
 
 
 class ResidualAutoencoder(Autoencoder):

@@ -186,13 +186,11 @@ def time_models(
     """
 
     def step(model: nn.Module, inputs: Tensor) -> None:
+        with compute.autocast() if backward else nullcontext():
+            output = model(inputs)
         if backward:
-            with compute.autocast():
-                output = model(inputs)
             output.float().square().mean().backward()
             model.zero_grad(set_to_none=True)
-        else:
-            model(inputs)
         if compute.device.type != "cpu":
             torch.accelerator.synchronize(compute.device)
 

@@ -32,10 +32,8 @@ class NextEventLSTM(nn.Module):
     """Two layers of LSTM over one-hot tokens and a linear layer: logits of every token from those before it.
 
     Shapes: tokens int64 (N, T), negative where there is none, to logits (N, T, ``num_tokens``). Padding
-    stands behind a session's events, so it cannot reach them; its logits are meaningless.
-
-    Differences from the paper: none in the net, whose sizes are the paper's (L = 2, alpha = 64). Which events
-    it sees, the last few or the whole session, is up to the rows that it is given.
+    stands behind a session's events, so it cannot reach them; its logits are meaningless. The sizes are the
+    paper's (L = 2, alpha = 64).
 
     Example:
         >>> NextEventLSTM(7)(torch.zeros(2, 3, dtype=torch.long)).shape

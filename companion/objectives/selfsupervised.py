@@ -89,11 +89,9 @@ class MaskedFeatures:
         shares = torch.where(mask, nats / model.ignorance, 0)
         scalars = {"loss": shares.sum() / mask.sum()}
         split = model.num_numerical_features
-        kinds = {"numerical": slice(split), "categorical": slice(split, None)}
-        for name, columns in kinds.items():
-            if shares[:, columns].shape[1]:
-                hidden = mask[:, columns].sum().clamp(min=1)
-                scalars[name] = shares[:, columns].detach().sum() / hidden
+        for name, own in {"numerical": slice(split), "categorical": slice(split, None)}.items():
+            if shares[:, own].shape[1]:
+                scalars[name] = shares[:, own].detach().sum() / mask[:, own].sum().clamp(min=1)
         return scalars
 
 
@@ -194,14 +192,12 @@ def nll(
     compute: Compute | None = None,
     batch_size: int = 1024,
 ) -> Tensor:
-    """How surprising each feature of each row is, given the others: its negative log-likelihood.
+    """How surprising each feature of each row is: float32 (N, numbers + columns) on the CPU, in nats.
 
-    Each group of features is hidden alone: a row goes through the net, put into evaluation mode, once for
-    each group, all of them in one batch. A number costs the square of its distance, a category a logarithm,
-    so one number that is far off can outweigh all categories.
-
-    Returns:
-        float32 (N, numbers + columns) on the CPU, in nats.
+    It is the negative log-likelihood, given the others. Each group of features is hidden alone: a row goes
+    through the net, put into evaluation mode, once for each group, all of them in one batch. A number costs
+    the square of its distance, a category a logarithm, so one number that is far off can outweigh all
+    categories.
     """
     compute = compute or Compute(model.ignorance.device, None)
     hidden = F.one_hot(group_numbers(groups, model.num_features)).T.bool().to(compute.device)
@@ -209,15 +205,12 @@ def nll(
     order = torch.cat(features).argsort().cpu()
     parts = []
     model.eval()
-    for start in range(0, max(1, len(numerical)), batch_size):
-        rows = slice(start, start + batch_size)
-        x, c = numerical[rows].to(compute.device), categorical[rows].to(compute.device)
-        shape = (len(hidden), len(x))
-        mask = hidden[:, None].expand(*shape, -1).flatten(0, 1)  # (groups * N, features)
+    for rows in zip(*(torch.split(t, batch_size) for t in (numerical, categorical)), strict=True):
+        x, c = (part.to(compute.device) for part in rows)
+        mask = hidden.repeat_interleave(len(x), dim=0)  # (groups * N, features)
         with compute.autocast():
-            many = [t.expand(len(hidden), *t.shape).flatten(0, 1) for t in (x, c)]
-            vectors = model.embed(many[0], many[1], mask)
-            vectors = vectors.view(*shape, vectors.shape[1])
+            many = [t.repeat(len(hidden), 1) for t in (x, c)]
+            vectors = torch.unflatten(model.embed(many[0], many[1], mask), 0, (len(hidden), len(x)))
             guesses = [model.guess(own, asked) for own, asked in zip(vectors, features, strict=True)]
         found = []
         for guess, asked in zip(guesses, features, strict=True):
@@ -233,12 +226,8 @@ class FamilySurprise:
     The surprises of a family are added up (a field counts at most 10 nats) and measured in standard
     deviations from their mean, both of normal rows of the same kind that did not train the net. So fields
     that nobody can guess, such as the port of a client, say nothing. What is below the mean counts nothing;
-    the score is the sum over the families.
-
-    Args:
-        model: trained with :class:`MaskedFeatures`.
-        groups: the family of each feature, see the module.
-        compute: device and precision.
+    the score is the sum over the families. The net was trained with :class:`MaskedFeatures`; ``groups`` are
+    the families, see the module.
     """
 
     def __init__(self, model: SelfSupervisedResNet, groups: Sequence[int], compute: Compute) -> None:
@@ -278,10 +267,9 @@ def embed(
     compute = compute or Compute(model.ignorance.device, None)
     model.eval()
     parts = []
-    for start in range(0, max(1, len(numerical)), batch_size):
-        rows = slice(start, start + batch_size)
+    for x, c in zip(*(torch.split(t, batch_size) for t in (numerical, categorical)), strict=True):
         with compute.autocast():
-            part = model.embed(numerical[rows].to(compute.device), categorical[rows].to(compute.device))
+            part = model.embed(x.to(compute.device), c.to(compute.device))
         parts.append(part.float().cpu().numpy())
     return np.concatenate(parts)
 
@@ -316,5 +304,4 @@ def neighbor_purity(vectors: np.ndarray, labels: np.ndarray, count: int = 10) ->
         >>> neighbor_purity(vectors, np.array(["a", "a", "b", "b"]), count=1)
         1.0
     """
-    labels = np.asarray(labels)
     return float((labels[nearest_others(vectors, count)] == labels[:, None]).mean())
