@@ -275,18 +275,10 @@ class TrainingRun:
 
 
 def fit(
-    model: nn.Module,
-    data: Batch,
-    objective: Objective,
-    config: FitConfig,
-    *,
-    compute: Compute,
-    seed: int = 0,
-    evaluation: Evaluation | None = None,
-    checkpoint: Path | None = None,
-    progress: str | None = None,
-    stop_after: int | None = None,
-) -> History:
+    model: nn.Module, data: Batch, objective: Objective, config: FitConfig,
+    *, compute: Compute, seed: int = 0, evaluation: Evaluation | None = None,
+    checkpoint: Path | None = None, progress: str | None = None, stop_after: int | None = None,
+) -> History:  # fmt: skip
     """Train ``model`` in place, on the device of ``compute``, where it is left.
 
     ``data`` are tensors with the same first axis, one entry an example, at least two. ``seed`` decides the

@@ -68,17 +68,9 @@ class Context:
     weights: Path | None = None  #: a folder for trained weights that are worth keeping, or ``None``
 
     def fit(
-        self,
-        name: str,
-        model: nn.Module,
-        data: Batch,
-        objective: Objective,
-        config: FitConfig,
-        seed: int,
-        *,
-        evaluation: Evaluation | None = None,
-        result: SeedResult | None = None,
-    ) -> History:
+        self, name: str, model: nn.Module, data: Batch, objective: Objective, config: FitConfig, seed: int,
+        *, evaluation: Evaluation | None = None, result: SeedResult | None = None,
+    ) -> History:  # fmt: skip
         """Train the net ``name``; ``result`` takes its seconds and the curve ``"<name>.first_loss"``."""
         history = fit(model, data, objective, config, seed=seed, evaluation=evaluation, **self._around(name))
         if result is not None:

@@ -119,13 +119,9 @@ def data_info() -> DataInfo:
 
 
 def train(
-    config: DegradationConfig,
-    net: str,
-    context: Context,
-    result: SeedResult,
-    what: str,
+    config: DegradationConfig, net: str, context: Context, result: SeedResult, what: str,
     scale: float | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Train one net with the seed of ``result``, and add to that under ``"<what>."``.
 
     With a ``scale`` it begins near the identity.

@@ -7,18 +7,9 @@ import torch
 from torch import Tensor
 
 from companion.detection.plain_columns import PlainColumns
+from companion.experiments import event_data
 from companion.experiments.base import Config, Context, Experiment
-from companion.experiments.event_data import (
-    NETS,
-    EventSetsConfig,
-    PreparedEvents,
-    Recipe,
-    drawn,
-    info,
-    make_objective,
-    prepared,
-    train,
-)
+from companion.experiments.event_data import EventSetsConfig, PreparedEvents, Recipe, drawn
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.event_features import field_family
 from companion.objectives.selfsupervised import embed, linear_probe, neighbor_purity
@@ -32,7 +23,7 @@ class SelfSupervisedConfig(Config):
     """What is trained and how it is looked at."""
 
     data: EventSetsConfig = EventSetsConfig()  #: which events
-    nets: dict[str, Recipe] = NETS  #: by name
+    nets: dict[str, Recipe] = event_data.NETS  #: by name
     rows: int = 5000  #: events of a part that are asked about, at most
 
 
@@ -161,16 +152,16 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
     """
     result = SeedResult(seed=seed)
     for name in config.data.sets:
-        events = prepared(name, config.data, seed)
+        events = event_data.prepared(name, config.data, seed)
         nets = {
-            net: train(events, recipe, seed, context, f"{name}.{net}", result)
+            net: event_data.train(events, recipe, seed, context, f"{name}.{net}", result)
             for net, recipe in config.nets.items()
         }
         masked = {net: nets[net] for net, recipe in config.nets.items() if recipe.objective == "masked"}
         found = guessing(events, masked, config.rows, seed)
         later = events.tensors(events.normal("validation"))
         for net, model in masked.items():
-            objective = make_objective(events, config.nets[net], context.compute.device)
+            objective = event_data.make_objective(events, config.nets[net], context.compute.device)
             found[f"{net}.validation_loss"] = evaluate(model, later, objective, context.compute)["loss"]
         found |= probing(events, nets, context, config.rows, seed)
         result.metrics.update({f"{name}.{key}": round(value, 4) for key, value in found.items()})
@@ -192,4 +183,4 @@ SELF_SUPERVISED = Experiment("self_supervised", "What does a net learn of securi
     "smoke": SelfSupervisedConfig(data=SMOKE_DATA, nets=SMOKE_NETS, rows=300),
     "live": SelfSupervisedConfig(data=LIVE_DATA, nets=LIVE_NETS),
     "full": SelfSupervisedConfig(),
-}, run, info, float32=True)  # fmt: skip
+}, run, event_data.info, float32=True)  # fmt: skip

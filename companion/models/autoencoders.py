@@ -113,12 +113,9 @@ class ResidualAutoencoder(Autoencoder):
     """
 
     def __init__(
-        self,
-        channels: int = 1,
-        size: tuple[int, int] = (256, 256),
-        widths: Sequence[int] = (64, 128, 256, 512),
-        latent_channels: int = 16,
-    ) -> None:
+        self, channels: int = 1, size: tuple[int, int] = (256, 256),
+        widths: Sequence[int] = (64, 128, 256, 512), latent_channels: int = 16,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.latent_shape = (latent_channels, *halved(size, len(widths)))
         first = widths[0]

@@ -95,15 +95,9 @@ class SelfSupervisedResNet(nn.Module):
     ignorance: Tensor  # float32 (numbers + columns,), nats of one who knows nothing
 
     def __init__(
-        self,
-        num_numerical_features: int,
-        categorical_cardinalities: Sequence[int],
-        d_model: int = 128,
-        num_blocks: int = 3,
-        dropout: float = 0.1,
-        *,
-        d_projection: int | None = None,
-    ) -> None:
+        self, num_numerical_features: int, categorical_cardinalities: Sequence[int], d_model: int = 128,
+        num_blocks: int = 3, dropout: float = 0.1, *, d_projection: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.num_numerical_features, self.sizes = num_numerical_features, tuple(categorical_cardinalities)
         self.num_features = num_numerical_features + len(self.sizes)

@@ -126,7 +126,6 @@ def similarities(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, Tens
 
     float32 or wider (2N, 2N), and int64 (2N,).
     """
-    assert a.shape == b.shape, f"views of shapes {a.shape} and {b.shape}"
     with torch.autocast(a.device.type, enabled=False):  # bfloat16 is too coarse
         dtype = torch.promote_types(a.dtype, torch.float32)
         z = F.normalize(torch.cat([a, b]).to(dtype), dim=1)  # (2N, features)
@@ -184,14 +183,9 @@ class Contrastive:
 
 @torch.inference_mode()
 def nll(
-    model: SelfSupervisedResNet,
-    numerical: Tensor,
-    categorical: Tensor,
-    *,
-    groups: Sequence[int] | None = None,
-    compute: Compute | None = None,
-    batch_size: int = 1024,
-) -> Tensor:
+    model: SelfSupervisedResNet, numerical: Tensor, categorical: Tensor,
+    *, groups: Sequence[int] | None = None, compute: Compute | None = None, batch_size: int = 1024,
+) -> Tensor:  # fmt: skip
     """How surprising each feature of each row is: float32 (N, numbers + columns) on the CPU, in nats.
 
     It is the negative log-likelihood, given the others. Each group of features is hidden alone: a row goes
@@ -256,13 +250,9 @@ class FamilySurprise:
 
 @torch.inference_mode()
 def embed(
-    model: SelfSupervisedResNet,
-    numerical: Tensor,
-    categorical: Tensor,
-    *,
-    compute: Compute | None = None,
-    batch_size: int = 4096,
-) -> np.ndarray:
+    model: SelfSupervisedResNet, numerical: Tensor, categorical: Tensor,
+    *, compute: Compute | None = None, batch_size: int = 4096,
+) -> np.ndarray:  # fmt: skip
     """The embeddings of rows, nothing hidden: float32 (N, ``d_model``); arguments as for :func:`nll`."""
     compute = compute or Compute(model.ignorance.device, None)
     model.eval()
