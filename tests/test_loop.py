@@ -66,6 +66,7 @@ def small_net() -> nn.Module:
         ({"warmup_steps": 4}, (0, 1, 3, 4), (0.25, 0.5, 1.0, 1.0)),
         ({"schedule": "step", "milestones": (0.5, 0.75)}, (49, 50, 74, 75), (1.0, 0.1, 0.1, 0.01)),
         ({"schedule": "linear"}, (0, 50, 99), (1.0, 0.5, 0.01)),
+        ({"schedule": "linear", "warmup_steps": 10}, (0, 9, 10, 55, 99), (0.1, 1.0, 1.0, 0.5, 1 / 90)),
         ({"schedule": "cosine"}, (0, 50), (1.0, 0.5)),
     ],
 )

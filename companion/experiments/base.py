@@ -23,10 +23,10 @@ from companion.objectives.classification import Batch, Objective
 from companion.runs import DataInfo, SeedResult
 from companion.training import Evaluation, FitConfig, History, fit
 
+# seconds, for tests; at most a minute and a half on two CPU cores; what the claim needs
 SCALES = ("smoke", "live", "full")
-"""Seconds, for tests; at most a minute and a half on two CPU cores; what the claim needs."""
 REPLAY_STEPS = 3
-MODULES = {
+MODULES = {  # the module of each experiment, which is there in upper case
     "block_order": "degradation", "casting": "casting", "casting_ablation": "casting",
     "casting_size": "casting", "classifier": "classifier", "degradation": "degradation",
     "event_detection": "event_detection", "event_sequences": "event_sequences",
@@ -35,7 +35,6 @@ MODULES = {
     "starts": "degradation", "tab_transformer": "tables", "table_cost": "tables", "table_depth": "tables",
     "tables": "tables", "waveforms": "waveforms",
 }  # fmt: skip
-"""The module of each experiment, which is there in upper case."""
 NAMES = tuple(MODULES)
 
 

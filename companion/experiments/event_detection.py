@@ -171,11 +171,8 @@ def at_alerts(events: PreparedEvents, scores: np.ndarray) -> dict[str, float]:
 def evaluate_scores(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
     """All metrics of all detectors of a set; for the intervals whole incidents are resampled.
 
-    Returns:
-        ``"<detector>.<part>_<metric>"`` for all attacks, and of generated ones also
-        ``"<detector>.<part>_<shape>_<metric>"``; ``"<detector>.test_pr_auc_low"`` and ``_high``;
-        ``"<detector>.test_<kind of attack>_roc_auc"``; ``"<detector>.test_found"`` and ``"_right"``, see
-        :func:`at_alerts`. For validation the two areas only.
+    ``"<detector>.<part>_<metric>"`` is for all attacks, and of generated ones
+    ``"<detector>.<part>_<shape>_<metric>"`` for those of a shape. For validation the two areas only.
     """
     found: dict[str, float] = {}
     labels = events.events.labels.iloc[events.events.split["test"]]

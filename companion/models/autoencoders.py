@@ -106,10 +106,6 @@ class ResidualAutoencoder(Autoencoder):
 
     Shapes: (N, ``channels``, H, W) in [0, 1] to the same, and codes (N, ``latent_channels``, H / 2**s,
     W / 2**s), with s stages, as many as there are ``widths``; ``widths[0]`` is the first convolution's.
-
-    Example:
-        >>> ResidualAutoencoder().latent_shape
-        (16, 16, 16)
     """
 
     def __init__(

@@ -59,10 +59,6 @@ class NextEventTransformer(nn.Module):
     any in training. Shapes as those of :class:`NextEventLSTM`.
 
     Differences from the paper: the encoder alone, with a causal mask; the norm before each sublayer.
-
-    Example:
-        >>> NextEventTransformer(7)(torch.zeros(2, 3, dtype=torch.long)).shape
-        torch.Size([2, 3, 7])
     """
 
     def __init__(self, num_tokens: int, d_model: int = 64, num_heads: int = 4, num_layers: int = 2) -> None:

@@ -37,12 +37,7 @@ from companion.objectives.classification import Batch
 
 
 def group_numbers(groups: Sequence[int] | None, num_features: int) -> Tensor:
-    """The group of each feature, numbered from 0 without gaps: int64 (``num_features``,).
-
-    Example:
-        >>> group_numbers([7, 7, 3], 3).tolist()
-        [1, 1, 0]
-    """
+    """The group of each feature, numbered from 0 without gaps: int64 (``num_features``,)."""
     if groups is None:
         return torch.arange(num_features)
     assert len(groups) == num_features, f"{len(groups)} groups for {num_features} features"
@@ -284,14 +279,9 @@ def nearest_others(vectors: np.ndarray, count: int = 10) -> np.ndarray:
     return np.asarray(rows[~own].reshape(len(rows), count))
 
 
-def neighbor_purity(vectors: np.ndarray, labels: np.ndarray, count: int = 10) -> float:
-    """The share of each vector's nearest neighbours that have its label, averaged over the vectors.
+def neighbor_purity(vectors: np.ndarray, labels: np.ndarray) -> float:
+    """The share of each vector's ten nearest neighbours that have its label, averaged over the vectors.
 
     A space that tells nothing of the label has about the sum of the squared shares of the labels.
-
-    Example:
-        >>> vectors = np.array([[0.0], [0.1], [5.0], [5.1]])
-        >>> neighbor_purity(vectors, np.array(["a", "a", "b", "b"]), count=1)
-        1.0
     """
-    return float((labels[nearest_others(vectors, count)] == labels[:, None]).mean())
+    return float((labels[nearest_others(vectors)] == labels[:, None]).mean())
