@@ -166,13 +166,9 @@ def fit_published(config: CastingConfig, data: Casting, seed: int, context: Cont
 
 
 def fit_moved(
-    config: CastingConfig,
-    data: Casting,
-    seed: int,
-    context: Context,
-    name: str,
+    config: CastingConfig, data: Casting, seed: int, context: Context, name: str,
     camera: CameraJitter = CAMERA,
-) -> ImageAE:
+) -> ImageAE:  # fmt: skip
     """An autoencoder of small colour images that saw a moving camera; ``"residual"`` is a residual one."""
     around = {"epochs": config.moved_epochs, "validation": data.validation.color}
     options: dict[str, Any] = {"latent": config.latent}
