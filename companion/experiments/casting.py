@@ -63,11 +63,7 @@ def score_parts(detector: Detector, data: Casting, parts: Sequence[str] = PARTS)
 
 
 def evaluate_detector(scores: Scores, data: Casting, config: CastingConfig) -> dict[str, float]:
-    """Metrics of one detector; its thresholds come from validation normals and held-out known spills.
-
-    Areas come with bootstrap intervals, rates with Wilson intervals (``_low``, ``_high``); ``whole.`` is for
-    all test images.
-    """
+    """Metrics of one detector; its thresholds come from validation normals and held-out known spills."""
     thresholds = {
         "tnr_target": tnr_target(scores["validation"], scores["held"], config.tnr),
         "disturbed": fixed_fpr(scores["disturbed"], config.fpr),

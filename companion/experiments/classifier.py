@@ -84,11 +84,7 @@ def prepare(config: ClassifierConfig) -> tuple[dict[str, Batch], ImageClassifica
 def train(
     config: ClassifierConfig, seed: int, context: Context, name: str = "net"
 ) -> tuple[nn.Module, SeedResult]:
-    """Train one net, and measure it on the validation split.
-
-    The curves ``loss`` and ``error`` are window means of training; the metric ``train_error`` is the mean of
-    the last tenth of the steps, as seen while training.
-    """
+    """Train one net, and measure it on the validation split; ``train_error`` is of its last tenth."""
     splits, objective = prepare(config)
     validation: Batch = tuple(t[: config.eval_size] for t in splits["validation"])
     seed_everything(seed)

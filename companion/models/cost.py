@@ -99,8 +99,8 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def numbers_moved(model: nn.Module, input_shape: Sequence[int]) -> int:
     """The numbers that one forward pass reads from memory and writes to it.
 
-    Every operation is taken to read its inputs and weights once and to write its output once, as PyTorch
-    executes them one by one. Caches make the true traffic smaller, second readings larger.
+    Every operation is taken to read its inputs and weights once and to write its output once. Caches make the
+    true traffic smaller, second readings larger.
     """
     outline, images = _outline(model).eval(), torch.empty(*input_shape, device="meta")
     with _Traffic() as traffic:

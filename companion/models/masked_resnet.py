@@ -63,16 +63,14 @@ class Reconstruction:
 class SelfSupervisedResNet(nn.Module):
     """A residual net for tables that may be asked about hidden features.
 
-    A hidden category becomes an index of its own, one past the real ones, for which the embedding has a row
-    more. A hidden number becomes 0, and beside every number the net gets a second one, 1 where the number is
-    hidden; without it a hidden number could not be told from one that is 0. Features are hidden before they
-    are embedded, so no trace of them is left.
+    A hidden category becomes an index of its own, one past the real ones. A hidden number becomes 0, and
+    beside every number the net gets a second one, 1 where the number is hidden. Features are hidden before
+    they are embedded, so no trace of them is left.
 
     The body is that of :class:`companion.models.tabular.TabularResNet` with pre-norm blocks, but categories
-    are embedded in ``d_model`` features at once and added up. (That is what a linear layer over embeddings
-    side by side does, too; here all columns are looked up in one table by one call.) The row's embedding goes
-    to a linear head, which gives the logits of all categorical columns, and to another one for the mean and
-    the standard deviation of each number. Numbers are expected to be standardised.
+    are embedded in ``d_model`` features at once and added up, as a linear layer over embeddings side by side
+    does, too. Linear heads give the logits of all categorical columns, and the mean and the standard
+    deviation of each number. Numbers are expected to be standardised.
 
     ``categorical_cardinalities`` tells how many indices each categorical column has without the mask.
     ``d_projection`` is for contrastive learning, ``None`` for no projection.

@@ -36,9 +36,8 @@ class TableMLP(nn.Module):
 class TabTransformer(nn.Module):
     """Attention between the categories of a row; the numbers pass beside it.
 
-    Each category becomes a token of ``d_token`` features. Transformer layers let the tokens look at each
-    other. What comes out is laid side by side, the normalised numbers are appended, and an MLP with hidden
-    layers of 4 and 2 times that width gives the output. Without categories only norm and MLP are left.
+    Each category becomes a token of ``d_token`` features; transformer layers let them look at each other.
+    An MLP with hidden layers of 4 and 2 times its input's width takes the tokens and the normalised numbers.
 
     Source: X. Huang, A. Khetan, M. Cvitkovic and Z. Karnin, "TabTransformer: Tabular Data Modeling Using
     Contextual Embeddings", 2020, section 2; sizes (8 heads among them) from its appendix.

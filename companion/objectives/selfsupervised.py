@@ -67,8 +67,7 @@ class MaskedFeatures:
     The loss is the mean over all hidden features of their negative log-likelihood, each divided by what
     knowing nothing costs: the logarithm of the cardinality for a category, and what the standard normal
     distribution expects for a number. So columns of either kind and any cardinality cost about 1 before
-    training, and 0 once the others tell them. (The entropy would be another divisor. But a column that nearly
-    always holds the same value has nearly none, and its few other values would outweigh all else.)
+    training, and 0 once the others tell them.
     """
 
     mask_rate: float = 0.3  #: the probability that a feature is hidden
@@ -149,10 +148,9 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float = 1.0) -> Tensor:
 class Contrastive:
     """Recognise a row of which a part was replaced (SCARF, Bahri et al. 2022).
 
-    Each row is one view; the other is the same row after :func:`corrupt`. Both go through the net and its
-    projection, and :func:`nt_xent` compares them. The paper's loss compares each row with the corrupted ones
-    only; NT-Xent also compares it with the rest of its own kind. Rows of a batch that are equal are told to
-    be different, which no net can do: with many of them the loss has a floor above 0.
+    Each row is one view; the other is the same row after :func:`corrupt`. The paper's loss compares each row
+    with the corrupted ones only; NT-Xent also compares it with the rest of its own kind. Rows of a batch that
+    are equal are told to be different: with many of them the loss has a floor above 0.
     """
 
     numerical: Tensor  #: (M, numbers), the training rows that replacements are drawn from
