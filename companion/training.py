@@ -26,8 +26,7 @@ from companion.compute import Compute
 from companion.files import StateError, fingerprint, load_state, save_state
 from companion.objectives.classification import Batch, Objective
 
-FLUSH_EVERY = 50
-"""Steps between looks at the loss, each of which makes a GPU wait."""
+FLUSH_EVERY = 50  # steps between looks at the loss, each of which makes a GPU wait
 
 Evaluation = Callable[[nn.Module], dict[str, float]]
 
@@ -60,9 +59,7 @@ class FitConfig(BaseModel):
     schedule: Literal["constant", "step", "linear", "cosine"] = "constant"
     milestones: tuple[float, ...] = ()  #: for ``"step"``: rising shares of ``num_steps``
     eval_every: int | None = Field(default=None, ge=1)  #: steps between evaluations; ``None``: one at the end
-    checkpoint_every: int = Field(
-        default=500, ge=1
-    )  #: steps between checkpoints, if there is a file for them
+    checkpoint_every: int = Field(default=500, ge=1)  #: steps between checkpoints, if there is a file
     #: stop after so many evaluations without a new best ``monitor``, and restore the weights of the best
     patience: int | None = Field(default=None, ge=1)
     monitor: str = "loss"  #: the evaluated metric that early stopping watches; lower is better
@@ -77,13 +74,7 @@ class FitConfig(BaseModel):
 
 
 def learning_rate(config: FitConfig, step: int) -> float:
-    """The learning rate of ``step``, counted from 0.
-
-    Example:
-        >>> config = FitConfig(num_steps=100, lr=0.4, warmup_steps=10, schedule="linear")
-        >>> [round(learning_rate(config, step), 3) for step in (0, 4, 9, 10, 55, 99)]
-        [0.04, 0.2, 0.4, 0.4, 0.2, 0.004]
-    """
+    """The learning rate of ``step``, counted from 0."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "step":
@@ -143,14 +134,15 @@ def evaluate(
     was_training, objective = model.training, compute.resident(objective)
     model.eval()
     means: dict[str, list[Tensor]] = {}  # of each batch, on the device
-    for start in range(0, len(data[0]), batch_size):
+    starts = range(0, len(data[0]), batch_size)
+    for start in starts:
         batch = tuple(t[start : start + batch_size].to(compute.device) for t in data)
         with compute.autocast():
             scalars = objective(model, batch, None)
         for name, value in scalars.items():
             means.setdefault(name, []).append(value)
     model.train(was_training)
-    sizes = [min(batch_size, len(data[0]) - start) for start in range(0, len(data[0]), batch_size)]
+    sizes = [min(batch_size, len(data[0]) - start) for start in starts]
     totals = {name: zip(torch.stack(values).tolist(), sizes, strict=True) for name, values in means.items()}
     return {name: sum(mean * n for mean, n in total) / len(data[0]) for name, total in totals.items()}
 
@@ -184,8 +176,7 @@ class TrainingRun:
         self.history = History()
         self.step = 0
         self.best: dict[str, Tensor] = {}
-        self.best_value = float("inf")
-        self.stale = 0  # evaluations since the best
+        self.best_value, self.stale = float("inf"), 0  # and how many evaluations there were since
         self.pending: list[dict[str, Tensor]] = []  # scalars of the last steps, still on the device
         drawn_there = getattr(objective, "draws_on_device", False)
         self.generator = torch.Generator(compute.device if drawn_there else "cpu")
@@ -278,36 +269,20 @@ class TrainingRun:
 
 
 def fit(
-    model: nn.Module,
-    data: Batch,
-    objective: Objective,
-    config: FitConfig,
-    *,
-    compute: Compute,
-    seed: int = 0,
-    evaluation: Evaluation | None = None,
-    checkpoint: Path | None = None,
-    progress: str | None = None,
-    stop_after: int | None = None,
-) -> History:
-    """Train ``model`` in place.
+    model: nn.Module, data: Batch, objective: Objective, config: FitConfig,
+    *, compute: Compute, seed: int = 0, evaluation: Evaluation | None = None,
+    checkpoint: Path | None = None, progress: str | None = None, stop_after: int | None = None,
+) -> History:  # fmt: skip
+    """Train ``model`` in place, on the device of ``compute``, where it is left.
 
-    Args:
-        model: is moved to the device of ``compute`` and left there.
-        data: tensors with the same first axis, one entry an example, at least two.
-        objective: what to minimise.
-        config: the hyperparameters.
-        compute: device and precision.
-        seed: of the order, the augmentation and dropout, but not of the initial weights: those come first.
-        evaluation: called with the model every ``config.eval_every`` steps and after the last one.
-        checkpoint: a file to write checkpoints to. If it is there already, the run continues from it;
-            another run's is an error (:class:`CheckpointError`).
-        progress: the label of a progress bar; ``None`` for no bar.
-        stop_after: leave after this many steps of the run, to look at its start only.
+    ``data`` are tensors with the same first axis, one entry an example, at least two. ``seed`` decides the
+    order, the augmentation and dropout, but not the initial weights: those come first. ``evaluation`` is
+    called with the model every ``config.eval_every`` steps and after the last one. Checkpoints go to the file
+    ``checkpoint``; if it is there already, the run continues from it, and another run's is an error
+    (:class:`CheckpointError`). ``progress`` labels a progress bar, if there is to be one. ``stop_after`` so
+    many steps the run is left, to look at its start only.
     """
     assert {len(t) for t in data} == {max(2, len(data[0]))}, [tuple(t.shape) for t in data]
-    if stop_after is not None and stop_after < 0:
-        raise ValueError(f"stop_after is a number of steps, not {stop_after}")
     end = config.num_steps if stop_after is None else min(config.num_steps, stop_after)
     run = TrainingRun(compute.model(model).train(), data, objective, config, compute, seed)
     identity = run.identity() if checkpoint is not None else {}

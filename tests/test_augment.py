@@ -1,3 +1,5 @@
+from itertools import product
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,13 +15,9 @@ def images_of(n: int, channels: int, height: int, width: int) -> torch.Tensor:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    n=st.integers(1, 5),
-    height=st.integers(1, 9),
-    width=st.integers(1, 9),
-    max_shift=st.integers(0, 4),
-    flip=st.booleans(),
-    seed=st.integers(0, 10**6),
-)
+    n=st.integers(1, 5), height=st.integers(1, 9), width=st.integers(1, 9), max_shift=st.integers(0, 4),
+    flip=st.booleans(), seed=st.integers(0, 10**6),
+)  # fmt: skip
 def test_every_image_is_one_of_torchvisions_crops(n, height, width, max_shift, flip, seed):
     images = images_of(n, 3, height, width)
     generator = torch.Generator().manual_seed(seed)
@@ -29,11 +27,8 @@ def test_every_image_is_one_of_torchvisions_crops(n, height, width, max_shift, f
     for before, after in zip(images, out, strict=True):
         candidates = []
         for mirrored in [before, oracle.horizontal_flip(before)] if flip else [before]:
-            padded = oracle.pad(mirrored, [max_shift])
-            for top in range(2 * max_shift + 1):
-                candidates += [
-                    oracle.crop(padded, top, left, height, width) for left in range(2 * max_shift + 1)
-                ]
+            padded, places = oracle.pad(mirrored, [max_shift]), range(2 * max_shift + 1)
+            candidates += [oracle.crop(padded, *place, height, width) for place in product(places, places)]
         assert any(torch.equal(after, candidate) for candidate in candidates)
 
 

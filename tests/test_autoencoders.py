@@ -32,12 +32,7 @@ def test_the_convolutional_autoencoder_has_the_layers_of_its_source():
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.integers(1, 4),
-    st.lists(st.integers(1, 6), min_size=1, max_size=3),
-)
+@given(*map(st.integers, (1, 1, 1), (3, 3, 4)), st.lists(st.integers(1, 6), min_size=1, max_size=3))
 def test_small_ones_give_back_the_shape(channels, high, wide, widths):
     size = (high * 2 ** len(widths), wide * 2 ** len(widths))
     images = torch.rand(2, channels, *size)

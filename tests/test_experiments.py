@@ -61,17 +61,7 @@ def test_the_gradient_flow_is_that_of_the_chain_rule():
     assert flow["cosine"][2] == pytest.approx(float(cosine), rel=1e-4)
 
 
-def test_blocks_that_are_the_identity_pass_the_gradient_on_unchanged():
-    net = CifarResNet(14, block=PreActResidualBlock)
-    for module in net.modules():
-        if isinstance(module, PreActResidualBlock):
-            nn.init.zeros_(module.conv2.weight)
-    flow = gradient_flow(net, eight_images(), OBJECTIVE, Context(CPU, progress=False))
-    assert flow["cosine"] == pytest.approx([1] * 4)
-    assert flow["ratio"] == pytest.approx([0] * 4, abs=1e-6)
-
-
-def test_a_run_keeps_the_weights_of_its_first_seed(small, tmp_path, monkeypatch):
+def test_a_run_keeps_the_weights_of_its_first_seed_and_others_are_refused(small, tmp_path, monkeypatch):
     out = tmp_path / "runs"
     path = execute(get_experiment("classifier"), "smoke", [0, 1], compute=CPU, out=out, progress=False)
     run = load_run(path)
@@ -83,6 +73,8 @@ def test_a_run_keeps_the_weights_of_its_first_seed(small, tmp_path, monkeypatch)
     config = get_experiment("classifier").config("smoke")
     trained, result = classifier.train(config, 0, Context(CPU, progress=False))
     assert result.metrics["validation_error"] == run.results[0].metrics["validation_error"]
+    assert len(result.curves["seconds"]) == len(result.curves["validation_error"]) == 2
+    assert 0 < result.curves["seconds"][0] < result.curves["seconds"][1] <= result.seconds["net"]
     for name, tensor in trained.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
 
@@ -93,41 +85,25 @@ def test_a_run_keeps_the_weights_of_its_first_seed(small, tmp_path, monkeypatch)
     torch.testing.assert_close(kept.objective.mean, load_small().mean)
     assert not kept.model.training
 
-
-def test_weights_that_are_missing_or_changed_are_refused(small, tmp_path):
-    path = execute(get_experiment("classifier"), "smoke", [0], compute=CPU, out=tmp_path, progress=False)
-    run = load_run(path)
     with pytest.raises(RunError, match="no weights of 'other'; it has: net"):
-        weights_path(run, "other", tmp_path)
-    file = weights_path(run, "net", tmp_path)
-    file.write_bytes(file.read_bytes()[:-1])
+        weights_path(run, "other", out)
+    weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(RunError, match="not the file"):
-        weights_path(run, "net", tmp_path)
+        weights_path(run, "net", out)
     with pytest.raises(StateError, match="readable"):
-        load_weights(file)
-    file.unlink()
+        load_weights(weights)
+    weights.unlink()
     with pytest.raises(RunError, match="missing"):
-        weights_path(run, "net", tmp_path)
-
-
-def test_an_evaluation_has_its_time(small):
-    result = get_experiment("classifier").run(
-        get_experiment("classifier").config("smoke"), 0, Context(CPU, progress=False)
-    )
-    assert len(result.curves["seconds"]) == len(result.curves["validation_error"]) == 2
-    assert 0 < result.curves["seconds"][0] < result.curves["seconds"][1] <= result.seconds["net"]
+        weights_path(run, "net", out)
 
 
 def test_mirrored_views_average_the_logits():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
-    images = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8)
-    labels = torch.arange(6) % 5
-    plain, both = OBJECTIVE, ImageClassification(*MOMENTS, mirrored_views=True)
+    images, labels = batch = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8), torch.arange(6) % 5
+    both = ImageClassification(*MOMENTS, mirrored_views=True)
     pixels = (images.float() / 255 - 0.5) / 0.25
-    logits = (model(pixels) + model(pixels.flip(3))) / 2
-    batch = (images, labels)
-    expected = nn.functional.cross_entropy(logits, labels)
+    expected = nn.functional.cross_entropy((model(pixels) + model(pixels.flip(3))) / 2, labels)
     torch.testing.assert_close(both(model, batch, None)["loss"], expected)
-    generator = torch.Generator().manual_seed(0)  # while training, one view
-    torch.testing.assert_close(both(model, batch, generator)["loss"], plain(model, batch, None)["loss"])
+    trained = both(model, batch, torch.Generator())["loss"]  # while training, one view
+    torch.testing.assert_close(trained, OBJECTIVE(model, batch, None)["loss"])

@@ -115,10 +115,3 @@ def test_an_ensemble_is_the_mean_of_its_members(small):
         for split in ("validation", "test"):
             alone = result.metrics[f"{dataset}-mlp.{split}"]
             assert result.metrics[f"{dataset}-mlp+mlp.{split}"] == pytest.approx(alone)
-
-
-def test_another_offset_is_another_net(small):
-    table = tables.prepared("california")
-    net = NetConfig(kind="resnet", options={"d_model": 8}, num_epochs=1)
-    first, second = (tables.build(table, net.model_copy(update={"seed_offset": o}), 0) for o in (0, 7))
-    assert not torch.equal(first.head.weight, second.head.weight)

@@ -60,11 +60,6 @@ def test_a_pre_activated_net_ends_in_a_norm():
     assert (net.features(torch.randn(2, 3, 8, 8)) >= 0).all()
 
 
-def test_the_plain_twin_has_no_shortcut_and_no_projection():
-    net = ResNet(BasicResidualBlock, (1, 1), 5, width=8, shortcut=None)
-    assert all(block.shortcut is None for stage in net.blocks() for block in stage)
-
-
 def test_resnet9_takes_a_width_and_learns_from_the_first_step():
     net = ResNet9(width=8, num_classes=3)
     convolutions = [m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)]
@@ -146,11 +141,6 @@ def test_without_norm_there_is_no_norm_but_the_same_count_of_convolutions():
     assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
     assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == 19
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (2, 3, 16, 24), (1, 3, 4, 4)])
-def test_any_image_size_goes_through(shape):
-    assert CifarResNet(8, num_classes=7).eval()(torch.zeros(shape)).shape == (shape[0], 7)
 
 
 @pytest.mark.parametrize("residual", [True, False])

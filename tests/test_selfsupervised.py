@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from companion.compute import Compute, seed_everything
 from companion.models.masked_resnet import RESOLUTION, SelfSupervisedResNet
-from companion.objectives.encoding import MISSING, UNSEEN
 from companion.objectives.selfsupervised import (
     Contrastive,
     MaskedFeatures,
@@ -68,15 +67,6 @@ def test_a_group_is_hidden_as_one():
     assert (mask[:, 2] != mask[:, 3]).any()
 
 
-def test_the_index_of_a_hidden_category_is_no_real_one():
-    net = make_net(1, [2, 5])
-    assert net.mask_index.tolist() == [2, 5]
-    assert not {MISSING, UNSEEN} & set(net.mask_index.tolist())
-    assert net.first.tolist() == [0, 3]
-    assert len(net.categories.weight) == 3 + 6
-    assert net(*rows(1, [2, 5], 4)).logits.shape[1] == 2 + 5  # never guessed either
-
-
 def test_the_net_gets_the_index_of_the_mask_where_it_hides_and_nowhere_else():
     net, seen = make_net(1, [2, 5]), []
     for part in (net.numbers, net.categories):
@@ -99,13 +89,6 @@ def test_surprise_of_a_column_is_the_cross_entropy_of_its_own_logits():
     asked = torch.tensor([1, 3, 5])
     own = net.guess(net.embed(*batch), asked)
     torch.testing.assert_close(own.nll(batch[0][:, [1]], batch[1][:, [0, 2]]), guess.nll(*batch)[:, asked])
-
-
-def test_a_hidden_number_differs_from_one_that_is_zero():
-    net = make_net(2, []).eval()
-    zeros, none = torch.zeros(1, 2), torch.zeros(1, 0, dtype=torch.long)
-    hidden = net.embed(zeros, none, torch.tensor([[True, False]]))
-    assert not torch.allclose(hidden, net.embed(zeros, none))
 
 
 def masked_loss(net, inputs, targets, mask):
@@ -236,18 +219,6 @@ def test_nt_xent_and_its_gradient_are_those_of_the_definition(count, temperature
     assert nt_xent(a.float(), b.float(), temperature).item() == pytest.approx(slow.item(), abs=1e-5)
     for mine, his in zip(torch.autograd.grad(fast, ours), torch.autograd.grad(slow, theirs), strict=True):
         torch.testing.assert_close(mine, his, atol=1e-10, rtol=1e-6)
-
-
-def test_a_row_is_not_compared_with_itself_but_with_all_others():
-    same = torch.ones(5, 3)  # every cosine is 1: one of the nine others is right
-    assert nt_xent(same, same, 0.3).item() == pytest.approx(math.log(9), abs=1e-6)
-    a = torch.eye(4)  # the partner at 1, the 6 others at 0
-    assert nt_xent(a, a, 1.0).item() == pytest.approx(math.log(1 + 6 / math.e), abs=1e-6)
-
-
-def test_views_of_other_rows_are_refused():
-    with pytest.raises(AssertionError, match="views of shapes"):
-        nt_xent(torch.ones(2, 3), torch.ones(3, 3))
 
 
 def test_nt_xent_keeps_its_precision_in_mixed_precision():

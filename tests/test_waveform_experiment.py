@@ -17,16 +17,10 @@ def beats(monkeypatch):
     """Few generated beats in the place of ECG5000."""
     train, validation, test = (synthetic_beats(count, seed) for seed, count in enumerate((120, 200, 150)))
     made = Beats(
-        name="few",
-        train=train[train[:, 0] == 1, 1:],
-        validation=validation[:, 1:],
-        validation_classes=validation[:, 0].astype(int),
-        test=test[:, 1:],
-        test_classes=test[:, 0].astype(int),
-        source="generated",
-        digest="",
-        synthetic=True,
-    )
+        train=train[train[:, 0] == 1, 1:], validation=validation[:, 1:], test=test[:, 1:],
+        validation_classes=validation[:, 0].astype(int), test_classes=test[:, 0].astype(int),
+        name="few", source="generated", digest="", synthetic=True,
+    )  # fmt: skip
     monkeypatch.setattr(waveforms, "_beats", lambda validation_normals: made)
     return made
 

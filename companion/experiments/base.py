@@ -23,10 +23,10 @@ from companion.objectives.classification import Batch, Objective
 from companion.runs import DataInfo, SeedResult
 from companion.training import Evaluation, FitConfig, History, fit
 
+# seconds, for tests; at most a minute and a half on two CPU cores; what the claim needs
 SCALES = ("smoke", "live", "full")
-"""Seconds, for tests; at most a minute and a half on two CPU cores; what the claim needs."""
 REPLAY_STEPS = 3
-MODULES = {
+MODULES = {  # the module of each experiment, which is there in upper case
     "block_order": "degradation", "casting": "casting", "casting_ablation": "casting",
     "casting_size": "casting", "classifier": "classifier", "degradation": "degradation",
     "event_detection": "event_detection", "event_sequences": "event_sequences",
@@ -36,7 +36,6 @@ MODULES = {
     "table_embeddings": "table_embeddings",
     "tables": "tables", "waveforms": "waveforms",
 }  # fmt: skip
-"""The module of each experiment, which is there in upper case."""
 NAMES = tuple(MODULES)
 
 
@@ -69,17 +68,9 @@ class Context:
     weights: Path | None = None  #: a folder for trained weights that are worth keeping, or ``None``
 
     def fit(
-        self,
-        name: str,
-        model: nn.Module,
-        data: Batch,
-        objective: Objective,
-        config: FitConfig,
-        seed: int,
-        *,
-        evaluation: Evaluation | None = None,
-        result: SeedResult | None = None,
-    ) -> History:
+        self, name: str, model: nn.Module, data: Batch, objective: Objective, config: FitConfig, seed: int,
+        *, evaluation: Evaluation | None = None, result: SeedResult | None = None,
+    ) -> History:  # fmt: skip
         """Train the net ``name``; ``result`` takes its seconds and the curve ``"<name>.first_loss"``."""
         history = fit(model, data, objective, config, seed=seed, evaluation=evaluation, **self._around(name))
         if result is not None:

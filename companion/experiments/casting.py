@@ -24,15 +24,7 @@ from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.experiments import base
 from companion.experiments import casting_detectors as fitted
 from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means, with_ends
-from companion.experiments.casting_detectors import (
-    CAMERA,
-    COLOR,
-    GRAY,
-    Casting,
-    CastingConfig,
-    Detector,
-    load,
-)
+from companion.experiments.casting_detectors import GRAY, Casting, CastingConfig, Detector
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder
 from companion.models.cost import multiply_adds
 from companion.models.resnet import count_parameters
@@ -62,7 +54,7 @@ FitAll = Callable[[CastingConfig, Casting, int, Context], Iterator[tuple[str, De
 
 def data_info() -> DataInfo:
     """What the casting images are here: the real ones, or their stand-in."""
-    return base.data_info(load_casting(COLOR, color=True))
+    return base.data_info(load_casting(fitted.COLOR, color=True))
 
 
 def score_parts(detector: Detector, data: Casting, parts: Sequence[str] = PARTS) -> Scores:
@@ -71,11 +63,7 @@ def score_parts(detector: Detector, data: Casting, parts: Sequence[str] = PARTS)
 
 
 def evaluate_detector(scores: Scores, data: Casting, config: CastingConfig) -> dict[str, float]:
-    """Metrics of one detector; its thresholds come from validation normals and held-out known spills.
-
-    Areas come with bootstrap intervals, rates with Wilson intervals (``_low``, ``_high``); ``whole.`` is for
-    all test images.
-    """
+    """Metrics of one detector; its thresholds come from validation normals and held-out known spills."""
     thresholds = {
         "tnr_target": tnr_target(scores["validation"], scores["held"], config.tnr),
         "disturbed": fixed_fpr(scores["disturbed"], config.fpr),
@@ -106,18 +94,15 @@ def detectors(
     final = discriminator(FINAL)
     yield FINAL, final
     yield "pca", fitted.fit_pca(config, data, seed)
-    published = fitted.published_autoencoder(config, seed)
-    fitted.fit_autoencoder(published, "published", config.epochs, data, context, gray=True)
+    published = fitted.fit_published(config, data, seed, context)
     yield "published", Detector(fitted.error_scores(published, "mse", (1,), gray=True), published.history_)
     for kind in ("l1", "hybrid"):
         yield f"published-{kind}", Detector(fitted.error_scores(published, kind, (1,), gray=True))
-    moved = fitted.moved_autoencoder(config, seed)
-    fitted.fit_autoencoder(moved, "moved", config.moved_epochs, data, context)
+    moved = fitted.fit_moved(config, data, seed, context, "moved")
     yield "moved", Detector(fitted.error_scores(moved, "l1", (1,)), moved.history_)
     coarse = Detector(fitted.error_scores(moved, "l1", (4, 8)))
     yield "coarse", coarse
-    residual = fitted.moved_autoencoder(config, seed, residual=True)
-    fitted.fit_autoencoder(residual, "residual", config.moved_epochs, data, context)
+    residual = fitted.fit_moved(config, data, seed, context, "residual")
     yield "residual", Detector(fitted.error_scores(residual, "l1", (4, 8)), residual.history_)
     yield "memory", fitted.fit_memory(config, data, seed, context)
     for name in (other for other in DISCRIMINATORS if other != FINAL):
@@ -133,8 +118,7 @@ def ablations(
     ``still`` is ``moved`` without a moving camera, and ``still-coarse`` its scores at coarse scales; the
     others are the recommended classifier, taught by fewer kinds of fault.
     """
-    still = fitted.moved_autoencoder(config, seed, camera=NO_JITTER)
-    fitted.fit_autoencoder(still, "still", config.moved_epochs, data, context)
+    still = fitted.fit_moved(config, data, seed, context, "still", camera=NO_JITTER)
     yield "still", Detector(fitted.error_scores(still, "l1", (1,)), still.history_)
     yield "still-coarse", Detector(fitted.error_scores(still, "l1", (4, 8)))
     for name, kinds in FEWER_KINDS.items():
@@ -148,7 +132,7 @@ def _run(fit_all: FitAll, config: CastingConfig, seed: int, context: Context) ->
     The curves ``missed`` and ``flagged`` of ``FINAL`` are the places, among the test images, of anomalies
     below and normals above its threshold ``disturbed``.
     """
-    data, result = load(config.share), SeedResult(seed=seed)
+    data, result = fitted.load(config.share), SeedResult(seed=seed)
     curves, clock = result.curves, time.perf_counter()
     for name, detector in fit_all(config, data, seed, context):
         result.seconds[name] = round(time.perf_counter() - clock, 1)
@@ -222,7 +206,7 @@ def build(config: CastingSizeConfig, net: Net, seed: int) -> ResidualAutoencoder
 
 def objective(net: Net) -> ImageReconstruction:
     """Absolute error under a moving camera; black is -1 or 0, as the net's last layer wants it."""
-    return ImageReconstruction("l1", -1.0 if net == "conv" else 0.0, CAMERA)
+    return ImageReconstruction("l1", -1.0 if net == "conv" else 0.0, fitted.CAMERA)
 
 
 def clock(compute: Compute) -> float:
@@ -242,7 +226,7 @@ def _settings(config: CastingSizeConfig, net: Net, num_steps: int) -> FitConfig:
 
 def seconds_per_step(config: CastingSizeConfig, net: Net, seed: int, context: Context) -> float:
     """Of :func:`clock`, from a short and a longer start of the same training."""
-    rows, spent = (load(config.share).train.gray,), []
+    rows, spent = (fitted.load(config.share).train.gray,), []
     for steps in (4, 24):
         model, settings = build(config, net, seed), _settings(config, net, 1000)
         start = clock(context.compute)
@@ -269,7 +253,7 @@ def run_size(config: CastingSizeConfig, seed: int, context: Context) -> SeedResu
     Nothing is kept for a resumed run but finished seeds: what was timed must be one piece. ``multiply_adds``
     are those of all forward passes, ``image_multiply_adds`` of one image.
     """
-    data, result = load(config.share), SeedResult(seed=seed)
+    data, result = fitted.load(config.share), SeedResult(seed=seed)
     metrics = result.metrics
     nets: tuple[Net, ...] = ("large", "small", "conv")
     cost = {net: multiply_adds(build(config, net, seed), (1, 1, *GRAY)) for net in nets}

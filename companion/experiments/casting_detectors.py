@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -156,31 +156,26 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
     return Detector(lambda views: np.abs(pca_residual(pca, rows(views))).mean(axis=1).astype(np.float64))
 
 
-def published_autoencoder(config: CastingConfig, seed: int) -> ImageAE:
+def fit_published(config: CastingConfig, data: Casting, seed: int, context: Context) -> ImageAE:
     """The published baseline: 64x64, grey, squared error, Adam 3e-4, and no augmentation."""
-    return ImageAE(
-        latent=512, loss="mse", scales=(1,), lr=3e-4, camera=NO_JITTER, patience=config.patience, seed=seed,
-    )  # fmt: skip
+    around = {"epochs": config.epochs, "validation": data.validation.gray}
+    model = ImageAE(
+        latent=512, loss="mse", scales=(1,), lr=3e-4, camera=NO_JITTER, patience=config.patience, seed=seed
+    )
+    return context.fit_estimator("published", model, data.train.gray, **around)
 
 
-def moved_autoencoder(
-    config: CastingConfig, seed: int, residual: bool = False, camera: CameraJitter = CAMERA
-) -> ImageAE:
-    """An autoencoder of small colour images that saw a moving camera, judged at coarse scales."""
-    return ImageAE(
-        net="residual" if residual else "conv",
-        latent=config.residual_latent if residual else config.latent,
-        widths=config.residual_widths if residual else (32, 64, 128),
-        camera=camera, lr=config.moved_lr, seed=seed,
-    )  # fmt: skip
-
-
-def fit_autoencoder(
-    model: ImageAE, name: str, epochs: int, data: Casting, context: Context, gray: bool = False
-) -> ImageAE:
-    """Fit a model of one of the functions above on the view that it was made for."""
-    train, validation = (v.gray if gray else v.color for v in (data.train, data.validation))
-    return context.fit_estimator(name, model, train, epochs=epochs, validation=validation)
+def fit_moved(
+    config: CastingConfig, data: Casting, seed: int, context: Context, name: str,
+    camera: CameraJitter = CAMERA,
+) -> ImageAE:  # fmt: skip
+    """An autoencoder of small colour images that saw a moving camera; ``"residual"`` is a residual one."""
+    around = {"epochs": config.moved_epochs, "validation": data.validation.color}
+    options: dict[str, Any] = {"latent": config.latent}
+    if name == "residual":
+        options = {"net": name, "latent": config.residual_latent, "widths": config.residual_widths}
+    model = ImageAE(camera=camera, lr=config.moved_lr, seed=seed, **options)
+    return context.fit_estimator(name, model, data.train.color, **around)
 
 
 def error_scores(

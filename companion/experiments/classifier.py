@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -84,11 +84,7 @@ def prepare(config: ClassifierConfig) -> tuple[dict[str, Batch], ImageClassifica
 def train(
     config: ClassifierConfig, seed: int, context: Context, name: str = "net"
 ) -> tuple[nn.Module, SeedResult]:
-    """Train one net, and measure it on the validation split.
-
-    The curves ``loss`` and ``error`` are window means of training; the metric ``train_error`` is the mean of
-    the last tenth of the steps, as seen while training.
-    """
+    """Train one net, and measure it on the validation split; ``train_error`` is of its last tenth."""
     splits, objective = prepare(config)
     validation: Batch = tuple(t[: config.eval_size] for t in splits["validation"])
     seed_everything(seed)
@@ -130,8 +126,7 @@ def run(config: ClassifierConfig, seed: int, context: Context) -> SeedResult:
     return result
 
 
-@dataclass(frozen=True)
-class TrainedClassifier:
+class TrainedClassifier(NamedTuple):
     """A trained net with what it needs to answer."""
 
     model: nn.Module  #: the net, in evaluation mode
@@ -158,11 +153,10 @@ CLASSIFIER = Experiment(
 # ---------------------------------------------------------------- what each choice is worth
 
 BASE = ClassifierConfig(net="resnet9-16", fit=recipe(3, 256, 0.3, 1, 3))
-VARIANTS = (
+VARIANTS = (  # the recipe, and the recipe with one choice changed
     "as it is", "no mirroring", "no shifts", "cutout", "no label smoothing", "no weight decay",
     "no Nesterov", "no momentum", "constant lr", "lr / 3", "lr x 3", "batch of 64",
 )  # fmt: skip
-"""The recipe, and the recipe with one choice changed."""
 
 
 class RecipeConfig(Config):
@@ -177,10 +171,6 @@ def override(base: ClassifierConfig, variant: str) -> ClassifierConfig:
 
     A batch of 64 takes four times the steps, so that the net sees the same number of images, at a quarter of
     the learning rate.
-
-    Example:
-        >>> override(BASE, "no shifts").max_shift
-        0
     """
     fit = base.fit
     changes: dict[str, dict[str, Any]] = {

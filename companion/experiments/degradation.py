@@ -119,20 +119,13 @@ def data_info() -> DataInfo:
 
 
 def train(
-    config: DegradationConfig,
-    net: str,
-    context: Context,
-    result: SeedResult,
-    what: str,
+    config: DegradationConfig, net: str, context: Context, result: SeedResult, what: str,
     scale: float | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Train one net with the seed of ``result``, and add to that under ``"<what>."``.
 
-    With a ``scale`` it begins near the identity.
-
-    The curves of training are window means; the metrics ``train_loss`` and ``train_error`` are means of the
-    last tenth of the steps, as seen while training, and ``fixed_train_error`` is that of the final net on
-    un-augmented training images.
+    With a ``scale`` it begins near the identity. ``train_loss`` and ``train_error`` are means of training's
+    last tenth, as seen then, ``fixed_train_error`` is that of the final net without augmentation.
     """
     splits, objective = prepare(config)
     evaluated = {name: tuple(t[: config.eval_size] for t in split) for name, split in splits.items()}

@@ -25,13 +25,10 @@ from companion.objectives.selfsupervised import Contrastive, MaskedFeatures
 from companion.runs import DataInfo, SeedResult
 from companion.training import FitConfig, evaluate
 
-LOADERS: dict[str, Callable[[], Events]] = {
-    "zeek": cache(load_zeek),
-    "cloudtrail": cache(load_cloudtrail),
-    "demo": cache(load_demo_service),
-    "nsl_kdd": cache(load_nsl_kdd),
-}
-"""Real events; the demo service is real, its faults are injected."""
+LOADERS: dict[str, Callable[[], Events]] = {  # real events; the demo service is real, its faults are injected
+    "zeek": cache(load_zeek), "cloudtrail": cache(load_cloudtrail),
+    "demo": cache(load_demo_service), "nsl_kdd": cache(load_nsl_kdd),
+}  # fmt: skip
 PARTS = ("validation", "test")
 
 
@@ -102,10 +99,8 @@ def prepared(name: str, config: EventSetsConfig, seed: int) -> PreparedEvents:
     numerical, categorical = features.transform(events.frame, gaps)
     nobody = pd.Series("", events.frame.index)
     who = entities(events.frame, events.entity).fillna("") if events.entity else nobody
-    return PreparedEvents(
-        name=name, events=events, train=train, features=features, numerical=numerical,
-        categorical=categorical, kinds=kinds(events.frame), entities=who.to_numpy(dtype=object),
-    )  # fmt: skip
+    told = (kinds(events.frame), who.to_numpy(dtype=object))
+    return PreparedEvents(name, events, train, features, numerical, categorical, *told)
 
 
 @cache
@@ -173,13 +168,9 @@ def make_objective(events: PreparedEvents, recipe: Recipe, device: torch.device)
 
 
 def train(
-    events: PreparedEvents,
-    recipe: Recipe,
-    seed: int,
-    context: Context,
-    name: str,
+    events: PreparedEvents, recipe: Recipe, seed: int, context: Context, name: str,
     result: SeedResult | None = None,
-) -> SelfSupervisedResNet:
+) -> SelfSupervisedResNet:  # fmt: skip
     """A net trained on the normal training events; ``result`` takes the losses as curves."""
     net, device = make_net(events, recipe, seed).to(context.compute.device), context.compute.device
     if recipe.num_steps:

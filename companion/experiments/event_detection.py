@@ -24,13 +24,8 @@ from companion.runs import SeedResult
 
 Scores = dict[str, dict[str, np.ndarray]]  # by detector, then by part: float64 scores of its rows
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "pr_auc": pr_auc,
-    "roc_auc": roc_auc,
-    "recall_at_0.001": partial(recall_at_fpr, fpr=0.001),
-    "recall_at_0.01": partial(recall_at_fpr, fpr=0.01),
-}
-"""Of labels and scores."""
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"pr_auc": pr_auc, "roc_auc": roc_auc}
+METRICS |= {f"recall_at_{fpr}": partial(recall_at_fpr, fpr=fpr) for fpr in (0.001, 0.01)}
 ALERTS = 20  # a day
 KINDS = 8  # the most common kinds of attack of a set have rows of their own
 
@@ -123,8 +118,7 @@ def net_scores(
 
 def detector_scores(events: PreparedEvents, seed: int, context: Context) -> dict[str, np.ndarray]:
     """What readers run, fitted on the training and calibration events as one stream."""
-    frame = events.events.frame
-    rows = np.sort(np.concatenate([events.train, events.calibration]))
+    frame, rows = events.events.frame, np.sort(np.concatenate([events.train, events.calibration]))
     detector = EventDetector(columns=events.events.entity, seed=seed)
     detector.fit(frame.iloc[rows], compute=context.compute)
     return {part: detector.decision_function(frame.iloc[events.events.split[part]]) for part in PARTS}
@@ -152,11 +146,8 @@ def at_alerts(events: PreparedEvents, scores: np.ndarray) -> dict[str, float]:
     """What 20 alerts a day are worth on the test part, if it takes a day, or nearly.
 
     An alert is all that an entity did in half an hour, as high as the highest score in it; of more alerts the
-    highest are taken.
-
-    Returns:
-        ``"found"``, the share of incidents of which an event is as high as these alerts, and ``"right"``, the
-        share of the alerts with an event of an attack.
+    highest are taken. ``"found"`` is the share of incidents of which an event is as high as these alerts,
+    ``"right"`` the share of the alerts with an event of an attack.
     """
     rows, frame = events.events.split["test"], events.events.frame
     clock = frame["time"].to_numpy(dtype=np.int64)[rows] if "time" in frame.columns else np.zeros(len(rows))
@@ -180,11 +171,8 @@ def at_alerts(events: PreparedEvents, scores: np.ndarray) -> dict[str, float]:
 def evaluate_scores(events: PreparedEvents, scores: Scores, repeats: int) -> dict[str, float]:
     """All metrics of all detectors of a set; for the intervals whole incidents are resampled.
 
-    Returns:
-        ``"<detector>.<part>_<metric>"`` for all attacks, and of generated ones also
-        ``"<detector>.<part>_<shape>_<metric>"``; ``"<detector>.test_pr_auc_low"`` and ``_high``;
-        ``"<detector>.test_<kind of attack>_roc_auc"``; ``"<detector>.test_found"`` and ``"_right"``, see
-        :func:`at_alerts`. For validation the two areas only.
+    ``"<detector>.<part>_<metric>"`` is for all attacks, and of generated ones
+    ``"<detector>.<part>_<shape>_<metric>"`` for those of a shape. For validation the two areas only.
     """
     found: dict[str, float] = {}
     labels = events.events.labels.iloc[events.events.split["test"]]
@@ -218,11 +206,7 @@ def evaluate_scores(events: PreparedEvents, scores: Scores, repeats: int) -> dic
 
 
 def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult:
-    """Fit every detector on the same normal training events; score validation, and the test events once.
-
-    Returns:
-        By ``"<set>."``, what :func:`evaluate_scores` gives.
-    """
+    """Fit every detector on the same normal training events; score validation, and the test events once."""
     result = SeedResult(seed=seed)
     for name in config.data.sets:
         events = event_data.prepared(name, config.data, seed)

@@ -20,8 +20,7 @@ from companion.objectives.next_event import NextEvent, judge, session_rows
 from companion.runs import SeedResult
 from companion.training import FitConfig, evaluate
 
-PUBLISHED_G = 9
-"""DeepLog's g on HDFS: an event is anomalous if it is not among so many likeliest ones."""
+PUBLISHED_G = 9  # DeepLog's g on HDFS: an event is anomalous if it is not among so many likeliest ones
 
 
 class NextEventConfig(Config):
@@ -61,10 +60,8 @@ def weights(labels: np.ndarray, share: float | None) -> np.ndarray:
 def measure(data: SessionSet, scores: np.ndarray, rows: np.ndarray, ranks: bool) -> dict[str, float]:
     """How scores (S,) of the others rank anomalies, among ``rows`` bool (S,).
 
-    Returns:
-        Of the test sessions ``pr_auc``, ``roc_auc``, ``recall_at_0.01``, and ``f1`` at the threshold that was
-        best on validation; ``validation_pr_auc``; and if the scores are ``ranks``, ``f1_published`` at
-        DeepLog's g. ``pr_auc`` and ``f1`` are with :func:`weights`.
+    ``f1`` is at the threshold that was best on validation; ``f1_published``, if the scores are ``ranks``, at
+    DeepLog's g. ``pr_auc`` and ``f1`` are with :func:`weights`.
     """
     parts = [(data.abnormal[part], scores[part]) for part in (rows & ~data.test, rows & data.test)]
     (known, chosen), (labels, judged) = parts
@@ -101,11 +98,10 @@ def counted_scores(
 def net_scores(
     net: nn.Module, name: str, objective: NextEvent, data: SessionSet, sessions: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Scores of sessions by the net ``name``, in several ways.
+    """Scores of sessions by a net, in several ways.
 
-    Returns:
-        ``name`` for the largest surprise, ``name-sum`` for their sum, ``name-rank`` for the worst rank, which
-        is DeepLog's; with ``-no_end`` behind it the same without the surprise at the session's end.
+    ``name`` is the largest surprise, ``name-sum`` their sum, ``name-rank`` the worst rank (DeepLog). With
+    ``-no_end`` behind it the same without the surprise at the session's end.
     """
     nats, rank = judge(net, session_rows(sessions, data.num_tokens), objective)
     events = np.arange(nats.shape[1]) < np.array([len(session) for session in sessions])[:, None]
@@ -140,10 +136,9 @@ def fit_net(
 def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult:
     """Fit every model on the normal sessions to learn from, and judge the others.
 
-    Returns:
-        For each set and model what :func:`measure` gives, on all sessions ("hdfs.bag.pr_auc") and on those
-        that are equal to no learned and no earlier one ("hdfs-distinct.bag.pr_auc"); ``validation_nats``, the
-        mean surprise at an event of normal sessions; how many sessions there are; the nets' losses as curves.
+    By :func:`measure`, on all sessions ("hdfs.bag.pr_auc") and on those that are equal to no learned and no
+    earlier one ("hdfs-distinct.bag.pr_auc"). ``validation_nats`` is the mean surprise at an event of normal
+    sessions.
     """
     result = SeedResult(seed=seed)
     for name in config.sets:

@@ -33,8 +33,7 @@ class GradientsConfig(Config):
 
     depth: int = 56  #: of the nets
     batch_size: int = 128  #: images in the batch that the gradients are taken on
-    trained: bool = True  #: whether the nets with batch norm are also trained, and measured again
-    #: the recipe of that training
+    trained: bool = True  #: whether the nets with batch norm are also trained by ``fit``, and measured again
     fit: FitConfig = FitConfig(num_steps=40, batch_size=128, lr=0.03, warmup_steps=20)
 
 

@@ -89,15 +89,9 @@ def _finished(path: Path) -> SeedResult:
 
 
 def execute(
-    experiment: Experiment[C],
-    scale: str,
-    seeds: list[int],
-    *,
-    compute: Compute,
-    out: Path,
-    resume: bool = False,
-    progress: bool = True,
-) -> Path:
+    experiment: Experiment[C], scale: str, seeds: list[int],
+    *, compute: Compute, out: Path, resume: bool = False, progress: bool = True,
+) -> Path:  # fmt: skip
     """Run ``experiment`` once per seed, write the recorded run to the folder ``out``, and return its path.
 
     The first seed's weights are written beside it, if the experiment keeps them. ``resume`` continues a run
@@ -127,19 +121,9 @@ def execute(
             shutil.rmtree(folder, ignore_errors=True)
         results.append(_finished(finished))
     recorded = RecordedRun(
-        experiment=experiment.name,
-        scale=scale,
-        config=today["config"],
-        data=data,
-        results=results,
-        commit=commit,
-        package=companion.__version__,
-        libraries=today["libraries"],
-        hardware=today["hardware"],
-        threads=today["threads"],
-        device=compute.device.type,
-        precision=today["precision"],
+        experiment=experiment.name, scale=scale, data=data, results=results, device=compute.device.type,
+        commit=commit, package=companion.__version__, finished=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_seconds=round(sum(sum(result.seconds.values()) for result in results), 1),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+        **{name: today[name] for name in ("config", "libraries", "hardware", "threads", "precision")},
+    )  # fmt: skip
     return recorded.save(out, weights=sorted(work.glob("*.safetensors")))

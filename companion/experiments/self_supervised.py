@@ -7,18 +7,9 @@ import torch
 from torch import Tensor
 
 from companion.detection.plain_columns import PlainColumns
+from companion.experiments import event_data
 from companion.experiments.base import Config, Context, Experiment
-from companion.experiments.event_data import (
-    NETS,
-    EventSetsConfig,
-    PreparedEvents,
-    Recipe,
-    drawn,
-    info,
-    make_objective,
-    prepared,
-    train,
-)
+from companion.experiments.event_data import EventSetsConfig, PreparedEvents, Recipe, drawn
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.event_features import field_family
 from companion.objectives.selfsupervised import embed, linear_probe, neighbor_purity
@@ -32,7 +23,7 @@ class SelfSupervisedConfig(Config):
     """What is trained and how it is looked at."""
 
     data: EventSetsConfig = EventSetsConfig()  #: which events
-    nets: dict[str, Recipe] = NETS  #: by name
+    nets: dict[str, Recipe] = event_data.NETS  #: by name
     rows: int = 5000  #: events of a part that are asked about, at most
 
 
@@ -69,9 +60,8 @@ def guess(net: SelfSupervisedResNet, events: PreparedEvents, field: str, rows: n
 def look_up(events: PreparedEvents, field: str, rows: np.ndarray) -> tuple[str, np.ndarray, int]:
     """The simple rival: the value that was most common in training where one other field is as it is here.
 
-    Returns:
-        The other field, the one of another family that guesses the calibration events best (a number counts
-        by its tenth); the guesses, int64 (rows,); and the value that is most common in all.
+    That field is the one of another family that guesses the calibration events best (a number counts by its
+    tenth). Gives its name, the guesses, int64 (rows,), and the value that is most common in all.
     """
     encoder, train = events.features.fitted, events.train
     numbers = [np.searchsorted(np.quantile(x[train], np.linspace(0.1, 0.9, 9)), x)
@@ -98,9 +88,7 @@ def guessing(
 ) -> dict[str, float]:
     """How often hidden fields of normal validation events are guessed right.
 
-    Returns:
-        ``"<net>.<field>_accuracy"``, also for ``common`` and ``lookup``, and for the latter
-        ``"lookup.<field> by <other field>"``, 1.
+    ``"<net>.<field>_accuracy"``, also for ``common`` and ``lookup``, and ``"lookup.<field> by <other>"``, 1.
     """
     found: dict[str, float] = {}
     for field in asked_fields(events):
@@ -158,25 +146,22 @@ def probing(
 
 
 def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult:
-    """Train every net on every set, and ask what it knows.
+    """Train every net on every set, and ask what it knows, by :func:`guessing` and :func:`probing`.
 
-    Returns:
-        By ``"<set>."``: what :func:`guessing` and :func:`probing` give, ``"<net>.steps"`` of the training,
-        ``"<net>.validation_loss"`` of masked features on normal validation events, and as curves
-        ``"<net>.loss"`` and ``"<net>.held_out_loss"``.
+    ``"<set>.<net>.validation_loss"`` is that of masked features on normal validation events.
     """
     result = SeedResult(seed=seed)
     for name in config.data.sets:
-        events = prepared(name, config.data, seed)
+        events = event_data.prepared(name, config.data, seed)
         nets = {
-            net: train(events, recipe, seed, context, f"{name}.{net}", result)
+            net: event_data.train(events, recipe, seed, context, f"{name}.{net}", result)
             for net, recipe in config.nets.items()
         }
         masked = {net: nets[net] for net, recipe in config.nets.items() if recipe.objective == "masked"}
         found = guessing(events, masked, config.rows, seed)
         later = events.tensors(events.normal("validation"))
         for net, model in masked.items():
-            objective = make_objective(events, config.nets[net], context.compute.device)
+            objective = event_data.make_objective(events, config.nets[net], context.compute.device)
             found[f"{net}.validation_loss"] = evaluate(model, later, objective, context.compute)["loss"]
         found |= probing(events, nets, context, config.rows, seed)
         result.metrics.update({f"{name}.{key}": round(value, 4) for key, value in found.items()})
@@ -198,4 +183,4 @@ SELF_SUPERVISED = Experiment("self_supervised", "What does a net learn of securi
     "smoke": SelfSupervisedConfig(data=SMOKE_DATA, nets=SMOKE_NETS, rows=300),
     "live": SelfSupervisedConfig(data=LIVE_DATA, nets=LIVE_NETS),
     "full": SelfSupervisedConfig(),
-}, run, info, float32=True)  # fmt: skip
+}, run, event_data.info, float32=True)  # fmt: skip

@@ -79,7 +79,7 @@ def build(table: PreparedTable, net: NetConfig, seed: int) -> nn.Module:
     seed_everything(seed + net.seed_offset)
     numerical = table.splits["train"][0].shape[1]
     cardinalities = table.encoder.categorical_cardinalities
-    return make_table_net(net.kind, numerical, cardinalities, table.num_outputs, **net.options)
+    return make_table_net(net.kind, numerical, cardinalities, table.objective.num_classes or 1, **net.options)
 
 
 def train(

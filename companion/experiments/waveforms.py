@@ -23,8 +23,7 @@ from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment
 from companion.models.resnet import count_parameters
 from companion.runs import SeedResult
 
-ROC_GRID = np.linspace(0, 0.1, 51)
-"""The false-positive rates at which the curve ``roc`` is given."""
+ROC_GRID = np.linspace(0, 0.1, 51)  # the false-positive rates at which the curve ``roc`` is given
 
 
 class WaveformsConfig(Config):
@@ -82,10 +81,7 @@ class Candidate:
 def evaluate_detector(
     scores: dict[str, np.ndarray], beats: Beats, config: WaveformsConfig
 ) -> dict[str, float]:
-    """Metrics of one detector from its scores of ``"validation"`` and ``"test"``.
-
-    The thresholds (``fpr_0.01``, ... and ``tnr_target``) come from validation alone.
-    """
+    """Metrics of one detector from its scores; the thresholds come from those of ``"validation"`` alone."""
     metrics = {"validation_roc_auc": roc_auc(beats.validation_labels, scores["validation"])}
     labels = beats.test_labels
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
@@ -97,8 +93,8 @@ def evaluate_detector(
     thresholds["tnr_target"] = tnr_target(normal, anomalous)
     for name, threshold in thresholds.items():
         counts = confusion(labels, scores["test"], threshold)
-        metrics |= {f"{name}.threshold": threshold, f"{name}.tpr": counts.tpr.value}
-        metrics |= {f"{name}.tnr": counts.tnr.value}
+        rates = {"threshold": threshold, "tpr": counts.tpr.value, "tnr": counts.tnr.value}
+        metrics |= {f"{name}.{key}": value for key, value in rates.items()}
     return metrics
 
 

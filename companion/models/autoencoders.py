@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,13 +26,11 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Examples (N, ...) to codes (N, ...)."""
-        code: Tensor = self.encoder(x)
-        return code
+        return cast(Tensor, self.encoder(x))
 
     def decode(self, code: Tensor) -> Tensor:
         """Codes (N, ...) to examples (N, ...)."""
-        x_hat: Tensor = self.decoder(code)
-        return x_hat
+        return cast(Tensor, self.decoder(code))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         code = self.encode(x)
@@ -95,8 +94,7 @@ class UpStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, channels, H, W)
         x = F.interpolate(self.conv(x), scale_factor=2, mode="bilinear", align_corners=False)
-        out: Tensor = self.blocks(self.norm(x))  # (N, width, 2H, 2W)
-        return out
+        return cast(Tensor, self.blocks(self.norm(x)))  # (N, width, 2H, 2W)
 
 
 class ResidualAutoencoder(Autoencoder):
@@ -108,19 +106,12 @@ class ResidualAutoencoder(Autoencoder):
 
     Shapes: (N, ``channels``, H, W) in [0, 1] to the same, and codes (N, ``latent_channels``, H / 2**s,
     W / 2**s), with s stages, as many as there are ``widths``; ``widths[0]`` is the first convolution's.
-
-    Example:
-        >>> ResidualAutoencoder().latent_shape
-        (16, 16, 16)
     """
 
     def __init__(
-        self,
-        channels: int = 1,
-        size: tuple[int, int] = (256, 256),
-        widths: Sequence[int] = (64, 128, 256, 512),
-        latent_channels: int = 16,
-    ) -> None:
+        self, channels: int = 1, size: tuple[int, int] = (256, 256),
+        widths: Sequence[int] = (64, 128, 256, 512), latent_channels: int = 16,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.latent_shape = (latent_channels, *halved(size, len(widths)))
         first = widths[0]

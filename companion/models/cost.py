@@ -99,8 +99,8 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def numbers_moved(model: nn.Module, input_shape: Sequence[int]) -> int:
     """The numbers that one forward pass reads from memory and writes to it.
 
-    Every operation is taken to read its inputs and weights once and to write its output once, as PyTorch
-    executes them one by one. Caches make the true traffic smaller, second readings larger.
+    Every operation is taken to read its inputs and weights once and to write its output once. Caches make the
+    true traffic smaller, second readings larger.
     """
     outline, images = _outline(model).eval(), torch.empty(*input_shape, device="meta")
     with _Traffic() as traffic:
@@ -186,13 +186,11 @@ def time_models(
     """
 
     def step(model: nn.Module, inputs: Tensor) -> None:
+        with compute.autocast() if backward else nullcontext():
+            output = model(inputs)
         if backward:
-            with compute.autocast():
-                output = model(inputs)
             output.float().square().mean().backward()
             model.zero_grad(set_to_none=True)
-        else:
-            model(inputs)
         if compute.device.type != "cpu":
             torch.accelerator.synchronize(compute.device)
 

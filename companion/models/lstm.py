@@ -32,10 +32,8 @@ class NextEventLSTM(nn.Module):
     """Two layers of LSTM over one-hot tokens and a linear layer: logits of every token from those before it.
 
     Shapes: tokens int64 (N, T), negative where there is none, to logits (N, T, ``num_tokens``). Padding
-    stands behind a session's events, so it cannot reach them; its logits are meaningless.
-
-    Differences from the paper: none in the net, whose sizes are the paper's (L = 2, alpha = 64). Which events
-    it sees, the last few or the whole session, is up to the rows that it is given.
+    stands behind a session's events, so it cannot reach them; its logits are meaningless. The sizes are the
+    paper's (L = 2, alpha = 64).
 
     Example:
         >>> NextEventLSTM(7)(torch.zeros(2, 3, dtype=torch.long)).shape
@@ -61,10 +59,6 @@ class NextEventTransformer(nn.Module):
     any in training. Shapes as those of :class:`NextEventLSTM`.
 
     Differences from the paper: the encoder alone, with a causal mask; the norm before each sublayer.
-
-    Example:
-        >>> NextEventTransformer(7)(torch.zeros(2, 3, dtype=torch.long)).shape
-        torch.Size([2, 3, 7])
     """
 
     def __init__(self, num_tokens: int, d_model: int = 64, num_heads: int = 4, num_layers: int = 2) -> None:

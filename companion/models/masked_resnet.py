@@ -18,17 +18,14 @@ from torch import Tensor, nn
 
 from companion.models.tabular import PreNormTabularBlock
 
-RESOLUTION = 0.1
-"""The least standard deviation of a number, as a share of its column's: a bound for what can be won."""
+RESOLUTION = 0.1  # the least standard deviation of a number, as a share of its column's
 
 
 @dataclass(frozen=True)
 class Reconstruction:
     """What a net takes the features of its rows to be: a distribution for each."""
 
-    mean: (
-        Tensor  # float32 (N, numbers that were asked for); each number is thought to be normally distributed
-    )
+    mean: Tensor  # float32 (N, numbers that were asked for), of normal distributions
     scale: Tensor  # float32 (N, numbers), standard deviations, above RESOLUTION
     logits: Tensor  # float32 (N, sum of sizes), those of the categorical columns side by side
     column: Tensor  # int64 (sum of sizes,), which of the columns each logit belongs to
@@ -66,24 +63,17 @@ class Reconstruction:
 class SelfSupervisedResNet(nn.Module):
     """A residual net for tables that may be asked about hidden features.
 
-    A hidden category becomes an index of its own, one past the real ones, for which the embedding has a row
-    more. A hidden number becomes 0, and beside every number the net gets a second one, 1 where the number is
-    hidden; without it a hidden number could not be told from one that is 0. Features are hidden before they
-    are embedded, so no trace of them is left.
+    A hidden category becomes an index of its own, one past the real ones. A hidden number becomes 0, and
+    beside every number the net gets a second one, 1 where the number is hidden. Features are hidden before
+    they are embedded, so no trace of them is left.
 
     The body is that of :class:`companion.models.tabular.TabularResNet` with pre-norm blocks, but categories
-    are embedded in ``d_model`` features at once and added up. (That is what a linear layer over embeddings
-    side by side does, too; here all columns are looked up in one table by one call.) The row's embedding goes
-    to a linear head, which gives the logits of all categorical columns, and to another one for the mean and
-    the standard deviation of each number. Numbers are expected to be standardised.
+    are embedded in ``d_model`` features at once and added up, as a linear layer over embeddings side by side
+    does, too. Linear heads give the logits of all categorical columns, and the mean and the standard
+    deviation of each number. Numbers are expected to be standardised.
 
-    Args:
-        num_numerical_features: numbers in a row.
-        categorical_cardinalities: for each categorical column, how many indices there are without the mask.
-        d_model: features of a row's embedding.
-        num_blocks: of the net.
-        dropout: in its blocks.
-        d_projection: features of the projection for contrastive learning; ``None`` for none.
+    ``categorical_cardinalities`` tells how many indices each categorical column has without the mask.
+    ``d_projection`` is for contrastive learning, ``None`` for no projection.
 
     Shapes: float (N, numbers), no NaN except where hidden; int64 (N, columns); and a mask, bool (N, numbers +
     columns), true where a feature is hidden.
@@ -103,15 +93,9 @@ class SelfSupervisedResNet(nn.Module):
     ignorance: Tensor  # float32 (numbers + columns,), nats of one who knows nothing
 
     def __init__(
-        self,
-        num_numerical_features: int,
-        categorical_cardinalities: Sequence[int],
-        d_model: int = 128,
-        num_blocks: int = 3,
-        dropout: float = 0.1,
-        *,
-        d_projection: int | None = None,
-    ) -> None:
+        self, num_numerical_features: int, categorical_cardinalities: Sequence[int], d_model: int = 128,
+        num_blocks: int = 3, dropout: float = 0.1, *, d_projection: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.num_numerical_features, self.sizes = num_numerical_features, tuple(categorical_cardinalities)
         self.num_features = num_numerical_features + len(self.sizes)
@@ -133,12 +117,10 @@ class SelfSupervisedResNet(nn.Module):
             )
         nats = [0.5 - math.log(RESOLUTION)] * num_numerical_features
         nats += [math.log(max(2, cardinality)) for cardinality in self.sizes]
-        self.register_buffer("mask_index", indices, persistent=False)
-        self.register_buffer(
-            "column", torch.arange(len(indices)).repeat_interleave(indices), persistent=False
-        )
-        self.register_buffer("first", (indices + 1).cumsum(0) - indices - 1, persistent=False)
-        self.register_buffer("ignorance", torch.tensor(nats, dtype=torch.float32), persistent=False)
+        column = torch.arange(len(indices)).repeat_interleave(indices)
+        buffers = {"mask_index": indices, "column": column, "first": (indices + 1).cumsum(0) - indices - 1}
+        for name, buffer in (buffers | {"ignorance": torch.tensor(nats, dtype=torch.float32)}).items():
+            self.register_buffer(name, buffer, persistent=False)
 
     def embed(
         self,

@@ -152,14 +152,9 @@ class CifarResNet(ResNet):
     """
 
     def __init__(
-        self,
-        depth: int,
-        *,
-        block: type[BasicResidualBlock | PreActResidualBlock] = BasicResidualBlock,
-        residual: bool = True,
-        norm: bool = True,
-        num_classes: int = 10,
-    ) -> None:
+        self, depth: int, *, block: type[BasicResidualBlock | PreActResidualBlock] = BasicResidualBlock,
+        residual: bool = True, norm: bool = True, num_classes: int = 10,
+    ) -> None:  # fmt: skip
         num_blocks, remainder = divmod(depth - 2, 6)
         if remainder or num_blocks < 1:
             raise ValueError(f"depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 44, 56, 110), not {depth}")

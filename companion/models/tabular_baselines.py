@@ -7,7 +7,7 @@ TabM (``tabm``). TabTransformer is put together here from PyTorch's own transfor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rtdl_num_embeddings import PiecewiseLinearEmbeddings, compute_bins
@@ -22,32 +22,23 @@ class TableMLP(nn.Module):
     """Embeddings and numbers side by side, then linear layers with ReLU and dropout: no shortcut, no norm."""
 
     def __init__(
-        self,
-        num_numerical_features: int,
-        categorical_cardinalities: Sequence[int],
-        num_outputs: int,
-        *,
-        d_model: int = 256,
-        num_layers: int = 3,
-        dropout: float = 0.1,
-    ) -> None:
+        self, num_numerical_features: int, categorical_cardinalities: Sequence[int], num_outputs: int,
+        *, d_model: int = 256, num_layers: int = 3, dropout: float = 0.1,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.input = TableInput(num_numerical_features, categorical_cardinalities)
-        self.mlp = MLP(
-            d_in=self.input.width, d_out=num_outputs, n_blocks=num_layers, d_block=d_model, dropout=dropout
-        )
+        sizes = {"d_in": self.input.width, "d_out": num_outputs, "n_blocks": num_layers, "d_block": d_model}
+        self.mlp = MLP(**sizes, dropout=dropout)
 
     def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
-        out: Tensor = self.mlp(self.input(numerical, categorical))
-        return out  # (N, num_outputs)
+        return cast(Tensor, self.mlp(self.input(numerical, categorical)))  # (N, num_outputs)
 
 
 class TabTransformer(nn.Module):
     """Attention between the categories of a row; the numbers pass beside it.
 
-    Each category becomes a token of ``d_token`` features. Transformer layers let the tokens look at each
-    other. What comes out is laid side by side, the normalised numbers are appended, and an MLP with hidden
-    layers of 4 and 2 times that width gives the output. Without categories only norm and MLP are left.
+    Each category becomes a token of ``d_token`` features; transformer layers let them look at each other.
+    An MLP with hidden layers of 4 and 2 times its input's width takes the tokens and the normalised numbers.
 
     Source: X. Huang, A. Khetan, M. Cvitkovic and Z. Karnin, "TabTransformer: Tabular Data Modeling Using
     Contextual Embeddings", 2020, section 2; sizes (8 heads among them) from its appendix.
@@ -57,15 +48,9 @@ class TabTransformer(nn.Module):
     """
 
     def __init__(
-        self,
-        num_numerical_features: int,
-        categorical_cardinalities: Sequence[int],
-        num_outputs: int,
-        *,
-        d_token: int = 32,
-        num_layers: int = 6,
-        dropout: float = 0.1,
-    ) -> None:
+        self, num_numerical_features: int, categorical_cardinalities: Sequence[int], num_outputs: int,
+        *, d_token: int = 32, num_layers: int = 6, dropout: float = 0.1,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.embeddings = nn.ModuleList(make_embedding(c, d_token) for c in categorical_cardinalities)
         self.transformer, self.norm = None, None
@@ -108,8 +93,7 @@ class Published(nn.Module):
 
     def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
         given = (x if x is not None and x.shape[1] else None for x in (numerical, categorical))
-        out: Tensor = self.net(*given)
-        return out
+        return cast(Tensor, self.net(*given))
 
 
 def _ft_transformer(numbers: int, cardinalities: Sequence[int], outputs: int, **options: Any) -> nn.Module:

@@ -24,7 +24,6 @@ class Objective(Protocol):
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """Scalars of one batch by name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,10 @@ class ImageClassification:
     max_shift: int = 0  #: the largest shift in pixels while training
     flip: bool = False  #: whether half of the images are mirrored while training
     cutout: int = 0  #: side of a square that is taken out of each image while training; 0 for none
-    #: whether an evaluation averages the logits of each image and its mirror image
-    mirrored_views: bool = False
-    #: the share of the target spread evenly over all classes, while training only
-    label_smoothing: float = 0.0
+    mirrored_views: bool = (
+        False  #: whether an evaluation averages the logits of an image and its mirror image
+    )
+    label_smoothing: float = 0.0  #: share of the target spread evenly over all classes, while training only
 
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:
         """float32 (N, num_classes) of uint8 images (N, C, H, W), without any augmentation."""
@@ -56,9 +55,7 @@ class ImageClassification:
             logits, smoothing = self.logits(model, images), 0.0  # (N, num_classes)
         else:
             if self.max_shift or self.flip:
-                images = random_shift_flip(
-                    images, max_shift=self.max_shift, flip=self.flip, generator=generator
-                )
+                images = random_shift_flip(images, self.max_shift, self.flip, generator)
             pixels = normalize(images, self.mean, self.std)  # (N, C, H, W)
             if self.cutout:
                 pixels = random_cutout(pixels, size=self.cutout, generator=generator)
@@ -69,22 +66,14 @@ class ImageClassification:
 
 
 def random_shift_flip(
-    images: Tensor, *, max_shift: int = 4, flip: bool = True, generator: Generator | None = None
+    images: Tensor, max_shift: int = 4, flip: bool = True, generator: Generator | None = None
 ) -> Tensor:
     """Shift every image by its own random offset, and mirror half of them left to right.
 
-    The same as padding with ``max_shift`` black pixels on each side and taking a random crop of the
-    original size (He et al. 2016, section 4.2), with each offset from ``-max_shift`` to ``max_shift``
-    equally likely.
-
-    Args:
-        images: (N, C, H, W), any dtype, on any device.
-        max_shift: the largest shift in pixels, up, down, left and right; 0 for none.
-        flip: whether each image is mirrored with probability one half.
-        generator: what the draws come from, on any device; the global CPU generator if ``None``.
-
-    Returns:
-        A new tensor of the same shape and dtype.
+    The same as padding with ``max_shift`` black pixels on each side and taking a random crop of the original
+    size (He et al. 2016, section 4.2), with each offset from ``-max_shift`` to ``max_shift`` equally likely.
+    Images (N, C, H, W) of any dtype, on any device, give a new tensor of the same shape and dtype. The draws
+    come from ``generator``, on any device, or from the global CPU generator.
     """
     batch, _, height, width = images.shape
     device = None if generator is None else generator.device
@@ -104,19 +93,11 @@ def random_shift_flip(
 def random_cutout(images: Tensor, *, size: int, generator: Generator | None = None) -> Tensor:
     """Set a square of every image to zero, at a random place (DeVries and Taylor 2017).
 
-    The centre of the square may lie anywhere in the image, so that the square may stick out. After
-    :func:`normalize`, zero is the mean colour.
-
-    Args:
-        images: (N, C, H, W) of a floating-point type.
-        size: side of the square in pixels; 0 for none.
-        generator: what the draws come from, on any device; the global CPU generator if ``None``.
-
-    Returns:
-        A new tensor of the same shape.
+    The centre of the square of ``size`` x ``size`` pixels may lie anywhere in the image, so that the square
+    may stick out. After :func:`normalize`, zero is the mean colour. Takes floating-point (N, C, H, W), gives
+    a new tensor; draws as for :func:`random_shift_flip`.
     """
     batch, _, height, width = images.shape
-
     device = None if generator is None else generator.device
 
     def outside(length: int) -> Tensor:  # (N, length): True where the square does not reach

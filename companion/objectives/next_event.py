@@ -17,9 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from companion.objectives.classification import Batch
 
-PADDING = -1
-"""What stands where a row has no event."""
-_BATCH = 256  # sessions in one pass that learns nothing
+PADDING = -1  # what stands where a row has no event
 
 
 def session_rows(sessions: Sequence[np.ndarray], end: int) -> Tensor:
@@ -73,7 +71,7 @@ def judge(model: nn.Module, rows: Tensor, objective: NextEvent) -> tuple[np.ndar
     model.eval()
     found = np.zeros((2, *rows.shape))
     device = next(model.parameters()).device
-    for chosen in torch.split((rows >= 0).sum(dim=1).argsort(stable=True), _BATCH):  # of about one length
+    for chosen in torch.split((rows >= 0).sum(dim=1).argsort(stable=True), 256):  # of about one length
         logits, tokens = objective.logits(model, rows[chosen].to(device))
         nats = F.cross_entropy(logits.double(), tokens, reduction="none")
         logits[tokens != logits.shape[1] - 1, -1] = -torch.inf  # the end is the last token

@@ -68,7 +68,5 @@ class WaveformReconstruction:
             given = windows + self.jitter * noise.to(windows.device)
         residual = (model(given)[0].float() - windows).masked_fill(~known, 0)
         cost = residual.abs() if self.loss == "l1" else residual.square()
-        each = cost.flatten(1).sum(dim=1) / known.flatten(1).sum(dim=1).clamp(
-            min=1
-        )  # (N,), of its own samples
-        return {"loss": each.mean()}
+        samples = known.flatten(1).sum(dim=1).clamp(min=1)  # (N,)
+        return {"loss": (cost.flatten(1).sum(dim=1) / samples).mean()}

@@ -37,12 +37,7 @@ from companion.objectives.classification import Batch
 
 
 def group_numbers(groups: Sequence[int] | None, num_features: int) -> Tensor:
-    """The group of each feature, numbered from 0 without gaps: int64 (``num_features``,).
-
-    Example:
-        >>> group_numbers([7, 7, 3], 3).tolist()
-        [1, 1, 0]
-    """
+    """The group of each feature, numbered from 0 without gaps: int64 (``num_features``,)."""
     if groups is None:
         return torch.arange(num_features)
     assert len(groups) == num_features, f"{len(groups)} groups for {num_features} features"
@@ -72,8 +67,7 @@ class MaskedFeatures:
     The loss is the mean over all hidden features of their negative log-likelihood, each divided by what
     knowing nothing costs: the logarithm of the cardinality for a category, and what the standard normal
     distribution expects for a number. So columns of either kind and any cardinality cost about 1 before
-    training, and 0 once the others tell them. (The entropy would be another divisor. But a column that nearly
-    always holds the same value has nearly none, and its few other values would outweigh all else.)
+    training, and 0 once the others tell them.
     """
 
     mask_rate: float = 0.3  #: the probability that a feature is hidden
@@ -89,11 +83,9 @@ class MaskedFeatures:
         shares = torch.where(mask, nats / model.ignorance, 0)
         scalars = {"loss": shares.sum() / mask.sum()}
         split = model.num_numerical_features
-        kinds = {"numerical": slice(split), "categorical": slice(split, None)}
-        for name, columns in kinds.items():
-            if shares[:, columns].shape[1]:
-                hidden = mask[:, columns].sum().clamp(min=1)
-                scalars[name] = shares[:, columns].detach().sum() / hidden
+        for name, own in {"numerical": slice(split), "categorical": slice(split, None)}.items():
+            if shares[:, own].shape[1]:
+                scalars[name] = shares[:, own].detach().sum() / mask[:, own].sum().clamp(min=1)
         return scalars
 
 
@@ -128,7 +120,6 @@ def similarities(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, Tens
 
     float32 or wider (2N, 2N), and int64 (2N,).
     """
-    assert a.shape == b.shape, f"views of shapes {a.shape} and {b.shape}"
     with torch.autocast(a.device.type, enabled=False):  # bfloat16 is too coarse
         dtype = torch.promote_types(a.dtype, torch.float32)
         z = F.normalize(torch.cat([a, b]).to(dtype), dim=1)  # (2N, features)
@@ -157,10 +148,9 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float = 1.0) -> Tensor:
 class Contrastive:
     """Recognise a row of which a part was replaced (SCARF, Bahri et al. 2022).
 
-    Each row is one view; the other is the same row after :func:`corrupt`. Both go through the net and its
-    projection, and :func:`nt_xent` compares them. The paper's loss compares each row with the corrupted ones
-    only; NT-Xent also compares it with the rest of its own kind. Rows of a batch that are equal are told to
-    be different, which no net can do: with many of them the loss has a floor above 0.
+    Each row is one view; the other is the same row after :func:`corrupt`. The paper's loss compares each row
+    with the corrupted ones only; NT-Xent also compares it with the rest of its own kind. Rows of a batch that
+    are equal are told to be different: with many of them the loss has a floor above 0.
     """
 
     numerical: Tensor  #: (M, numbers), the training rows that replacements are drawn from
@@ -186,22 +176,15 @@ class Contrastive:
 
 @torch.inference_mode()
 def nll(
-    model: SelfSupervisedResNet,
-    numerical: Tensor,
-    categorical: Tensor,
-    *,
-    groups: Sequence[int] | None = None,
-    compute: Compute | None = None,
-    batch_size: int = 1024,
-) -> Tensor:
-    """How surprising each feature of each row is, given the others: its negative log-likelihood.
+    model: SelfSupervisedResNet, numerical: Tensor, categorical: Tensor,
+    *, groups: Sequence[int] | None = None, compute: Compute | None = None, batch_size: int = 1024,
+) -> Tensor:  # fmt: skip
+    """How surprising each feature of each row is: float32 (N, numbers + columns) on the CPU, in nats.
 
-    Each group of features is hidden alone: a row goes through the net, put into evaluation mode, once for
-    each group, all of them in one batch. A number costs the square of its distance, a category a logarithm,
-    so one number that is far off can outweigh all categories.
-
-    Returns:
-        float32 (N, numbers + columns) on the CPU, in nats.
+    It is the negative log-likelihood, given the others. Each group of features is hidden alone: a row goes
+    through the net, put into evaluation mode, once for each group, all of them in one batch. A number costs
+    the square of its distance, a category a logarithm, so one number that is far off can outweigh all
+    categories.
     """
     compute = compute or Compute(model.ignorance.device, None)
     hidden = F.one_hot(group_numbers(groups, model.num_features)).T.bool().to(compute.device)
@@ -209,15 +192,12 @@ def nll(
     order = torch.cat(features).argsort().cpu()
     parts = []
     model.eval()
-    for start in range(0, max(1, len(numerical)), batch_size):
-        rows = slice(start, start + batch_size)
-        x, c = numerical[rows].to(compute.device), categorical[rows].to(compute.device)
-        shape = (len(hidden), len(x))
-        mask = hidden[:, None].expand(*shape, -1).flatten(0, 1)  # (groups * N, features)
+    for rows in zip(*(torch.split(t, batch_size) for t in (numerical, categorical)), strict=True):
+        x, c = (part.to(compute.device) for part in rows)
+        mask = hidden.repeat_interleave(len(x), dim=0)  # (groups * N, features)
         with compute.autocast():
-            many = [t.expand(len(hidden), *t.shape).flatten(0, 1) for t in (x, c)]
-            vectors = model.embed(many[0], many[1], mask)
-            vectors = vectors.view(*shape, vectors.shape[1])
+            many = [t.repeat(len(hidden), 1) for t in (x, c)]
+            vectors = torch.unflatten(model.embed(many[0], many[1], mask), 0, (len(hidden), len(x)))
             guesses = [model.guess(own, asked) for own, asked in zip(vectors, features, strict=True)]
         found = []
         for guess, asked in zip(guesses, features, strict=True):
@@ -233,12 +213,8 @@ class FamilySurprise:
     The surprises of a family are added up (a field counts at most 10 nats) and measured in standard
     deviations from their mean, both of normal rows of the same kind that did not train the net. So fields
     that nobody can guess, such as the port of a client, say nothing. What is below the mean counts nothing;
-    the score is the sum over the families.
-
-    Args:
-        model: trained with :class:`MaskedFeatures`.
-        groups: the family of each feature, see the module.
-        compute: device and precision.
+    the score is the sum over the families. The net was trained with :class:`MaskedFeatures`; ``groups`` are
+    the families, see the module.
     """
 
     def __init__(self, model: SelfSupervisedResNet, groups: Sequence[int], compute: Compute) -> None:
@@ -267,21 +243,16 @@ class FamilySurprise:
 
 @torch.inference_mode()
 def embed(
-    model: SelfSupervisedResNet,
-    numerical: Tensor,
-    categorical: Tensor,
-    *,
-    compute: Compute | None = None,
-    batch_size: int = 4096,
-) -> np.ndarray:
+    model: SelfSupervisedResNet, numerical: Tensor, categorical: Tensor,
+    *, compute: Compute | None = None, batch_size: int = 4096,
+) -> np.ndarray:  # fmt: skip
     """The embeddings of rows, nothing hidden: float32 (N, ``d_model``); arguments as for :func:`nll`."""
     compute = compute or Compute(model.ignorance.device, None)
     model.eval()
     parts = []
-    for start in range(0, max(1, len(numerical)), batch_size):
-        rows = slice(start, start + batch_size)
+    for x, c in zip(*(torch.split(t, batch_size) for t in (numerical, categorical)), strict=True):
         with compute.autocast():
-            part = model.embed(numerical[rows].to(compute.device), categorical[rows].to(compute.device))
+            part = model.embed(x.to(compute.device), c.to(compute.device))
         parts.append(part.float().cpu().numpy())
     return np.concatenate(parts)
 
@@ -306,15 +277,9 @@ def nearest_others(vectors: np.ndarray, count: int = 10) -> np.ndarray:
     return np.asarray(rows[~own].reshape(len(rows), count))
 
 
-def neighbor_purity(vectors: np.ndarray, labels: np.ndarray, count: int = 10) -> float:
-    """The share of each vector's nearest neighbours that have its label, averaged over the vectors.
+def neighbor_purity(vectors: np.ndarray, labels: np.ndarray) -> float:
+    """The share of each vector's ten nearest neighbours that have its label, averaged over the vectors.
 
     A space that tells nothing of the label has about the sum of the squared shares of the labels.
-
-    Example:
-        >>> vectors = np.array([[0.0], [0.1], [5.0], [5.1]])
-        >>> neighbor_purity(vectors, np.array(["a", "a", "b", "b"]), count=1)
-        1.0
     """
-    labels = np.asarray(labels)
-    return float((labels[nearest_others(vectors, count)] == labels[:, None]).mean())
+    return float((labels[nearest_others(vectors)] == labels[:, None]).mean())

@@ -53,12 +53,9 @@ def coordinates(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def random_apply(change: Change, images: Tensor, share: float, generator: Generator | None) -> Tensor:
     """Apply ``change`` to each image with probability ``share``."""
-    if share == 0:
+    if share == 0 or not (chosen := torch.rand(len(images), generator=generator) < share).any():
         return images
-    chosen = (torch.rand(len(images), generator=generator) < share).to(images.device)
-    if not chosen.any():
-        return images
-    images = images.clone()
+    images, chosen = images.clone(), chosen.to(images.device)
     images[chosen] = change(images[chosen], generator)
     return images
 
@@ -74,9 +71,7 @@ class CameraJitter:
     """
 
     max_shift: float = 0.2  #: the largest shift in either direction, as a share of the side
-    #: sides are scaled by up to this share, each image by one factor, and its sides against each other by
-    #: half as much
-    max_zoom: float = 0.25
+    max_zoom: float = 0.25  #: the largest share by which sides are scaled; against each other half as much
     flip: bool = True  #: whether half the images are mirrored left to right
     brightness: float = 0.12  #: the largest amount that is added to all pixels
     contrast: float = 0.25  #: the largest share by which differences from the image's mean grow or shrink
@@ -111,9 +106,8 @@ NO_JITTER = CameraJitter(0.0, 0.0, False, 0.0, 0.0, 0.0)  # which draws random n
 def occlusion(images: Tensor, generator: Generator | None) -> Tensor:
     """Put something in front of each image that reaches into it from a side: an arm, a helmet, a beam.
 
-    Two in five are bars of any slant, two in five are discs, and one covers all behind a straight line. They
-    reach over at most two fifths of the side. Each has one colour, from nearly black to bright, a shade of
-    its own and soft edges.
+    Two in five are bars of any slant, two in five are discs, and one covers all behind a straight line; over
+    at most two fifths of the side. Each has one colour, nearly black to bright, a shade and soft edges.
     """
     count, channels, height, width = images.shape
     (x, y), draw = coordinates(images), draws(images, generator)
@@ -204,9 +198,9 @@ class OutlierExposure:
     anomalies than those looked for. Li et al. 2021, "CutPaste", and Zavrtanik et al. 2021, "DRAEM": they can
     be made from normal images. Unlike theirs, the painted ones here imitate faults that are expected.
 
-    While training, half of a batch is made anomalous, as many of each kind as of any other. Then the camera
-    moves, and a share of all images, normal or not, gets an occlusion: what stands in the way tells nothing.
-    The net has one output, the logit of an anomaly.
+    While training, half of a batch is made anomalous, each kind alike, the camera moves, and a share of all
+    images gets an occlusion: what stands in the way tells nothing. The net's one output is the logit of an
+    anomaly.
     """
 
     mean: Tensor  #: (C,) of the pixels scaled to [0, 1], for normalising

@@ -58,17 +58,12 @@ class PreparedTable:
 
     table: Table  #: what it was made of
     encoder: TableEncoder  #: fitted on the training rows
-    #: for each of ``SPLITS`` float32 numbers (N, features), int64 categories (N, columns), and the target:
-    #: int64 classes (N,), or float32 numbers (N,), standardised
+    #: float32 numbers (N, features), int64 categories (N, columns), and the target (N,): int64 classes, or
+    #: float32 numbers, standardised
     splits: dict[str, Batch]
     target_mean: float  #: of the training rows; 0 for classes
     target_std: float  #: likewise; 1 for classes
     objective: TableObjective  #: what a net minimises on it
-
-    @property
-    def num_outputs(self) -> int:
-        """How many numbers a net must give for each row, namely a logit for each class, or one number."""
-        return self.objective.num_classes or 1
 
 
 def prepare(table: Table) -> PreparedTable:
@@ -91,14 +86,12 @@ def predict(
     model: nn.Module, prepared: PreparedTable, split: str, compute: Compute, batch_size: int = 2048
 ) -> np.ndarray:
     """A net's predictions for a split: probabilities (N, classes), or numbers (N,) in the target's unit."""
-    was_training = model.training
     model.eval()
     parts = []
     for rows in zip(*(torch.split(t, batch_size) for t in prepared.splits[split][:2]), strict=True):
         with compute.autocast():
             output = model(*(t.to(compute.device) for t in rows))
         parts.append(prepared.objective.predict(output).cpu())
-    model.train(was_training)
     prediction: np.ndarray = torch.cat(parts).numpy()
     if prepared.objective.num_classes is None:
         prediction = prediction * prepared.target_std + prepared.target_mean
@@ -114,10 +107,9 @@ def score(prepared: PreparedTable, split: str, prediction: np.ndarray) -> float:
 
 
 def boosting(prepared: PreparedTable, seed: int = 0) -> tuple[dict[str, np.ndarray], int]:
-    """scikit-learn's gradient boosting of decision trees on the raw table, which needs no encoding.
+    """Predictions of scikit-learn's gradient boosting on the raw table by split, and how many trees it has.
 
-    The learning rate is half the default, and trees are added until the validation loss has not fallen for 20
-    of them. Returns predictions by split, and how many trees there are.
+    The learning rate is half the default, and trees are added until the validation loss does not fall for 20.
     """
     table = prepared.table
     frame = table.frame.astype(dict.fromkeys(table.categorical, pd.CategoricalDtype()))
