@@ -13,7 +13,7 @@ from companion.cli_common import Model, Out, check_writable, errors_as_messages,
 if TYPE_CHECKING:
     import pandas as pd
 
-    from companion.detection.drift import Drift
+    from companion.detection.simple import Drift
     from companion.estimators.events import EventDetector
 
 Data = Annotated[list[str], typer.Argument(help="OCSF events: files, folders, globs; JSON or Parquet.")]
@@ -166,7 +166,7 @@ def score_rows(
 
 def _loaded(model: Path, device: str | None) -> tuple[EventDetector, Drift]:
     from companion.compute import pick_compute
-    from companion.detection.drift import Drift
+    from companion.detection.simple import Drift
     from companion.estimators.events import EventDetector
 
     detector = EventDetector.load(model, pick_compute(device))

@@ -9,6 +9,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from companion.detection.detectors import (
+    GroupStandardizer,
     NeighborIndex,
     anomaly_score,
     matrix_profile,
@@ -16,7 +17,6 @@ from companion.detection.detectors import (
     window_rows,
 )
 from companion.detection.metrics import roc_auc
-from companion.detection.rows import GroupStandardizer
 
 RNG = np.random.default_rng(0)
 MIX = RNG.normal(size=(3, 8))

@@ -10,10 +10,10 @@ from companion.compute import pick_compute
 from companion.data.synthetic_events import EventConfig, generate_events
 from companion.detection.alarms import alert_threshold, incidents
 from companion.detection.choice import choose_detectors, inject
-from companion.detection.drift import Drift
 from companion.detection.metrics import pr_auc, roc_auc
 from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import with_rates
+from companion.detection.simple import Drift
 from companion.estimators.events import EventDetector
 from companion.files import StateError, load_state, save_state
 from tests.test_cli import call

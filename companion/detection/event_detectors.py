@@ -18,12 +18,11 @@ from sklearn.ensemble import (
 )
 from sklearn.neighbors import LocalOutlierFactor
 
-from companion.detection.detectors import NeighborIndex, anomaly_score
+from companion.detection.detectors import GroupStandardizer, NeighborIndex, anomaly_score
 from companion.detection.plain_columns import UNSEEN, EventRows, PlainColumns
-from companion.detection.rows import GroupStandardizer
 
 _LIMIT = 10.0  # standard deviations of one field; more count no more
-_STORED, _LOF_ROWS = 10_000, 10_000  # normal rows that neighbours are looked for among, drawn at random
+_STORED = 10_000  # normal rows that neighbours are looked for among, drawn at random
 
 
 class Detector(Protocol):
@@ -152,7 +151,7 @@ class ClassRarity:
 
 
 class OnPlain:
-    """One of scikit-learn's detectors, fitted on at most so many rows of the plain columns."""
+    """A model for :func:`anomaly_score`, fitted on at most so many rows of the plain columns."""
 
     def __init__(self, model: Any, most: int, seed: int) -> None:
         self.model, self.most, self.seed = model, most, seed
@@ -165,22 +164,6 @@ class OnPlain:
     def score(self, rows: EventRows) -> np.ndarray:
         """float64 (N,)."""
         return anomaly_score(self.model, rows.plain)
-
-
-class Neighbors:
-    """The mean distance to the nearest of at most 10,000 normal rows in the plain columns."""
-
-    def __init__(self, count: int = 5, seed: int = 0) -> None:
-        self.index, self.seed = NeighborIndex(count), seed
-
-    def fit(self, rows: EventRows) -> Self:
-        """Keep rows drawn at random."""
-        self.index.fit(rows.plain[drawn(len(rows), _STORED, self.seed)])
-        return self
-
-    def score(self, rows: EventRows) -> np.ndarray:
-        """float64 (N,)."""
-        return self.index.score(rows.plain)
 
 
 def drawn(count: int, most: int, seed: int) -> np.ndarray:
@@ -275,9 +258,9 @@ EVENT_DETECTORS: dict[str, Callable[[PlainColumns, int], Detector]] = {
     "class rarity": lambda columns, seed: ClassRarity(columns.cardinalities),
     "isolation forest": lambda columns, seed: OnPlain(IsolationForest(random_state=seed), 10**6, seed),
     "local outlier factor": lambda columns, seed: OnPlain(
-        LocalOutlierFactor(n_neighbors=20, novelty=True), _LOF_ROWS, seed
+        LocalOutlierFactor(n_neighbors=20, novelty=True), _STORED, seed
     ),
-    "nearest neighbours": lambda columns, seed: Neighbors(5, seed),
+    "nearest neighbours": lambda columns, seed: OnPlain(NeighborIndex(5), _STORED, seed),
     "FRaC": FRaC,
 }
 """Name to a function of the fitted columns and a seed, which makes a detector that is yet to be fitted."""

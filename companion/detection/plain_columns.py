@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Self
 
@@ -234,14 +234,10 @@ class PlainColumns:
     @property
     def cardinalities(self) -> list[int]:
         """How many codes each may have."""
-        more = {"time": 24}
         return [
-            2
-            + (
-                len(c.stems)
-                if part == "stem"
-                else more.get(c.kind, len(c.edges) + 1 if c.edges else len(c.values))
-            )
+            26
+            if c.kind == "time"
+            else 2 + (len(c.edges) + 1 if c.edges else len(c.stems if part == "stem" else c.values))
             for c, part in self.coded
         ]
 
@@ -257,18 +253,6 @@ class PlainColumns:
                 own = [*own, *(column.listed if column.kind != "constant" else []), "another"]
             names += [(column.name, part) for part in own + ["missing"] * column.missing]
         return names
-
-    def state(self) -> dict[str, Any]:
-        """All that is known, as lists, numbers and texts."""
-        settings = {"entity": list(self.entity), "leave_out": list(self.leave_out), "zone": self.zone}
-        return {"settings": settings, "columns": [asdict(column) for column in self.columns_]}
-
-    @classmethod
-    def restore(cls, state: dict[str, Any]) -> PlainColumns:
-        """What :meth:`state` gave."""
-        plain = cls(**state["settings"])
-        plain.columns_, plain.left_out_ = [Column(**own) for own in state["columns"]], {}
-        return plain
 
 
 def _moments(values: pd.Series) -> pd.Series:

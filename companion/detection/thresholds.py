@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from companion.detection.metrics import check_scores
 
@@ -85,7 +86,7 @@ class OperatingPoints:
 
     @property
     def cheapest(self) -> int:
-        """The index of the lowest cost, of equal ones the highest threshold."""
+        """Of equal ones the highest threshold."""
         return int(self.cost_per_day.argmin())
 
 
@@ -123,10 +124,7 @@ def operating_points(
 
 def _highest(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The highest score of each group."""
-    codes = np.unique(groups, return_inverse=True)[1]
-    highest = np.full(codes.max() + 1, -np.inf)
-    np.maximum.at(highest, codes, scores)
-    return highest
+    return pd.Series(scores).groupby(groups).max().to_numpy()
 
 
 class EmpiricalTail:

@@ -18,11 +18,10 @@ from companion.data.events import ENTITY_COLUMNS, entities, split_by_time
 from companion.data.sessions import SESSION_COLUMNS
 from companion.detection.alarms import alert_threshold
 from companion.detection.choice import choose_detectors, inject
-from companion.detection.drift import Drift
 from companion.detection.event_detectors import drawn
 from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import RATES, rates, remember
-from companion.detection.simple import CHUNK, SimpleDetectors, packed, smallest, unpacked
+from companion.detection.simple import CHUNK, Drift, SimpleDetectors, packed, smallest, unpacked
 from companion.detection.thresholds import FisherTail, fixed_fpr
 from companion.estimators.base import as_arrays, as_tensors
 from companion.estimators.reasons import Reason, reasons
@@ -186,12 +185,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
     def _seen(self, frame: pd.DataFrame) -> pd.DataFrame:
         """What the net gets: the fields of the plain columns, so that copies of a field are left out."""
-        names = {column.name for column in self.simple_.columns.columns_} | {
-            "type_uid",
-            "timezone_offset",
-            *RATES,
-        }
-        return frame[[name for name in frame.columns if name in names]]
+        names = {column.name for column in self.simple_.columns.columns_}
+        return frame[[n for n in frame.columns if n in names or n in ("type_uid", "timezone_offset", *RATES)]]
 
     def _choose(self, held: pd.DataFrame) -> None:
         """Choose detectors, and set scale and threshold, on held-out events."""
@@ -238,12 +233,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         past = self.past_
         for frame in frames:
             enriched, past = self._enrich(frame, past)
-            yield enriched, self._table(enriched)
-
-    def _table(self, frame: pd.DataFrame) -> pd.DataFrame:
-        scores = pd.DataFrame(self._scores(frame, self.chosen_), index=frame.index)[self.chosen_]
-        levels = self._tails.level(scores.to_numpy())
-        return scores.assign(score=levels, flagged=levels > self.threshold_)
+            scores = pd.DataFrame(self._scores(enriched, self.chosen_), index=enriched.index)[self.chosen_]
+            levels = self._tails.level(scores.to_numpy())
+            yield enriched, scores.assign(score=levels, flagged=levels > self.threshold_)
 
     def measure(self, frame: pd.DataFrame) -> pd.DataFrame:
         """How unusual each row is, and to which of the chosen detectors.

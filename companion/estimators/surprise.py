@@ -34,14 +34,14 @@ class Surprise:
     """
 
     def __init__(self, entity: tuple[str, ...], num_steps: int, seed: int, compute: Compute) -> None:
-        self.features = EventFeatures(columns=entity)
+        self.features = EventFeatures(entity, leave_out=RATES)
         self.num_steps, self.seed, self.compute = num_steps, seed, compute
 
     def fit(self, frame: pd.DataFrame, progress: str | None = None) -> Self:
         """Learn from normal rows, events with the columns ``RATES``."""
         held = np.random.default_rng(self.seed).random(len(frame)) < _HELD
         learn, later = frame[~held], frame[held]
-        self.features.fit(_fields(learn), _gaps(learn))
+        self.features.fit(learn, _gaps(learn))
         tensors, watched = self._tensors(learn), self._tensors(later)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
@@ -69,7 +69,7 @@ class Surprise:
         return self.judge
 
     def _tensors(self, frame: pd.DataFrame) -> tuple[Tensor, Tensor]:
-        return self.features.transform(_fields(frame), _gaps(frame))
+        return self.features.transform(frame, _gaps(frame))
 
     def score(self, frame: pd.DataFrame) -> np.ndarray:
         """float64 (N,)."""
@@ -126,10 +126,6 @@ class Surprise:
         usual = {name: (np.array(mean), np.array(scale)) for name, (mean, scale) in state["usual"].items()}
         self._judge().usual.stats_ = usual
         return self
-
-
-def _fields(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.drop(columns=[name for name in RATES if name in frame.columns])
 
 
 def _gaps(frame: pd.DataFrame) -> np.ndarray:

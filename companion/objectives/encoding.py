@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,12 +20,9 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from companion.files import StateError, load_state, save_state
-
 MISSING, UNSEEN = 0, 1
 """The first two indices of every categorical column."""
 
-_KIND = "TableEncoder 3"
 _JITTER = 1e-3  # standard deviations; spreads values that occur often, see TableEncoder
 _FARTHEST = 1e-7  # the share of values beyond which a quantile is not told, 5.2 standard deviations
 _SAME = (("True", "true", "TRUE", "1"), ("False", "false", "FALSE", "0"))
@@ -35,7 +31,7 @@ _FIRST, _LAST = 315_532_800.0, 4_102_444_800.0  # seconds since 1970 in 1980 and
 
 
 class EncoderError(ValueError):
-    """A table or a file that the encoder cannot take; the message says why."""
+    """A table that the encoder cannot take; the message says why."""
 
 
 def _text(value: object) -> str:
@@ -48,41 +44,27 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def as_texts(column: pd.Series, known: Collection[str] | None = None) -> pd.Series:
-    """Categories as text, ``None`` where missing: equal values are equal texts, however they are stored.
+def factorize(column: pd.Series, known: Collection[str] | None = None) -> tuple[np.ndarray, pd.Series]:
+    """The codes of a column's values, int64 (N,), -1 where missing, and each code's text.
 
-    (A column of whole numbers becomes one of floats as soon as one is missing, and one of text in a file.)
-    Truth values are spelled as in ``known``, by default as in the column itself.
+    Equal values are equal texts, however they are stored (a column of whole numbers becomes one of floats as
+    soon as one is missing, and one of text in a file). Truth values are spelled as in ``known``, by default
+    as in the column itself.
 
     Example:
-        >>> as_texts(pd.Series([3, 3.0, Decimal("3.00"), "3.0", "3.10", None], dtype=object)).tolist()
-        ['3', '3', '3', '3', '3.10', None]
-    """
-    values = column.astype(object)
-    try:
-        unique = values.dropna().unique()
-    except TypeError:  # lists, and what else has no hash
-        values = values.map(str, na_action="ignore")
-        unique = values.dropna().unique()
-    texts = {value: _text(value) for value in unique}
-    known = set(texts.values()) if known is None else known
-    for forms in _SAME:
-        spelled = next((form for form in forms if form in known), "")
-        texts |= {value: spelled for value, text in texts.items() if spelled and text in forms}
-    mapped = values.map(texts).astype(object)
-    return mapped.where(mapped.notna(), None)
-
-
-def factorize(column: pd.Series, known: Collection[str] | None = None) -> tuple[np.ndarray, pd.Series]:
-    """The codes of a column's values, int64 (N,), -1 where missing, and each code's text (``as_texts``).
-
-    Each different value is made text once, which is much faster where there are few.
+        >>> factorize(pd.Series([3, 3.0, Decimal("3.00"), "3.0", "3.10", None], dtype=object))[1].tolist()
+        ['3', '3', '3.10']
     """
     try:
         codes, unique = pd.factorize(column)
     except TypeError:  # lists, and what else has no hash
-        codes, unique = pd.factorize(as_texts(column, known))
-    return codes, as_texts(pd.Series(unique, dtype=object), known)
+        codes, unique = pd.factorize(column.map(str, na_action="ignore"))
+    texts = [_text(value) for value in unique]
+    known = set(texts) if known is None else known
+    for forms in _SAME:
+        spelled = next((form for form in forms if form in known), "")
+        texts = [spelled if spelled and text in forms else text for text in texts]
+    return codes, pd.Series(texts, dtype=object)
 
 
 def _is_epoch(value: object) -> bool:
@@ -246,18 +228,6 @@ class TableEncoder:
     def categorical_cardinalities(self) -> list[int]:
         """How many indices each categorical column may have."""
         return [2 + len(self.categories[name]) for name in self.categorical]
-
-    def save(self, path: Path) -> None:
-        """Write everything that the encoder knows."""
-        save_state(path, _KIND, encoder=asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> TableEncoder:
-        """Read what :meth:`save` wrote."""
-        try:
-            return cls(**load_state(path, _KIND)["encoder"])
-        except (StateError, KeyError, TypeError) as error:
-            raise EncoderError(f"{path} holds no encoder that can be read: {error}") from error
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:

@@ -132,12 +132,11 @@ class EventFeatures:
             zone = frame[_ZONE].fillna(0).to_numpy(dtype=np.int64) if _ZONE in frame.columns else 0
             local = frame["time"].to_numpy(dtype=np.int64) + 60_000 * zone
             columns["time"] = pd.to_datetime(local, unit="ms", utc=True)
+        there = frame.reindex(columns=[*encoder.numerical[1:], *encoder.categorical])
         for name in encoder.numerical[1:]:
-            there = frame[name] if name in frame.columns else pd.Series(np.nan, frame.index)
-            columns[name] = pd.to_numeric(there, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        for name in encoder.categorical:
-            there = frame[name] if name in frame.columns else pd.Series(None, frame.index, dtype=object)
-            columns[name] = there.array
+            numbers = pd.to_numeric(there[name], errors="coerce")
+            columns[name] = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+        columns |= {name: there[name].array for name in encoder.categorical}
         return pd.DataFrame(columns, copy=False)
 
     def gaps(self, frame: pd.DataFrame) -> np.ndarray:
