@@ -32,15 +32,12 @@ def choose_detectors(
     drowns the others is left out. Levels (``EmpiricalTail``) are fitted on every other held-out normal and
     judged on the rest.
 
-    Args:
-        held: for each detector the scores (n,) of held-out normals, in the order of time.
-        injected: for each the scores (m,) of examples with a change.
-        changes: text (m,), the kind of each change.
+    ``held`` has for each detector the scores (n,) of held-out normals, in the order of time, ``injected`` the
+    scores (m,) of examples with a change, and ``changes`` text (m,), the kind of each.
 
-    Returns:
-        The names in the order in which they were chosen, and a table. It has a row for each detector with its
-        average precision for each kind of change and their ``mean``, its place among the ``chosen``, and what
-        all up to it had ``combined``.
+    Gives the names in the order in which they were chosen, and a table. It has a row for each detector with
+    its average precision for each kind of change and their ``mean``, its place among the ``chosen``, and what
+    all up to it had ``combined``.
 
     Example:
         >>> held = {"good": np.arange(100.0), "wrong": np.arange(100.0)}
@@ -86,35 +83,24 @@ def inject(frame: pd.DataFrame, columns: PlainColumns, seed: int = 0) -> tuple[p
     - ``number``: a number ten to a hundred times as large;
     - ``burst``: the last of 60 such events in 15 seconds, if there are times.
 
-    Args:
-        frame: held-out normals, events with the columns ``RATES``, in the order of their times.
-        columns: fitted; the fields that may be changed are its own.
-        seed: of all draws.
-
-    Returns:
-        Changed rows (m), with rates of their own, and text (m,), the kind of change.
+    ``frame`` are held-out normals, events with the columns ``RATES`` in the order of their times; the fields
+    that may be changed are those of ``columns``, fitted. Gives changed rows (m), with rates of their own, and
+    text (m,), the kind of change.
     """
     rng = np.random.default_rng(seed)
     count = max(1, min(300, len(frame) // 10))
     timed = RATES[0] in frame.columns
     fixed = {"time", *CLASS_FIELDS, *RATES, *columns.entity}
-    varied = [
-        column for column in columns.columns_ if column.name not in fixed and frame[column.name].nunique() > 1
-    ]
+    varied = [c for c in columns.columns_ if c.name not in fixed and frame[c.name].nunique() > 1]
     fields = [column.name for column in varied]
     numbers = [column.name for column in varied if column.kind == "number"]
     named = [n for n in fields if n not in numbers and not pd.api.types.is_bool_dtype(frame[n])]
-    who = (
-        entities(frame, columns.entity).fillna("").to_numpy(dtype=object) if timed else np.arange(len(frame))
-    )
+    who = np.arange(len(frame))
+    if timed:
+        who = entities(frame, columns.entity).fillna("").to_numpy(dtype=object)
     parts = []
-    for change in (
-        "other's values",
-        "rare values",
-        *["new values"] * bool(named),
-        *["number"] * bool(numbers),
-        *["burst"] * timed,
-    ):
+    possible = {"new values": bool(named), "number": bool(numbers), "burst": timed}
+    for change in ("other's values", "rare values", *(name for name, can in possible.items() if can)):
         rows = rng.integers(0, len(frame), count)
         changed = frame.iloc[rows].reset_index(drop=True)
         if change == "other's values":

@@ -77,13 +77,10 @@ class PlainColumns:
     entropy of its characters, whether training saw it more than once, and the category of its stem: of an
     address the subnet (/24), of a host the registered domain, else the text with its digits made alike. Times
     become the hour and the day of week on circles, local by ``timezone_offset`` (minutes) or ``zone``, where
-    training covers two days, or two weeks. Codes
-    (``*_id``, ports) and what does not vary are categories; identifiers with nearly one value a row, texts of
-    JSON and columns that say the same as an earlier one are left out; of such a constant a new value counts.
-
-    Attributes:
-        columns_: what was learned of each column.
-        left_out_: why a column is not among them.
+    training covers two days, or two weeks. Codes (``*_id``, ports) and what does not vary are
+    categories; identifiers with nearly one value a row, texts of JSON and columns that say the same as an
+    earlier one are left out; of such a constant a new value counts.
+    What was learned of each column is in ``columns_``, why one is not among them in ``left_out_``.
 
     Example:
         >>> table = pd.DataFrame({"bytes": [1.0, 2.0, 4.0, 8.0], "state": ["ok", "ok", "bad", "bad"]})
@@ -99,12 +96,12 @@ class PlainColumns:
     def fit(self, frame: pd.DataFrame) -> Self:
         """Learn from training rows (N, columns)."""
         self.columns_: list[Column] = []
-        self.left_out_: dict[str, str] = {}
-        known: dict[int, str] = {}
+        self.left_out_, known = dict[str, str](), dict[int, str]()
         for name in map(str, frame.columns):
             column, why = self._learn(name, frame[name])
             if column is not None and column.kind != "time":
-                same = known.setdefault(_fingerprint(frame[name]), name)
+                codes = pd.factorize(frame[name])[0]  # equal where values can be mapped one to one
+                same = known.setdefault(hash(codes.tobytes()), name)
                 if same != name and column.kind == "category" and len(column.values) == 1:
                     column = Column(name, "constant", values=column.values)
                 elif same != name:
@@ -170,17 +167,16 @@ class PlainColumns:
             block, code = self._block(column, frame.get(column.name, gone), frame)
             parts.append(block)
             codes += [code] if column.name not in RATES else []
+        who = np.full(len(frame), "", dtype=object)
         if "time" in frame.columns and any(name in frame.columns for name in self.entity):
             who = entities(frame, self.entity).fillna("").to_numpy(dtype=object)
-        else:
-            who = np.full(len(frame), "", dtype=object)
         there = COUNTS if COUNTS[0] in frame.columns else []
         counts = np.log1p(frame[there].to_numpy(dtype=np.float64)) if there else np.empty((len(frame), 0))
         return EventRows(
             np.concatenate(parts, axis=1), np.concatenate(codes, axis=1), counts, kinds(frame), who
         )
 
-    def _block(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    def _block(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, ...]:
         """One column as float64 (N, features), and its codes, int32 (N, 1 or 2)."""
         if column.kind == "time":
             return self._circles(column, values, frame)
@@ -189,10 +185,8 @@ class PlainColumns:
             gone = np.isnan(numbers)
             scaled = np.clip((numbers - column.center[0]) / column.scale[0], -_FAR, _FAR)
             scaled[gone] = 0.0
-            codes = np.where(gone, MISSING, 2 + np.searchsorted(column.edges, numbers))
-            return np.column_stack([scaled, gone] if column.missing else [scaled]), codes.astype(np.int32)[
-                :, None
-            ]
+            codes = np.where(gone, MISSING, 2 + np.searchsorted(column.edges, numbers)).astype(np.int32)
+            return np.column_stack([scaled, gone] if column.missing else [scaled]), codes[:, None]
         if column.kind == "constant":  # whether it is missing is told by another column
             new = (values.notna() & (_as_texts(values) != column.values[0])).to_numpy(dtype=bool)
             return new[:, None].astype(np.float64), np.where(new, UNSEEN, 2).astype(np.int32)[:, None]
@@ -207,9 +201,7 @@ class PlainColumns:
         parts.append(np.eye(count + 2)[slots][:, : count + 1 + column.missing])
         return np.concatenate(parts, axis=1)[places], np.stack(own, axis=1)[places]
 
-    def _circles(
-        self, column: Column, values: pd.Series, frame: pd.DataFrame
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _circles(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, ...]:
         moments = _moments(values)
         local = moments.dt.tz_convert(self.zone).dt.tz_localize(None)
         if "timezone_offset" in frame.columns:
@@ -245,13 +237,10 @@ class PlainColumns:
     def feature_names(self) -> list[tuple[str, str]]:
         """For each of the d numbers the column that it comes from, and what it says of it."""
         names = []
-        for column in self.columns_:
-            own = {"time": _CIRCLES[: 2 * len(column.values)], "number": ["size"], "text": _TEXT}.get(
-                column.kind, []
-            )
-            if column.kind not in ("time", "number"):
-                own = [*own, *(column.listed if column.kind != "constant" else []), "another"]
-            names += [(column.name, part) for part in own + ["missing"] * column.missing]
+        for c in self.columns_:
+            category = [*(() if c.kind == "constant" else c.listed), "another"]
+            told = {"time": _CIRCLES[: 2 * len(c.values)], "number": ["size"], "text": [*_TEXT, *category]}
+            names += [(c.name, part) for part in [*told.get(c.kind, category), *["missing"] * c.missing]]
         return names
 
 
@@ -263,14 +252,7 @@ def _moments(values: pd.Series) -> pd.Series:
 
 
 def _hashable(values: pd.Series) -> bool:
-    return values.dtype != object or bool(
-        values.map(lambda value: isinstance(value, (str, int, float))).all()
-    )
-
-
-def _fingerprint(values: pd.Series) -> int:
-    """Equal for columns whose values can be mapped one to one."""
-    return hash(pd.factorize(values)[0].tobytes())
+    return values.dtype != object or all(isinstance(value, (str, int, float)) for value in values)
 
 
 def _signed_log(values: pd.Series) -> np.ndarray:

@@ -99,11 +99,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     ) -> EventDetector:
         """Learn from events that are mostly normal.
 
-        Args:
-            X: a frame, or frames one after the other in the order of time, which need not fit into memory.
-            y: not used.
-            compute: device and precision; by default the best device and its fastest good precision.
-            progress: the label of a progress bar of the training; ``None`` for no bar.
+        ``X`` is a frame, or frames one after the other in the order of time, which need not fit into memory;
+        ``y`` is not used. By default the best device is taken, with its fastest good precision; ``progress``
+        is the label of a progress bar of the training.
         """
         if not (0 <= self.trim < 0.5 and self.alerts > 0):
             raise ValueError(f"trim is a share below 0.5 and alerts positive, not {self.trim}, {self.alerts}")
@@ -195,12 +193,13 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         kept = self._lowest(np.stack(list(scores.values()), axis=1))  # faults, too, may be among them
         usual = {name: own[kept] for name, own in scores.items()}
         self.chosen_, self.choice_ = choose_detectors(usual, self._scores(changed), changes)
-        self._held = np.stack([scores[name] for name in self.chosen_], axis=1)
-        self._kept = kept
+        if _NET not in self.chosen_:
+            self.net_ = None  # it adds nothing to the others
+        self._held, self._kept = np.stack([scores[name] for name in self.chosen_], axis=1), kept
         self.usual_ = Drift(self.simple_.columns)
         for start in range(0, len(held), CHUNK):
             self.usual_.add(self.simple_.columns.transform(held.iloc[start : start + CHUNK]))
-        self._scale()
+        self._tails = FisherTail(self._held, self._kept)
         levels = self._tails.level(self._held)
         if self._timed:
             times = held["time"].to_numpy(dtype=np.int64)
@@ -209,11 +208,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         else:
             self.threshold_ = fixed_fpr(levels, max(self.alerts / 1000, 1 / (len(levels) + 1)))
         self.share_ = float((levels > self.threshold_).mean())
-
-    def _scale(self) -> None:
-        self._tails = FisherTail(self._held, self._kept)
-        if self.net_ is not None and _NET not in self.chosen_:
-            self.net_ = None  # it adds nothing to the others
 
     def _scores(self, frame: pd.DataFrame, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Of each detector, or of those named, float64 (N,)."""
@@ -240,13 +234,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     def measure(self, frame: pd.DataFrame) -> pd.DataFrame:
         """How unusual each row is, and to which of the chosen detectors.
 
-        Args:
-            frame: events (N) in any order; unknown fields are ignored, lacking ones missing. What they did
-                before is taken from this frame and from what was fitted.
-
-        Returns:
-            The frame's rows in its order, with the score of each detector, ``flagged``, and ``score``, in
-            which 3 is reached by one normal row in a thousand.
+        Of events (N) in any order; unknown fields are ignored, lacking ones missing. What they did before is
+        taken from this frame and from what was fitted. Gives the frame's rows in its order, with the score of
+        each detector, ``flagged``, and ``score``, in which 3 is reached by one normal row in a thousand.
         """
         order = self._order(frame)
         _, table = next(self.stream([frame]))
@@ -269,10 +259,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     def explain(self, frame: pd.DataFrame, rows: Sequence[int], count: int = 4) -> pd.DataFrame:
         """Why rows are unusual: the fields that count most, and what was expected of them.
 
-        ``rows`` are positions in ``frame``; of each at most ``count`` reasons are given.
-
-        Returns:
-            ``row`` (of ``rows``) and the parts of :class:`companion.estimators.reasons.Reason`.
+        ``rows`` are positions in ``frame``; of each at most ``count`` reasons are given, as ``row`` (of
+        ``rows``) and the parts of :class:`companion.estimators.reasons.Reason`.
         """
         order = self._order(frame)
         enriched, _ = self._enrich(frame, self.past_)
@@ -290,9 +278,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
     def save(self, path: Path) -> None:
         """Write everything to one file: not the forest, but the rows from which it grows again."""
-        past = self.past_
-        choice = self.choice_.astype({"chosen": "float64"})
-        numbers = {"threshold_": self.threshold_, "share_": self.share_, "counts_": self.counts_}
+        past, choice = self.past_, self.choice_.astype({"chosen": "float64"})
         state = {
             "parameters": {k: list(v) if isinstance(v, tuple) else v for k, v in self.get_params().items()},
             "simple": self.simple_.state(),
@@ -302,7 +288,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             "chosen": self.chosen_,
             "held": [self._held, self._kept],
             "usual": self.usual_.state(),
-            "numbers": numbers,
+            "numbers": {"threshold_": self.threshold_, "share_": self.share_, "counts_": self.counts_},
         }
         save_state(path, _KIND, **as_tensors(state))
 
@@ -327,7 +313,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             detector.choice_ = pd.DataFrame(choice["columns"], choice["names"]).astype({"chosen": "Int64"})
             detector.chosen_, (detector._held, detector._kept) = state["chosen"], state["held"]
             detector.usual_ = Drift(detector.simple_.columns).restore(state["usual"])
-            detector._scale()
+            detector._tails = FisherTail(detector._held, detector._kept)
             for name, value in state["numbers"].items():
                 setattr(detector, name, value)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
