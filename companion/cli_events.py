@@ -55,14 +55,9 @@ def fit_events(
 
         check_writable(out)
         detector = EventDetector(
-            net=net,
-            num_steps=steps,
-            alerts=alerts,
-            columns=tuple(entity or ENTITY_COLUMNS),
-            leave_out=(*SESSION_COLUMNS, *(leave_out or ())),
-            zone=zone,
-            json_columns=tuple(json_column or ()),
-        )
+            net, steps, alerts=alerts, zone=zone, columns=tuple(entity or ENTITY_COLUMNS),
+            leave_out=(*SESSION_COLUMNS, *(leave_out or ())), json_columns=tuple(json_column or ()),
+        )  # fmt: skip
         batches, report = read_batches(data, _BATCH, json_columns=detector.json_columns)
         print(*report.lines(), sep="\n")
         shown = _progress(batches, report.events, "counting")
@@ -83,9 +78,7 @@ def fit_rows(
         from companion.estimators.events import EventDetector
 
         check_writable(out)
-        detector = EventDetector(
-            net=net, num_steps=steps, alerts=alerts, columns=(), leave_out=tuple(leave_out or ())
-        )
+        detector = EventDetector(net, steps, alerts=alerts, columns=(), leave_out=tuple(leave_out or ()))
         _learn(detector, [_read_tables(data)], out, device, f"{alerts:g} rows of a thousand")
 
 
@@ -102,8 +95,7 @@ def _learn(
         f"learned from {counts['learned']:,} of {counts['read']:,}; the {counts['left out']:,} most unusual "
         f"were left out, {counts['held out']:,} held out"
     )
-    left_out = detector.simple_.columns.left_out_
-    if left_out:
+    if left_out := detector.simple_.columns.left_out_:
         why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
         print(f"columns that are not used: {why}")
     print("average precision among held-out rows for changes injected into them:")

@@ -134,7 +134,7 @@ def test_a_saved_detector_is_the_same(detector, later, tmp_path):
 def test_a_file_that_is_no_detector_is_refused(detector, tmp_path, fault):
     path = tmp_path / "model"
     detector.save(path)
-    state = load_state(path, "EventDetector 4")
+    state = load_state(path, "EventDetector 5")
     if fault == "missing":
         path.unlink()
     elif fault == "text":

@@ -83,13 +83,9 @@ def incidents(times: np.ndarray, entities: np.ndarray, gap: float = 1800.0) -> n
 
 
 def alert_threshold(scores: np.ndarray, times: np.ndarray, entities: np.ndarray, *, alerts: float) -> float:
-    """The lowest threshold at which the events above it are at most so many :func:`incidents`.
+    """The lowest threshold at which the events above it are at most so many :func:`incidents`, in all.
 
-    Args:
-        scores: (N,), of normal events that the detector was not fitted on.
-        times: int64 (N,) in milliseconds.
-        entities: names (N,).
-        alerts: how many there may be, in all.
+    Scores (N,), times and entities are those of normal events that the detector was not fitted on.
     """
     levels = np.unique(scores)
     low, high = 0, len(levels) - 1  # nothing is above the highest

@@ -11,11 +11,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.ensemble import (
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    IsolationForest,
-)
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 
 from companion.detection.detectors import GroupStandardizer, NeighborIndex, anomaly_score
@@ -36,10 +32,7 @@ class Detector(Protocol):
 
 
 class Rate:
-    """The largest of the window counts, in standard deviations of their logarithm for that type of event.
-
-    It needs the columns of :func:`companion.detection.rates.rates`.
-    """
+    """The largest of the window counts, in standard deviations of their logarithm for that type of event."""
 
     def fit(self, rows: EventRows) -> Self:
         """Learn what is usual for each type."""
@@ -76,8 +69,7 @@ class GroupShares:
         sums += 0.5
         totals = np.add.reduceat(sums, self.edges[:-1])
         self.everyone_ = sums / np.repeat(totals, np.diff(self.edges))
-        first = self.counts_[:, : self.edges[1]]
-        self.rows_ = np.asarray(first.sum(axis=1)).ravel()  # of each group
+        self.rows_ = np.asarray(self.counts_[:, : self.edges[1]].sum(axis=1)).ravel()  # of each group
         return self
 
     def log_shares(self, codes: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -194,22 +186,18 @@ class FRaC:
         inputs, numbers = self._table(rows)
         order = np.random.default_rng(self.seed).permutation(len(rows))
         learn, held = order[: 2 * len(rows) // 3], order[2 * len(rows) // 3 :]
-        variety = [len(np.unique(column)) > 1 for column in inputs[learn].T]
         shares = [np.unique(column.round(1), return_counts=True)[1] / len(rows) for column in inputs.T]
         entropy = np.array([-(share * np.log(share)).sum() for share in shares])
         self.models_: list[tuple[int, Any, float]] = []
         for field in np.argsort(-entropy, kind="stable")[:20]:
-            if not variety[field]:
+            if len(np.unique(inputs[learn, field])) < 2:
                 continue
             others = np.arange(inputs.shape[1]) != field
-            settings = {
-                "max_iter": 20, "learning_rate": 0.2, "max_leaf_nodes": 15, "random_state": self.seed,
-                "categorical_features": ~numbers[others],
-            }  # fmt: skip
             kind = HistGradientBoostingRegressor if numbers[field] else HistGradientBoostingClassifier
-            model = kind(**settings).fit(
-                inputs[learn][:, others], self._target(inputs, field, numbers)[learn]
-            )
+            model = kind(
+                max_iter=20, learning_rate=0.2, max_leaf_nodes=15, random_state=self.seed,
+                categorical_features=~numbers[others],
+            ).fit(inputs[learn][:, others], self._target(inputs, field, numbers)[learn])  # fmt: skip
             error = inputs[held, field] - model.predict(inputs[held][:, others]) if numbers[field] else 1.0
             self.models_.append((int(field), model, float(np.std(error)) + 0.05))
         self.entropy_ = self._nats(rows[held]).mean(axis=0)
@@ -263,4 +251,4 @@ EVENT_DETECTORS: dict[str, Callable[[PlainColumns, int], Detector]] = {
     "nearest neighbours": lambda columns, seed: OnPlain(NeighborIndex(5), _STORED, seed),
     "FRaC": FRaC,
 }
-"""Name to a function of the fitted columns and a seed, which makes a detector that is yet to be fitted."""
+"""By name, of the fitted columns and a seed."""

@@ -23,7 +23,8 @@ _LISTED, _COUNTED = 50, 1000  # values that get a column of their own, and that 
 _DAYS = 2  # that training must cover for hours to say anything; weeks for days of the week
 _BINS = 10  # quantiles of a number, for those who count
 _FAR = 10.0  # standard deviations beyond which a number is as far as another
-_CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
+CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
+"""Endings of whole-number fields that name something and count nothing (OCSF's naming of enumerations)."""
 _NAMES = ("uid", "id", "pid", "uuid", "guid")  # the last part of the names of identifiers
 _SECOND = ("ac", "co", "com", "edu", "gov", "net", "org")  # second-level domains of countries
 _TEXT = ["length", "digits", "capitals", "symbols", "entropy", "never seen"]
@@ -131,7 +132,7 @@ class PlainColumns:
             return None, "says nothing"
         column = Column(name, "number", missing=len(there) < len(values))
         numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        if numeric and found > 1 and not name.endswith(_CODES):
+        if numeric and found > 1 and not name.endswith(CODES):
             numbers = _signed_log(there)
             low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75])
             column.center = [float(middle)]

@@ -25,10 +25,7 @@ _ALL = (*_COUNTING, "isolation forest", "nearest neighbours")
 class SimpleDetectors:
     """Those of ``EVENT_DETECTORS`` that are quickly fitted: the counting ones on all rows, others on 4,000.
 
-    Args:
-        columns: not fitted yet.
-        timed: whether the rows are events with the columns of :func:`companion.detection.rates.rates`.
-        seed: of all draws.
+    ``columns`` are not fitted yet; with ``timed`` the rows are events with the columns ``RATES``.
     """
 
     def __init__(self, columns: PlainColumns, timed: bool, seed: int = 0) -> None:

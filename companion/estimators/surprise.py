@@ -17,7 +17,6 @@ from companion.compute import Compute
 from companion.detection.rates import FIRSTS, RATES, kinds
 from companion.estimators.base import check_weights
 from companion.models.masked_resnet import SelfSupervisedResNet
-from companion.objectives.encoding import MISSING, UNSEEN
 from companion.objectives.event_features import EventFeatures
 from companion.objectives.selfsupervised import FamilySurprise, MaskedFeatures, nll
 from companion.training import FitConfig, evaluate
@@ -106,9 +105,7 @@ class Surprise:
             return [f"{a:,.4g} to {b:,.4g}" for a, b in zip(low, high, strict=True)]
         logits = guess.logits[:, guess.column == column]
         shares, best = logits.float().softmax(dim=1).max(dim=1)
-        values = {MISSING: "missing", UNSEEN: "a rare value"} | dict(
-            enumerate(encoder.categories[field], start=2)
-        )
+        values = ["missing", "a rare value", *encoder.categories[field]]
         return [f"{values[int(i)]} ({100 * float(s):.0f} %)" for i, s in zip(best, shares, strict=True)]
 
     def state(self) -> dict[str, Any]:

@@ -37,11 +37,9 @@ class EncoderError(ValueError):
 def _text(value: object) -> str:
     if isinstance(value, str):
         return re.sub(r"^(-?(0|[1-9]\d*))\.0$", r"\1", value)
-    if isinstance(value, (Real, Decimal)) and not isinstance(value, Integral):
-        if float(value).is_integer():
-            return str(int(float(value)))
-        return str(float(value) if isinstance(value, Decimal) else value)
-    return str(value)
+    if isinstance(value, (Real, Decimal)) and not isinstance(value, Integral) and float(value).is_integer():
+        return str(int(float(value)))
+    return str(float(value) if isinstance(value, Decimal) else value)
 
 
 def factorize(column: pd.Series, known: Collection[str] | None = None) -> tuple[np.ndarray, pd.Series]:
@@ -106,13 +104,11 @@ class TableEncoder:
 
     Numerical columns are mapped to a normal distribution by their training quantiles (as scikit-learn's
     QuantileTransformer does), or shifted and scaled to mean 0 and standard deviation 1. The quantiles are
-    taken with a little noise on the values. Without it, a lowest value that many rows share (no capital
-    gain, say) would be mapped to the far end of the normal distribution; with it, to the middle of the
-    ranks that it takes up. A missing number becomes 0, and a column that had missing numbers in training
-    gets a second feature, 1 where it is missing. Categorical columns become indices: 0 for missing, 1 for
-    values that training saw fewer than ``min_count`` times or never, then the others in alphabetical order,
-    but no more than the ``most`` frequent ones. Time columns become hour of day and day of week, each as sine
-    and cosine.
+    taken with a little noise, so that a lowest value that many rows share (no capital gain, say) is mapped to
+    the middle of the ranks that it takes up and not to the far end. A missing number becomes 0, and a column
+    that had missing numbers in training gets a second feature, 1 where it is missing. Categories become
+    indices: 0 for missing, 1 for values that training saw fewer than ``min_count`` times or never, then the
+    ``most`` frequent others in alphabetical order. Times become sines and cosines of hour and weekday.
 
     Example:
         >>> table = pd.DataFrame({"age": [20.0, 30.0, 40.0], "job": ["cook", None, "nurse"]})
@@ -124,11 +120,10 @@ class TableEncoder:
     numerical: Sequence[str] = ()  #: names of the numerical columns
     categorical: Sequence[str] = ()  #: names of the categorical columns
     times: Sequence[str] = ()  #: names of the columns with times, see ``as_times``
-    scaling: Literal["quantile", "standard"] = "quantile"  #: ``"quantile"`` or ``"standard"``
+    scaling: Literal["quantile", "standard"] = "quantile"
     min_count: int = 1  #: how often training must have seen a value for it to have an index of its own
     most: int | None = None  #: values of a column that have one, at most; ``None`` for no bound
-    #: learned, for each numerical column
-    scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  #: learned, of the numbers
     #: learned, the values from index 2 on for each categorical column
     categories: dict[str, list[str]] = field(default_factory=dict, repr=False)
     #: learned, the share of training's values that have no index of their own, likewise
