@@ -166,10 +166,9 @@ def drawn(count: int, most: int, seed: int) -> np.ndarray:
 class FRaC:
     """Every field is predicted from all others by gradient boosting; what is badly predicted is unusual.
 
-    Source: K. Noto, C. Brodley and D. Slonim, "FRaC: a feature-modeling approach for semi-supervised and
-    unsupervised anomaly detection", Data Mining and Knowledge Discovery 25, 2012, section 2: the score is the
-    sum over the fields of ``-log p(value | the others)`` minus the entropy of the field. It is the tree rival
-    of a net that learns hidden fields.
+    Source: Noto, Brodley and Slonim, "FRaC: a feature-modeling approach for semi-supervised and unsupervised
+    anomaly detection", 2012, section 2: the score is the sum over the fields of
+    ``-log p(value | the others)`` minus the entropy of the field.
 
     Differences: one boosting a field in place of several learners; the error of a number is normally
     distributed with the standard deviation of held-out rows, a category has the boosting's own probabilities,

@@ -145,14 +145,11 @@ def bootstrap(
 ) -> Estimate:
     """A metric with its 95 % percentile interval over resampled normals and resampled anomalies.
 
-    Both kinds are resampled by themselves, so that each sample has as many of each as the original (Efron and
-    Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13).
-
-    With ``others`` (N,), scores of another detector, the estimate is of what the metric gains over them, on
-    the same samples. What makes a sample hard for both cancels, so this interval may exclude 0 where the
-    intervals of the two overlap. With ``groups`` (N,), such as the session or the incident of each row, whole
-    groups are resampled: rows of one group resemble each other, and taken for independent they would make
-    the interval too narrow.
+    Both kinds are resampled by themselves, as many of each as the original has (Efron and Tibshirani 1993,
+    "An Introduction to the Bootstrap", chapter 13). With ``others`` (N,), scores of another detector, the
+    estimate is of what the metric gains over them, on the same samples: what makes a sample hard for both
+    cancels. With ``groups`` (N,), such as the incident of each row, whole groups are resampled: rows of one
+    group resemble each other, and taken for independent they would make the interval too narrow.
     """
     labels, scores = check_labels(labels, scores)
     if others is not None:
@@ -170,12 +167,10 @@ def bootstrap(
 def two_sample(first: np.ndarray, second: np.ndarray, components: int = 32) -> tuple[float, np.ndarray]:
     """Train a classifier to tell two sets (N, d) and (M, d) apart, judged on rows that it has not seen.
 
-    If it cannot, the sets may come from one distribution; if it can, they do not. The classifier is a
-    logistic regression on principal components, cross-validated (Lopez-Paz and Oquab 2017, "Revisiting
-    Classifier Two-Sample Tests", with the area under the ROC curve in the place of the accuracy).
-
-    Gives the area, 0.5 if the sets cannot be told apart and 1 if they can at every threshold, and float64
-    (M,), how unlike the first set each row of the second is.
+    The classifier is a logistic regression on principal components, cross-validated (Lopez-Paz and Oquab
+    2017, "Revisiting Classifier Two-Sample Tests"). Gives the area under its ROC curve, 0.5 if the sets
+    cannot be told apart and may come from one distribution, and float64 (M,), how unlike the first set each
+    row of the second is.
 
     Example:
         >>> rng = np.random.default_rng(0)

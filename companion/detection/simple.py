@@ -34,15 +34,12 @@ class SimpleDetectors:
     def fit(self, frame: pd.DataFrame) -> Self:
         """Learn from a frame (N, columns)."""
         self.columns.fit(frame)
-        some = drawn(len(frame), _STORED, self.seed)
-        parts, plain = [], []
+        parts = []
         for start in range(0, len(frame), CHUNK):
             rows = self.columns.transform(frame.iloc[start : start + CHUNK])
-            plain.append(
-                rows.plain[some[(some >= start) & (some < start + CHUNK)] - start].astype(np.float32)
-            )
             parts.append([rows.codes, rows.rates.astype(np.float32), rows.kinds, rows.entities])
-        self._plain = np.concatenate(plain)
+        some = drawn(len(frame), _STORED, self.seed)
+        self._plain = self.columns.transform(frame.iloc[some]).plain.astype(np.float32)
         self._counted = [np.concatenate(part) for part in zip(*parts, strict=True)]
         return self._grow()
 
@@ -120,16 +117,6 @@ class Drift:
                 lines.append(f"{name}: {abs(now - then):.1f} standard deviations {way} than when fitted")
         return lines
 
-    def state(self) -> dict[str, Any]:
-        """What was counted."""
-        return {"unseen": self.unseen.tolist(), "sums": self.sums.tolist(), "rows": self.rows}
-
-    def restore(self, state: dict[str, Any]) -> Drift:
-        """Take what :meth:`state` gave."""
-        self.unseen, self.sums = np.array(state["unseen"]), np.array(state["sums"])
-        self.rows = int(state["rows"])
-        return self
-
 
 def packed(values: Any) -> dict[str, Any]:
     """A column of texts as codes, int32 (N,), and the values that they stand for.
@@ -145,12 +132,3 @@ def packed(values: Any) -> dict[str, Any]:
 def unpacked(state: dict[str, Any]) -> np.ndarray:
     """What :func:`packed` took, object (N,)."""
     return np.asarray(np.array([*state["values"], None], dtype=object)[state["codes"]])
-
-
-def smallest(
-    parts: Sequence[pd.DataFrame], keys: Sequence[np.ndarray], most: int
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """The rows of several frames with the smallest keys, in their order: with random keys a random sample."""
-    key = np.concatenate(keys)
-    rows = np.sort(np.argsort(key, kind="stable")[:most])
-    return pd.concat(parts, ignore_index=True).iloc[rows], key[rows]

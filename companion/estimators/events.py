@@ -21,7 +21,7 @@ from companion.detection.choice import choose_detectors, inject
 from companion.detection.event_detectors import drawn
 from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import RATES, rates, remember
-from companion.detection.simple import CHUNK, Drift, SimpleDetectors, packed, smallest, unpacked
+from companion.detection.simple import CHUNK, Drift, SimpleDetectors, packed, unpacked
 from companion.detection.thresholds import FisherTail, fixed_fpr
 from companion.estimators.base import as_arrays, as_tensors
 from companion.estimators.reasons import Reason, reasons
@@ -33,6 +33,7 @@ _LEAST = 50  # rows to learn from
 _HELD = 0.2  # the share of the rows, their latest part, that chooses and calibrates
 _STEPS, _TRIMMED = 3, 40_000  # times that the most unusual are left out, at first of so many events
 _NET = "surprise"
+_KEY = "drawn by"  # a column for the time of drawing
 
 
 class EventDetector(BaseEstimator):  # type: ignore[misc]
@@ -132,21 +133,24 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         """A sample of all events with their rates, in the order of time; what rates later need is kept."""
         rng = np.random.default_rng(self.seed)
         self.past_, count, times = None, 0, []
-        parts, keys = [], []
+        parts: list[pd.DataFrame] = []
         for frame in frames:
             frame, self.past_ = self._enrich(frame, self.past_)
             count += len(frame)
             times += [frame["time"].min(), frame["time"].max()] if self._timed and len(frame) else []
-            parts.append(frame)
-            keys.append(rng.random(len(frame)))
+            parts.append(frame.assign(**{_KEY: rng.random(len(frame))}))
             if sum(map(len, parts)) > 2 * self.max_events:
-                part, key = smallest(parts, keys, self.max_events)
-                parts, keys = [part], [key]
-        whole, _ = smallest(parts, keys, self.max_events)
+                parts = [self._sample(parts)]
+        whole = self._sample(parts).drop(columns=_KEY)
         days = max(1.0, (max(times) - min(times)) / 86_400_000) if times else 1.0
         self.counts_ = {"read": count}
         self._expected = self.alerts * days * len(whole) / max(1, count)  # incidents in the sample
         return whole
+
+    def _sample(self, parts: list[pd.DataFrame]) -> pd.DataFrame:
+        """The rows with the smallest random keys, in their order."""
+        whole = pd.concat(parts, ignore_index=True)
+        return whole.iloc[np.sort(np.argsort(whole[_KEY].to_numpy(), kind="stable")[: self.max_events])]
 
     def _enrich(
         self, frame: pd.DataFrame, past: pd.DataFrame | None
@@ -287,7 +291,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             "choice": {"names": list(choice.index), "columns": choice.to_dict("list")},
             "chosen": self.chosen_,
             "held": [self._held, self._kept],
-            "usual": self.usual_.state(),
+            "usual": [self.usual_.unseen, self.usual_.sums, self.usual_.rows],
             "numbers": {"threshold_": self.threshold_, "share_": self.share_, "counts_": self.counts_},
         }
         save_state(path, _KIND, **as_tensors(state))
@@ -312,7 +316,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             choice = state["choice"]
             detector.choice_ = pd.DataFrame(choice["columns"], choice["names"]).astype({"chosen": "Int64"})
             detector.chosen_, (detector._held, detector._kept) = state["chosen"], state["held"]
-            detector.usual_ = Drift(detector.simple_.columns).restore(state["usual"])
+            detector.usual_ = usual = Drift(detector.simple_.columns)
+            usual.unseen, usual.sums, usual.rows = state["usual"]
             detector._tails = FisherTail(detector._held, detector._kept)
             for name, value in state["numbers"].items():
                 setattr(detector, name, value)
