@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -149,11 +150,8 @@ def score_rows(
             print(f"columns of the model that are not here count as missing: {', '.join(lacking)}")
         drift.add(detector.simple_.columns.transform(frame))
         found = _write([(frame, detector.measure(frame))], out, detector, drift)
-        worst = found.head(top)
-        reasons = detector.explain_rows(worst) if explain and len(worst) else [[] for _ in worst.index]
-        for (row, own), told in zip(worst.iterrows(), reasons, strict=True):
-            print(f"\nrow {row}: score {own['score']:.2f}")
-            print(*(f"   - {reason}" for reason in told), sep="\n")
+        heads = [f"row {row}: score {own['score']:.2f}" for row, own in found.head(top).iterrows()]
+        _tell(detector, found.head(top), heads, explain)
 
 
 def _loaded(model: Path, device: str | None) -> tuple[EventDetector, Drift]:
@@ -198,14 +196,20 @@ def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: boo
     first = found.assign(number=number).sort_values("score", ascending=False, kind="stable")
     groups = first.groupby("number", sort=False)
     print(f"{groups.ngroups:,} alerts")
-    worst = groups.head(1)[:top].drop(columns=["number", "entity", "score"])
-    reasons = detector.explain_rows(worst) if explain and len(worst) else [[] for _ in worst.index]
-    for place, ((_, own), told) in enumerate(zip(groups, reasons, strict=False), start=1):
+    heads = []
+    for place, (_, own) in enumerate(islice(groups, top), start=1):
         start, end = (pd.Timestamp(t, unit="ms", tz="UTC") for t in (own["time"].min(), own["time"].max()))
         who, score = own["entity"].iloc[0] or "no entity", own["score"].iloc[0]
         when = f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
-        print(f"\n{place}. {who}: {len(own):,} events, {when}, score {score:.2f}")
-        print(*(f"   - {reason}" for reason in told), sep="\n")
+        heads.append(f"{place}. {who}: {len(own):,} events, {when}, score {score:.2f}")
+    _tell(detector, groups.head(1)[:top].drop(columns=["number", "entity", "score"]), heads, explain)
+
+
+def _tell(detector: EventDetector, worst: pd.DataFrame, heads: list[str], explain: bool) -> None:
+    """Print each head, and below it why that row is unusual."""
+    reasons = detector.explain_rows(worst) if explain and heads else [[] for _ in heads]
+    for head, told in zip(heads, reasons, strict=True):
+        print(f"\n{head}", *(f"   - {reason}" for reason in told), sep="\n")
 
 
 def _progress(frames: Iterable[pd.DataFrame], total: int, label: str) -> Iterator[pd.DataFrame]:

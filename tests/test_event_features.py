@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,13 +104,6 @@ def test_features_know_their_fields_and_fields_their_families(events):
     )
     for field, group in zip(fields, groups, strict=True):
         assert features.families[group] == field_family(field)
-
-
-def test_features_that_were_saved_give_the_same(events):
-    features = EventFeatures().fit(events.iloc[:2000])
-    again = EventFeatures.from_json(json.loads(json.dumps(features.to_json())))
-    for ours, theirs in zip(features.transform(events), again.transform(events), strict=True):
-        assert torch.equal(ours, theirs)
 
 
 def test_nothing_can_be_done_before_fitting(events):

@@ -45,7 +45,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     those of any table: then counts over time are left out, and a random fifth is held out.
 
     Args:
-        net: train the net as well; without it a million events take no training.
+        net: train the net as well.
         num_steps: of its training, of 512 events each, at most: it stops when it no longer gets better.
         max_events: that are learned from; a random sample of more. Rates are counted over all.
         alerts: the threshold flags so many incidents a day, or in all of a recording shorter than a day (an

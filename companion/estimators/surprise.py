@@ -5,6 +5,7 @@ The one place where the estimators call the masked net, see ``companion.objectiv
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from companion.compute import Compute
 from companion.detection.rates import FIRSTS, RATES, kinds
 from companion.estimators.base import check_weights
 from companion.models.masked_resnet import SelfSupervisedResNet
+from companion.objectives.encoding import TableEncoder
 from companion.objectives.event_features import EventFeatures
 from companion.objectives.selfsupervised import FamilySurprise, MaskedFeatures, nll
 from companion.training import FitConfig, evaluate
@@ -111,11 +113,11 @@ class Surprise:
     def state(self) -> dict[str, Any]:
         """All that is known."""
         usual = {name: [part.tolist() for part in both] for name, both in self.judge.usual.stats_.items()}
-        return {"features": self.features.to_json(), "net": self.net.state_dict(), "usual": usual}
+        return {"encoder": asdict(self.features.fitted), "net": self.net.state_dict(), "usual": usual}
 
     def restore(self, state: dict[str, Any]) -> Self:
         """Take what :meth:`state` gave."""
-        self.features = EventFeatures.from_json(state["features"])
+        self.features.encoder = TableEncoder(**state["encoder"])
         self.net = self._build()  # its sizes are those of lists in the file
         check_weights(state["net"], self.net)
         self.net.load_state_dict(state["net"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -170,14 +169,3 @@ class EventFeatures:
         """For each feature, numbers first, the place of its family in :attr:`families`."""
         number = {family: i for i, family in enumerate(self.families)}
         return tuple(number[field_family(name)] for name in self.fields)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything that the features know, as values that JSON can hold."""
-        return {"columns": self.columns, "leave_out": self.leave_out, "encoder": asdict(self.fitted)}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> EventFeatures:
-        """The features that :meth:`to_json` described."""
-        features = cls(content["columns"], content["leave_out"])
-        features.encoder = TableEncoder(**content["encoder"])
-        return features
