@@ -283,10 +283,10 @@ def test_one_distribution_cannot_be_told_apart_and_two_can_by_the_rows_that_are_
     assert two_sample(normal_rows(400, 0), normal_rows(300, 1, 0.7))[0] > 0.95
     assert two_sample(np.ones((10, 4)), np.ones((10, 4)))[0] == 0.5  # copies of one row tell nothing
     second = np.concatenate([normal_rows(200, 1), normal_rows(40, 2, 3.0)])
-    area, unlike = two_sample(normal_rows(300, 0), second, components=50)
+    area, unlike = two_sample(normal_rows(300, 0), second)
     assert unlike[200:].min() > np.median(unlike[:200])
     assert 0.5 < area < 0.9  # most of the second set is like the first
-    assert two_sample(normal_rows(300, 0), second, components=50)[0] == area
+    assert two_sample(normal_rows(300, 0), second)[0] == area
 
 
 def test_a_verdict_is_the_paired_t_test_of_scipy():

@@ -76,14 +76,14 @@ class NeighborIndex:
         self.index_.add(vectors)
         return self
 
-    def nearest(self, vectors: np.ndarray, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Distances to the nearest kept vectors, float64 (N, count), rising, and their rows, int64."""
+    def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances to the nearest kept vectors, float64 (N, neighbors), rising, and their rows, int64."""
         vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
-        count = min(count or self.neighbors, self.index_.ntotal)
-        squares, rows = np.empty((len(vectors), count)), np.empty((len(vectors), count), dtype=np.int64)
+        shape = (len(vectors), self.neighbors)
+        squares, rows = np.empty(shape), np.empty(shape, dtype=np.int64)
         for start in range(0, len(vectors), _CHUNK):
             part = slice(start, start + _CHUNK)
-            squares[part], rows[part] = self.index_.search(vectors[part], count)
+            squares[part], rows[part] = self.index_.search(vectors[part], self.neighbors)
         return np.sqrt(np.maximum(squares, 0)), rows
 
     def score(self, vectors: np.ndarray) -> np.ndarray:
@@ -98,11 +98,9 @@ class GroupStandardizer:
     """Each column in standard deviations from its mean, both of the normal rows of the same group.
 
     Some fields can never be guessed, such as the port of a client, and some kinds of events have more of them
-    than others. Their surprise is high and means nothing; what counts is how far above its usual it is.
-
-    Args:
-        floor: is added to the standard deviations, which keeps small what hardly ever varies.
-        least: groups of fewer rows are measured by all rows, as unknown ones are.
+    than others. Their surprise is high and means nothing; what counts is how far above its usual it is. The
+    ``floor`` is added to the standard deviations, which keeps small what hardly ever varies. Groups of fewer
+    than 100 rows are measured by all rows, as unknown ones are.
 
     Example:
         >>> usual = GroupStandardizer().fit(np.array([[1.0], [3.0]]), np.array(["a", "a"]))
@@ -110,14 +108,14 @@ class GroupStandardizer:
         [[0.0], [1.0]]
     """
 
-    def __init__(self, floor: float = 0.3, least: int = 100) -> None:
-        self.floor, self.least = floor, least
+    def __init__(self, floor: float = 0.3) -> None:
+        self.floor = floor
 
     def fit(self, values: np.ndarray, groups: np.ndarray) -> Self:
         """Learn from normal rows (N, columns) and the group of each, text (N,)."""
         values = check_scores(values, "values", axes=2)
         own = {name: values[rows] for name, rows in pd.RangeIndex(len(values)).groupby(groups).items()}
-        parts = {"": values} | {name: part for name, part in own.items() if len(part) >= self.least}
+        parts = {"": values} | {name: part for name, part in own.items() if len(part) >= 100}
         self.stats_ = {
             name: (part.mean(axis=0), part.std(axis=0) + self.floor) for name, part in parts.items()
         }

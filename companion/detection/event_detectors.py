@@ -196,7 +196,7 @@ class FRaC:
             model = kind(
                 max_iter=20, learning_rate=0.2, max_leaf_nodes=15, random_state=self.seed,
                 categorical_features=~numbers[others],
-            ).fit(inputs[learn][:, others], self._target(inputs, field, numbers)[learn])  # fmt: skip
+            ).fit(inputs[learn][:, others], _target(inputs[learn, field], numbers[field]))  # fmt: skip
             error = inputs[held, field] - model.predict(inputs[held][:, others]) if numbers[field] else 1.0
             self.models_.append((int(field), model, float(np.std(error)) + 0.05))
         self.entropy_ = self._nats(rows[held]).mean(axis=0)
@@ -213,17 +213,13 @@ class FRaC:
         kept = [i for i, (column, part) in enumerate(coded) if part == "stem" or not column.stems]
         return inputs[:, kept], np.array([coded[i][0].kind == "number" for i in kept])
 
-    def _target(self, inputs: np.ndarray, field: int, numbers: np.ndarray) -> np.ndarray:
-        column = inputs[:, field]
-        return column if numbers[field] else np.minimum(column, 16).astype(np.int64)
-
     def _nats(self, rows: EventRows) -> np.ndarray:
         """The surprise of each modelled field, float64 (N, models)."""
         inputs, numbers = self._table(rows)
         found = np.empty((len(rows), len(self.models_)))
         for i, (field, model, scale) in enumerate(self.models_):
             others = np.arange(inputs.shape[1]) != field
-            target = self._target(inputs, field, numbers)
+            target = _target(inputs[:, field], numbers[field])
             if numbers[field]:
                 error = (target - model.predict(inputs[:, others])) / scale
                 found[:, i] = error**2 / 2 + np.log(scale)
@@ -237,6 +233,10 @@ class FRaC:
     def score(self, rows: EventRows) -> np.ndarray:
         """float64 (N,)."""
         return np.asarray((self._nats(rows) - self.entropy_).clip(max=_LIMIT).sum(axis=1))
+
+
+def _target(column: np.ndarray, number: bool) -> np.ndarray:
+    return column if number else np.minimum(column, 16).astype(np.int64)
 
 
 EVENT_DETECTORS: dict[str, Callable[[PlainColumns, int], Detector]] = {

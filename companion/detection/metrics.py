@@ -52,14 +52,14 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
-    """A share with its Wilson score interval (Wilson 1927), which stays inside 0 and 1.
+def wilson(successes: int, trials: int) -> Estimate:
+    """A share with its 95 % Wilson score interval (Wilson 1927), which stays inside 0 and 1.
 
     Example:
         >>> print(wilson(9, 10))
         0.900 [0.596, 0.982]
     """
-    interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     # SciPy leaves 1e-17 or so where the end is exactly 0 or 1
     low = 0.0 if successes == 0 else float(interval.low)
     high = 1.0 if successes == trials else float(interval.high)
@@ -164,7 +164,7 @@ def bootstrap(
     return Estimate(measure(np.arange(len(labels))), float(low), float(high))
 
 
-def two_sample(first: np.ndarray, second: np.ndarray, components: int = 32) -> tuple[float, np.ndarray]:
+def two_sample(first: np.ndarray, second: np.ndarray) -> tuple[float, np.ndarray]:
     """Train a classifier to tell two sets (N, d) and (M, d) apart, judged on rows that it has not seen.
 
     The classifier is a logistic regression on principal components, cross-validated (Lopez-Paz and Oquab
@@ -183,7 +183,7 @@ def two_sample(first: np.ndarray, second: np.ndarray, components: int = 32) -> t
         return 0.5, np.zeros(len(second))  # all rows are equal
     labels = np.repeat([0, 1], [len(first), len(second)])
     least = len(rows) - -(-len(rows) // 5)  # rows in the smallest training fold
-    pca = PCA(min(components, rows.shape[1], least), svd_solver="randomized", random_state=0)
+    pca = PCA(min(32, rows.shape[1], least), svd_solver="randomized", random_state=0)
     classifier = make_pipeline(pca, StandardScaler(), LogisticRegression(max_iter=1000))
     order = StratifiedKFold(5, shuffle=True, random_state=0)
     scores = cross_val_predict(classifier, rows, labels, cv=order, method="decision_function")
