@@ -11,8 +11,7 @@ import numpy as np
 class AlarmReport(NamedTuple):
     """How the alarms of a series meet its faults."""
 
-    #: for each fault the seconds from its first sample to the first flagged one, 0 if an alarm was on
-    #: already; ``None`` for a fault that was missed
+    #: of each fault, in seconds, 0 if an alarm was on already; ``None`` for a fault that was missed
     delays: tuple[float | None, ...]
     detected: int  #: how many faults were found
     false_alarms: int  #: how many alarms touch no fault

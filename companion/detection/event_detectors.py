@@ -115,10 +115,9 @@ class EntityFrequency:
 class ClassRarity:
     """How rare each value is among events of the same type, all fields as if independent.
 
-    The cost of a value is ``-log p(value | type)``; what counts is how many standard deviations it is above
-    the mean of its field and type, from 0 to 10, so that a field in which everything is rare, such as a port
-    of a client, says nothing. The sum over the fields is the score. With bins for the numbers this is HBOS
-    (Goldstein and Dengel 2012, "Histogram-based Outlier Score (HBOS)"), by type.
+    The cost of a value is ``-log p(value | type)``; the score is the sum of how many standard deviations it
+    is above the mean of its field and type, from 0 to 10. With bins for the numbers this is HBOS (Goldstein
+    and Dengel 2012, "Histogram-based Outlier Score (HBOS)"), by type.
     """
 
     def __init__(self, cardinalities: list[int]) -> None:
@@ -172,8 +171,8 @@ class FRaC:
 
     Differences: one boosting a field in place of several learners; the error of a number is normally
     distributed with the standard deviation of held-out rows, a category has the boosting's own probabilities,
-    with one in a hundred spread over all; the 20 most varied fields, 15 categories of each, and 10,000 rows,
-    so that fitting takes seconds; a field counts at most 10 nats.
+    with one in a hundred spread over all; for speed the 20 most varied fields, 15 categories of each, and
+    10,000 rows; a field counts at most 10 nats.
     """
 
     def __init__(self, columns: PlainColumns, seed: int = 0) -> None:

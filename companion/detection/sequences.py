@@ -81,9 +81,8 @@ class NgramModel:
 class BagOfEvents:
     """What happens in a session, whatever its order: the distance to the nearest normal sessions.
 
-    A session is the square roots of how often it has each token; their Euclidean distance is Hellinger's
-    without the division by the length, so that a frequent token does not drown the others. An order alone
-    it cannot see.
+    A session is the square roots of how often it has each token, so that a frequent token does not drown the
+    others (Hellinger's distance without the division by the length). An order alone it cannot see.
 
     Example:
         >>> bag = BagOfEvents(2, neighbors=1).fit([np.array([0, 1]), np.array([1, 0])])

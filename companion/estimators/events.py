@@ -40,9 +40,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     """Learns from mostly normal events and scores others; frames as ``companion.data.events`` reads them.
 
     The earlier events teach, the latest fifth chooses the detectors and sets the threshold. What the simple
-    detectors find most unusual among the earlier ones is left out, and all is fitted once more, so that a few
-    per cent of faults do not become normal. With no ``columns`` the rows have neither entity nor time, as
-    those of any table: then counts over time are left out, and a random fifth is held out.
+    detectors find most unusual among the earlier ones is left out, so that a few per cent of faults do not
+    become normal. With no ``columns`` the rows have neither entity nor time, as those of any table: then
+    counts over time are left out, and a random fifth is held out.
 
     Args:
         net: train the net as well.

@@ -31,7 +31,7 @@ class Surprise:
     """A masked net and its ``FamilySurprise``, for frames of events or rows of a table.
 
     It stops training when the loss on a tenth of the rows, which it does not learn from, no longer falls;
-    what surprise is usual is taken from the same tenth. ``entity`` are columns that name one.
+    what surprise is usual is taken from the same tenth.
     """
 
     def __init__(self, entity: tuple[str, ...], num_steps: int, seed: int, compute: Compute) -> None:

@@ -37,9 +37,8 @@ _CLASS = ("class", "category", "activity", "type")
 def field_family(name: str) -> str:
     """What a field belongs to: fields of one family tell of each other nearly by definition.
 
-    They are the fields of one object (the country of an address says much about the address), fields that
-    say one thing twice, as a name and a number, and the fields that together say what kind of event it is and
-    which product logged it.
+    They are the fields of one object, fields that say one thing twice, as a name and a number, and those that
+    together say what kind of event it is and which product logged it.
 
     Example:
         >>> [field_family(name) for name in ("src_endpoint.location.country", "status_id", "class_name")]
@@ -61,10 +60,9 @@ class EventFeatures:
 
     Text and truth values are categories, and so are whole numbers that name something (OCSF's ``*_id``,
     codes, ports) or have two values only. Other numbers are quantities. Left out are fields that never vary,
-    that name one record, process or session, whose values are nearly all different, or that say in every row
-    what another one of their family says (a name and its number), and times other than ``time``. Added are
-    hour and weekday as points on circles, by the local time where the event has a ``timezone_offset`` (in
-    minutes), and the time since the entity's last event.
+    that name one record, process or session, whose values are nearly all different, or that repeat another
+    one of their family (a name and its number), and times other than ``time``. Added are hour and weekday as
+    circles, local where there is a ``timezone_offset`` (minutes), and the time since the entity's last event.
 
     ``columns`` name an entity; fields to ``leave_out`` must not be used, such as those that tell the label.
 
