@@ -114,18 +114,16 @@ class GroupStandardizer:
     def fit(self, values: np.ndarray, groups: np.ndarray) -> Self:
         """Learn from normal rows (N, columns) and the group of each, text (N,)."""
         values = check_scores(values, "values", axes=2)
-        own = {name: values[rows] for name, rows in pd.RangeIndex(len(values)).groupby(groups).items()}
-        parts = {"": values} | {name: part for name, part in own.items() if len(part) >= 100}
-        self.stats_ = {
-            name: (part.mean(axis=0), part.std(axis=0) + self.floor) for name, part in parts.items()
-        }
+        rows = pd.Series(groups).groupby(groups).indices
+        parts = {"": values} | {name: values[own] for name, own in rows.items() if len(own) >= 100}
+        self.stats_ = {name: (own.mean(axis=0), own.std(axis=0) + self.floor) for name, own in parts.items()}
         return self
 
     def transform(self, values: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """float64 (N, columns)."""
         check_scores(values, "values", axes=2)
         result = np.empty(values.shape)
-        for name, rows in pd.RangeIndex(len(values)).groupby(groups).items():
+        for name, rows in pd.Series(groups).groupby(groups).indices.items():
             mean, scale = self.stats_.get(name, self.stats_[""])
             result[rows] = (values[rows] - mean) / scale
         return result
