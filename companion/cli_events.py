@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from companion.cli_common import Model, Out, check_writable, errors_as_messages,
 if TYPE_CHECKING:
     import pandas as pd
 
-    from companion.detection.drift import Drift
+    from companion.detection.simple import Drift
     from companion.estimators.events import EventDetector
 
 Data = Annotated[list[str], typer.Argument(help="OCSF events: files, folders, globs; JSON or Parquet.")]
@@ -55,14 +56,9 @@ def fit_events(
 
         check_writable(out)
         detector = EventDetector(
-            net=net,
-            num_steps=steps,
-            alerts=alerts,
-            columns=tuple(entity or ENTITY_COLUMNS),
-            leave_out=(*SESSION_COLUMNS, *(leave_out or ())),
-            zone=zone,
-            json_columns=tuple(json_column or ()),
-        )
+            net, steps, alerts=alerts, zone=zone, columns=tuple(entity or ENTITY_COLUMNS),
+            leave_out=(*SESSION_COLUMNS, *(leave_out or ())), json_columns=tuple(json_column or ()),
+        )  # fmt: skip
         batches, report = read_batches(data, _BATCH, json_columns=detector.json_columns)
         print(*report.lines(), sep="\n")
         shown = _progress(batches, report.events, "counting")
@@ -83,9 +79,7 @@ def fit_rows(
         from companion.estimators.events import EventDetector
 
         check_writable(out)
-        detector = EventDetector(
-            net=net, num_steps=steps, alerts=alerts, columns=(), leave_out=tuple(leave_out or ())
-        )
+        detector = EventDetector(net, steps, alerts=alerts, columns=(), leave_out=tuple(leave_out or ()))
         _learn(detector, [_read_tables(data)], out, device, f"{alerts:g} rows of a thousand")
 
 
@@ -102,8 +96,7 @@ def _learn(
         f"learned from {counts['learned']:,} of {counts['read']:,}; the {counts['left out']:,} most unusual "
         f"were left out, {counts['held out']:,} held out"
     )
-    left_out = detector.simple_.columns.left_out_
-    if left_out:
+    if left_out := detector.simple_.columns.left_out_:
         why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
         print(f"columns that are not used: {why}")
     print("average precision among held-out rows for changes injected into them:")
@@ -157,16 +150,13 @@ def score_rows(
             print(f"columns of the model that are not here count as missing: {', '.join(lacking)}")
         drift.add(detector.simple_.columns.transform(frame))
         found = _write([(frame, detector.measure(frame))], out, detector, drift)
-        worst = found.head(top)
-        reasons = detector.explain_rows(worst) if explain and len(worst) else [[] for _ in worst.index]
-        for (row, own), told in zip(worst.iterrows(), reasons, strict=True):
-            print(f"\nrow {row}: score {own['score']:.2f}")
-            print(*(f"   - {reason}" for reason in told), sep="\n")
+        heads = [f"row {row}: score {own['score']:.2f}" for row, own in found.head(top).iterrows()]
+        _tell(detector, found.head(top), heads, explain)
 
 
 def _loaded(model: Path, device: str | None) -> tuple[EventDetector, Drift]:
     from companion.compute import pick_compute
-    from companion.detection.drift import Drift
+    from companion.detection.simple import Drift
     from companion.estimators.events import EventDetector
 
     detector = EventDetector.load(model, pick_compute(device))
@@ -206,14 +196,20 @@ def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: boo
     first = found.assign(number=number).sort_values("score", ascending=False, kind="stable")
     groups = first.groupby("number", sort=False)
     print(f"{groups.ngroups:,} alerts")
-    worst = groups.head(1)[:top].drop(columns=["number", "entity", "score"])
-    reasons = detector.explain_rows(worst) if explain and len(worst) else [[] for _ in worst.index]
-    for place, ((_, own), told) in enumerate(zip(groups, reasons, strict=False), start=1):
+    heads = []
+    for place, (_, own) in enumerate(islice(groups, top), start=1):
         start, end = (pd.Timestamp(t, unit="ms", tz="UTC") for t in (own["time"].min(), own["time"].max()))
         who, score = own["entity"].iloc[0] or "no entity", own["score"].iloc[0]
         when = f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
-        print(f"\n{place}. {who}: {len(own):,} events, {when}, score {score:.2f}")
-        print(*(f"   - {reason}" for reason in told), sep="\n")
+        heads.append(f"{place}. {who}: {len(own):,} events, {when}, score {score:.2f}")
+    _tell(detector, groups.head(1)[:top].drop(columns=["number", "entity", "score"]), heads, explain)
+
+
+def _tell(detector: EventDetector, worst: pd.DataFrame, heads: list[str], explain: bool) -> None:
+    """Print each head, and below it why that row is unusual."""
+    reasons = detector.explain_rows(worst) if explain and heads else [[] for _ in heads]
+    for head, told in zip(heads, reasons, strict=True):
+        print(f"\n{head}", *(f"   - {reason}" for reason in told), sep="\n")
 
 
 def _progress(frames: Iterable[pd.DataFrame], total: int, label: str) -> Iterator[pd.DataFrame]:

@@ -9,6 +9,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from companion.detection.detectors import (
+    GroupStandardizer,
     NeighborIndex,
     anomaly_score,
     matrix_profile,
@@ -16,7 +17,6 @@ from companion.detection.detectors import (
     window_rows,
 )
 from companion.detection.metrics import roc_auc
-from companion.detection.rows import GroupStandardizer
 
 RNG = np.random.default_rng(0)
 MIX = RNG.normal(size=(3, 8))
@@ -63,10 +63,8 @@ def test_the_index_finds_scikit_learns_neighbors(rows, width, count, seed):
     np.testing.assert_allclose(index.score(asked), oracle.mean(axis=1), rtol=1e-3, atol=1e-3)
 
 
-def test_more_neighbors_than_vectors_are_all_of_them():
-    index = NeighborIndex(1).fit(NORMAL[:3])
-    assert index.nearest(NORMAL[:2], 10)[0].shape == (2, 3)
-    assert index.nearest(NORMAL[:3])[1][:, 0].tolist() == [0, 1, 2]
+def test_a_vector_is_its_own_neighbor_and_what_cannot_be_kept_is_refused():
+    assert NeighborIndex(1).fit(NORMAL[:3]).nearest(NORMAL[:3])[1].tolist() == [[0], [1], [2]]
     with pytest.raises(ValueError, match="5 neighbors need as many vectors, here are 3"):
         NeighborIndex(5).fit(NORMAL[:3])
     with pytest.raises(ValueError, match="vectors are NaN"):

@@ -11,8 +11,7 @@ import numpy as np
 class AlarmReport(NamedTuple):
     """How the alarms of a series meet its faults."""
 
-    #: for each fault the seconds from its first sample to the first flagged one, 0 if an alarm was on
-    #: already; ``None`` for a fault that was missed
+    #: of each fault, in seconds, 0 if an alarm was on already; ``None`` for a fault that was missed
     delays: tuple[float | None, ...]
     detected: int  #: how many faults were found
     false_alarms: int  #: how many alarms touch no fault
@@ -83,13 +82,9 @@ def incidents(times: np.ndarray, entities: np.ndarray, gap: float = 1800.0) -> n
 
 
 def alert_threshold(scores: np.ndarray, times: np.ndarray, entities: np.ndarray, *, alerts: float) -> float:
-    """The lowest threshold at which the events above it are at most so many :func:`incidents`.
+    """The lowest threshold at which the events above it are at most so many :func:`incidents`, in all.
 
-    Args:
-        scores: (N,), of normal events that the detector was not fitted on.
-        times: int64 (N,) in milliseconds.
-        entities: names (N,).
-        alerts: how many there may be, in all.
+    Scores (N,), times and entities are those of normal events that the detector was not fitted on.
     """
     levels = np.unique(scores)
     low, high = 0, len(levels) - 1  # nothing is above the highest

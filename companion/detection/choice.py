@@ -14,7 +14,7 @@ import pandas as pd
 from companion.data.events import entities
 from companion.detection.metrics import pr_auc
 from companion.detection.plain_columns import PlainColumns
-from companion.detection.rates import CLASS_FIELDS, RATES, kinds, rates
+from companion.detection.rates import CLASS_FIELDS, RATES, kinds, with_rates
 from companion.detection.thresholds import EmpiricalTail
 
 _COST = 0.05  # of the mean average precision; a detector that costs more is left out
@@ -32,15 +32,12 @@ def choose_detectors(
     drowns the others is left out. Levels (``EmpiricalTail``) are fitted on every other held-out normal and
     judged on the rest.
 
-    Args:
-        held: for each detector the scores (n,) of held-out normals, in the order of time.
-        injected: for each the scores (m,) of examples with a change.
-        changes: text (m,), the kind of each change.
+    ``held`` has for each detector the scores (n,) of held-out normals, in the order of time, ``injected`` the
+    scores (m,) of examples with a change, and ``changes`` text (m,), the kind of each.
 
-    Returns:
-        The names in the order in which they were chosen, and a table. It has a row for each detector with its
-        average precision for each kind of change and their ``mean``, its place among the ``chosen``, and what
-        all up to it had ``combined``.
+    Gives the names in the order in which they were chosen, and a table. It has a row for each detector with
+    its average precision for each kind of change and their ``mean``, its place among the ``chosen``, and what
+    all up to it had ``combined``.
 
     Example:
         >>> held = {"good": np.arange(100.0), "wrong": np.arange(100.0)}
@@ -76,9 +73,7 @@ def choose_detectors(
     return chosen, table.sort_values(["chosen", "mean"], ascending=[True, False])
 
 
-def inject(
-    frame: pd.DataFrame, columns: PlainColumns, past: pd.DataFrame | None = None, seed: int = 0
-) -> tuple[pd.DataFrame, np.ndarray]:
+def inject(frame: pd.DataFrame, columns: PlainColumns, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
     """Normal rows with one change each, as anomalies to choose detectors by.
 
     - ``other's values``: two objects (the fields of one parent) of another row of the same type, and of
@@ -88,41 +83,33 @@ def inject(
     - ``number``: a number ten to a hundred times as large;
     - ``burst``: the last of 60 such events in 15 seconds, if there are times.
 
-    Args:
-        frame: held-out normals, events with the columns ``RATES``, in the order of their times.
-        columns: fitted; the fields that may be changed are its own.
-        past: see :func:`companion.detection.rates.rates`.
-        seed: of all draws.
-
-    Returns:
-        Changed rows (m), with rates of their own, and text (m,), the kind of change.
+    ``frame`` are held-out normals, events with the columns ``RATES`` in the order of their times; the fields
+    that may be changed are those of ``columns``, fitted. Gives changed rows (m), with rates of their own, and
+    text (m,), the kind of change.
     """
     rng = np.random.default_rng(seed)
     count = max(1, min(300, len(frame) // 10))
     timed = RATES[0] in frame.columns
     fixed = {"time", *CLASS_FIELDS, *RATES, *columns.entity}
-    varied = [
-        column for column in columns.columns_ if column.name not in fixed and frame[column.name].nunique() > 1
-    ]
+    varied = [c for c in columns.columns_ if c.name not in fixed and frame[c.name].nunique() > 1]
     fields = [column.name for column in varied]
     numbers = [column.name for column in varied if column.kind == "number"]
     named = [n for n in fields if n not in numbers and not pd.api.types.is_bool_dtype(frame[n])]
-    who = (
-        entities(frame, columns.entity).fillna("").to_numpy(dtype=object) if timed else np.arange(len(frame))
-    )
+    who = np.arange(len(frame))
+    if timed:
+        who = entities(frame, columns.entity).fillna("").to_numpy(dtype=object)
     parts = []
-    for change in (
-        "other's values",
-        "rare values",
-        *["new values"] * bool(named),
-        *["number"] * bool(numbers),
-        *["burst"] * timed,
-    ):
+    possible = {"new values": bool(named), "number": bool(numbers), "burst": timed}
+    for change in ("other's values", "rare values", *(name for name, can in possible.items() if can)):
         rows = rng.integers(0, len(frame), count)
         changed = frame.iloc[rows].reset_index(drop=True)
         if change == "other's values":
-            donors = _donors(rows, kinds(frame), who, rng)
-            _swap(changed, frame, donors, fields, rng)
+            other = frame.iloc[_donors(rows, kinds(frame), who, rng)].reset_index(drop=True)
+            parents = np.array([name.rpartition(".")[0] or name for name in fields])
+            unique = np.unique(parents)
+            taken = unique[rng.random((count, len(unique))).argsort(axis=1)[:, :2]]  # two of each row
+            for name, parent in zip(fields, parents, strict=True):
+                changed[name] = other[name].where((taken == parent).any(axis=1), changed[name])
         elif change == "rare values":
             share = rng.uniform(0, 0.5, count)
             for name in fields:
@@ -139,7 +126,7 @@ def inject(
         parts.append(changed.assign(_change=change))
     found = pd.concat(parts, ignore_index=True)
     if timed:
-        found = _with_new_rates(frame, found, columns.entity, past)
+        found = _with_new_rates(frame, found, columns.entity)
     return found.drop(columns="_change"), found["_change"].to_numpy(dtype=object)
 
 
@@ -166,25 +153,7 @@ def _new_values(values: pd.Series, rng: np.random.Generator) -> np.ndarray:
     return np.array([f"{known[i]}{rng.integers(10, 10**6):x}" for i in rng.integers(0, len(known), 100)])
 
 
-def _swap(
-    changed: pd.DataFrame,
-    frame: pd.DataFrame,
-    donors: np.ndarray,
-    fields: list[str],
-    rng: np.random.Generator,
-) -> None:
-    parents = [name.rpartition(".")[0] or name for name in fields]
-    unique = np.unique(parents)
-    taken = rng.random((len(donors), len(unique))).argsort(axis=1)[:, :2]  # two objects of each row
-    other = frame.iloc[donors].reset_index(drop=True)
-    for name, parent in zip(fields, parents, strict=True):
-        own = (unique[taken] == parent).any(axis=1)
-        changed[name] = other[name].where(pd.Series(own), changed[name])
-
-
-def _with_new_rates(
-    frame: pd.DataFrame, found: pd.DataFrame, entity: Sequence[str], past: pd.DataFrame | None
-) -> pd.DataFrame:
+def _with_new_rates(frame: pd.DataFrame, found: pd.DataFrame, entity: Sequence[str]) -> pd.DataFrame:
     """The changed events with the rates that they would have had among the others."""
     burst = found["_change"] == "burst"
     repeats = pd.concat(
@@ -193,10 +162,6 @@ def _with_new_rates(
     plain = frame.drop(columns=RATES)
     results = []
     for own in (found[~burst], pd.concat([repeats, found[burst]])):
-        stream = pd.concat([plain, own.drop(columns=RATES)], ignore_index=True).sort_values(
-            "time", kind="stable"
-        )
-        counted = rates(stream, entity, past)
-        own = pd.concat([stream, counted], axis=1)
-        results.append(own[own["_change"].notna() & (own["_change"] != "")])
+        stream = with_rates(pd.concat([plain, own.drop(columns=RATES)], ignore_index=True), entity)
+        results.append(stream[stream["_change"].notna() & (stream["_change"] != "")])
     return pd.concat(results, ignore_index=True)[found.columns]

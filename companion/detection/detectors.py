@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import faiss
 import numpy as np
+import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
@@ -33,9 +34,9 @@ def anomaly_score(model: Any, rows: np.ndarray) -> np.ndarray:
 
     For ``PCA`` that is the distance from the subspace in which normal rows vary most, where anomalies of
     learned embeddings show (Mai et al. 2023, arXiv 2309.08374); without components, that from the mean. For
-    ``NearestNeighbors`` it is the mean distance to the nearest. Others, such as ``LocalOutlierFactor`` with
-    ``novelty=True`` (Breunig et al. 2000) and ``IsolationForest`` (Liu, Ting and Zhou 2008), call the
-    unusual low, so their score is turned round.
+    nearest neighbors (or :class:`NeighborIndex`) it is the mean distance to them. Others, such as
+    ``LocalOutlierFactor`` with ``novelty=True`` (Breunig et al. 2000) and ``IsolationForest`` (Liu, Ting and
+    Zhou 2008), call the unusual low, so their score is turned round.
 
     Example:
         >>> normal = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
@@ -49,6 +50,8 @@ def anomaly_score(model: Any, rows: np.ndarray) -> np.ndarray:
         return np.asarray(np.linalg.norm(pca_residual(model, rows).astype(np.float64), axis=1))
     if isinstance(model, NearestNeighbors):
         return np.asarray(model.kneighbors(rows)[0].mean(axis=1))
+    if isinstance(model, NeighborIndex):
+        return model.score(rows)
     return -np.asarray(model.score_samples(rows), dtype=np.float64)
 
 
@@ -73,19 +76,57 @@ class NeighborIndex:
         self.index_.add(vectors)
         return self
 
-    def nearest(self, vectors: np.ndarray, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Distances to the nearest kept vectors, float64 (N, count), rising, and their rows, int64."""
+    def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances to the nearest kept vectors, float64 (N, neighbors), rising, and their rows, int64."""
         vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
-        count = min(count or self.neighbors, self.index_.ntotal)
-        squares, rows = np.empty((len(vectors), count)), np.empty((len(vectors), count), dtype=np.int64)
+        shape = (len(vectors), self.neighbors)
+        squares, rows = np.empty(shape), np.empty(shape, dtype=np.int64)
         for start in range(0, len(vectors), _CHUNK):
             part = slice(start, start + _CHUNK)
-            squares[part], rows[part] = self.index_.search(vectors[part], count)
+            squares[part], rows[part] = self.index_.search(vectors[part], self.neighbors)
         return np.sqrt(np.maximum(squares, 0)), rows
 
     def score(self, vectors: np.ndarray) -> np.ndarray:
         """float64 (N,): the mean distance to the nearest; a kept vector is its own nearest."""
         return np.asarray(self.nearest(vectors)[0].mean(axis=1))
+
+
+# ---------------------------------------------------------------- rows on the scale of their own kind
+
+
+class GroupStandardizer:
+    """Each column in standard deviations from its mean, both of the normal rows of the same group.
+
+    Some fields can never be guessed, such as the port of a client, and some kinds of events have more of them
+    than others. Their surprise is high and means nothing; what counts is how far above its usual it is. The
+    ``floor`` is added to the standard deviations, which keeps small what hardly ever varies. Groups of fewer
+    than 100 rows are measured by all rows, as unknown ones are.
+
+    Example:
+        >>> usual = GroupStandardizer().fit(np.array([[1.0], [3.0]]), np.array(["a", "a"]))
+        >>> usual.transform(np.array([[2.0], [3.3]]), np.array(["a", "b"])).round(3).tolist()
+        [[0.0], [1.0]]
+    """
+
+    def __init__(self, floor: float = 0.3) -> None:
+        self.floor = floor
+
+    def fit(self, values: np.ndarray, groups: np.ndarray) -> Self:
+        """Learn from normal rows (N, columns) and the group of each, text (N,)."""
+        values = check_scores(values, "values", axes=2)
+        rows = pd.Series(groups).groupby(groups).indices
+        parts = {"": values} | {name: values[own] for name, own in rows.items() if len(own) >= 100}
+        self.stats_ = {name: (own.mean(axis=0), own.std(axis=0) + self.floor) for name, own in parts.items()}
+        return self
+
+    def transform(self, values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """float64 (N, columns)."""
+        check_scores(values, "values", axes=2)
+        result = np.empty(values.shape)
+        for name, rows in pd.Series(groups).groupby(groups).indices.items():
+            mean, scale = self.stats_.get(name, self.stats_[""])
+            result[rows] = (values[rows] - mean) / scale
+        return result
 
 
 # ---------------------------------------------------------------- windows

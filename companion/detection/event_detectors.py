@@ -11,19 +11,14 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.ensemble import (
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    IsolationForest,
-)
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 
-from companion.detection.detectors import NeighborIndex, anomaly_score
+from companion.detection.detectors import GroupStandardizer, NeighborIndex, anomaly_score
 from companion.detection.plain_columns import UNSEEN, EventRows, PlainColumns
-from companion.detection.rows import GroupStandardizer
 
 _LIMIT = 10.0  # standard deviations of one field; more count no more
-_STORED, _LOF_ROWS = 10_000, 10_000  # normal rows that neighbours are looked for among, drawn at random
+_STORED = 10_000  # normal rows that neighbours are looked for among, drawn at random
 
 
 class Detector(Protocol):
@@ -37,10 +32,7 @@ class Detector(Protocol):
 
 
 class Rate:
-    """The largest of the window counts, in standard deviations of their logarithm for that type of event.
-
-    It needs the columns of :func:`companion.detection.rates.rates`.
-    """
+    """The largest of the window counts, in standard deviations of their logarithm for that type of event."""
 
     def fit(self, rows: EventRows) -> Self:
         """Learn what is usual for each type."""
@@ -77,8 +69,7 @@ class GroupShares:
         sums += 0.5
         totals = np.add.reduceat(sums, self.edges[:-1])
         self.everyone_ = sums / np.repeat(totals, np.diff(self.edges))
-        first = self.counts_[:, : self.edges[1]]
-        self.rows_ = np.asarray(first.sum(axis=1)).ravel()  # of each group
+        self.rows_ = np.asarray(self.counts_[:, : self.edges[1]].sum(axis=1)).ravel()  # of each group
         return self
 
     def log_shares(self, codes: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -124,10 +115,9 @@ class EntityFrequency:
 class ClassRarity:
     """How rare each value is among events of the same type, all fields as if independent.
 
-    The cost of a value is ``-log p(value | type)``; what counts is how many standard deviations it is above
-    the mean of its field and type, from 0 to 10, so that a field in which everything is rare, such as a port
-    of a client, says nothing. The sum over the fields is the score. With bins for the numbers this is HBOS
-    (Goldstein and Dengel 2012, "Histogram-based Outlier Score (HBOS)"), by type.
+    The cost of a value is ``-log p(value | type)``; the score is the sum of how many standard deviations it
+    is above the mean of its field and type, from 0 to 10. With bins for the numbers this is HBOS (Goldstein
+    and Dengel 2012, "Histogram-based Outlier Score (HBOS)"), by type.
     """
 
     def __init__(self, cardinalities: list[int]) -> None:
@@ -152,7 +142,7 @@ class ClassRarity:
 
 
 class OnPlain:
-    """One of scikit-learn's detectors, fitted on at most so many rows of the plain columns."""
+    """A model for :func:`anomaly_score`, fitted on at most so many rows of the plain columns."""
 
     def __init__(self, model: Any, most: int, seed: int) -> None:
         self.model, self.most, self.seed = model, most, seed
@@ -167,22 +157,6 @@ class OnPlain:
         return anomaly_score(self.model, rows.plain)
 
 
-class Neighbors:
-    """The mean distance to the nearest of at most 10,000 normal rows in the plain columns."""
-
-    def __init__(self, count: int = 5, seed: int = 0) -> None:
-        self.index, self.seed = NeighborIndex(count), seed
-
-    def fit(self, rows: EventRows) -> Self:
-        """Keep rows drawn at random."""
-        self.index.fit(rows.plain[drawn(len(rows), _STORED, self.seed)])
-        return self
-
-    def score(self, rows: EventRows) -> np.ndarray:
-        """float64 (N,)."""
-        return self.index.score(rows.plain)
-
-
 def drawn(count: int, most: int, seed: int) -> np.ndarray:
     """Row numbers, rising, at most so many of them, drawn at random."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:most])
@@ -191,15 +165,14 @@ def drawn(count: int, most: int, seed: int) -> np.ndarray:
 class FRaC:
     """Every field is predicted from all others by gradient boosting; what is badly predicted is unusual.
 
-    Source: K. Noto, C. Brodley and D. Slonim, "FRaC: a feature-modeling approach for semi-supervised and
-    unsupervised anomaly detection", Data Mining and Knowledge Discovery 25, 2012, section 2: the score is the
-    sum over the fields of ``-log p(value | the others)`` minus the entropy of the field. It is the tree rival
-    of a net that learns hidden fields.
+    Source: Noto, Brodley and Slonim, "FRaC: a feature-modeling approach for semi-supervised and unsupervised
+    anomaly detection", 2012, section 2: the score is the sum over the fields of
+    ``-log p(value | the others)`` minus the entropy of the field.
 
     Differences: one boosting a field in place of several learners; the error of a number is normally
     distributed with the standard deviation of held-out rows, a category has the boosting's own probabilities,
-    with one in a hundred spread over all; the 20 most varied fields, 15 categories of each, and 10,000 rows,
-    so that fitting takes seconds; a field counts at most 10 nats.
+    with one in a hundred spread over all; for speed the 20 most varied fields, 15 categories of each, and
+    10,000 rows; a field counts at most 10 nats.
     """
 
     def __init__(self, columns: PlainColumns, seed: int = 0) -> None:
@@ -211,22 +184,18 @@ class FRaC:
         inputs, numbers = self._table(rows)
         order = np.random.default_rng(self.seed).permutation(len(rows))
         learn, held = order[: 2 * len(rows) // 3], order[2 * len(rows) // 3 :]
-        variety = [len(np.unique(column)) > 1 for column in inputs[learn].T]
         shares = [np.unique(column.round(1), return_counts=True)[1] / len(rows) for column in inputs.T]
         entropy = np.array([-(share * np.log(share)).sum() for share in shares])
         self.models_: list[tuple[int, Any, float]] = []
         for field in np.argsort(-entropy, kind="stable")[:20]:
-            if not variety[field]:
+            if len(np.unique(inputs[learn, field])) < 2:
                 continue
             others = np.arange(inputs.shape[1]) != field
-            settings = {
-                "max_iter": 20, "learning_rate": 0.2, "max_leaf_nodes": 15, "random_state": self.seed,
-                "categorical_features": ~numbers[others],
-            }  # fmt: skip
             kind = HistGradientBoostingRegressor if numbers[field] else HistGradientBoostingClassifier
-            model = kind(**settings).fit(
-                inputs[learn][:, others], self._target(inputs, field, numbers)[learn]
-            )
+            model = kind(
+                max_iter=20, learning_rate=0.2, max_leaf_nodes=15, random_state=self.seed,
+                categorical_features=~numbers[others],
+            ).fit(inputs[learn][:, others], _target(inputs[learn, field], numbers[field]))  # fmt: skip
             error = inputs[held, field] - model.predict(inputs[held][:, others]) if numbers[field] else 1.0
             self.models_.append((int(field), model, float(np.std(error)) + 0.05))
         self.entropy_ = self._nats(rows[held]).mean(axis=0)
@@ -243,17 +212,13 @@ class FRaC:
         kept = [i for i, (column, part) in enumerate(coded) if part == "stem" or not column.stems]
         return inputs[:, kept], np.array([coded[i][0].kind == "number" for i in kept])
 
-    def _target(self, inputs: np.ndarray, field: int, numbers: np.ndarray) -> np.ndarray:
-        column = inputs[:, field]
-        return column if numbers[field] else np.minimum(column, 16).astype(np.int64)
-
     def _nats(self, rows: EventRows) -> np.ndarray:
         """The surprise of each modelled field, float64 (N, models)."""
         inputs, numbers = self._table(rows)
         found = np.empty((len(rows), len(self.models_)))
         for i, (field, model, scale) in enumerate(self.models_):
             others = np.arange(inputs.shape[1]) != field
-            target = self._target(inputs, field, numbers)
+            target = _target(inputs[:, field], numbers[field])
             if numbers[field]:
                 error = (target - model.predict(inputs[:, others])) / scale
                 found[:, i] = error**2 / 2 + np.log(scale)
@@ -269,15 +234,19 @@ class FRaC:
         return np.asarray((self._nats(rows) - self.entropy_).clip(max=_LIMIT).sum(axis=1))
 
 
+def _target(column: np.ndarray, number: bool) -> np.ndarray:
+    return column if number else np.minimum(column, 16).astype(np.int64)
+
+
 EVENT_DETECTORS: dict[str, Callable[[PlainColumns, int], Detector]] = {
     "rate": lambda columns, seed: Rate(),
     "entity frequency": lambda columns, seed: EntityFrequency(columns.cardinalities),
     "class rarity": lambda columns, seed: ClassRarity(columns.cardinalities),
     "isolation forest": lambda columns, seed: OnPlain(IsolationForest(random_state=seed), 10**6, seed),
     "local outlier factor": lambda columns, seed: OnPlain(
-        LocalOutlierFactor(n_neighbors=20, novelty=True), _LOF_ROWS, seed
+        LocalOutlierFactor(n_neighbors=20, novelty=True), _STORED, seed
     ),
-    "nearest neighbours": lambda columns, seed: Neighbors(5, seed),
+    "nearest neighbours": lambda columns, seed: OnPlain(NeighborIndex(5), _STORED, seed),
     "FRaC": FRaC,
 }
-"""Name to a function of the fitted columns and a seed, which makes a detector that is yet to be fitted."""
+"""By name, of the fitted columns and a seed."""

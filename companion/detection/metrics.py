@@ -52,14 +52,14 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
-    """A share with its Wilson score interval (Wilson 1927), which stays inside 0 and 1.
+def wilson(successes: int, trials: int) -> Estimate:
+    """A share with its 95 % Wilson score interval (Wilson 1927), which stays inside 0 and 1.
 
     Example:
         >>> print(wilson(9, 10))
         0.900 [0.596, 0.982]
     """
-    interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     # SciPy leaves 1e-17 or so where the end is exactly 0 or 1
     low = 0.0 if successes == 0 else float(interval.low)
     high = 1.0 if successes == trials else float(interval.high)
@@ -145,14 +145,11 @@ def bootstrap(
 ) -> Estimate:
     """A metric with its 95 % percentile interval over resampled normals and resampled anomalies.
 
-    Both kinds are resampled by themselves, so that each sample has as many of each as the original (Efron and
-    Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13).
-
-    With ``others`` (N,), scores of another detector, the estimate is of what the metric gains over them, on
-    the same samples. What makes a sample hard for both cancels, so this interval may exclude 0 where the
-    intervals of the two overlap. With ``groups`` (N,), such as the session or the incident of each row, whole
-    groups are resampled: rows of one group resemble each other, and taken for independent they would make
-    the interval too narrow.
+    Both kinds are resampled by themselves, as many of each as the original has (Efron and Tibshirani 1993,
+    "An Introduction to the Bootstrap", chapter 13). With ``others`` (N,), scores of another detector, the
+    estimate is of what the metric gains over them, on the same samples: what makes a sample hard for both
+    cancels. With ``groups`` (N,), such as the incident of each row, whole groups are resampled: rows of one
+    group resemble each other, and taken for independent they would make the interval too narrow.
     """
     labels, scores = check_labels(labels, scores)
     if others is not None:
@@ -167,15 +164,13 @@ def bootstrap(
     return Estimate(measure(np.arange(len(labels))), float(low), float(high))
 
 
-def two_sample(first: np.ndarray, second: np.ndarray, components: int = 32) -> tuple[float, np.ndarray]:
+def two_sample(first: np.ndarray, second: np.ndarray) -> tuple[float, np.ndarray]:
     """Train a classifier to tell two sets (N, d) and (M, d) apart, judged on rows that it has not seen.
 
-    If it cannot, the sets may come from one distribution; if it can, they do not. The classifier is a
-    logistic regression on principal components, cross-validated (Lopez-Paz and Oquab 2017, "Revisiting
-    Classifier Two-Sample Tests", with the area under the ROC curve in the place of the accuracy).
-
-    Gives the area, 0.5 if the sets cannot be told apart and 1 if they can at every threshold, and float64
-    (M,), how unlike the first set each row of the second is.
+    The classifier is a logistic regression on principal components, cross-validated (Lopez-Paz and Oquab
+    2017, "Revisiting Classifier Two-Sample Tests"). Gives the area under its ROC curve, 0.5 if the sets
+    cannot be told apart and may come from one distribution, and float64 (M,), how unlike the first set each
+    row of the second is.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -188,7 +183,7 @@ def two_sample(first: np.ndarray, second: np.ndarray, components: int = 32) -> t
         return 0.5, np.zeros(len(second))  # all rows are equal
     labels = np.repeat([0, 1], [len(first), len(second)])
     least = len(rows) - -(-len(rows) // 5)  # rows in the smallest training fold
-    pca = PCA(min(components, rows.shape[1], least), svd_solver="randomized", random_state=0)
+    pca = PCA(min(32, rows.shape[1], least), svd_solver="randomized", random_state=0)
     classifier = make_pipeline(pca, StandardScaler(), LogisticRegression(max_iter=1000))
     order = StratifiedKFold(5, shuffle=True, random_state=0)
     scores = cross_val_predict(classifier, rows, labels, cv=order, method="decision_function")

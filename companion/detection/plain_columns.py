@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Self
 
@@ -23,7 +23,8 @@ _LISTED, _COUNTED = 50, 1000  # values that get a column of their own, and that 
 _DAYS = 2  # that training must cover for hours to say anything; weeks for days of the week
 _BINS = 10  # quantiles of a number, for those who count
 _FAR = 10.0  # standard deviations beyond which a number is as far as another
-_CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
+CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
+"""Endings of whole-number fields that name something and count nothing (OCSF's naming of enumerations)."""
 _NAMES = ("uid", "id", "pid", "uuid", "guid")  # the last part of the names of identifiers
 _SECOND = ("ac", "co", "com", "edu", "gov", "net", "org")  # second-level domains of countries
 _TEXT = ["length", "digits", "capitals", "symbols", "entropy", "never seen"]
@@ -77,13 +78,10 @@ class PlainColumns:
     entropy of its characters, whether training saw it more than once, and the category of its stem: of an
     address the subnet (/24), of a host the registered domain, else the text with its digits made alike. Times
     become the hour and the day of week on circles, local by ``timezone_offset`` (minutes) or ``zone``, where
-    training covers two days, or two weeks. Codes
-    (``*_id``, ports) and what does not vary are categories; identifiers with nearly one value a row, texts of
-    JSON and columns that say the same as an earlier one are left out; of such a constant a new value counts.
-
-    Attributes:
-        columns_: what was learned of each column.
-        left_out_: why a column is not among them.
+    training covers two days, or two weeks. Codes (``*_id``, ports) and what does not vary are
+    categories; identifiers with nearly one value a row, texts of JSON and columns that say the same as an
+    earlier one are left out; of such a constant a new value counts.
+    What was learned of each column is in ``columns_``, why one is not among them in ``left_out_``.
 
     Example:
         >>> table = pd.DataFrame({"bytes": [1.0, 2.0, 4.0, 8.0], "state": ["ok", "ok", "bad", "bad"]})
@@ -99,12 +97,12 @@ class PlainColumns:
     def fit(self, frame: pd.DataFrame) -> Self:
         """Learn from training rows (N, columns)."""
         self.columns_: list[Column] = []
-        self.left_out_: dict[str, str] = {}
-        known: dict[int, str] = {}
+        self.left_out_, known = dict[str, str](), dict[int, str]()
         for name in map(str, frame.columns):
             column, why = self._learn(name, frame[name])
             if column is not None and column.kind != "time":
-                same = known.setdefault(_fingerprint(frame[name]), name)
+                codes = pd.factorize(frame[name])[0]  # equal where values can be mapped one to one
+                same = known.setdefault(hash(codes.tobytes()), name)
                 if same != name and column.kind == "category" and len(column.values) == 1:
                     column = Column(name, "constant", values=column.values)
                 elif same != name:
@@ -134,7 +132,7 @@ class PlainColumns:
             return None, "says nothing"
         column = Column(name, "number", missing=len(there) < len(values))
         numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        if numeric and found > 1 and not name.endswith(_CODES):
+        if numeric and found > 1 and not name.endswith(CODES):
             numbers = _signed_log(there)
             low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75])
             column.center = [float(middle)]
@@ -170,17 +168,16 @@ class PlainColumns:
             block, code = self._block(column, frame.get(column.name, gone), frame)
             parts.append(block)
             codes += [code] if column.name not in RATES else []
+        who = np.full(len(frame), "", dtype=object)
         if "time" in frame.columns and any(name in frame.columns for name in self.entity):
             who = entities(frame, self.entity).fillna("").to_numpy(dtype=object)
-        else:
-            who = np.full(len(frame), "", dtype=object)
         there = COUNTS if COUNTS[0] in frame.columns else []
         counts = np.log1p(frame[there].to_numpy(dtype=np.float64)) if there else np.empty((len(frame), 0))
         return EventRows(
             np.concatenate(parts, axis=1), np.concatenate(codes, axis=1), counts, kinds(frame), who
         )
 
-    def _block(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    def _block(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, ...]:
         """One column as float64 (N, features), and its codes, int32 (N, 1 or 2)."""
         if column.kind == "time":
             return self._circles(column, values, frame)
@@ -189,10 +186,8 @@ class PlainColumns:
             gone = np.isnan(numbers)
             scaled = np.clip((numbers - column.center[0]) / column.scale[0], -_FAR, _FAR)
             scaled[gone] = 0.0
-            codes = np.where(gone, MISSING, 2 + np.searchsorted(column.edges, numbers))
-            return np.column_stack([scaled, gone] if column.missing else [scaled]), codes.astype(np.int32)[
-                :, None
-            ]
+            codes = np.where(gone, MISSING, 2 + np.searchsorted(column.edges, numbers)).astype(np.int32)
+            return np.column_stack([scaled, gone] if column.missing else [scaled]), codes[:, None]
         if column.kind == "constant":  # whether it is missing is told by another column
             new = (values.notna() & (_as_texts(values) != column.values[0])).to_numpy(dtype=bool)
             return new[:, None].astype(np.float64), np.where(new, UNSEEN, 2).astype(np.int32)[:, None]
@@ -207,9 +202,7 @@ class PlainColumns:
         parts.append(np.eye(count + 2)[slots][:, : count + 1 + column.missing])
         return np.concatenate(parts, axis=1)[places], np.stack(own, axis=1)[places]
 
-    def _circles(
-        self, column: Column, values: pd.Series, frame: pd.DataFrame
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _circles(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, ...]:
         moments = _moments(values)
         local = moments.dt.tz_convert(self.zone).dt.tz_localize(None)
         if "timezone_offset" in frame.columns:
@@ -234,14 +227,10 @@ class PlainColumns:
     @property
     def cardinalities(self) -> list[int]:
         """How many codes each may have."""
-        more = {"time": 24}
         return [
-            2
-            + (
-                len(c.stems)
-                if part == "stem"
-                else more.get(c.kind, len(c.edges) + 1 if c.edges else len(c.values))
-            )
+            26
+            if c.kind == "time"
+            else 2 + (len(c.edges) + 1 if c.edges else len(c.stems if part == "stem" else c.values))
             for c, part in self.coded
         ]
 
@@ -249,26 +238,11 @@ class PlainColumns:
     def feature_names(self) -> list[tuple[str, str]]:
         """For each of the d numbers the column that it comes from, and what it says of it."""
         names = []
-        for column in self.columns_:
-            own = {"time": _CIRCLES[: 2 * len(column.values)], "number": ["size"], "text": _TEXT}.get(
-                column.kind, []
-            )
-            if column.kind not in ("time", "number"):
-                own = [*own, *(column.listed if column.kind != "constant" else []), "another"]
-            names += [(column.name, part) for part in own + ["missing"] * column.missing]
+        for c in self.columns_:
+            category = [*(() if c.kind == "constant" else c.listed), "another"]
+            told = {"time": _CIRCLES[: 2 * len(c.values)], "number": ["size"], "text": [*_TEXT, *category]}
+            names += [(c.name, part) for part in [*told.get(c.kind, category), *["missing"] * c.missing]]
         return names
-
-    def state(self) -> dict[str, Any]:
-        """All that is known, as lists, numbers and texts."""
-        settings = {"entity": list(self.entity), "leave_out": list(self.leave_out), "zone": self.zone}
-        return {"settings": settings, "columns": [asdict(column) for column in self.columns_]}
-
-    @classmethod
-    def restore(cls, state: dict[str, Any]) -> PlainColumns:
-        """What :meth:`state` gave."""
-        plain = cls(**state["settings"])
-        plain.columns_, plain.left_out_ = [Column(**own) for own in state["columns"]], {}
-        return plain
 
 
 def _moments(values: pd.Series) -> pd.Series:
@@ -279,14 +253,7 @@ def _moments(values: pd.Series) -> pd.Series:
 
 
 def _hashable(values: pd.Series) -> bool:
-    return values.dtype != object or bool(
-        values.map(lambda value: isinstance(value, (str, int, float))).all()
-    )
-
-
-def _fingerprint(values: pd.Series) -> int:
-    """Equal for columns whose values can be mapped one to one."""
-    return hash(pd.factorize(values)[0].tobytes())
+    return values.dtype != object or all(isinstance(value, (str, int, float)) for value in values)
 
 
 def _signed_log(values: pd.Series) -> np.ndarray:

@@ -22,9 +22,8 @@ _START = -1
 class NgramModel:
     """How likely each event is after the few before it, by counting; and how likely the session's end.
 
-    The probability of token w after the history h is that of Witten and Bell, interpolated over all lengths
-    of the history (I. H. Witten and T. C. Bell, "The Zero-Frequency Problem", IEEE Transactions on
-    Information Theory, 1991, method C; in this form in S. F. Chen and J. Goodman, "An Empirical Study of
+    The probability of token w after the history h is that of Witten and Bell ("The Zero-Frequency Problem",
+    1991, method C), interpolated over all lengths of the history (Chen and Goodman, "An Empirical Study of
     Smoothing Techniques for Language Modeling", 1999, section 2.5):
 
     ``p(w | h) = (count(h w) + kinds(h) p(w | h')) / (count(h) + kinds(h))``,
@@ -33,10 +32,7 @@ class NgramModel:
     token. A history that training never had gives way to h'. Below the empty history stands the uniform
     distribution, so every token has a probability above 0. Sessions begin with a start symbol and end with
     the token ``num_tokens``, so one that stops too early surprises, too.
-
-    Args:
-        order: events in an n-gram: 1 for no history, 2 for the event before, and so on.
-        num_tokens: tokens are smaller.
+    ``order`` is the number of events in an n-gram, 1 for no history.
 
     Example:
         >>> model = NgramModel(2, num_tokens=3).fit([np.array([1, 2]), np.array([1, 2])])
@@ -85,9 +81,8 @@ class NgramModel:
 class BagOfEvents:
     """What happens in a session, whatever its order: the distance to the nearest normal sessions.
 
-    A session is the square roots of how often it has each token; their Euclidean distance is Hellinger's
-    without the division by the length, so that a frequent token does not drown the others. An order alone
-    it cannot see.
+    A session is the square roots of how often it has each token, so that a frequent token does not drown the
+    others (Hellinger's distance without the division by the length). An order alone it cannot see.
 
     Example:
         >>> bag = BagOfEvents(2, neighbors=1).fit([np.array([0, 1]), np.array([1, 0])])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from companion.detection.event_detectors import EVENT_DETECTORS, Detector, drawn
-from companion.detection.plain_columns import EventRows, PlainColumns
+from companion.detection.plain_columns import UNSEEN, Column, EventRows, PlainColumns
 
 CHUNK = 50_000
 """Rows that are made numbers at a time."""
 _STORED = 4_000  # rows kept for the forest and the neighbours
+_LEAST = 200  # rows before drift is told
+_SHARE, _SHIFT = 0.05, 1.0  # of unseen values more than held out; robust standard deviations
 _COUNTING = ("rate", "entity frequency", "class rarity")
 _TIMELESS = ("class rarity", "isolation forest", "nearest neighbours")
 _ALL = (*_COUNTING, "isolation forest", "nearest neighbours")
@@ -22,10 +25,7 @@ _ALL = (*_COUNTING, "isolation forest", "nearest neighbours")
 class SimpleDetectors:
     """Those of ``EVENT_DETECTORS`` that are quickly fitted: the counting ones on all rows, others on 4,000.
 
-    Args:
-        columns: not fitted yet.
-        timed: whether the rows are events with the columns of :func:`companion.detection.rates.rates`.
-        seed: of all draws.
+    ``columns`` are not fitted yet; with ``timed`` the rows are events with the columns ``RATES``.
     """
 
     def __init__(self, columns: PlainColumns, timed: bool, seed: int = 0) -> None:
@@ -34,15 +34,12 @@ class SimpleDetectors:
     def fit(self, frame: pd.DataFrame) -> Self:
         """Learn from a frame (N, columns)."""
         self.columns.fit(frame)
-        some = drawn(len(frame), _STORED, self.seed)
-        parts, plain = [], []
+        parts = []
         for start in range(0, len(frame), CHUNK):
             rows = self.columns.transform(frame.iloc[start : start + CHUNK])
-            plain.append(
-                rows.plain[some[(some >= start) & (some < start + CHUNK)] - start].astype(np.float32)
-            )
             parts.append([rows.codes, rows.rates.astype(np.float32), rows.kinds, rows.entities])
-        self._plain = np.concatenate(plain)
+        some = drawn(len(frame), _STORED, self.seed)
+        self._plain = self.columns.transform(frame.iloc[some]).plain.astype(np.float32)
         self._counted = [np.concatenate(part) for part in zip(*parts, strict=True)]
         return self._grow()
 
@@ -70,7 +67,7 @@ class SimpleDetectors:
         """The columns, and the rows that were learned, as arrays and lists."""
         codes, rates, *names = self._counted
         return {
-            "columns": self.columns.state(),
+            "columns": [asdict(column) for column in self.columns.columns_],
             "plain": self._plain,
             "codes": codes.astype(np.int16),
             "rates": rates,
@@ -79,10 +76,46 @@ class SimpleDetectors:
 
     def restore(self, state: dict[str, Any]) -> Self:
         """Take what :meth:`state` gave, and fit the detectors on it."""
-        self.columns = PlainColumns.restore(state["columns"])
+        self.columns.columns_ = [Column(**own) for own in state["columns"]]
         codes = state["codes"].astype(np.int32)
         self._plain, self._counted = state["plain"], [codes, state["rates"], *map(unpacked, state["names"])]
         return self._grow()
+
+
+class Drift:
+    """Whether later rows still look like those held out: shares of unknown values, means of numbers.
+
+    Rows may come in parts.
+    """
+
+    def __init__(self, columns: PlainColumns) -> None:
+        self.columns = columns
+        names = [name for name, _ in columns.feature_names]
+        self.sizes = {c.name: names.index(c.name) for c in columns.columns_ if c.kind == "number"}
+        self.unseen, self.sums, self.rows = np.zeros(len(columns.coded)), np.zeros(len(self.sizes)), 0
+
+    def add(self, rows: EventRows) -> Drift:
+        """Count rows."""
+        self.unseen += (rows.codes == UNSEEN).sum(axis=0)
+        self.sums += rows.plain[:, list(self.sizes.values())].sum(axis=0)
+        self.rows += len(rows)
+        return self
+
+    def lines(self, held: Drift) -> list[str]:
+        """One for each field that moved much since ``held``; empty if none did, or there are too few rows."""
+        if min(self.rows, held.rows) < _LEAST:
+            return []
+        lines = []
+        news = zip(self.columns.coded, self.unseen / self.rows, held.unseen / held.rows, strict=True)
+        for (column, part), now, then in news:
+            if part == "value" and now > max(then + _SHARE, 2 * then):
+                lines.append(f"{column.name}: {100 * now:.0f} % new values, {100 * then:.0f} % when fitted")
+        means = zip(self.sizes, self.sums / self.rows, held.sums / held.rows, strict=True)
+        for name, now, then in means:
+            if abs(now - then) > _SHIFT:
+                way = "higher" if now > then else "lower"
+                lines.append(f"{name}: {abs(now - then):.1f} standard deviations {way} than when fitted")
+        return lines
 
 
 def packed(values: Any) -> dict[str, Any]:
@@ -99,12 +132,3 @@ def packed(values: Any) -> dict[str, Any]:
 def unpacked(state: dict[str, Any]) -> np.ndarray:
     """What :func:`packed` took, object (N,)."""
     return np.asarray(np.array([*state["values"], None], dtype=object)[state["codes"]])
-
-
-def smallest(
-    parts: Sequence[pd.DataFrame], keys: Sequence[np.ndarray], most: int
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """The rows of several frames with the smallest keys, in their order: with random keys a random sample."""
-    key = np.concatenate(keys)
-    rows = np.sort(np.argsort(key, kind="stable")[:most])
-    return pd.concat(parts, ignore_index=True).iloc[rows], key[rows]

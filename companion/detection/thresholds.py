@@ -7,10 +7,10 @@ score that is itself not flagged.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from companion.detection.metrics import check_scores
 
@@ -74,21 +74,6 @@ def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: fl
     return float(below[-1])  # as high as possible without losing one that is caught
 
 
-@dataclass(frozen=True)
-class OperatingPoints:
-    """What each of M thresholds leads to, from the highest to the lowest; scores above it are flagged."""
-
-    threshold: np.ndarray
-    alerts_per_day: np.ndarray  #: groups with a flagged event
-    found: np.ndarray  #: the share of the incidents of which an event is flagged
-    cost_per_day: np.ndarray  #: of alerts and missed incidents
-
-    @property
-    def cheapest(self) -> int:
-        """The index of the lowest cost, of equal ones the highest threshold."""
-        return int(self.cost_per_day.argmin())
-
-
 def operating_points(
     scores: np.ndarray,
     anomalous: np.ndarray,
@@ -97,12 +82,13 @@ def operating_points(
     days: float,
     alert_cost: float,
     miss_cost: float,
-) -> OperatingPoints:
-    """Alerts, found incidents and costs at every threshold that makes a difference.
+) -> pd.DataFrame:
+    """Alerts, found incidents and costs at every ``threshold`` that makes a difference, the highest first.
 
     Flagged events of one group, such as a session, are one alert. A group with an anomalous event is an
-    incident; it is found if one of its anomalous events is flagged. The first point flags nothing. Of (N,)
-    scores, labels and names of groups; ``alert_cost`` is that of looking at an alert, right or not.
+    incident; it is found if one of its anomalous events is flagged. Of (N,) scores, labels and names of
+    groups; ``alert_cost`` is that of looking at an alert, right or not. The first point flags nothing;
+    ``found`` is a share of the incidents.
     """
     scores, groups = _check(scores, "events"), np.asarray(groups)
     anomalous = np.asarray(anomalous, dtype=bool)
@@ -113,29 +99,27 @@ def operating_points(
     thresholds = np.concatenate([levels[:1], below])
     alerts = len(highest) - np.searchsorted(np.sort(highest), thresholds, side="right")
     missed = np.searchsorted(np.sort(incidents), thresholds, side="right")
-    return OperatingPoints(
-        threshold=thresholds,
-        alerts_per_day=alerts / days,
-        found=1 - missed / len(incidents),
-        cost_per_day=(alerts * alert_cost + missed * miss_cost) / days,
-    )
+    found, costs = 1 - missed / len(incidents), (alerts * alert_cost + missed * miss_cost) / days
+    columns = {
+        "threshold": thresholds,
+        "alerts_per_day": alerts / days,
+        "found": found,
+        "cost_per_day": costs,
+    }
+    return pd.DataFrame(columns)
 
 
 def _highest(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The highest score of each group."""
-    codes = np.unique(groups, return_inverse=True)[1]
-    highest = np.full(codes.max() + 1, -np.inf)
-    np.maximum.at(highest, codes, scores)
-    return highest
+    return pd.Series(scores).groupby(groups).max().to_numpy()
 
 
 class EmpiricalTail:
     """Scores as ``-log10(p)`` of their empirical p-values: 3 is reached by one normal in a thousand.
 
     p is the share of normals with a score of x or more, ``(1 + k) / (n + 1)`` if k of n reach it. Beyond the
-    highest percent there are too few to count, and beyond the highest score none; there the tail is taken to
-    be exponential, with the mean excess of that percent. So levels go on rising, and the most unusual can
-    still be put in order. What lies beyond is a guess of the shape: 8 need not mean one in a hundred million.
+    highest percent there are too few to count; there the tail is taken to be exponential, with the mean
+    excess of that percent. So levels go on rising, but are a guess: 8 need not mean one in a hundred million.
     The normals (n,) are others than those that the detector was fitted on.
 
     Example:
@@ -172,12 +156,11 @@ class FisherTail:
     """Several scores as one level of rarity.
 
     The levels of the scores are added, as R. A. Fisher adds the logarithms of p-values ("Statistical Methods
-    for Research Workers", 4th edition, 1932, section 21.1): a row that is rare in two ways counts for more
-    than one that is rare in one way. The scores need not be independent, for the sum is turned into a level
-    once more. They are (n, scores), of normals that the detector was not fitted on.
+    for Research Workers", 4th edition, 1932, section 21.1). They need not be independent, for the sum is
+    turned into a level once more. They are (n, scores), of normals that the detector was not fitted on.
 
-    One score adds no more than n normals can support (``supported``): what lies beyond is a guess of the
-    tail's shape, and one score with a heavy tail, such as a rate, would outvote all others.
+    One score adds no more than n normals can support, or one with a heavy tail, such as a rate, would outvote
+    all others.
 
     With ``rows`` (k,) the scales of the single scores are taken from these rows alone, such as all but the
     most unusual; the level of the sum is still that among all n.

@@ -18,34 +18,34 @@ from companion.data.events import ENTITY_COLUMNS, entities, split_by_time
 from companion.data.sessions import SESSION_COLUMNS
 from companion.detection.alarms import alert_threshold
 from companion.detection.choice import choose_detectors, inject
-from companion.detection.drift import Drift
 from companion.detection.event_detectors import drawn
 from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import RATES, rates, remember
-from companion.detection.simple import CHUNK, SimpleDetectors, packed, smallest, unpacked
+from companion.detection.simple import CHUNK, Drift, SimpleDetectors, packed, unpacked
 from companion.detection.thresholds import FisherTail, fixed_fpr
 from companion.estimators.base import as_arrays, as_tensors
 from companion.estimators.reasons import Reason, reasons
 from companion.estimators.surprise import Surprise
 from companion.files import StateError, load_state, save_state
 
-_KIND = "EventDetector 4"
+_KIND = "EventDetector 5"
 _LEAST = 50  # rows to learn from
 _HELD = 0.2  # the share of the rows, their latest part, that chooses and calibrates
 _STEPS, _TRIMMED = 3, 40_000  # times that the most unusual are left out, at first of so many events
 _NET = "surprise"
+_KEY = "drawn by"  # a column for the time of drawing
 
 
 class EventDetector(BaseEstimator):  # type: ignore[misc]
     """Learns from mostly normal events and scores others; frames as ``companion.data.events`` reads them.
 
     The earlier events teach, the latest fifth chooses the detectors and sets the threshold. What the simple
-    detectors find most unusual among the earlier ones is left out, and all is fitted once more, so that a few
-    per cent of faults do not become normal. With no ``columns`` the rows have neither entity nor time, as
-    those of any table: then counts over time are left out, and a random fifth is held out.
+    detectors find most unusual among the earlier ones is left out, so that a few per cent of faults do not
+    become normal. With no ``columns`` the rows have neither entity nor time, as those of any table: then
+    counts over time are left out, and a random fifth is held out.
 
     Args:
-        net: train the net as well; without it a million events take no training.
+        net: train the net as well.
         num_steps: of its training, of 512 events each, at most: it stops when it no longer gets better.
         max_events: that are learned from; a random sample of more. Rates are counted over all.
         alerts: the threshold flags so many incidents a day, or in all of a recording shorter than a day (an
@@ -100,11 +100,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     ) -> EventDetector:
         """Learn from events that are mostly normal.
 
-        Args:
-            X: a frame, or frames one after the other in the order of time, which need not fit into memory.
-            y: not used.
-            compute: device and precision; by default the best device and its fastest good precision.
-            progress: the label of a progress bar of the training; ``None`` for no bar.
+        ``X`` is a frame, or frames one after the other in the order of time, which need not fit into memory;
+        ``y`` is not used. By default the best device is taken, with its fastest good precision; ``progress``
+        is the label of a progress bar of the training.
         """
         if not (0 <= self.trim < 0.5 and self.alerts > 0):
             raise ValueError(f"trim is a share below 0.5 and alerts positive, not {self.trim}, {self.alerts}")
@@ -135,21 +133,24 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         """A sample of all events with their rates, in the order of time; what rates later need is kept."""
         rng = np.random.default_rng(self.seed)
         self.past_, count, times = None, 0, []
-        parts, keys = [], []
+        parts: list[pd.DataFrame] = []
         for frame in frames:
             frame, self.past_ = self._enrich(frame, self.past_)
             count += len(frame)
             times += [frame["time"].min(), frame["time"].max()] if self._timed and len(frame) else []
-            parts.append(frame)
-            keys.append(rng.random(len(frame)))
+            parts.append(frame.assign(**{_KEY: rng.random(len(frame))}))
             if sum(map(len, parts)) > 2 * self.max_events:
-                part, key = smallest(parts, keys, self.max_events)
-                parts, keys = [part], [key]
-        whole, _ = smallest(parts, keys, self.max_events)
+                parts = [self._sample(parts)]
+        whole = self._sample(parts).drop(columns=_KEY)
         days = max(1.0, (max(times) - min(times)) / 86_400_000) if times else 1.0
         self.counts_ = {"read": count}
         self._expected = self.alerts * days * len(whole) / max(1, count)  # incidents in the sample
         return whole
+
+    def _sample(self, parts: list[pd.DataFrame]) -> pd.DataFrame:
+        """The rows with the smallest random keys, in their order."""
+        whole = pd.concat(parts, ignore_index=True)
+        return whole.iloc[np.sort(np.argsort(whole[_KEY].to_numpy(), kind="stable")[: self.max_events])]
 
     def _enrich(
         self, frame: pd.DataFrame, past: pd.DataFrame | None
@@ -186,12 +187,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
     def _seen(self, frame: pd.DataFrame) -> pd.DataFrame:
         """What the net gets: the fields of the plain columns, so that copies of a field are left out."""
-        names = {column.name for column in self.simple_.columns.columns_} | {
-            "type_uid",
-            "timezone_offset",
-            *RATES,
-        }
-        return frame[[name for name in frame.columns if name in names]]
+        names = {column.name for column in self.simple_.columns.columns_}
+        return frame[[n for n in frame.columns if n in names or n in ("type_uid", "timezone_offset", *RATES)]]
 
     def _choose(self, held: pd.DataFrame) -> None:
         """Choose detectors, and set scale and threshold, on held-out events."""
@@ -200,12 +197,13 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         kept = self._lowest(np.stack(list(scores.values()), axis=1))  # faults, too, may be among them
         usual = {name: own[kept] for name, own in scores.items()}
         self.chosen_, self.choice_ = choose_detectors(usual, self._scores(changed), changes)
-        self._held = np.stack([scores[name] for name in self.chosen_], axis=1)
-        self._kept = kept
+        if _NET not in self.chosen_:
+            self.net_ = None  # it adds nothing to the others
+        self._held, self._kept = np.stack([scores[name] for name in self.chosen_], axis=1), kept
         self.usual_ = Drift(self.simple_.columns)
         for start in range(0, len(held), CHUNK):
             self.usual_.add(self.simple_.columns.transform(held.iloc[start : start + CHUNK]))
-        self._scale()
+        self._tails = FisherTail(self._held, self._kept)
         levels = self._tails.level(self._held)
         if self._timed:
             times = held["time"].to_numpy(dtype=np.int64)
@@ -214,11 +212,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         else:
             self.threshold_ = fixed_fpr(levels, max(self.alerts / 1000, 1 / (len(levels) + 1)))
         self.share_ = float((levels > self.threshold_).mean())
-
-    def _scale(self) -> None:
-        self._tails = FisherTail(self._held, self._kept)
-        if self.net_ is not None and _NET not in self.chosen_:
-            self.net_ = None  # it adds nothing to the others
 
     def _scores(self, frame: pd.DataFrame, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Of each detector, or of those named, float64 (N,)."""
@@ -238,23 +231,16 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         past = self.past_
         for frame in frames:
             enriched, past = self._enrich(frame, past)
-            yield enriched, self._table(enriched)
-
-    def _table(self, frame: pd.DataFrame) -> pd.DataFrame:
-        scores = pd.DataFrame(self._scores(frame, self.chosen_), index=frame.index)[self.chosen_]
-        levels = self._tails.level(scores.to_numpy())
-        return scores.assign(score=levels, flagged=levels > self.threshold_)
+            scores = pd.DataFrame(self._scores(enriched, self.chosen_), index=enriched.index)[self.chosen_]
+            levels = self._tails.level(scores.to_numpy())
+            yield enriched, scores.assign(score=levels, flagged=levels > self.threshold_)
 
     def measure(self, frame: pd.DataFrame) -> pd.DataFrame:
         """How unusual each row is, and to which of the chosen detectors.
 
-        Args:
-            frame: events (N) in any order; unknown fields are ignored, lacking ones missing. What they did
-                before is taken from this frame and from what was fitted.
-
-        Returns:
-            The frame's rows in its order, with the score of each detector, ``flagged``, and ``score``, in
-            which 3 is reached by one normal row in a thousand.
+        Of events (N) in any order; unknown fields are ignored, lacking ones missing. What they did before is
+        taken from this frame and from what was fitted. Gives the frame's rows in its order, with the score of
+        each detector, ``flagged``, and ``score``, in which 3 is reached by one normal row in a thousand.
         """
         order = self._order(frame)
         _, table = next(self.stream([frame]))
@@ -277,10 +263,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     def explain(self, frame: pd.DataFrame, rows: Sequence[int], count: int = 4) -> pd.DataFrame:
         """Why rows are unusual: the fields that count most, and what was expected of them.
 
-        ``rows`` are positions in ``frame``; of each at most ``count`` reasons are given.
-
-        Returns:
-            ``row`` (of ``rows``) and the parts of :class:`companion.estimators.reasons.Reason`.
+        ``rows`` are positions in ``frame``; of each at most ``count`` reasons are given, as ``row`` (of
+        ``rows``) and the parts of :class:`companion.estimators.reasons.Reason`.
         """
         order = self._order(frame)
         enriched, _ = self._enrich(frame, self.past_)
@@ -298,9 +282,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
     def save(self, path: Path) -> None:
         """Write everything to one file: not the forest, but the rows from which it grows again."""
-        past = self.past_
-        choice = self.choice_.astype({"chosen": "float64"})
-        numbers = {"threshold_": self.threshold_, "share_": self.share_, "counts_": self.counts_}
+        past, choice = self.past_, self.choice_.astype({"chosen": "float64"})
         state = {
             "parameters": {k: list(v) if isinstance(v, tuple) else v for k, v in self.get_params().items()},
             "simple": self.simple_.state(),
@@ -309,8 +291,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             "choice": {"names": list(choice.index), "columns": choice.to_dict("list")},
             "chosen": self.chosen_,
             "held": [self._held, self._kept],
-            "usual": self.usual_.state(),
-            "numbers": numbers,
+            "usual": [self.usual_.unseen, self.usual_.sums, self.usual_.rows],
+            "numbers": {"threshold_": self.threshold_, "share_": self.share_, "counts_": self.counts_},
         }
         save_state(path, _KIND, **as_tensors(state))
 
@@ -334,8 +316,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             choice = state["choice"]
             detector.choice_ = pd.DataFrame(choice["columns"], choice["names"]).astype({"chosen": "Int64"})
             detector.chosen_, (detector._held, detector._kept) = state["chosen"], state["held"]
-            detector.usual_ = Drift(detector.simple_.columns).restore(state["usual"])
-            detector._scale()
+            detector.usual_ = usual = Drift(detector.simple_.columns)
+            usual.unseen, usual.sums, usual.rows = state["usual"]
+            detector._tails = FisherTail(detector._held, detector._kept)
             for name, value in state["numbers"].items():
                 setattr(detector, name, value)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:

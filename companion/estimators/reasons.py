@@ -36,16 +36,11 @@ def reasons(
     columns: PlainColumns,
     detectors: dict[str, Detector],
     net: Surprise | None,
-    count: int = 4,
+    count: int,
 ) -> list[list[Reason]]:
     """At most ``count`` reasons for each row, strongest first; none that weighs little or was expected.
 
-    Args:
-        frame: the rows, events with the columns ``RATES``.
-        columns: that the detectors were fitted on.
-        detectors: fitted, by name.
-        net: fitted, if there is one.
-        count: the most for a row.
+    Rows are events with the columns ``RATES``; all detectors were fitted on ``columns``.
     """
     rows = columns.transform(frame)
     found: list[list[Reason]] = [[] for _ in range(len(frame))]
@@ -58,16 +53,14 @@ def reasons(
                 value = f"{np.expm1(rows.rates[i, j]):,.4g}"
                 found[i].append(Reason(COUNTS[j], value, f"up to {limit:,.3g}", "rate", scores[i, j]))
         elif isinstance(detector, (ClassRarity, EntityFrequency)):
-            own = isinstance(detector, EntityFrequency)
-            scores, groups = detector.costs(rows), rows.entities if own else rows.kinds
-            scores = scores * detector.shares.habits_ if own else scores
+            scores, groups, why = detector.costs(rows), rows.kinds, "rare"
+            if isinstance(detector, EntityFrequency):
+                scores, groups, why = scores * detector.shares.habits_, rows.entities, "rare for it"
             for i, j in np.argwhere(scores > _LEAST).tolist():
                 column, part = columns.coded[j]
                 told = _common(detector.shares, str(groups[i]), j, column, part)
-                why = "rare for it" if own else "rare"
-                value = _shown(frame, column.name, i)
-                if column.kind == "time":
-                    value = f"{rows.codes[i, j] - 2:02d} h"
+                time = column.kind == "time"
+                value = f"{rows.codes[i, j] - 2:02d} h" if time else _shown(frame, column.name, i)
                 found[i].append(Reason(column.name, value, told, why, scores[i, j]))
     if net is not None:
         scores, names = net.costs(frame), net.features.fields
@@ -119,13 +112,9 @@ def _common(shares: GroupShares, group: str, field: int, column: Column, part: s
         bins = [int(np.searchsorted(known, level)) for level in (0.05, 0.95)]
         ends = [np.sign(e) * np.expm1(abs(e)) for e in (-np.inf, *column.edges, np.inf)]
         low, high = ends[bins[0]], ends[min(bins[1], len(ends) - 2) + 1]
-        return (
-            f"up to {high:,.4g}"
-            if np.isinf(low)
-            else f"{low:,.4g} and more"
-            if np.isinf(high)
-            else f"{low:,.4g} to {high:,.4g}"
-        )
+        if np.isinf(low):
+            return f"up to {high:,.4g}"
+        return f"{low:,.4g} and more" if np.isinf(high) else f"{low:,.4g} to {high:,.4g}"
     if code in (MISSING, UNSEEN):
         return ("missing" if code == MISSING else "values seen once") + share
     if column.kind == "time":

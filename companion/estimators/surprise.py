@@ -5,6 +5,7 @@ The one place where the estimators call the masked net, see ``companion.objectiv
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from companion.compute import Compute
 from companion.detection.rates import FIRSTS, RATES, kinds
 from companion.estimators.base import check_weights
 from companion.models.masked_resnet import SelfSupervisedResNet
-from companion.objectives.encoding import MISSING, UNSEEN
+from companion.objectives.encoding import TableEncoder
 from companion.objectives.event_features import EventFeatures
 from companion.objectives.selfsupervised import FamilySurprise, MaskedFeatures, nll
 from companion.training import FitConfig, evaluate
@@ -30,18 +31,18 @@ class Surprise:
     """A masked net and its ``FamilySurprise``, for frames of events or rows of a table.
 
     It stops training when the loss on a tenth of the rows, which it does not learn from, no longer falls;
-    what surprise is usual is taken from the same tenth. ``entity`` are columns that name one.
+    what surprise is usual is taken from the same tenth.
     """
 
     def __init__(self, entity: tuple[str, ...], num_steps: int, seed: int, compute: Compute) -> None:
-        self.features = EventFeatures(columns=entity)
+        self.features = EventFeatures(entity, leave_out=RATES)
         self.num_steps, self.seed, self.compute = num_steps, seed, compute
 
     def fit(self, frame: pd.DataFrame, progress: str | None = None) -> Self:
         """Learn from normal rows, events with the columns ``RATES``."""
         held = np.random.default_rng(self.seed).random(len(frame)) < _HELD
         learn, later = frame[~held], frame[held]
-        self.features.fit(_fields(learn), _gaps(learn))
+        self.features.fit(learn, _gaps(learn))
         tensors, watched = self._tensors(learn), self._tensors(later)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
@@ -69,7 +70,7 @@ class Surprise:
         return self.judge
 
     def _tensors(self, frame: pd.DataFrame) -> tuple[Tensor, Tensor]:
-        return self.features.transform(_fields(frame), _gaps(frame))
+        return self.features.transform(frame, _gaps(frame))
 
     def score(self, frame: pd.DataFrame) -> np.ndarray:
         """float64 (N,)."""
@@ -106,19 +107,17 @@ class Surprise:
             return [f"{a:,.4g} to {b:,.4g}" for a, b in zip(low, high, strict=True)]
         logits = guess.logits[:, guess.column == column]
         shares, best = logits.float().softmax(dim=1).max(dim=1)
-        values = {MISSING: "missing", UNSEEN: "a rare value"} | dict(
-            enumerate(encoder.categories[field], start=2)
-        )
+        values = ["missing", "a rare value", *encoder.categories[field]]
         return [f"{values[int(i)]} ({100 * float(s):.0f} %)" for i, s in zip(best, shares, strict=True)]
 
     def state(self) -> dict[str, Any]:
         """All that is known."""
         usual = {name: [part.tolist() for part in both] for name, both in self.judge.usual.stats_.items()}
-        return {"features": self.features.to_json(), "net": self.net.state_dict(), "usual": usual}
+        return {"encoder": asdict(self.features.fitted), "net": self.net.state_dict(), "usual": usual}
 
     def restore(self, state: dict[str, Any]) -> Self:
         """Take what :meth:`state` gave."""
-        self.features = EventFeatures.from_json(state["features"])
+        self.features.encoder = TableEncoder(**state["encoder"])
         self.net = self._build()  # its sizes are those of lists in the file
         check_weights(state["net"], self.net)
         self.net.load_state_dict(state["net"])
@@ -126,10 +125,6 @@ class Surprise:
         usual = {name: (np.array(mean), np.array(scale)) for name, (mean, scale) in state["usual"].items()}
         self._judge().usual.stats_ = usual
         return self
-
-
-def _fields(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.drop(columns=[name for name in RATES if name in frame.columns])
 
 
 def _gaps(frame: pd.DataFrame) -> np.ndarray:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,12 +20,9 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from companion.files import StateError, load_state, save_state
-
 MISSING, UNSEEN = 0, 1
 """The first two indices of every categorical column."""
 
-_KIND = "TableEncoder 3"
 _JITTER = 1e-3  # standard deviations; spreads values that occur often, see TableEncoder
 _FARTHEST = 1e-7  # the share of values beyond which a quantile is not told, 5.2 standard deviations
 _SAME = (("True", "true", "TRUE", "1"), ("False", "false", "FALSE", "0"))
@@ -35,54 +31,38 @@ _FIRST, _LAST = 315_532_800.0, 4_102_444_800.0  # seconds since 1970 in 1980 and
 
 
 class EncoderError(ValueError):
-    """A table or a file that the encoder cannot take; the message says why."""
+    """A table that the encoder cannot take; the message says why."""
 
 
 def _text(value: object) -> str:
     if isinstance(value, str):
         return re.sub(r"^(-?(0|[1-9]\d*))\.0$", r"\1", value)
-    if isinstance(value, (Real, Decimal)) and not isinstance(value, Integral):
-        if float(value).is_integer():
-            return str(int(float(value)))
-        return str(float(value) if isinstance(value, Decimal) else value)
-    return str(value)
-
-
-def as_texts(column: pd.Series, known: Collection[str] | None = None) -> pd.Series:
-    """Categories as text, ``None`` where missing: equal values are equal texts, however they are stored.
-
-    (A column of whole numbers becomes one of floats as soon as one is missing, and one of text in a file.)
-    Truth values are spelled as in ``known``, by default as in the column itself.
-
-    Example:
-        >>> as_texts(pd.Series([3, 3.0, Decimal("3.00"), "3.0", "3.10", None], dtype=object)).tolist()
-        ['3', '3', '3', '3', '3.10', None]
-    """
-    values = column.astype(object)
-    try:
-        unique = values.dropna().unique()
-    except TypeError:  # lists, and what else has no hash
-        values = values.map(str, na_action="ignore")
-        unique = values.dropna().unique()
-    texts = {value: _text(value) for value in unique}
-    known = set(texts.values()) if known is None else known
-    for forms in _SAME:
-        spelled = next((form for form in forms if form in known), "")
-        texts |= {value: spelled for value, text in texts.items() if spelled and text in forms}
-    mapped = values.map(texts).astype(object)
-    return mapped.where(mapped.notna(), None)
+    if isinstance(value, (Real, Decimal)) and not isinstance(value, Integral) and float(value).is_integer():
+        return str(int(float(value)))
+    return str(float(value) if isinstance(value, Decimal) else value)
 
 
 def factorize(column: pd.Series, known: Collection[str] | None = None) -> tuple[np.ndarray, pd.Series]:
-    """The codes of a column's values, int64 (N,), -1 where missing, and each code's text (``as_texts``).
+    """The codes of a column's values, int64 (N,), -1 where missing, and each code's text.
 
-    Each different value is made text once, which is much faster where there are few.
+    Equal values are equal texts, however they are stored (a column of whole numbers becomes one of floats as
+    soon as one is missing, and one of text in a file). Truth values are spelled as in ``known``, by default
+    as in the column itself.
+
+    Example:
+        >>> factorize(pd.Series([3, 3.0, Decimal("3.00"), "3.0", "3.10", None], dtype=object))[1].tolist()
+        ['3', '3', '3.10']
     """
     try:
         codes, unique = pd.factorize(column)
     except TypeError:  # lists, and what else has no hash
-        codes, unique = pd.factorize(as_texts(column, known))
-    return codes, as_texts(pd.Series(unique, dtype=object), known)
+        codes, unique = pd.factorize(column.map(str, na_action="ignore"))
+    texts = [_text(value) for value in unique]
+    known = set(texts) if known is None else known
+    for forms in _SAME:
+        spelled = next((form for form in forms if form in known), "")
+        texts = [spelled if spelled and text in forms else text for text in texts]
+    return codes, pd.Series(texts, dtype=object)
 
 
 def _is_epoch(value: object) -> bool:
@@ -124,13 +104,11 @@ class TableEncoder:
 
     Numerical columns are mapped to a normal distribution by their training quantiles (as scikit-learn's
     QuantileTransformer does), or shifted and scaled to mean 0 and standard deviation 1. The quantiles are
-    taken with a little noise on the values. Without it, a lowest value that many rows share (no capital
-    gain, say) would be mapped to the far end of the normal distribution; with it, to the middle of the
-    ranks that it takes up. A missing number becomes 0, and a column that had missing numbers in training
-    gets a second feature, 1 where it is missing. Categorical columns become indices: 0 for missing, 1 for
-    values that training saw fewer than ``min_count`` times or never, then the others in alphabetical order,
-    but no more than the ``most`` frequent ones. Time columns become hour of day and day of week, each as sine
-    and cosine.
+    taken with a little noise, so that a lowest value that many rows share (no capital gain, say) is mapped to
+    the middle of the ranks that it takes up and not to the far end. A missing number becomes 0, and a column
+    that had missing numbers in training gets a second feature, 1 where it is missing. Categories become
+    indices: 0 for missing, 1 for values that training saw fewer than ``min_count`` times or never, then the
+    ``most`` frequent others in alphabetical order. Times become sines and cosines of hour and weekday.
 
     Example:
         >>> table = pd.DataFrame({"age": [20.0, 30.0, 40.0], "job": ["cook", None, "nurse"]})
@@ -142,11 +120,10 @@ class TableEncoder:
     numerical: Sequence[str] = ()  #: names of the numerical columns
     categorical: Sequence[str] = ()  #: names of the categorical columns
     times: Sequence[str] = ()  #: names of the columns with times, see ``as_times``
-    scaling: Literal["quantile", "standard"] = "quantile"  #: ``"quantile"`` or ``"standard"``
+    scaling: Literal["quantile", "standard"] = "quantile"
     min_count: int = 1  #: how often training must have seen a value for it to have an index of its own
     most: int | None = None  #: values of a column that have one, at most; ``None`` for no bound
-    #: learned, for each numerical column
-    scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  #: learned, of the numbers
     #: learned, the values from index 2 on for each categorical column
     categories: dict[str, list[str]] = field(default_factory=dict, repr=False)
     #: learned, the share of training's values that have no index of their own, likewise
@@ -246,18 +223,6 @@ class TableEncoder:
     def categorical_cardinalities(self) -> list[int]:
         """How many indices each categorical column may have."""
         return [2 + len(self.categories[name]) for name in self.categorical]
-
-    def save(self, path: Path) -> None:
-        """Write everything that the encoder knows."""
-        save_state(path, _KIND, encoder=asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> TableEncoder:
-        """Read what :meth:`save` wrote."""
-        try:
-            return cls(**load_state(path, _KIND)["encoder"])
-        except (StateError, KeyError, TypeError) as error:
-            raise EncoderError(f"{path} holds no encoder that can be read: {error}") from error
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:

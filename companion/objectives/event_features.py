@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,20 +15,18 @@ import pandas as pd
 from torch import Tensor
 
 from companion.data.events import ENTITY_COLUMNS, seconds_since_last
+from companion.detection.plain_columns import CODES
 from companion.objectives.encoding import EncoderError, TableEncoder, factorize
 
 GAP = "seconds since the entity's last event"
 _ZONE = "timezone_offset"
-_CODES = ("_id", "_uid", ".code", ".port", "_num", "version")
-"""Endings of whole-number fields that name something and count nothing (OCSF's naming of enumerations)."""
 _RECORDS = ("pid", "tid", "metadata.uid", "session.uid", "metadata.log_name")
 """Endings of fields that name one record, process or session: there is nothing to learn in them."""
 MOST, MIN_COUNT, MAX_DISTINCT = 256, 2, 0.5
 """A field's values with an index of their own, at most; how often training must have seen them; and the share
 of different values above which a field with more than ``MOST`` of them is noise, and left out.
 
-What training saw once shares an index with what it never saw, so that the net learns how often something new
-is to be expected, and where. (Good 1953: the chance of the unseen is about the share of what was seen once.)
+What was seen once shares an index with the unseen, which is about as likely (Good 1953).
 """
 _OBJECTS = ("user", "process", "parent_process", "session")
 """Objects that stand for someone or something of their own wherever they are found."""
@@ -40,9 +37,8 @@ _CLASS = ("class", "category", "activity", "type")
 def field_family(name: str) -> str:
     """What a field belongs to: fields of one family tell of each other nearly by definition.
 
-    They are the fields of one object (the country of an address says much about the address), fields that
-    say one thing twice, as a name and a number, and the fields that together say what kind of event it is and
-    which product logged it.
+    They are the fields of one object, fields that say one thing twice, as a name and a number, and those that
+    together say what kind of event it is and which product logged it.
 
     Example:
         >>> [field_family(name) for name in ("src_endpoint.location.country", "status_id", "class_name")]
@@ -64,14 +60,11 @@ class EventFeatures:
 
     Text and truth values are categories, and so are whole numbers that name something (OCSF's ``*_id``,
     codes, ports) or have two values only. Other numbers are quantities. Left out are fields that never vary,
-    that name one record, process or session, whose values are nearly all different, or that say in every row
-    what another one of their family says (a name and its number), and times other than ``time``. Added are
-    hour and weekday as points on circles, by the local time where the event has a ``timezone_offset`` (in
-    minutes), and the time since the entity's last event.
+    that name one record, process or session, whose values are nearly all different, or that repeat another
+    one of their family (a name and its number), and times other than ``time``. Added are hour and weekday as
+    circles, local where there is a ``timezone_offset`` (minutes), and the time since the entity's last event.
 
-    Args:
-        columns: what names an entity.
-        leave_out: fields that must not be used, such as those that tell the label.
+    ``columns`` name an entity; fields to ``leave_out`` must not be used, such as those that tell the label.
 
     Example:
         >>> table = pd.DataFrame({"time": range(4), "user.uid": list("abab"), "file.size": [1, 2, 3, 4]})
@@ -87,11 +80,8 @@ class EventFeatures:
     def fit(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> EventFeatures:
         """Choose fields and learn scales and categories from normal events.
 
-        Args:
-            frame: events (N) with ``time`` in milliseconds, in the order of their times; rows of a table
-                without times have any order.
-            gaps: float64 (N,), as :meth:`gaps` gives; those within the frame if not given. If the events are
-                a sample, give the gaps among all of them.
+        They have a ``time`` in milliseconds and are in the order of their times; rows of a table without
+        times have any order. If they are a sample, give the ``gaps`` among all of them, as :meth:`gaps` does.
         """
         if len(frame) == 0:
             raise EncoderError("there are no events to fit on")
@@ -120,7 +110,7 @@ class EventFeatures:
         if distinct == 1 and len(known) == len(column):
             return "nothing"
         is_text = not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
-        if not is_text and not name.endswith(_CODES) and distinct > 2:
+        if not is_text and not name.endswith(CODES) and distinct > 2:
             return "number"
         return "nothing" if distinct > MOST and distinct > MAX_DISTINCT * len(known) else "category"
 
@@ -132,12 +122,11 @@ class EventFeatures:
             zone = frame[_ZONE].fillna(0).to_numpy(dtype=np.int64) if _ZONE in frame.columns else 0
             local = frame["time"].to_numpy(dtype=np.int64) + 60_000 * zone
             columns["time"] = pd.to_datetime(local, unit="ms", utc=True)
+        there = frame.reindex(columns=[*encoder.numerical[1:], *encoder.categorical])
         for name in encoder.numerical[1:]:
-            there = frame[name] if name in frame.columns else pd.Series(np.nan, frame.index)
-            columns[name] = pd.to_numeric(there, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        for name in encoder.categorical:
-            there = frame[name] if name in frame.columns else pd.Series(None, frame.index, dtype=object)
-            columns[name] = there.array
+            numbers = pd.to_numeric(there[name], errors="coerce")
+            columns[name] = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+        columns |= {name: there[name].array for name in encoder.categorical}
         return pd.DataFrame(columns, copy=False)
 
     def gaps(self, frame: pd.DataFrame) -> np.ndarray:
@@ -171,22 +160,10 @@ class EventFeatures:
 
     @property
     def families(self) -> list[str]:
-        """The families of fields (:func:`field_family`), sorted; each is hidden as one."""
+        """The families of fields, sorted; each is hidden as one."""
         return sorted({field_family(name) for name in self.fields})
 
     def groups(self) -> tuple[int, ...]:
         """For each feature, numbers first, the place of its family in :attr:`families`."""
         number = {family: i for i, family in enumerate(self.families)}
         return tuple(number[field_family(name)] for name in self.fields)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything that the features know, as values that JSON can hold."""
-        settings = {"columns": self.columns, "leave_out": self.leave_out}
-        return {"settings": settings, "encoder": asdict(self.fitted)}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> EventFeatures:
-        """The features that :meth:`to_json` described."""
-        features = cls(**content["settings"])
-        features.encoder = TableEncoder(**content["encoder"])
-        return features

@@ -30,8 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
-from companion.detection.detectors import NeighborIndex
-from companion.detection.rows import GroupStandardizer
+from companion.detection.detectors import GroupStandardizer, NeighborIndex
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.classification import Batch
 
