@@ -122,7 +122,8 @@ def execute(
         results.append(_finished(finished))
     recorded = RecordedRun(
         experiment=experiment.name, scale=scale, data=data, results=results, device=compute.device.type,
-        commit=commit, package=companion.__version__, finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=commit, package=companion.__version__,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_seconds=round(sum(sum(result.seconds.values()) for result in results), 1),
         **{name: today[name] for name in ("config", "libraries", "hardware", "threads", "precision")},
     )  # fmt: skip

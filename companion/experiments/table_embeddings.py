@@ -75,7 +75,7 @@ def build(table: PreparedTable, kind: str, embedded: bool, config: EmbeddingsCon
     numbers = table.splits["train"][0]
     embeddings = piecewise_linear(numbers, config.d_embedding, config.n_bins) if embedded else None
     return make_table_net(
-        kind, numbers.shape[1], table.encoder.categorical_cardinalities, table.num_outputs,
+        kind, numbers.shape[1], table.encoder.categorical_cardinalities, table.objective.num_classes or 1,
         num_embeddings=embeddings, **config.nets[kind],
     )  # fmt: skip
 
