@@ -18,7 +18,7 @@ which runs it has in ``recorded``::
                                                               table_embeddings
   9  autoencoders       casting, images  reconstruction       casting          casting, casting_ablation
      resnet9                             synthetic_anomalies                   casting_size
- 10  autoencoders       ecg, series      reconstruction       waveforms        waveforms
+ 10  autoencoders       ecg, skab        reconstruction       waveforms        waveforms
 
 All nets are trained by ``training``; what is unusual is found with ``detection`` (numbers in, numbers out),
 and on data of your own with ``estimators``. Imports only go down: the command line and the chapters above the

@@ -74,6 +74,26 @@ def check_enough(what: str, learn: Sized, held: Sized) -> None:
         raise ValueError(f"too few {what}: {len(learn)} to learn from and {len(held)} held out")
 
 
+def tell_promise(held: int, fpr: float, advice: str = "") -> None:
+    """Say, before anything is trained, if so few held-out data cannot promise the rate that was asked for."""
+    if held < round(1 / fpr) - 1:
+        print(
+            f"warning: {held:,} held out can promise no less than {100 / (held + 1):.2g} % flagged; "
+            f"for {100 * fpr:g} % take {advice}more data, or --fpr {1 / (held + 1):.2g}"
+        )
+
+
+def warn_of_many(flagged: int, scored: int, fpr: float, what: str) -> None:
+    """Warn if clearly more than twice the promised share is flagged."""
+    from scipy.stats import binomtest
+
+    if flagged > 2 * fpr * scored and binomtest(flagged, scored, fpr, "greater").pvalue < 0.001:
+        print(
+            f"warning: {100 * flagged / scored:.0f} % are flagged, and of such as were held out it should be "
+            f"{100 * fpr:g} %: there are many anomalies, or the {what} have changed"
+        )
+
+
 def finish(model: AnomalyDetector, held: Any, fpr: float, out: Path, learned: str) -> None:
     """Calibrate as far as the held-out data allow, write the model, and say what the threshold promises."""
     least = 1 / (len(held) + 1)

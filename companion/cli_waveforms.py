@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,25 +63,35 @@ def fit_waveforms(
         int | None,
         typer.Option(min=2, help="Rows are samples of a series, columns its channels: cut windows so long."),
     ] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Samples from window to window; half the length.")
+    ] = None,
     columns: Annotated[str | None, typer.Option(help="Those to read, with commas between; or all.")] = None,
+    method: Annotated[str, typer.Option(help="net, pca (8 components) or neighbours (1).")] = "net",
     standardize: Annotated[
         str, typer.Option(help="window: offset and height of each do not matter; channel: they do.")
     ] = "window",
-    epochs: Epochs = 50,
+    epochs: Epochs = 30,
     fpr: Fpr = 0.01,
 ) -> None:
-    """Learn what normal windows look like: a residual autoencoder and a threshold."""
+    """Learn what normal windows look like, by a residual autoencoder or simpler, and set a threshold."""
     with errors_as_messages():
         from companion.data.csv_numbers import read_numbers
-        from companion.estimators import ResNetAE
+        from companion.estimators import ResNetAE, WindowBaseline
 
+        if method not in ("net", "pca", "neighbours"):
+            raise ValueError(f"the method is net, pca or neighbours, not {method}")
         common.check_writable(out)
         numbers = read_numbers(file, None if columns is None else [n.strip() for n in columns.split(",")])
         print(numbers.told)
-        stride = None if length is None else max(1, length // 2)
+        stride = None if length is None else stride or max(1, length // 2)
         learn, held = hold_out(cut(numbers, length, stride))
-        depth = max(1, min(4, learn.shape[2].bit_length() - 1))
-        model = ResNetAE(depth=depth, standardize=standardize)  # type: ignore[arg-type]
+        common.tell_promise(len(held), fpr, f"a --stride below {stride}, " if stride else "")
+        kind: Any = {"standardize": standardize}
+        if method == "net":
+            model = ResNetAE(depth=max(1, min(4, learn.shape[2].bit_length() - 1)), **kind)
+        else:
+            model = WindowBaseline(method, {"pca": 8}.get(method, 1), **kind)  # type: ignore[arg-type]
         model.fit(learn, epochs=epochs, progress=file.name)
         model.columns_, model.stride_ = numbers.names, stride
         common.finish(model, held, fpr, out, f"{len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}")
@@ -101,9 +111,13 @@ def score_waveforms(
 
         from companion.data.csv_numbers import read_numbers
         from companion.data.series import Windows, is_constant
-        from companion.estimators import ResNetAE
+        from companion.estimators import ResNetAE, WindowBaseline
+        from companion.files import StateError
 
-        detector = ResNetAE.load(model)
+        try:
+            detector: ResNetAE = WindowBaseline.load(model)
+        except StateError:
+            detector = ResNetAE.load(model)
         common.check_writable(out)
         numbers = read_numbers(file, detector.columns_)
         print(numbers.told)
@@ -120,6 +134,7 @@ def score_waveforms(
         with atomic_path(out) as part:
             table.to_csv(part, index=False)
         print(f"{len(scores):,} windows scored, {int(flagged.sum()):,} flagged")
+        common.warn_of_many(int(flagged.sum()), int(flagged.count()), detector.limit()[1], "windows")
         if flagged.mask.any():
             print(f"{int(flagged.mask.sum()):,} windows hold no number and have neither score nor verdict")
         constant = int(is_constant(windows).sum())

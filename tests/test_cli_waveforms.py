@@ -6,7 +6,7 @@ import pytest
 
 from companion.cli_waveforms import hold_out
 from companion.data.series import cut_windows
-from companion.estimators import ResNetAE
+from companion.estimators import ResNetAE, WindowBaseline
 from tests.small_data import waves
 from tests.test_cli import bad, good
 
@@ -44,7 +44,8 @@ def test_windows_are_learned_and_scored(tmp_path, kind):
     else:
         np.save(data, windows)
     told = good("fit", "waveforms", data, "--out", tmp_path / "model", *FAST)
-    assert "so few promise no less than 3.2 % of new normal ones flagged, on average; 1 % takes 99" in told
+    assert "warning: 30 held out can promise no less than 3.2 % flagged; for 1 % take more data" in told
+    assert told.index("warning") < told.index("learned")
     table, told = score(tmp_path, data.name)
     assert "150 windows scored" in told
     assert "1 windows hold no number and have neither score nor verdict" in told
@@ -79,6 +80,20 @@ def test_what_is_held_out_is_not_learned():
     learn, held = hold_out(windows)
     assert len(held) == 8
     assert sorted([*learn[:, 0, 0], *held[:, 0, 0]]) == list(range(40))
+
+
+def test_components_and_neighbours_are_there_and_much_that_is_flagged_is_told(tmp_path):
+    np.save(tmp_path / "data.npy", waves(150))
+    fit = ("fit", "waveforms", tmp_path / "data.npy", "--out", tmp_path / "model")
+    for method in ("pca", "neighbours"):
+        good(*fit, "--method", method, "--standardize", "channel")
+        model = WindowBaseline.load(tmp_path / "model")
+        assert (model.method, model.standardize) == (method, "channel")
+        np.save(tmp_path / "loud.npy", 3 * waves(150) + 5)
+        table, told = score(tmp_path, "loud.npy")
+        np.testing.assert_allclose(table["score"], model.decision_function(3 * waves(150) + 5))
+        assert "warning: 100 % are flagged" in told
+    assert "the method is" in bad(*fit, "--method", "x")
 
 
 def test_mistakes_end_with_status_1_and_a_message(tmp_path, monkeypatch):

@@ -12,7 +12,6 @@ from companion.detection.detectors import (
     GroupStandardizer,
     NeighborIndex,
     anomaly_score,
-    matrix_profile,
     pca_residual,
     window_rows,
 )
@@ -80,19 +79,6 @@ def test_windows_are_compared_whatever_their_scale():
     windows[0, 0, 4] = np.nan
     assert np.isfinite(window_rows(windows)).all()
     assert window_rows(windows[:, 0]).shape == (9, 30)
-
-
-def test_the_matrix_profile_is_the_distance_to_the_nearest_normal_window():
-    train, test = RNG.normal(size=60), RNG.normal(size=40)
-    normed = []
-    for series in (test, train):
-        views = np.lib.stride_tricks.sliding_window_view(series, 8)
-        normed.append((views - views.mean(axis=1, keepdims=True)) / views.std(axis=1, keepdims=True))
-    expected = np.linalg.norm(normed[0][:, None] - normed[1][None], axis=2).min(axis=1)
-    np.testing.assert_allclose(matrix_profile(test, train, 8), expected, rtol=1e-4)
-
-
-# ---------------------------------------------------------------- events
 
 
 def test_what_is_usual_depends_on_the_group():

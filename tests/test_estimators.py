@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from companion.compute import pick_compute
 from companion.data.casting import synthetic_moulds
 from companion.detection.thresholds import ThresholdError
-from companion.estimators import ImageAE, ResNetAE
+from companion.estimators import ImageAE, ResNetAE, WindowBaseline
 from companion.files import StateError, save_state
 from companion.objectives.synthetic_anomalies import CameraJitter
 from tests.small_data import waves
@@ -279,3 +279,23 @@ def test_maps_scores_and_codes_fit_together(image_model, arguments):
     assert image_model.decision_function(images[:0]).shape == (0,)
     with pytest.raises(ValueError, match=r"\(N, 3, 16, 24\)"):
         image_model.decision_function(images[..., :20])
+
+
+@pytest.mark.parametrize("method", ["pca", "neighbours"])
+def test_components_and_neighbours_need_no_training_and_are_kept(tmp_path, method):
+    normal = waves(80).astype(np.float64)
+    model = (
+        WindowBaseline(method, 3, standardize="channel")
+        .fit(normal, epochs=9)
+        .calibrate(waves(60, seed=1), 0.1)
+    )
+    other = waves(20, seed=2).astype(np.float64)
+    assert (model.decision_function(3 * other) > model.decision_function(other)).all()
+    model.save(tmp_path / "m")
+    again = WindowBaseline.load(tmp_path / "m")
+    assert np.array_equal(again.decision_function(other), model.decision_function(other))
+    assert again.limit() == model.limit()
+    other[0, 4:6], other[1] = np.nan, np.nan
+    assert np.isnan(again.decision_function(other)).tolist() == [i == 1 for i in range(20)]
+    with pytest.raises(StateError, match="WindowBaseline"):
+        ResNetAE.load(tmp_path / "m")

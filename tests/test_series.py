@@ -1,6 +1,4 @@
-"""Series: windows where they should be, gaps, one scale, and faults at known times."""
-
-from itertools import pairwise
+"""Series: windows where they should be, gaps, and one scale."""
 
 import numpy as np
 import pytest
@@ -8,15 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.data.series import (
-    KINDS,
     LIMIT,
-    PER_DAY,
     as_windows,
     channel_statistics,
     cut_windows,
     fill_gaps,
     is_constant,
-    machine_series,
     standardize,
 )
 
@@ -39,17 +34,6 @@ def test_windows_hold_what_the_series_holds(total, length, stride, channels, tai
     for window, start, end in zip(cut.values, cut.starts, cut.ends, strict=True):
         assert np.array_equal(window, series[:, start:end])
     assert np.array_equal(cut_windows(series[0], length, stride, tail=tail).values[:, 0], cut.values[:, 0])
-
-
-@quick
-@given(st.integers(5, 30), st.integers(1, 5), sizes)
-def test_a_monitor_knows_the_last_window_that_ended(total, length, stride):
-    cut = cut_windows(np.zeros(total), length, stride)
-    scores = np.arange(len(cut)) + 1.0
-    found = cut.at_end(scores)
-    for sample in range(total):
-        ended = scores[cut.ends <= sample + 1]
-        np.testing.assert_array_equal(found[sample], ended[-1] if len(ended) else np.nan)
 
 
 @pytest.mark.parametrize(
@@ -145,19 +129,3 @@ def test_gaps_become_straight_lines_and_do_not_count():
     assert not is_constant(windows[:, 1:]).any()  # nothing is known: no verdict at all
     with pytest.raises(ValueError, match="nothing is known of channel 1"):
         channel_statistics(windows)
-
-
-def test_faults_stand_where_they_are_said_to_stand():
-    data = machine_series(seed=1, train_days=1, test_days=2, per_kind=1)
-    assert data.values.shape == (5 * PER_DAY,)
-    assert (data.train_end, data.validation_end) == (PER_DAY, 3 * PER_DAY)
-    assert sorted(fault.kind for fault in data.faults) == sorted(KINDS)
-    assert all(a.end < b.start for a, b in pairwise(data.faults))
-    assert data.faults[0].start >= data.validation_end
-    assert data.faults[-1].end <= len(data.values)
-    by_kind = {fault.kind: data.values[fault.start : fault.end] for fault in data.faults}
-    assert np.ptp(by_kind["flat line"]) == 0
-    assert by_kind["spike"].min() > 0.85
-    assert by_kind["weak"].max() < 0.75 * data.values[: data.train_end].max()
-    again = machine_series(seed=1, train_days=1, test_days=2, per_kind=1)
-    assert np.array_equal(data.values, again.values)

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from companion.data.download import CACHE_VARIABLE, REGISTRY, DataError, Dataset, cache_folder, read_published
 
-READERS = {"cifar10": "cifar10", "casting": "casting", "cloudtrail": "security"}
+READERS = {"cifar10": "cifar10", "casting": "casting", "cloudtrail": "security", "skab": "skab"}
 """The modules, imported only when needed, that read what is not kept as one file that was published."""
 
 

@@ -1,4 +1,4 @@
-"""Long series: cut into windows, brought to a common scale, and a generated one with known faults.
+"""Long series: cut into windows, and brought to a common scale.
 
 A series is an array (T,) or (channels, T), windows are (N, channels, length); NaN marks gaps.
 """
@@ -6,7 +6,7 @@ A series is an array (T,) or (channels, T), windows are (N, channels, length); N
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -53,14 +53,6 @@ class Windows:
     def ends(self) -> np.ndarray:
         """The sample behind the last one of each window, int64 (N,)."""
         return np.asarray(self.starts + self.values.shape[2])
-
-    def at_end(self, scores: np.ndarray) -> np.ndarray:
-        """What a monitor knows at each sample: the score (N,) of the last window that has ended by then.
-
-        Gives float64 (series_length,); NaN before the end of the first window.
-        """
-        last = np.searchsorted(self.ends, np.arange(1, self.series_length + 1), side="right")
-        return np.concatenate([[np.nan], np.asarray(scores, dtype=np.float64)])[last]
 
 
 def cut_windows(series: np.ndarray, length: int, stride: int | None = None, *, tail: bool = True) -> Windows:
@@ -171,78 +163,3 @@ def is_constant(windows: np.ndarray) -> np.ndarray:
     low = np.where(known, windows, np.inf).min(axis=2)
     high = np.where(known, windows, -np.inf).max(axis=2)
     return np.asarray(known.any(axis=(1, 2)) & (low >= high).all(axis=1))
-
-
-# ---------------------------------------------------------------- a generated series
-
-SECONDS_PER_SAMPLE = 10.0
-PER_DAY = round(86_400 / SECONDS_PER_SAMPLE)
-_PERIOD = 60  # samples in a cycle
-# in samples: a burst, a stuck sensor, half the amplitude, twice the pace, strong noise, a slow rise
-_LENGTHS = {"spike": 4, "flat line": 90, "weak": 180, "rhythm": 180, "noise": 120, "drift": 360}
-KINDS = tuple(_LENGTHS)
-
-
-class Fault(NamedTuple):
-    """One fault, of one of the ``KINDS``, from sample ``start`` to before sample ``end``."""
-
-    start: int
-    end: int
-    kind: str
-
-
-class MachineSeries(NamedTuple):
-    """A generated series, in three parts that follow each other."""
-
-    values: np.ndarray  #: float32 (T,), a sample every ``SECONDS_PER_SAMPLE``
-    faults: tuple[Fault, ...]  #: in the order of time; they do not overlap and lie in the test part
-    train_end: int  #: the samples before this one are free of faults, for training
-    validation_end: int  #: the samples from ``train_end`` to before this one are free of faults, too
-
-
-def machine_series(
-    seed: int = 0, *, train_days: int = 3, test_days: int = 5, per_kind: int = 3
-) -> MachineSeries:
-    """A machine's cycle (a fast rise, a slow fall, a ripple) whose pace and height wander, under noise.
-
-    There is no real machine behind it: it shows what windows, thresholds and alarms do where every fault is
-    known. ``train_days`` without faults are followed by two more, for thresholds, and by ``test_days`` with
-    ``per_kind`` faults of each of the ``KINDS`` at random times.
-    """
-    rng = np.random.default_rng(seed)
-    begin, total = (train_days + 2) * PER_DAY, (train_days + 2 + test_days) * PER_DAY
-    kinds = rng.permutation(np.repeat(KINDS, per_kind))
-    room = (total - begin) // len(kinds)  # each fault has its own slot, and a free cycle on both sides
-    faults: list[Fault] = []
-    for slot, kind in enumerate(kinds):
-        first = begin + slot * room + 2 * _PERIOD
-        start = int(rng.integers(first, first + room - _LENGTHS[kind] - 4 * _PERIOD + 1))
-        faults.append(Fault(start, start + _LENGTHS[kind], str(kind)))
-
-    pace = 1 + 0.05 * _wander(rng, total, 30 * _PERIOD)
-    for fault in faults:
-        if fault.kind == "rhythm":
-            pace[fault.start : fault.end] *= 2
-    phase = np.cumsum(pace / _PERIOD) % 1
-    rise = np.minimum(phase / 0.2, (1 - phase) / 0.8)
-    cycle = rise + 0.15 * np.sin(2 * np.pi * 5 * phase) * (phase > 0.2)
-    values = cycle * (1 + 0.05 * _wander(rng, total, 60 * _PERIOD)) + 0.03 * rng.normal(size=total)
-    for start, end, kind in faults:
-        part = values[start:end]
-        if kind == "flat line":
-            part[:] = part[0]
-        elif kind == "weak":
-            part *= 0.5
-        elif kind == "spike":
-            part += 1.0
-        elif kind == "noise":
-            part += 0.2 * rng.normal(size=len(part))
-        elif kind == "drift":
-            part += np.linspace(0, 1, len(part))
-    return MachineSeries(values.astype(np.float32), tuple(faults), train_days * PER_DAY, begin)
-
-
-def _wander(rng: np.random.Generator, length: int, smooth: int) -> np.ndarray:
-    """Slow random changes: normally distributed knots, ``smooth`` samples apart, joined by straight lines."""
-    knots = rng.normal(size=length // smooth + 3)
-    return np.interp(np.arange(length) / smooth, np.arange(len(knots)), knots)

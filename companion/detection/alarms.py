@@ -9,13 +9,14 @@ import numpy as np
 
 
 class AlarmReport(NamedTuple):
-    """How the alarms of a series meet its faults."""
+    """How the alarms of a series meet its faults, to someone who looks up when an alarm begins."""
 
-    #: of each fault, in seconds, 0 if an alarm was on already; ``None`` for a fault that was missed
+    #: for each fault the seconds from its first sample to the first alarm that *begins* in it; ``None`` where
+    #: none does, even if an alarm was on all the time
     delays: tuple[float | None, ...]
-    detected: int  #: how many faults were found
-    false_alarms: int  #: how many alarms touch no fault
-    false_alarms_per_day: float
+    false_alarms: int  #: how many alarms begin outside of every fault
+    false_seconds: float  #: how long an alarm is on outside of faults
+    calm_seconds: float  #: how long there is no fault
 
 
 def alarm_spans(flagged: np.ndarray, merge: int = 0) -> list[tuple[int, int]]:
@@ -48,20 +49,28 @@ def evaluate_alarms(
 ) -> AlarmReport:
     """Compare flagged samples, bool (T,), with known faults, (start, end), the end behind its last sample.
 
-    A fault is found if an alarm touches it or the ``tolerance`` samples behind it. An alarm is false if it
-    touches no fault, the tolerance included. For an honest delay, flag what a monitor could know at each
-    sample (:meth:`companion.data.series.Windows.at_end`), and give a tolerance of one window.
+    The ``tolerance`` samples behind a fault belong to it: windows that end there still hold some of it.
+    For an honest delay, flag what a monitor could know at each sample.
+
+    Example:
+        >>> flagged = np.array([1, 1, 1, 1, 0, 0, 0, 1, 0, 1], dtype=bool)
+        >>> evaluate_alarms(flagged, [(2, 4), (6, 9)], seconds_per_sample=10)
+        AlarmReport(delays=(None, 10), false_alarms=2, false_seconds=30, calm_seconds=50)
     """
     assert all(0 <= start < end <= len(flagged) for start, end in faults), "faults inside the series"
     spans = alarm_spans(flagged, merge)
-    touched: set[tuple[int, int]] = set()
+    on, faulty = np.zeros((2, len(flagged)), dtype=bool)
+    for start, end in spans:
+        on[start:end] = True
     delays: list[float | None] = []
     for start, end in faults:
-        meeting = [(on, off) for on, off in spans if on < end + tolerance and off > start]
-        touched.update(meeting)
-        delays.append(max(0, meeting[0][0] - start) * seconds_per_sample if meeting else None)
-    false, days = len(spans) - len(touched), len(flagged) * seconds_per_sample / 86_400
-    return AlarmReport(tuple(delays), len(delays) - delays.count(None), false, false / days)
+        faulty[start : end + tolerance] = True
+        begins = (first for first, _ in spans if start <= first < end + tolerance)
+        first = next(begins, None)
+        delays.append(None if first is None else (first - start) * seconds_per_sample)
+    false_alarms = sum(not faulty[start] for start, _ in spans)
+    seconds = [float(part.sum()) * seconds_per_sample for part in (on & ~faulty, ~faulty)]
+    return AlarmReport(tuple(delays), false_alarms, *seconds)
 
 
 def incidents(times: np.ndarray, entities: np.ndarray, gap: float = 1800.0) -> np.ndarray:

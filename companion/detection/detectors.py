@@ -139,15 +139,3 @@ def window_rows(windows: np.ndarray) -> np.ndarray:
     """
     windows = as_windows(windows, windows.shape[1] if np.ndim(windows) == 3 else 1)
     return standardize(windows)[0].reshape(len(windows), -1).astype(np.float64)
-
-
-def matrix_profile(series: np.ndarray, train_series: np.ndarray, span: int) -> np.ndarray:
-    """For each window of ``series`` the distance to the most similar window of ``train_series``.
-
-    Windows are z-normalised: this is the matrix profile of an AB-join (Yeh et al. 2016, "Matrix Profile I",
-    section II), by brute force over all pairs. Neither series, (T,) and (T',), has gaps. Gives float64
-    (T - ``span`` + 1,), one for each start.
-    """
-    view = np.lib.stride_tricks.sliding_window_view
-    test, train = (window_rows(view(x, span)) for x in (series, train_series))
-    return anomaly_score(NearestNeighbors(n_neighbors=1, algorithm="brute").fit(train), test)

@@ -8,20 +8,23 @@ section 2).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
+from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from companion.data.series import StandardizerKind, as_windows, channel_statistics, standardize
 from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale_map
+from companion.detection.detectors import NeighborIndex
 from companion.estimators.base import AnomalyDetector, Count, Positive
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder
 from companion.objectives.reconstruction import ImageReconstruction, Loss, WaveformReconstruction
 from companion.objectives.synthetic_anomalies import CameraJitter
+from companion.training import History
 
 _BATCH = 512  # examples in one forward pass that learns nothing
 Numbers = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
@@ -58,7 +61,7 @@ class ResNetAE(AnomalyDetector):
 
     def __init__(
         self,
-        bottleneck: Count = 8,
+        bottleneck: Count = 2,
         depth: Annotated[int, Field(ge=1, le=16)] = 4,
         width: Count = 8,
         *,
@@ -139,6 +142,64 @@ class ResNetAE(AnomalyDetector):
         scores = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
         beyond = ~np.isfinite(scores) & (count > 0)  # the net could not compute it: as unusual as can be
         return np.where(beyond, np.finfo(np.float64).max, scores)
+
+
+class WindowBaseline(ResNetAE):
+    """Principal components or nearest neighbours over windows, which :class:`ResNetAE` tells of; no training.
+
+    The score is the root of the mean squared residual, or the mean distance to the nearest training windows.
+
+    Args:
+        method: ``"pca"`` or ``"neighbours"``.
+        size: how many components, or neighbours.
+
+    Example:
+        >>> beats = np.sin(np.linspace(0, 6, 32)) + 0.1 * np.random.default_rng(0).normal(size=(40, 32))
+        >>> WindowBaseline("neighbours", 1).fit(beats).decision_function(beats[:2]).tolist()
+        [0.0, 0.0]
+    """
+
+    _facts: ClassVar = ResNetAE._facts | {"kept_": Count}
+
+    def __init__(
+        self,
+        method: Literal["pca", "neighbours"] = "pca",
+        size: Count = 8,
+        standardize: StandardizerKind = "window",
+    ) -> None:
+        self.method, self.size, self.standardize = method, size, standardize
+
+    def fit(self, X: Any, y: None = None, **_: Any) -> Self:
+        """Learn from normal windows; options of a training are not used."""
+        self._parameters()
+        self._learn_shapes(X)
+        kept = self._rows(X)
+        if self.method == "pca":
+            pca = PCA(min(self.size, *kept.shape), svd_solver="full").fit(kept)
+            kept = np.concatenate([pca.mean_[None], pca.components_])
+        self.kept_, self.threshold_, self.fpr_, self.history_ = len(kept), None, None, History()
+        self.net_ = self._net()
+        self.net_.load_state_dict({"kept": torch.from_numpy(kept.astype(np.float32))})
+        return self
+
+    def _net(self) -> Any:
+        """What a file keeps as weights: mean and components, or the training windows."""
+        net = torch.nn.Module()
+        net.register_buffer("kept", torch.empty(self.kept_, self.channels_ * self.length_))
+        return net
+
+    def _rows(self, X: np.ndarray) -> np.ndarray:
+        standard = self._standard(self._windows(X))[0]
+        return standard.reshape(len(standard), -1).astype(np.float64)
+
+    def _score(self, X: np.ndarray) -> np.ndarray:
+        rows, kept = self._rows(X), self.net_.get_buffer("kept").cpu().double().numpy()
+        if self.method == "pca":
+            rows = rows - kept[0]
+            scores = np.sqrt(((rows - rows @ kept[1:].T @ kept[1:]) ** 2).mean(axis=1))
+        else:
+            scores = NeighborIndex(min(self.size, len(kept))).fit(kept).score(rows)
+        return np.where(np.isnan(self._windows(X)).all(axis=(1, 2)), np.nan, scores)
 
 
 class ImageAE(AnomalyDetector):

@@ -1,0 +1,43 @@
+"""SKAB: what is read of an archive, the published recordings where they are, and the stand-in."""
+
+import io
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from companion.data import skab
+from companion.data.download import DataError, Source
+from companion.data.skab import SENSORS, SKAB, load_skab
+
+
+def test_out_of_reach_generated_recordings_come(mirror):
+    with pytest.warns(UserWarning, match="SYNTHETIC"):
+        data = load_skab()
+    assert data.synthetic
+    assert not data.calm.fault.any()
+    assert all(each.fault.any() and not each.fault[:300].any() for each in data.recordings)
+
+
+def test_the_published_recordings_are_these(real):
+    data = real(load_skab)
+    assert data.calm.values.shape == (len(SENSORS), 9405)
+    assert len(data.of("valve")) == 20
+    assert len(data.of("other")) == 14
+    starts = [each.start for each in data.recordings]
+    assert starts == sorted(starts)
+    for each in (data.calm, *data.recordings):
+        assert np.isfinite(each.values).all()
+        assert each.values.shape == (len(SENSORS), len(each.fault))
+    assert sum(each.fault.sum() for each in data.recordings) == 13_067
+
+
+def test_another_archive_is_refused(mirror, monkeypatch):
+    with tarfile.open(mirror / "x.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("SKAB/data/valve1/0.csv")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"a;b"))
+    source = Source("", "x.tar.gz", "", 1)
+    with pytest.raises(DataError, match="skab"):
+        skab.read_real(replace(SKAB, sources=(source,)))
