@@ -17,7 +17,7 @@ which runs it has in ``recorded``::
   8  tabular_baselines  tables           tables               tables           tab_transformer
                                                               table_embeddings
   9  autoencoders       casting, images  reconstruction       casting          casting, casting_ablation
-     resnet9                             synthetic_anomalies                   casting_size
+     resnet9                             synthetic_anomalies  casting_controls
  10  autoencoders       ecg, skab        reconstruction       waveforms        waveforms
 
 All nets are trained by ``training``; what is unusual is found with ``detection`` (numbers in, numbers out),

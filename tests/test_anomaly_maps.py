@@ -1,6 +1,5 @@
-"""Scores of images: error maps, scales, top pixels."""
+"""Scores of images: error maps and scales."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,15 +47,6 @@ def test_averages_over_blocks_forgive_texture_and_not_areas():
     torch.testing.assert_close(error_map(checks, flat), error_map(area, flat))
     assert multiscale_map(checks, flat, scales=(2, 4)).max() < 1e-6
     torch.testing.assert_close(multiscale_map(area, flat, scales=(1, 2, 4)), torch.full((1, 16, 16), 0.2))
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 6), st.floats(0.01, 1))
-def test_the_highest_pixels_count(height, width, top):
-    maps = torch.rand(3, height, width)
-    count = max(1, round(top * height * width))
-    expected = np.sort(maps.flatten(1).double().numpy(), axis=1)[:, -count:].mean(axis=1)
-    np.testing.assert_allclose(image_scores(maps, top), expected)
 
 
 def test_a_map_that_holds_nan_has_no_score():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from companion.compute import Compute
 from companion.data.casting import synthetic_moulds
 from companion.data.images import ImageSet, SplitImages, split_images
-from companion.experiments import casting, casting_detectors, get_experiment
+from companion.experiments import casting, casting_controls, casting_detectors, get_experiment
 from companion.experiments.base import Context
 from companion.experiments.casting_detectors import COLOR, GRAY, Detector, Views, ensemble
 
@@ -154,31 +154,37 @@ def test_every_detector_is_judged_and_the_missed_and_flagged_images_are_those_of
     assert rates["tnr"] == pytest.approx(1 - len(flagged) / np.sum(labels == 0))
 
 
-@pytest.fixture(scope="module")
-def small():
-    return get_experiment("casting_size").config("smoke").model_copy(update={"num_steps": 3})
+def test_the_kinds_are_those_of_the_generated_moulds_and_no_mould_teaches_and_is_held_out(data):
+    found = casting_controls.kinds(data, "test")
+    assert (found["spill"] | found["empty"]).tolist() == (data.labels["test"] == 1).tolist()
+    rough = casting_controls.roughness(data.test)
+    assert rough[found["spill"]].min() > rough[found["empty"]].max()
+    own, spills = casting_controls.split_by_mould(data), data.images.tuning.distinct()
+    odd = [int(name.rpartition("/")[2]) % 2 for name in spills.names]
+    assert (len(own.held), len(own.known)) == (sum(odd), len(odd) - sum(odd))
+    assert set(pixels(own.held)) == {
+        image.numpy().tobytes() for image, mine in zip(spills.images, odd, strict=True) if mine
+    }
 
 
-def test_equal_compute_is_equal_within_one_step_and_equal_time_too(data, small, monkeypatch):
-    ticks = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(casting, "clock", lambda compute: next(ticks))  # any training takes 10 seconds
-    monkeypatch.setattr(casting, "seconds_per_step", lambda *args: 3.0)
-    metrics = casting.run_size(small, 0, CONTEXT).metrics
-    cost = {net: metrics[f"{net}.image_multiply_adds"] for net in ("large", "small", "conv")}
-    for name in ("large", "small-compute", "small-time", "conv-time"):
-        images = metrics[f"{name}.steps"] * small.batch_size
-        assert metrics[f"{name}.images"] == images
-        assert metrics[f"{name}.multiply_adds"] == images * cost[name.split("-")[0]]
-    gap = metrics["large.multiply_adds"] - metrics["small-compute.multiply_adds"]
-    assert abs(gap) <= small.batch_size * cost["small"] / 2
-    assert metrics["small-compute.steps"] > metrics["large.steps"] == small.num_steps
-    assert metrics["small-time.steps"] == metrics["conv-time.steps"] == 3
-    sides = casting.FULL_SIZE[0] // GRAY[0]
-    assert metrics["large.full_size_multiply_adds"] == pytest.approx(sides**2 * cost["large"])
+def test_stress_hides_what_is_there_and_leaves_clear_images_alone(data):
+    same, hazy, hidden = (
+        casting_controls.stressed(data.test, *how).color for how in ((0, False), (0.7, False), (0, True))
+    )
+    assert torch.equal(same, data.test.color)
+    assert (hazy.float().std(dim=(1, 2, 3)) < 0.5 * same.float().std(dim=(1, 2, 3))).all()
+    assert 0 < (hidden != same).float().mean() < 1
+    assert casting_controls.nearest(same[:3], same[:3]) == [0, 0, 0]
 
 
-def test_the_seconds_of_a_step_leave_out_those_of_the_start(data, small, monkeypatch):
-    spent = iter((0, 100 + 0.5 * 4, 1000, 1000 + 100 + 0.5 * 24))
-    monkeypatch.setattr(casting, "clock", lambda compute: next(spent))
-    monkeypatch.setattr(casting, "fit", lambda *args, stop_after, **rest: None)
-    assert casting.seconds_per_step(small, "conv", 0, CONTEXT) == pytest.approx(0.5)
+def test_controls_judge_every_detector_per_kind_and_the_rule_needs_no_seed(data, config):
+    first, second = (get_experiment("casting_controls").run(config, seed, CONTEXT) for seed in (0, 1))
+    for name in (*casting_controls.CLASSIFIERS, "untrained", "rule", "pca"):
+        found = {kind: first.metrics[f"{name}.disturbed.{kind}"] for kind in ("tpr", "spill", "empty")}
+        counts = {kind: first.metrics[f"images.{kind}"] for kind in ("spill", "empty")}
+        whole = sum(found[kind] * count for kind, count in counts.items()) / sum(counts.values())
+        assert found["tpr"] == pytest.approx(whole)
+    own = {key: value for key, value in first.metrics.items() if key.startswith("rule.")}
+    assert own == {key: second.metrics[key] for key in own}
+    assert first.metrics["both.haze30.spill"] <= 1
+    assert len(first.curves["near.empty"]) == first.metrics["images.empty"]

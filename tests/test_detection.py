@@ -27,7 +27,6 @@ from companion.detection.thresholds import (
     FisherTail,
     ThresholdError,
     fixed_fpr,
-    operating_points,
     tnr_target,
 )
 
@@ -125,25 +124,6 @@ def test_levels_together_are_levels():
     assert both > one
     with pytest.raises(ThresholdError):
         FisherTail(np.empty((0, 2)))
-
-
-def test_every_operating_point_is_what_counting_gives():
-    rng = np.random.default_rng(0)
-    scores, groups = rng.integers(0, 12, 200).astype(float), rng.integers(0, 40, 200)
-    anomalous = (groups < 5) & (rng.random(200) < 0.5)
-    points = operating_points(scores, anomalous, groups, days=2, alert_cost=1.0, miss_cost=30.0)
-    incidents = set(groups[anomalous])
-    for i, threshold in enumerate(points.threshold):
-        flagged = scores > threshold
-        alerts = len(set(groups[flagged]))
-        found = len(set(groups[flagged & anomalous]))
-        assert points.alerts_per_day[i] == alerts / 2
-        assert points.found[i] == pytest.approx(found / len(incidents))
-        assert points.cost_per_day[i] == pytest.approx((alerts + 30 * (len(incidents) - found)) / 2)
-    assert points.alerts_per_day[0] == 0
-    assert points.alerts_per_day.iloc[-1] == len(set(groups)) / 2
-    cheap = operating_points(scores, anomalous, groups, days=2, alert_cost=1.0, miss_cost=0.1)
-    assert cheap.alerts_per_day[cheap.cost_per_day.argmin()] == 0  # then it is cheaper to look at nothing
 
 
 # ---------------------------------------------------------------- metrics
@@ -259,7 +239,6 @@ def test_what_cannot_be_ranked_is_refused(labels, values, message):
         lambda bad: fixed_fpr(bad, 0.5),
         lambda bad: tnr_target(np.arange(9.0), bad),
         lambda bad: confusion([0, 1], bad, 0.5),
-        lambda bad: operating_points(bad, [0, 1], [0, 1], days=1, alert_cost=1, miss_cost=1),
         lambda bad: EmpiricalTail(bad),
         lambda bad: TAIL.level(bad),
         lambda bad: two_sample(np.zeros((5, 2)), bad[None]),

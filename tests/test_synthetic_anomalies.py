@@ -161,6 +161,19 @@ def test_half_of_a_batch_is_made_anomalous():
     assert len(few) == len(labels) == 2
 
 
+def test_fog_meets_normal_images_alone_or_faults_as_well():
+    first, both = (
+        OutlierExposure(**MOMENTS, kinds=("cut",), camera=NO_JITTER, occlusions=0, fogged=1, fog_faults=both)
+        for both in (False, True)
+    )
+    alone, together = (each.training_batch(images_uint8(24), seeded())[0] for each in (first, both))
+    clear = images_uint8(24).float() / 255
+    assert (alone[:12].std(dim=(1, 2, 3)) < clear[:12].std(dim=(1, 2, 3))).all()
+    assert (together[12:].std(dim=(1, 2, 3)) < alone[12:].std(dim=(1, 2, 3))).all()
+    changed = (alone[12:] != clear[12:]).any(dim=1).float().mean()
+    assert 0.01 < changed < 0.2  # a rectangle of each
+
+
 def test_outlier_exposure_learns_to_tell_anomalies_from_normal_images():
     torch.manual_seed(0)
     net = ResNet(BasicResidualBlock, (1, 1), 1, stem="cifar", width=4)

@@ -60,16 +60,6 @@ def multiscale_map(
     return total / len(scales)
 
 
-def image_scores(maps: Tensor, top: float = 1.0) -> np.ndarray:
-    """One score for each map (N, H, W), float64 (N,): the mean over the share ``top`` of its highest pixels.
-
-    A small share is for faults of a few pixels. NaN and infinity are refused.
-
-    Example:
-        >>> import torch
-        >>> image_scores(torch.tensor([[[0.0, 1.0], [2.0, 5.0]]]), top=0.5).tolist()
-        [3.5]
-    """
-    pixels = maps.flatten(1).double()
-    count = max(1, round(top * pixels.shape[1]))
-    return check_scores(pixels.topk(count, dim=1).values.mean(dim=1).cpu().numpy())
+def image_scores(maps: Tensor) -> np.ndarray:
+    """One score for each map (N, H, W), its mean: float64 (N,). NaN and infinity are refused."""
+    return check_scores(maps.flatten(1).double().mean(dim=1).cpu().numpy())

@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from companion.detection.metrics import check_scores
 
@@ -72,46 +71,6 @@ def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: fl
     caught = anomalies[anomalies > lowest]
     below = normals if len(caught) == 0 else normals[normals < caught.min()]
     return float(below[-1])  # as high as possible without losing one that is caught
-
-
-def operating_points(
-    scores: np.ndarray,
-    anomalous: np.ndarray,
-    groups: np.ndarray,
-    *,
-    days: float,
-    alert_cost: float,
-    miss_cost: float,
-) -> pd.DataFrame:
-    """Alerts, found incidents and costs at every ``threshold`` that makes a difference, the highest first.
-
-    Flagged events of one group, such as a session, are one alert. A group with an anomalous event is an
-    incident; it is found if one of its anomalous events is flagged. Of (N,) scores, labels and names of
-    groups; ``alert_cost`` is that of looking at an alert, right or not. The first point flags nothing;
-    ``found`` is a share of the incidents.
-    """
-    scores, groups = _check(scores, "events"), np.asarray(groups)
-    anomalous = np.asarray(anomalous, dtype=bool)
-    highest = _highest(scores, groups)
-    incidents = _highest(scores[anomalous], groups[anomalous])
-    levels = np.unique(highest)[::-1]
-    below = np.append(levels[1:], -np.inf)  # a threshold that flags a level lies at the next lower one
-    thresholds = np.concatenate([levels[:1], below])
-    alerts = len(highest) - np.searchsorted(np.sort(highest), thresholds, side="right")
-    missed = np.searchsorted(np.sort(incidents), thresholds, side="right")
-    found, costs = 1 - missed / len(incidents), (alerts * alert_cost + missed * miss_cost) / days
-    columns = {
-        "threshold": thresholds,
-        "alerts_per_day": alerts / days,
-        "found": found,
-        "cost_per_day": costs,
-    }
-    return pd.DataFrame(columns)
-
-
-def _highest(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The highest score of each group."""
-    return pd.Series(scores).groupby(groups).max().to_numpy()
 
 
 class EmpiricalTail:

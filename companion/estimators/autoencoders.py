@@ -274,10 +274,6 @@ class ImageAE(AnomalyDetector):
         """What the net makes of the images: float32 (N, C, H, W) in [0, 1], on the CPU."""
         return self._reconstructed(X)[1]
 
-    def latent_codes(self, X: Tensor) -> np.ndarray:
-        """The codes as rows, float32 (N, d)."""
-        return np.asarray(self._reconstructed(X)[2].flatten(1).numpy())
-
     def maps(self, X: Tensor, error: ErrorKind | None = None, scales: Sequence[int] | None = None) -> Tensor:
         """How badly each place is reconstructed, float32 (N, H, W); by other errors or scales if told.
 

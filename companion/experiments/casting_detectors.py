@@ -113,7 +113,7 @@ def load(share: float = 1.0) -> Casting:
     labels: dict[str, np.ndarray] = {}
     large = cut(gray)
     for name, small in cut(color).items():
-        keep = _some(small.labels.numpy(), share)
+        keep = some(small.labels.numpy(), share)
         parts[name] = Views(large[name].take(keep).images, small.take(keep).images)
         labels[name] = small.labels.numpy()[keep]
     normal = parts["validation"]
@@ -121,7 +121,7 @@ def load(share: float = 1.0) -> Casting:
     return Casting(images=color, disturbed=disturbed, labels=labels, **parts)
 
 
-def _some(labels: np.ndarray, share: float) -> np.ndarray:
+def some(labels: np.ndarray, share: float) -> np.ndarray:
     """A mask of the first images of either label, at least 120 where there are so many."""
     keep = np.zeros(len(labels), dtype=bool)
     for label in (0, 1):
@@ -219,13 +219,14 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
 
 
 def discrimination(
-    data: Casting, kinds: tuple[AnomalyKind, ...], obstacles: float = 0.4, hazes: float = 0.15
-) -> OutlierExposure:
+    data: Casting, kinds: tuple[AnomalyKind, ...], obstacles: float = 0.4, hazes: float = 0.15,
+    fog_faults: bool = False,
+) -> OutlierExposure:  # fmt: skip
     """The objective that tells normal images from those kinds of fault."""
     sample = data.train.color[:2000].float() / 255
     return OutlierExposure(
         sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)), known=data.known.color, kinds=kinds,
-        camera=CAMERA, occlusions=obstacles, fogged=hazes,
+        camera=CAMERA, occlusions=obstacles, fogged=hazes, fog_faults=fog_faults,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from companion.objectives.classification import Batch, random_shift_flip
 
-AnomalyKind = Literal["known", "spill", "empty"]
+AnomalyKind = Literal["known", "spill", "empty", "cut"]
 Change = Callable[[Tensor, Generator | None], Tensor]
 
 
@@ -187,7 +187,25 @@ def empty_mould(images: Tensor, generator: Generator | None) -> Tensor:
     return (out + 0.2 * sparkling * specks * sparkle).clamp(0, 1)
 
 
+def cut_paste(images: Tensor, generator: Generator | None) -> Tensor:
+    """Copy a rectangle of each image to another place of it, a little brighter or darker.
+
+    Li et al. 2021, "CutPaste": 2 to 15 % of the area, sides in a ratio of up to 3.3. It imitates no fault.
+    """
+    (x, y), draw = coordinates(images), draws(images, generator)
+    area, ratio = draw(0.02, 0.15), torch.exp(draw(-1.2, 1.2))
+    wide, high = (x - draw(-0.8, 0.8)).abs(), (y - draw(-0.8, 0.8)).abs()
+    inside = (wide < (area * ratio).sqrt()) & (high < (area / ratio).sqrt())
+    matrix = torch.eye(2, 3).to(images).repeat(len(images), 1, 1)
+    matrix[:, :, 2] = torch.cat([draw(-1, 1), draw(-1, 1)], dim=1)[:, :, 0, 0]
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    other = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return torch.where(inside, other * draw(0.9, 1.1), images).clamp(0, 1)
+
+
 # ---------------------------------------------------------------- the classifier
+
+PAINTERS: dict[str, Change] = {"spill": spill, "empty": empty_mould, "cut": cut_paste}
 
 
 @dataclass(frozen=True)
@@ -209,7 +227,8 @@ class OutlierExposure:
     kinds: tuple[AnomalyKind, ...] = ("known", "spill", "empty")  #: of anomaly, at least one
     camera: CameraJitter = field(default_factory=CameraJitter)  #: the augmentation
     occlusions: float = 0.4  #: the share of images that get one
-    fogged: float = 0.15  #: the share of normal images that are seen through fog
+    fogged: float = 0.15  #: the share of images that are seen through fog
+    fog_faults: bool = False  #: whether anomalies are, too, or only normal images
 
     def logits(self, model: nn.Module, floats: Tensor) -> Tensor:
         """Float32 (N,) of float images (N, C, H, W) in [0, 1]."""
@@ -218,6 +237,9 @@ class OutlierExposure:
         assert answer.shape == (len(floats), 1), answer.shape
         return answer[:, 0]
 
+    def _fogged(self, floats: Tensor, generator: Generator | None) -> Tensor:
+        return random_apply(fog, floats, self.fogged, generator)
+
     def training_batch(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Turn half of the normal images, uint8 (N, C, H, W), into anomalies and augment all.
 
@@ -225,15 +247,16 @@ class OutlierExposure:
         """
         floats = as_floats(images)
         half = len(floats) // 2
-        parts = [random_apply(fog, floats[:half], self.fogged, generator)]
+        parts = [floats[:half] if self.fog_faults else self._fogged(floats[:half], generator)]
         for kind, normal in zip(self.kinds, floats[half:].tensor_split(len(self.kinds)), strict=True):
             if kind == "known":
                 assert self.known is not None
                 rows = torch.randint(len(self.known), (len(normal),), generator=generator)
                 parts.append(as_floats(self.known[rows.to(self.known.device)]).to(floats))
             elif len(normal):
-                parts.append((spill if kind == "spill" else empty_mould)(normal, generator))
-        moved = self.camera(torch.cat(parts), generator)
+                parts.append(PAINTERS[kind](normal, generator))
+        batch = torch.cat(parts)
+        moved = self.camera(self._fogged(batch, generator) if self.fog_faults else batch, generator)
         labels = (torch.arange(len(floats), device=floats.device) >= half).float()
         return random_apply(occlusion, moved, self.occlusions, generator), labels
 
@@ -242,7 +265,7 @@ class OutlierExposure:
 
         A threshold chosen on the scores of such images allows for a shift that held-out images do not have.
         """
-        floats = self.camera(random_apply(fog, as_floats(images), self.fogged, generator), generator)
+        floats = self.camera(self._fogged(as_floats(images), generator), generator)
         return (255 * random_apply(occlusion, floats, self.occlusions, generator)).round().to(torch.uint8)
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
