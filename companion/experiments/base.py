@@ -34,8 +34,7 @@ MODULES = {  # the module of each experiment, which is there in upper case
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
     "lesion": "optimisation", "recipe": "classifier", "self_supervised": "self_supervised",
     "starts": "degradation", "tab_transformer": "tables", "table_depth": "tables",
-    "table_embeddings": "table_embeddings",
-    "tables": "tables", "waveforms": "waveforms",
+    "table_embeddings": "table_embeddings", "tables": "tables", "waveforms": "waveforms",
 }  # fmt: skip
 NAMES = tuple(MODULES)
 
@@ -138,12 +137,7 @@ def chapter_context() -> Context:
 
 
 def window_means(values: list[float], points: int) -> list[float]:
-    """A series averaged over ``points`` windows of equal length (fewer for a short series).
-
-    Example:
-        >>> window_means([1.0, 2.0, 3.0, 4.0], points=2)
-        [1.5, 3.5]
-    """
+    """A series averaged over ``points`` windows of equal length (fewer for a short series)."""
     windows = np.array_split(np.asarray(values), min(points, len(values)))
     return [round(float(window.mean()), 6) for window in windows]
 

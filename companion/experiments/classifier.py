@@ -61,12 +61,7 @@ SCALES = {
 
 
 def build(net: str) -> nn.Module:
-    """The net called ``"resnet9-<width>"``, ``"resnet18"`` or ``"resnet-<depth>"`` (chapter 1's).
-
-    Example:
-        >>> count_parameters(build("resnet18"))
-        11173962
-    """
+    """The net called ``"resnet9-<width>"``, ``"resnet18"`` or ``"resnet-<depth>"`` (chapter 1's)."""
     kind, _, number = net.partition("-")
     if net == "resnet18":
         return resnet18(10, stem="cifar")
@@ -89,13 +84,10 @@ def train(
     validation: Batch = tuple(t[: config.eval_size] for t in splits["validation"])
     seed_everything(seed)
     model, result = build(config.net), SeedResult(seed=seed)
-
-    def measure(model: nn.Module) -> dict[str, float]:
-        return evaluate(model, validation, objective, context.compute)
-
     history = context.fit(
-        name, model, splits["train"], objective, config.fit, seed, evaluation=measure, result=result
-    )
+        name, model, splits["train"], objective, config.fit, seed, result=result,
+        evaluation=lambda net: evaluate(net, validation, objective, context.compute),
+    )  # fmt: skip
     curves = {metric: window_means(values, config.points) for metric, values in history.train.items()}
     curves["first_loss"] = result.curves.pop(f"{name}.first_loss")
     curves |= {f"validation_{metric}": values for metric, values in history.evaluations.items()}
@@ -186,13 +178,10 @@ def override(base: ClassifierConfig, variant: str) -> ClassifierConfig:
         "lr / 3": {"lr": fit.lr / 3},
         "lr x 3": {"lr": fit.lr * 3},
         "batch of 64": {
-            "batch_size": max(1, fit.batch_size // 4),
-            "lr": fit.lr / 4,
-            "num_steps": fit.num_steps * 4,
-            "warmup_steps": fit.warmup_steps * 4,
-            "eval_every": fit.num_steps * 4,
+            "batch_size": max(1, fit.batch_size // 4), "lr": fit.lr / 4, "num_steps": fit.num_steps * 4,
+            "warmup_steps": fit.warmup_steps * 4, "eval_every": fit.num_steps * 4,
         },
-    }
+    }  # fmt: skip
     own = changes[variant]
     of_fit = own.keys() <= FitConfig.model_fields.keys()
     return base.model_copy(update={"fit": fit.model_copy(update=own)} if of_fit else own)

@@ -52,18 +52,13 @@ def make_net(variant: str, depth: int, residual: bool) -> CifarResNet:
 
 
 def _backward(
-    model: CifarResNet,
-    batch: Batch,
-    objective: ImageClassification,
-    context: Context,
-    **hooks: Callable[..., None],
-) -> None:
-    """One forward and backward pass in training mode, float32, with hooks on every block."""
+    model: CifarResNet, batch: Batch, objective: ImageClassification, context: Context,
+    kind: str, hook: Callable[..., None],
+) -> None:  # fmt: skip
+    """One forward and backward pass in training mode, float32, with a hook of a kind on every block."""
     context.compute.model(model).train().zero_grad(set_to_none=True)
     blocks = [block for stage in model.blocks() for block in stage]
-    handles = [
-        getattr(block, f"register_{kind}_hook")(hook) for kind, hook in hooks.items() for block in blocks
-    ]
+    handles = [getattr(block, f"register_{kind}_hook")(hook) for block in blocks]
     loss = objective(model, tuple(t.to(context.compute.device) for t in batch), None)["loss"]
     loss.backward()  # type: ignore[no-untyped-call]
     for handle in handles:
@@ -86,7 +81,7 @@ def signals(
         output.retain_grad()
         outputs.append(output)
 
-    _backward(model, batch, objective, context, forward=keep)
+    _backward(model, batch, objective, context, "forward", keep)
 
     def norm(tensor: Tensor | None) -> float:
         assert tensor is not None
@@ -121,7 +116,7 @@ def gradient_flow(
             flow["cosine"].insert(0, float(a @ b / (a.norm() * b.norm())))  # it meets the last block first
             flow["ratio"].insert(0, float((a - b).norm() / b.norm()))
 
-    _backward(model, batch, objective, context, full_backward=measure)
+    _backward(model, batch, objective, context, "full_backward", measure)
     return flow
 
 

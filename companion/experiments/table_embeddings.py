@@ -112,13 +112,11 @@ def train(
     """One net as it was at its best look at the validation rows, the number ``best`` of its ``looks``."""
     model, result = build(table, kind, embedded, config, seed), SeedResult(seed=seed)
     name = f"{table.table.name}-{kind}{EMBEDDED * embedded}"
-
-    def measure(net: nn.Module) -> dict[str, float]:
-        return evaluate(net, table.splits["validation"], table.objective, context.compute, 4096)
-
     history = context.fit(
-        name, model, table.splits["train"], table.objective, config.fit(), seed,
-        evaluation=measure, result=result,
+        name, model, table.splits["train"], table.objective, config.fit(), seed, result=result,
+        evaluation=lambda net: evaluate(
+            net, table.splits["validation"], table.objective, context.compute, 4096
+        ),
     )  # fmt: skip
     errors = history.evaluations["error"]
     result.metrics[f"{name}.best"] = float(np.argmin(errors) + 1)

@@ -19,7 +19,6 @@ from companion.experiments.base import Config, Context, Experiment, data_info
 from companion.models.resnet import count_parameters
 from companion.models.tabular import NormKind
 from companion.models.tabular_baselines import make_table_net
-from companion.objectives.classification import Batch
 from companion.objectives.tables import PreparedTable, boosting, predict, prepare, score
 from companion.runs import DataInfo, SeedResult
 from companion.training import FitConfig, evaluate
@@ -91,15 +90,10 @@ def train(
     error in the target's unit.
     """
     model, result = build(table, net, seed), SeedResult(seed=seed)
-    validation: Batch = table.splits["validation"]
-
-    def measure(model: nn.Module) -> dict[str, float]:
-        return evaluate(model, validation, table.objective, context.compute, EVAL_BATCH)
-
-    rows: Batch = table.splits["train"]
+    rows, validation = table.splits["train"], table.splits["validation"]
     history = context.fit(
-        name, model, rows, table.objective, net.fit(len(rows[0])), seed + net.seed_offset,
-        evaluation=measure, result=result,
+        name, model, rows, table.objective, net.fit(len(rows[0])), seed + net.seed_offset, result=result,
+        evaluation=lambda net: evaluate(net, validation, table.objective, context.compute, EVAL_BATCH),
     )  # fmt: skip
     errors = np.array(history.evaluations["error"])
     classify = table.objective.num_classes is not None
@@ -208,16 +202,14 @@ TABLES = Experiment(
 # in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
 _TAB_NET = NetConfig(kind="tab_transformer", num_epochs=16, lr=1e-3)
 _TAB_NETS = {
-    "smoke": _SMOKE["adult"]["tab_transformer"].model_copy(update={"lr": 1e-3}),
-    "live": _TAB_NET.model_copy(update={"num_epochs": 1}),
-    "full": _TAB_NET,
+    "smoke": (256, _SMOKE["adult"]["tab_transformer"].model_copy(update={"lr": 1e-3})),
+    "live": (None, _TAB_NET.model_copy(update={"num_epochs": 1})),
+    "full": (None, _TAB_NET),
 }  # fmt: skip
 TAB_TRANSFORMER = Experiment(
     "tab_transformer", "How good does TabTransformer get on Adult when it is given more time?", {
-        scale: TablesConfig(
-            nets={"adult": {"tab_transformer": net}}, train_size=256 if scale == "smoke" else None,
-            boosting=False,
-        ) for scale, net in _TAB_NETS.items()
+        scale: TablesConfig(nets={"adult": {"tab_transformer": net}}, train_size=size, boosting=False)
+        for scale, (size, net) in _TAB_NETS.items()
 }, run, info)  # fmt: skip
 
 
@@ -237,12 +229,7 @@ class TableDepthConfig(Config):
 
 
 def override(base: NetConfig, norm: NormKind, kind: str, depth: int) -> NetConfig:
-    """``base`` with so many blocks of a norm, with (``"resnet"``) or without (``"plain"``) the shortcut.
-
-    Example:
-        >>> override(NetConfig(kind="resnet", num_epochs=1), "batch", "plain", 4).options
-        {'norm': 'batch', 'num_blocks': 4, 'residual': False}
-    """
+    """``base`` with so many blocks of a norm, with (``"resnet"``) or without (``"plain"``) the shortcut."""
     options = base.options | {"norm": norm, "num_blocks": depth, "residual": kind == "resnet"}
     return base.model_copy(update={"options": options})
 

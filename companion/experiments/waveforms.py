@@ -68,6 +68,10 @@ def _score(model: PCA | NearestNeighbors, windows: np.ndarray) -> np.ndarray:
     return scores**2 / rows.shape[1] if isinstance(model, PCA) else scores
 
 
+def _mean_score(members: list[ResNetAE], windows: np.ndarray) -> np.ndarray:
+    return np.asarray(np.mean([member.decision_function(windows) for member in members], axis=0))
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A fitted detector, or several that are asked together."""
@@ -79,20 +83,17 @@ class Candidate:
 
 
 def evaluate_detector(
-    scores: dict[str, np.ndarray], beats: Beats, config: WaveformsConfig
+    validation: np.ndarray, test: np.ndarray, beats: Beats, config: WaveformsConfig
 ) -> dict[str, float]:
-    """Metrics of one detector from its scores; the thresholds come from those of ``"validation"`` alone."""
-    metrics = {"validation_roc_auc": roc_auc(beats.validation_labels, scores["validation"])}
-    labels = beats.test_labels
+    """Metrics of one detector from its scores; the thresholds come from those of validation alone."""
+    metrics = {"validation_roc_auc": roc_auc(beats.validation_labels, validation)}
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
-        estimate = bootstrap(metric, labels, scores["test"], repeats=config.repeats)
-        metrics |= with_ends(name, estimate)
-    normal = scores["validation"][beats.validation_labels == 0]
-    anomalous = scores["validation"][beats.validation_labels == 1]
+        metrics |= with_ends(name, bootstrap(metric, beats.test_labels, test, repeats=config.repeats))
+    normal, anomalous = (validation[beats.validation_labels == kind] for kind in (0, 1))
     thresholds = {f"fpr_{fpr:g}": fixed_fpr(normal, fpr) for fpr in config.fprs}
     thresholds["tnr_target"] = tnr_target(normal, anomalous)
     for name, threshold in thresholds.items():
-        counts = confusion(labels, scores["test"], threshold)
+        counts = confusion(beats.test_labels, test, threshold)
         rates = {"threshold": threshold, "tpr": counts.tpr.value, "tnr": counts.tnr.value}
         metrics |= {f"{name}.{key}": value for key, value in rates.items()}
     return metrics
@@ -112,11 +113,6 @@ def fit_members(
     return members
 
 
-def mean_score(members: list[ResNetAE], windows: np.ndarray) -> np.ndarray:
-    """The mean of the members' scores, which are in the same units: float64 (N,)."""
-    return np.asarray(np.mean([member.decision_function(windows) for member in members], axis=0))
-
-
 def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     """Fit every detector on the training beats, choose a size for each family on validation, then test.
 
@@ -133,7 +129,7 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
         alone = [member.decision_function(beats.validation) for member in members]
         scores = np.mean(alone, axis=0)
         what = f"ae-{bottleneck}"
-        candidates.append(Candidate("ae", bottleneck, scores, partial(mean_score, members)))
+        candidates.append(Candidate("ae", bottleneck, scores, partial(_mean_score, members)))
         losses = members[0].history_.train["loss"]
         curves[f"{what}.loss"] = window_means(losses, config.points)
         curves[f"{what}.first_loss"] = losses[:REPLAY_STEPS]
@@ -156,29 +152,25 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     tests = {family: chosen.score(beats.test) for family, (_, chosen) in best.items()}
     baseline = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
-        gain = bootstrap(
-            metric, beats.test_labels, tests["ae"], others=tests[baseline], repeats=config.repeats
-        )
+        others, repeats = tests[baseline], config.repeats
+        gain = bootstrap(metric, beats.test_labels, tests["ae"], others=others, repeats=repeats)
         metrics.update(with_ends(f"gain.{name}", gain))
     for family, (_, chosen) in best.items():
         test = tests[family]
         metrics[f"{family}.size"] = float(chosen.size)
-        own = evaluate_detector({"validation": chosen.validation, "test": test}, beats, config)
+        own = evaluate_detector(chosen.validation, test, beats, config)
         metrics.update({f"{family}.{name}": value for name, value in own.items()})
         curves[f"{family}.roc"] = roc_points(beats.test_labels, test, ROC_GRID)
     return result
 
 
-SCALES = {
-    "smoke": WaveformsConfig(
-        bottlenecks=(2, 8), members=2, epochs=1, width=2, components=(2,), neighbours=(1,), repeats=5,
-        points=4,
-    ),
-    "live": WaveformsConfig(bottlenecks=(2, 8, 128), repeats=200),
-    "full": WaveformsConfig(),
-}  # fmt: skip
-
 WAVEFORMS = Experiment(
-    "waveforms", "Does a residual autoencoder find unusual heartbeats better than simple detectors?",
-    SCALES, run, lambda: base.data_info(_beats(WaveformsConfig().validation_normals)), float32=True,
+    "waveforms", "Does a residual autoencoder find unusual heartbeats better than simple detectors?", {
+        "smoke": WaveformsConfig(
+            bottlenecks=(2, 8), members=2, epochs=1, width=2, components=(2,), neighbours=(1,), repeats=5,
+            points=4,
+        ),
+        "live": WaveformsConfig(bottlenecks=(2, 8, 128), repeats=200),
+        "full": WaveformsConfig(),
+    }, run, lambda: base.data_info(_beats(WaveformsConfig().validation_normals)), float32=True,
 )  # fmt: skip
