@@ -150,12 +150,7 @@ def _processor_name() -> str:
 
 
 def describe_hardware(device: torch.device | None = None) -> str:
-    """One line that says what a measurement ran on.
-
-    Example:
-        >>> "cores" in describe_hardware(torch.device("cpu"))
-        True
-    """
+    """One line that says what a measurement ran on."""
     device = device or pick_device()
     line = f"{_processor_name()}, {os.cpu_count()} cores"
     if hasattr(os, "sysconf"):  # not on Windows

@@ -51,12 +51,7 @@ def net_style(net: str) -> dict[str, Any]:
 
 
 def net_label(net: str) -> str:
-    """How a net is written in figures and tables.
-
-    Example:
-        >>> net_label("resnet-56"), net_label("preact-20"), net_label("plain-20")
-        ('ResNet-56', 'pre-activation ResNet-20', 'plain-20')
-    """
+    """How a net is written in figures and tables: ``"resnet-56"`` as ``"ResNet-56"``, and so on."""
     return net.replace("resnet", "ResNet").replace("preact", "pre-activation ResNet")
 
 

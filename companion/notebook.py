@@ -46,15 +46,12 @@ def glue(name: str | None = None, value: object = None, **more: object) -> None:
     Or several at once: ``glue(error=0.1, seeds=5)``. The same output metadata that ``myst_nb.glue`` writes,
     without needing it. Nothing is printed.
     """
-    for each, number in more.items():
-        glue(each, number)
-    if name is None:
-        return
-    value = value.item() if isinstance(value, np.generic) else value
-    data, metadata = format_display_data(value)  # type: ignore[no-untyped-call]
-    metadata["scrapbook"] = {"name": name, "mime_prefix": _HIDDEN}
-    hidden = {_HIDDEN + kind: content for kind, content in data.items()}
-    display(hidden, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
+    for each, number in (more if name is None else more | {name: value}).items():
+        number = number.item() if isinstance(number, np.generic) else number
+        data, metadata = format_display_data(number)  # type: ignore[no-untyped-call]
+        metadata["scrapbook"] = {"name": each, "mime_prefix": _HIDDEN}
+        hidden = {_HIDDEN + kind: content for kind, content in data.items()}
+        display(hidden, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
 
 
 def mean_and_spread(values: np.ndarray, digits: int = 2, scale: float = 1.0) -> str:

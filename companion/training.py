@@ -162,14 +162,9 @@ class TrainingRun:
     """A net between two steps of its training: what a checkpoint holds, and how the next step is made."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        data: Batch,
-        objective: Objective,
-        config: FitConfig,
-        compute: Compute,
-        seed: int,
-    ) -> None:
+        self, model: nn.Module, data: Batch, objective: Objective, config: FitConfig,
+        compute: Compute, seed: int,
+    ) -> None:  # fmt: skip
         self.model, self.config, self.compute, self.seed = model, config, compute, seed
         self.data, self.objective = compute.resident(data), compute.resident(objective)
         self.optimizer = make_optimizer(model, config)

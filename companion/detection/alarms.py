@@ -55,7 +55,7 @@ def evaluate_alarms(
     Example:
         >>> flagged = np.array([1, 1, 1, 1, 0, 0, 0, 1, 0, 1], dtype=bool)
         >>> evaluate_alarms(flagged, [(2, 4), (6, 9)], seconds_per_sample=10)
-        AlarmReport(delays=(None, 10), false_alarms=2, false_seconds=30, calm_seconds=50)
+        AlarmReport(delays=(None, 10), false_alarms=2, false_seconds=30.0, calm_seconds=50.0)
     """
     assert all(0 <= start < end <= len(flagged) for start, end in faults), "faults inside the series"
     spans = alarm_spans(flagged, merge)

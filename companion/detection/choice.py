@@ -156,9 +156,8 @@ def _new_values(values: pd.Series, rng: np.random.Generator) -> np.ndarray:
 def _with_new_rates(frame: pd.DataFrame, found: pd.DataFrame, entity: Sequence[str]) -> pd.DataFrame:
     """The changed events with the rates that they would have had among the others."""
     burst = found["_change"] == "burst"
-    repeats = pd.concat(
-        [found[burst].assign(time=found["time"][burst] - _GAP * i) for i in range(1, _BURST)]
-    ).assign(_change="")
+    earlier = [found[burst].assign(time=found["time"][burst] - _GAP * i) for i in range(1, _BURST)]
+    repeats = pd.concat(earlier).assign(_change="")
     plain = frame.drop(columns=RATES)
     results = []
     for own in (found[~burst], pd.concat([repeats, found[burst]])):

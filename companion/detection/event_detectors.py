@@ -243,9 +243,7 @@ EVENT_DETECTORS: dict[str, Callable[[PlainColumns, int], Detector]] = {
     "entity frequency": lambda columns, seed: EntityFrequency(columns.cardinalities),
     "class rarity": lambda columns, seed: ClassRarity(columns.cardinalities),
     "isolation forest": lambda columns, seed: OnPlain(IsolationForest(random_state=seed), 10**6, seed),
-    "local outlier factor": lambda columns, seed: OnPlain(
-        LocalOutlierFactor(n_neighbors=20, novelty=True), _STORED, seed
-    ),
+    "local outlier factor": lambda columns, seed: OnPlain(LocalOutlierFactor(novelty=True), _STORED, seed),
     "nearest neighbours": lambda columns, seed: OnPlain(NeighborIndex(5), _STORED, seed),
     "FRaC": FRaC,
 }

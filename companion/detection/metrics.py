@@ -134,15 +134,9 @@ def _samples(labels: np.ndarray, groups: Any, repeats: int, seed: int) -> Iterat
 
 
 def bootstrap(
-    metric: Metric,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    *,
-    others: np.ndarray | None = None,
-    groups: np.ndarray | None = None,
-    repeats: int = 500,
-    seed: int = 0,
-) -> Estimate:
+    metric: Metric, labels: np.ndarray, scores: np.ndarray, *, others: np.ndarray | None = None,
+    groups: np.ndarray | None = None, repeats: int = 500, seed: int = 0,
+) -> Estimate:  # fmt: skip
     """A metric with its 95 % percentile interval over resampled normals and resampled anomalies.
 
     Both kinds are resampled by themselves, as many of each as the original has (Efron and Tibshirani 1993,
@@ -171,12 +165,6 @@ def two_sample(first: np.ndarray, second: np.ndarray) -> tuple[float, np.ndarray
     2017, "Revisiting Classifier Two-Sample Tests"). Gives the area under its ROC curve, 0.5 if the sets
     cannot be told apart and may come from one distribution, and float64 (M,), how unlike the first set each
     row of the second is.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> area, _ = two_sample(rng.normal(size=(60, 3)), rng.normal(2, size=(60, 3)))
-        >>> area > 0.95
-        True
     """
     rows = np.concatenate([check_scores(part, "rows", axes=2) for part in (first, second)]).astype(np.float64)
     if not np.ptp(rows, axis=0).any():
@@ -217,21 +205,17 @@ def compare(gains: Sequence[Any]) -> list[Comparison]:
         >>> [str(found) for found in compare([[0.2, 0.3, 0.25, 0.2, 0.3], [0.2, -0.3, 0.25, 0.1, -0.1]])]
         ['better', 'not clearly different']
     """
-    found = [_paired(check_scores(differences, "differences")) for differences in gains]
-    p = np.array([each.p for each in found])
+    means, p = [], np.ones(len(gains))
+    for i, own in enumerate(check_scores(differences, "differences") for differences in gains):
+        mean, interval = float(own.mean()), (-np.inf, np.inf)
+        if len(own) > 1 and np.ptp(own) == 0:  # the t-test divides by 0
+            interval, p[i] = (mean, mean), mean == 0
+        elif len(own) > 1:
+            test = ttest_1samp(own, 0.0)
+            interval, p[i] = test.confidence_interval(), test.pvalue
+        p[i] = p[i] if len(own) >= 5 else 1
+        means.append(Estimate(mean, *map(float, interval)))
     if len(p) > 5:
         order = np.argsort(p)
         p[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return [Comparison(each.gain, float(value)) for each, value in zip(found, p, strict=True)]
-
-
-def _paired(gains: np.ndarray) -> Comparison:
-    mean = float(gains.mean())
-    if len(gains) > 1 and np.ptp(gains) == 0:  # the t-test divides by 0
-        interval, p = (mean, mean), float(mean == 0)
-    elif len(gains) > 1:
-        test = ttest_1samp(gains, 0.0)
-        interval, p = test.confidence_interval(), float(test.pvalue)
-    else:
-        interval, p = (-np.inf, np.inf), 1.0
-    return Comparison(Estimate(mean, *map(float, interval)), p if len(gains) >= 5 else 1.0)
+    return [Comparison(each, float(value)) for each, value in zip(means, p, strict=True)]

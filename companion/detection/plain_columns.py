@@ -127,7 +127,8 @@ class PlainColumns:
             return (Column(name, "time", values=parts), "") if parts else (None, "less than two days")
         if name == "timezone_offset" or name.endswith("_time") or last == "pid":
             return None, "an identifier" if last == "pid" else "a time"
-        found = there.nunique() if _hashable(there) else 0
+        plain = there.dtype != object or all(isinstance(value, (str, int, float)) for value in there)
+        found = there.nunique() if plain else 0  # lists have no hash
         if found == 0:
             return None, "says nothing"
         column = Column(name, "number", missing=len(there) < len(values))
@@ -198,8 +199,12 @@ class PlainColumns:
         count = len(column.listed)
         slots = np.where((slots < 0) | (slots >= count), count, slots)
         slots[-1] = count + 1
-        parts = [_text_features(column, found)] if column.kind == "text" else []
-        parts.append(np.eye(count + 2)[slots][:, : count + 1 + column.missing])
+        parts = [np.eye(count + 2)[slots][:, : count + 1 + column.missing]]
+        if column.kind == "text":
+            scaled = (_text_measures(found) - column.center) / column.scale
+            new = ~np.isin(_hashes(found), column.seen)
+            measures = np.column_stack([scaled.clip(-_FAR, _FAR), new])
+            parts.insert(0, np.pad(measures, ((0, 1), (0, 0))))  # the last is what is missing
         return np.concatenate(parts, axis=1)[places], np.stack(own, axis=1)[places]
 
     def _circles(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, ...]:
@@ -218,21 +223,17 @@ class PlainColumns:
     @property
     def coded(self) -> list[tuple[Column, str]]:
         """What each code is of: a column, and of a text its ``"value"`` or its ``"stem"``."""
-        found = []
-        for column in self.columns_:
-            parts = ("value", "stem") if column.kind == "text" else ("value",)
-            found += [(column, part) for part in parts if column.name not in RATES]
-        return found
+        coded = [column for column in self.columns_ if column.name not in RATES]
+        return [(c, part) for c in coded for part in ("value", "stem")[: 1 + (c.kind == "text")]]
 
     @property
     def cardinalities(self) -> list[int]:
         """How many codes each may have."""
-        return [
-            26
-            if c.kind == "time"
-            else 2 + (len(c.edges) + 1 if c.edges else len(c.stems if part == "stem" else c.values))
-            for c, part in self.coded
-        ]
+        sizes = []
+        for c, part in self.coded:
+            known = len(c.edges) + 1 if c.edges else len(c.stems if part == "stem" else c.values)
+            sizes.append(2 + (24 if c.kind == "time" else known))
+        return sizes
 
     @property
     def feature_names(self) -> list[tuple[str, str]]:
@@ -250,10 +251,6 @@ def _moments(values: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(values):
         return pd.to_datetime(values, utc=True)
     return pd.to_datetime(pd.to_numeric(values, errors="coerce"), unit="ms", utc=True)
-
-
-def _hashable(values: pd.Series) -> bool:
-    return values.dtype != object or all(isinstance(value, (str, int, float)) for value in values)
 
 
 def _signed_log(values: pd.Series) -> np.ndarray:
@@ -307,10 +304,3 @@ def _text_measures(texts: Any, chunk: int = 4096) -> np.ndarray:
         signs = (sizes > 0) - digits - capitals - small
         found.append(np.column_stack([np.log1p(sizes), digits, capitals, signs, entropy]))
     return np.concatenate(found)
-
-
-def _text_features(column: Column, texts: Any) -> np.ndarray:
-    """The measures, scaled, and whether training saw it less than twice: float64 (N + 1, 6), last missing."""
-    scaled = (_text_measures(texts) - column.center) / column.scale
-    new = ~np.isin(_hashes(texts), column.seen)
-    return np.pad(np.column_stack([scaled.clip(-_FAR, _FAR), new]), ((0, 1), (0, 0)))

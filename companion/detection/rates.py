@@ -117,11 +117,9 @@ def _key_columns(frame: pd.DataFrame, entity: Sequence[str]) -> pd.DataFrame:
 
 
 def remember(
-    frame: pd.DataFrame,
-    entity: Sequence[str] = ENTITY_COLUMNS,
-    past: pd.DataFrame | None = None,
-    most: int = 300_000,
-) -> pd.DataFrame:
+    frame: pd.DataFrame, entity: Sequence[str] = ENTITY_COLUMNS,
+    past: pd.DataFrame | None = None, most: int = 300_000,
+) -> pd.DataFrame:  # fmt: skip
     """The past events that :func:`rates` of later ones can depend on, so that it can go on from here.
 
     They are those of the last hour, the last of each entity, and the first with each value of a field of
@@ -132,8 +130,7 @@ def remember(
     for name in map(str, events.columns):
         if name.startswith("habit."):
             keep |= ~events.duplicated(["entity", name])
-    kept: pd.DataFrame = events.loc[keep].tail(most).reset_index(drop=True)
-    return kept
+    return pd.DataFrame(events.loc[keep].tail(most).reset_index(drop=True))
 
 
 def kinds(frame: pd.DataFrame) -> np.ndarray:

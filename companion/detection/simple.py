@@ -17,9 +17,7 @@ CHUNK = 50_000
 _STORED = 4_000  # rows kept for the forest and the neighbours
 _LEAST = 200  # rows before drift is told
 _SHARE, _SHIFT = 0.05, 1.0  # of unseen values more than held out; robust standard deviations
-_COUNTING = ("rate", "entity frequency", "class rarity")
-_TIMELESS = ("class rarity", "isolation forest", "nearest neighbours")
-_ALL = (*_COUNTING, "isolation forest", "nearest neighbours")
+_COUNTING = ("rate", "entity frequency", "class rarity")  # without times the last of them only
 
 
 class SimpleDetectors:
@@ -49,7 +47,8 @@ class SimpleDetectors:
         some = drawn(count, _STORED, self.seed)
         stored = EventRows(self._plain, *(part[some] for part in self._counted))
         self.detectors: dict[str, Detector] = {}
-        for name in _ALL if self.timed else _TIMELESS:
+        names = _COUNTING if self.timed else _COUNTING[2:]
+        for name in (*names, "isolation forest", "nearest neighbours"):
             detector = EVENT_DETECTORS[name](self.columns, self.seed)
             self.detectors[name] = detector.fit(counted if name in _COUNTING else stored)
         return self
@@ -67,12 +66,9 @@ class SimpleDetectors:
         """The columns, and the rows that were learned, as arrays and lists."""
         codes, rates, *names = self._counted
         return {
-            "columns": [asdict(column) for column in self.columns.columns_],
-            "plain": self._plain,
-            "codes": codes.astype(np.int16),
-            "rates": rates,
-            "names": [packed(part) for part in names],
-        }
+            "columns": [asdict(column) for column in self.columns.columns_], "plain": self._plain,
+            "codes": codes.astype(np.int16), "rates": rates, "names": [packed(part) for part in names],
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> Self:
         """Take what :meth:`state` gave, and fit the detectors on it."""
@@ -119,12 +115,7 @@ class Drift:
 
 
 def packed(values: Any) -> dict[str, Any]:
-    """A column of texts as codes, int32 (N,), and the values that they stand for.
-
-    Example:
-        >>> unpacked(packed(["a", None, "a"])).tolist()
-        ['a', None, 'a']
-    """
+    """A column of texts as codes, int32 (N,), and the values that they stand for."""
     codes, unique = pd.factorize(np.asarray(values, dtype=object))
     return {"codes": codes.astype(np.int32), "values": list(unique)}
 

@@ -165,11 +165,10 @@ class Timing(NamedTuple):
 def interleaved(functions: Mapping[Key, Callable[[], object]], rounds: int = 7) -> dict[Key, Timing]:
     """Seconds of a call. Each round times every function: a change of the machine's speed meets all alike."""
     timers = {name: timeit.Timer(function) for name, function in functions.items()}
-    calls: dict[Key, int] = {}
-    samples: dict[Key, list[float]] = {name: [] for name in timers}
+    calls, samples = dict[Key, int](), dict[Key, list[float]]()
     for name, timer in timers.items():
         timer.timeit(1)  # warms up
-        calls[name] = math.ceil(TIMING_SECONDS / timer.timeit(1)) or 1
+        calls[name], samples[name] = math.ceil(TIMING_SECONDS / timer.timeit(1)) or 1, []
     for _ in range(rounds):
         for name, timer in timers.items():
             samples[name].append(timer.timeit(calls[name]) / calls[name])
