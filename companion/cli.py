@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from companion import cli_events
 from companion.cli_common import errors_as_messages
+from companion.cli_events import fit_events, fit_rows, score_events, score_rows
 from companion.cli_images import fit_images, score_images
 from companion.cli_waveforms import fit_waveforms, score_waveforms
 from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
@@ -27,11 +27,10 @@ score_app = typer.Typer(help="Score data of your own with a fitted detector.", n
 app.add_typer(data_app, name="data")
 app.add_typer(fit_app, name="fit")
 app.add_typer(score_app, name="score")
-fit_app.command("images")(fit_images)
-score_app.command("images")(score_images)
-fit_app.command("waveforms")(fit_waveforms)
-score_app.command("waveforms")(score_waveforms)
-cli_events.register(fit_app, score_app)
+for command in (fit_images, fit_waveforms, fit_events, fit_rows):
+    fit_app.command(command.__name__.removeprefix("fit_"))(command)
+for command in (score_images, score_waveforms, score_events, score_rows):
+    score_app.command(command.__name__.removeprefix("score_"))(command)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from tqdm.auto import tqdm
 
 from companion.cli_common import Model, Out, check_writable, errors_as_messages, safe_cell
 
@@ -213,8 +214,6 @@ def _tell(detector: EventDetector, worst: pd.DataFrame, heads: list[str], explai
 
 
 def _progress(frames: Iterable[pd.DataFrame], total: int, label: str) -> Iterator[pd.DataFrame]:
-    from tqdm.auto import tqdm
-
     with tqdm(total=total, desc=label, unit=" events", disable=None) as bar:
         for frame in frames:
             yield frame
@@ -230,10 +229,3 @@ def _read_tables(paths: list[Path]) -> pd.DataFrame:
     whole = pd.concat(frames, ignore_index=True)
     print(f"read {len(whole):,} rows with {len(whole.columns)} columns")
     return whole
-
-
-def register(fit_app: typer.Typer, score_app: typer.Typer) -> None:
-    """Add ``events`` and ``rows`` to ``companion fit`` and ``companion score``."""
-    for name, fit, score in (("events", fit_events, score_events), ("rows", fit_rows, score_rows)):
-        fit_app.command(name)(fit)
-        score_app.command(name)(score)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from tqdm.auto import tqdm
 
 from companion import cli_common as common
 from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, errors_as_messages
+from companion.data.download import DataError
 from companion.files import atomic_path
 
 if TYPE_CHECKING:
@@ -40,11 +43,6 @@ def read_sample(folder: Path, size: tuple[int, int], color: bool) -> tuple[Image
 
     Images deeper than 8 bits are scaled by the range of values in all of them, which is returned, too.
     """
-    import hashlib
-
-    from tqdm.auto import tqdm
-
-    from companion.data.download import DataError
     from companion.data.images import deep_range, find_images, read_paths
 
     paths, left_out = find_images(folder)
@@ -110,8 +108,6 @@ def score_all(
     detector: ImageAE, paths: Sequence[Path]
 ) -> tuple[dict[str, float], list[Skipped], list[Unusual]]:
     """Scores by file, what could not be read, and the most unusual; no other image is kept in memory."""
-    from tqdm.auto import tqdm
-
     from companion.data.images import read_paths
     from companion.detection.anomaly_maps import image_scores
 
@@ -144,7 +140,6 @@ def score_images(
     """
     with errors_as_messages():
         import pandas as pd
-        from scipy.stats import binomtest
 
         from companion.data.images import find_images
         from companion.estimators import ImageAE
@@ -166,12 +161,7 @@ def score_images(
         tell_skipped([*left_out, *skipped], folder)
         count = int(table["flagged"].sum())
         print(f"{len(found):,} images scored, {count:,} flagged; written to {out}")
-        many = count > 2 * fpr * len(found)
-        if many and binomtest(count, len(found), fpr, "greater").pvalue < 0.001:
-            print(
-                f"warning: {100 * count / len(found):.0f} % are flagged, and of such as were held out "
-                f"it should be {100 * fpr:g} %: there are many anomalies, or the images have changed"
-            )
+        common.warn_of_many(count, len(found), fpr, "images")
 
 
 def draw_unusual(path: Path, worst: Sequence[Unusual], folder: Path, limit: float) -> None:

@@ -54,7 +54,7 @@ def load_zeek() -> Events:
     """
     found = read_or_warn("The Zeek log", "events", read_published, *ZEEK.values())
     if found is None:
-        return _stand_in(15_000)
+        return generate_events(EventConfig(15_000))
     logs = zip(ZEEK, found[0], strict=True)
     raw = pd.concat([_zeek(content).assign(capture=name) for name, content in logs])
     raw = raw[raw["label"] != "Background"].sort_values("ts", kind="stable", ignore_index=True)
@@ -95,7 +95,7 @@ def load_cloudtrail() -> Events:
     """
     found = read_or_warn("The CloudTrail log", "events", read_real, CLOUDTRAIL)
     if found is None:
-        return _stand_in(3_000)
+        return generate_events(EventConfig(3_000))
     fields = {name.partition(".")[0] for name in CLOUDTRAIL_TO_OCSF} | {"userAgent"}
     records = [json.loads(line) for line in found[0][0].splitlines()]
     kept = [{n: r.get(n) for n in fields} | {"time": r["eventTime"]} for r in records]
@@ -138,7 +138,7 @@ def load_demo_service() -> Events:
     """
     found = read_or_warn("The log of the demo service", "events", read_published, DEMO_SERVICE)
     if found is None:
-        return _stand_in(27_000)
+        return generate_events(EventConfig(27_000))
     frame = _flat(found[0][0], DEMO_JSON)
     faulty = frame["anomaly.type"].notna()
     twins = frame["trace_id"].isin(frame["trace_id"][faulty].dropna()) & ~faulty
@@ -163,7 +163,7 @@ def load_nsl_kdd() -> Events:
     """
     found = read_or_warn("NSL-KDD", "rows", read_published, *NSL_KDD)
     if found is None:
-        return _stand_in(20_000)
+        return generate_events(EventConfig(20_000))
     names, *texts = found[0]
     fields = [line.partition(",")[0] for line in names.decode().split()]
     files = [pd.read_csv(io.BytesIO(text), names=[*fields, "attack", "level"]) for text in texts]
@@ -211,7 +211,3 @@ def _nearly_last(column: pd.Series) -> str:
 
 def _rows(frame: pd.DataFrame) -> pd.Series:
     return pd.Series([f"row {row}" for row in range(len(frame))], frame.index)
-
-
-def _stand_in(num_events: int) -> Events:
-    return generate_events(EventConfig(num_events=num_events))

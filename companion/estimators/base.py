@@ -26,8 +26,6 @@ from companion.training import fit as train
 Count = Annotated[int, Field(ge=1, le=2**20)]
 Positive = Annotated[float, Field(gt=0)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
 # a threshold, and the share of normal examples that may have a higher score: facts of every detector
 _CALIBRATION = {"threshold_": float | None, "fpr_": Annotated[float, Field(gt=0, lt=1)] | None}
 
@@ -87,22 +85,19 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
             torch.manual_seed(self.seed)
             self.net_ = self._net()
         self.threshold_, self.fpr_, objective = None, None, self._objective()
+        steps = max(1, len(learn[0]) // self.batch_size)
+        config = FitConfig(
+            num_steps=epochs * steps, batch_size=self.batch_size, lr=self.lr, optimizer="adam",
+            schedule="constant" if self.patience else "cosine", weight_decay=1e-5, eval_every=steps,
+            checkpoint_every=10 * steps, patience=None if held is None else self.patience,
+        )  # fmt: skip
         self.history_ = train(
-            self.net_, learn, objective, self._config(epochs, len(learn[0]), held is not None),
-            compute=compute, seed=self.seed,
+            self.net_, learn, objective, config, compute=compute, seed=self.seed,
             evaluation=None if held is None else lambda net: evaluate(net, held, objective, compute, 256),
             checkpoint=checkpoint, progress=progress, stop_after=stop_after,
         )  # fmt: skip
         self.net_.eval()
         return self
-
-    def _config(self, epochs: int, count: int, watched: bool) -> FitConfig:
-        steps = max(1, count // self.batch_size)
-        return FitConfig(
-            num_steps=epochs * steps, batch_size=self.batch_size, lr=self.lr, optimizer="adam",
-            schedule="constant" if self.patience else "cosine", weight_decay=1e-5,
-            eval_every=steps, checkpoint_every=10 * steps, patience=self.patience if watched else None,
-        )  # fmt: skip
 
     def decision_function(self, X: Any) -> np.ndarray:
         """How unusual each example is, float64 (N,): the higher, the more; NaN where nothing is known."""
@@ -130,10 +125,6 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         return np.ma.masked_array((scores > self.limit()[0]) | unknown, mask=unknown)
 
     @classmethod
-    def _kind(cls) -> str:
-        return f"{cls.__name__} 3"
-
-    @classmethod
     def _settings(cls) -> type[BaseModel]:
         """The constructor's annotations, as something that checks values."""
         hints = get_type_hints(cls.__init__, include_extras=True)
@@ -152,7 +143,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "net_")
         facts = {name: getattr(self, name) for name in self._facts | _CALIBRATION}
         about = {"parameters": self._parameters(), "facts": facts}
-        save_state(Path(path), self._kind(), about=about, net=self.net_.state_dict())
+        save_state(Path(path), f"{type(self).__name__} 3", about=about, net=self.net_.state_dict())
 
     @classmethod
     def load(cls, path: Path | str, compute: Compute | None = None) -> Self:
@@ -161,7 +152,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         Nothing is allocated that the file does not hold, and no number that is not finite is let in: a file
         that is missing, damaged, or no model of this kind is a StateError.
         """
-        state = load_state(Path(path), cls._kind())
+        state = load_state(Path(path), f"{cls.__name__} 3")
         facts = _schema("Facts", cls._facts | _CALIBRATION)
         schema = _schema("About", {"parameters": cls._settings(), "facts": facts})
         try:
@@ -210,19 +201,12 @@ def check_weights(weights: Any, net: nn.Module) -> None:
             raise ValueError(f"its {name} holds numbers that no training leaves")
 
 
-def as_tensors(state: Any) -> Any:
-    """Arrays as tensors, which a file may hold, wherever they are in dicts and lists."""
+def swapped(state: Any) -> Any:
+    """Arrays in dicts and lists as tensors, which a file may hold, and the way back; a net stays as it is."""
     if isinstance(state, dict):
-        return {name: as_tensors(part) for name, part in state.items()}
+        return {name: part if name == "net" else swapped(part) for name, part in state.items()}
     if isinstance(state, list):
-        return [as_tensors(part) for part in state]
+        return [swapped(part) for part in state]
+    if isinstance(state, Tensor):
+        return state.numpy()
     return torch.from_numpy(state) if isinstance(state, np.ndarray) else state
-
-
-def as_arrays(state: Any) -> Any:
-    """The way back; a net's weights stay tensors."""
-    if isinstance(state, dict):
-        return {name: part if name == "net" else as_arrays(part) for name, part in state.items()}
-    if isinstance(state, list):
-        return [as_arrays(part) for part in state]
-    return state.numpy() if isinstance(state, Tensor) else state

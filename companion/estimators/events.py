@@ -23,7 +23,7 @@ from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import RATES, rates, remember
 from companion.detection.simple import CHUNK, Drift, SimpleDetectors, packed, unpacked
 from companion.detection.thresholds import FisherTail, fixed_fpr
-from companion.estimators.base import as_arrays, as_tensors
+from companion.estimators.base import swapped
 from companion.estimators.reasons import Reason, reasons
 from companion.estimators.surprise import Surprise
 from companion.files import StateError, load_state, save_state
@@ -162,8 +162,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         counted = pd.concat([frame, rates(frame, self.columns, past)], axis=1)
         return counted, remember(frame, self.columns, past)
 
-    # ------------------------------------------------------------ parts of the training
-
     def _simple(self) -> SimpleDetectors:
         columns = PlainColumns(self.columns, self.leave_out, self.zone)
         return SimpleDetectors(columns, self._timed, self.seed)
@@ -221,8 +219,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             found[_NET] = np.concatenate([self.net_.score(part) for part in parts])
         return found
 
-    # ------------------------------------------------------------ using
-
     def stream(self, frames: Iterable[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Score frames one after the other in the order of time, with what went before in mind.
 
@@ -238,9 +234,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     def measure(self, frame: pd.DataFrame) -> pd.DataFrame:
         """How unusual each row is, and to which of the chosen detectors.
 
-        Of events (N) in any order; unknown fields are ignored, lacking ones missing. What they did before is
-        taken from this frame and from what was fitted. Gives the frame's rows in its order, with the score of
-        each detector, ``flagged``, and ``score``, in which 3 is reached by one normal row in a thousand.
+        Rows may have any order; unknown fields are ignored, lacking ones missing. What they did before is
+        taken from this frame and from what was fitted. Gives the score of each detector, ``flagged``, and
+        ``score``, in which 3 is reached by one normal row in a thousand.
         """
         order = self._order(frame)
         _, table = next(self.stream([frame]))
@@ -278,8 +274,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         """Reasons for rows that :meth:`stream` gave, which have their rates already."""
         return reasons(enriched, self.simple_.columns, self.simple_.detectors, self.net_, count)
 
-    # ------------------------------------------------------------ keeping
-
     def save(self, path: Path) -> None:
         """Write everything to one file: not the forest, but the rows from which it grows again."""
         past, choice = self.past_, self.choice_.astype({"chosen": "float64"})
@@ -294,16 +288,12 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             "usual": [self.usual_.unseen, self.usual_.sums, self.usual_.rows],
             "numbers": {"threshold_": self.threshold_, "share_": self.share_, "counts_": self.counts_},
         }
-        save_state(path, _KIND, **as_tensors(state))
+        save_state(path, _KIND, **swapped(state))
 
     @classmethod
     def load(cls, path: Path, compute: Compute | None = None) -> EventDetector:
-        """Read what :meth:`save` wrote; scores are the same to the last bit on the same device.
-
-        Raises:
-            StateError: if the file is missing, damaged, or no model of this kind and version.
-        """
-        state = as_arrays(load_state(path, _KIND))
+        """Read what :meth:`save` wrote, or raise a StateError; on the same device all scores are the same."""
+        state = swapped(load_state(path, _KIND))
         try:
             detector = cls(**state["parameters"])
             detector.compute_ = compute or pick_compute()
