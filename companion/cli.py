@@ -27,10 +27,10 @@ score_app = typer.Typer(help="Score data of your own with a fitted detector.", n
 app.add_typer(data_app, name="data")
 app.add_typer(fit_app, name="fit")
 app.add_typer(score_app, name="score")
-for command in (fit_images, fit_waveforms, fit_events, fit_rows):
-    fit_app.command(command.__name__.removeprefix("fit_"))(command)
-for command in (score_images, score_waveforms, score_events, score_rows):
-    score_app.command(command.__name__.removeprefix("score_"))(command)
+for fit in (fit_images, fit_waveforms, fit_events, fit_rows):
+    fit_app.command(fit.__name__.removeprefix("fit_"))(fit)
+for score in (score_images, score_waveforms, score_events, score_rows):
+    score_app.command(score.__name__.removeprefix("score_"))(score)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
 
@@ -42,13 +42,8 @@ def list_data() -> None:
     for dataset in REGISTRY.values():
         here = (cache_folder() / dataset.cached).is_file()
         size = max(source.size for source in dataset.sources) / 1e6
-        table.add_row(
-            dataset.name,
-            dataset.title,
-            dataset.licence,
-            f"{size:.0f} MB" if size >= 1 else f"{size:.1f} MB",
-            "yes" if here else "no",
-        )
+        told = f"{size:.{0 if size >= 1 else 1}f} MB"
+        table.add_row(dataset.name, dataset.title, dataset.licence, told, "yes" if here else "no")
     console = Console()
     console.print(table)
     console.print(f"cache: {cache_folder()}", highlight=False, soft_wrap=True)

@@ -24,13 +24,11 @@ def cut(numbers: Numbers, length: int | None, stride: int | None) -> np.ndarray 
     """Windows (N, C, L) as the rows are, or with ``length`` those of a series, whose rows are samples."""
     from companion.data.series import cut_windows
 
-    values = numbers.values
+    values, shape = numbers.values, numbers.values.shape
     if length is not None:
         return cut_windows(values.T, length, stride)
     if values.ndim not in (2, 3):
-        raise ValueError(
-            f"an array {values.shape}; windows are (N, L) or (N, channels, L), a series has --length"
-        )
+        raise ValueError(f"an array {shape}; windows are (N, L) or (N, channels, L), a series has --length")
     return values[:, None] if values.ndim == 2 else values
 
 
@@ -137,9 +135,6 @@ def score_waveforms(
         common.warn_of_many(int(flagged.sum()), int(flagged.count()), detector.limit()[1], "windows")
         if flagged.mask.any():
             print(f"{int(flagged.mask.sum()):,} windows hold no number and have neither score nor verdict")
-        constant = int(is_constant(windows).sum())
-        if constant:
-            print(
-                f"warning: {constant:,} windows are flat lines, as of a stuck sensor; the score may miss that"
-            )
+        if count := int(is_constant(windows).sum()):
+            print(f"warning: {count:,} windows are flat lines, as of a stuck sensor; the score may miss that")
         print(f"written to {out}")

@@ -93,11 +93,9 @@ def _evaluation(run: RecordedRun, about: dict[str, Any]) -> str:
         for point, label in about["points"].items()
         for system, name in systems
     ]
-    return METHOD.format(
-        seeds=len(run.seeds),
-        ranking=table(["system", *metrics.values()], ranking).data,
-        operating=table(["threshold", "anomalies flagged", "normals not flagged"], operating).data,
-    )
+    ranked = table(["system", *metrics.values()], ranking).data
+    rates = table(["threshold", "anomalies flagged", "normals not flagged"], operating).data
+    return METHOD.format(seeds=len(run.seeds), ranking=ranked, operating=rates)
 
 
 def _provenance(run: RecordedRun) -> str:

@@ -55,7 +55,17 @@ def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> Split
 
 def read_real(dataset: Dataset) -> tuple[dict[str, bytes], str]:
     """The published files by their paths, and where they came from."""
-    return load(dataset, _read, lambda path, _: _checked(read_members(path, FILES)), _keep)
+
+    def read(path: Path) -> dict[str, bytes]:
+        with ZipFile(path) as archive:
+            return _checked({name: archive.read(name) for name in archive.namelist()})
+
+    def keep(files: Mapping[str, bytes], path: Path) -> None:
+        with ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+
+    return load(dataset, read, lambda path, _: _checked(read_members(path, FILES)), keep)
 
 
 def content_digest(files: Mapping[str, bytes]) -> str:
@@ -78,19 +88,6 @@ def archive_items(files: Mapping[str, bytes]) -> list[Item]:
     return [(name, labels[name], partial(bytes, files[name])) for name in sorted(files.keys() - {ANNOTATION})]
 
 
-def _keep(files: Mapping[str, bytes], path: Path) -> None:
-    with ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-
-
-def _read(path: Path) -> dict[str, bytes]:
-    with ZipFile(path) as archive:
-        return _checked({name: archive.read(name) for name in archive.namelist()})
-
-
-# ---------------------------------------------------------------- the stand-in
-
 Kind = Literal["normal", "moved", "arm", "spill", "empty"]
 KINDS: tuple[Kind, ...] = ("normal", "moved", "arm", "spill", "empty")  # the first three are normal
 COUNTS: dict[str, dict[Kind, int]] = {
@@ -108,9 +105,8 @@ def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generat
 
 def _noise(shape: tuple[int, int, int, int], cells: int, generator: Generator) -> Tensor:
     """Smooth noise: random numbers on a grid with ``cells`` on a side, interpolated."""
-    count, channels, height, width = shape
-    grid = torch.randn(count, channels, cells, cells, generator=generator)
-    return F.interpolate(grid, size=(height, width), mode="bilinear", align_corners=False)
+    grid = torch.randn(*shape[:2], cells, cells, generator=generator)
+    return F.interpolate(grid, size=shape[2:], mode="bilinear", align_corners=False)
 
 
 def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -> Tensor:

@@ -27,12 +27,10 @@ from companion.data.download import REGISTRY, DataError, Dataset, Source, load, 
 
 CIFAR10 = REGISTRY["cifar10"]
 CLASS_NAMES = (
-    "airplane", "automobile", "bird", "cat", "deer",
-    "dog", "frog", "horse", "ship", "truck",
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 SHAPES = (
-    "disc", "ring", "square", "frame", "triangle",
-    "plus", "cross", "bars", "columns", "checkerboard",
+    "disc", "ring", "square", "frame", "triangle", "plus", "cross", "bars", "columns", "checkerboard",
 )  # of the stand-in  # fmt: skip
 BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 DIGEST = "790d855e67687d95495f6be61078b2e133532d8f5a74e6447e6a1458344c6753"  # of the decoded data
@@ -69,17 +67,17 @@ class Cifar10:
         levels = torch.arange(256, dtype=torch.float64) / 255
         shares = counts / counts.sum(dim=1, keepdim=True)
         mean = shares @ levels
-        return mean, (shares @ levels.square() - mean.square()).sqrt()
+        return mean.float(), (shares @ levels.square() - mean.square()).sqrt().float()
 
     @property
     def mean(self) -> Tensor:
         """Mean of the training pixels scaled to [0, 1], per channel, float32 (3,)."""
-        return self._moments[0].float()
+        return self._moments[0]
 
     @property
     def std(self) -> Tensor:
         """Standard deviation over all training pixels scaled to [0, 1], per channel, float32 (3,)."""
-        return self._moments[1].float()
+        return self._moments[1]
 
 
 def load_cifar10() -> Cifar10:
@@ -99,15 +97,10 @@ def load_cifar10() -> Cifar10:
     images, labels = tensors["train_images"], tensors["train_labels"]
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     held_out, kept = order[:VALIDATION_SIZE], order[VALIDATION_SIZE:]
-    return Cifar10(
-        train=Images(images[kept], labels[kept]),
-        validation=Images(images[held_out], labels[held_out]),
-        test=Images(tensors["test_images"], tensors["test_labels"]),
-        class_names=names,
-        source=source,
-        digest=content_digest(tensors),
-        synthetic=found is None,
-    )
+    train, validation = (Images(images[rows], labels[rows]) for rows in (kept, held_out))
+    test = Images(tensors["test_images"], tensors["test_labels"])
+    digest = content_digest(tensors)
+    return Cifar10(train, validation, test, names, source, digest, synthetic=found is None)
 
 
 def read_real(dataset: Dataset) -> tuple[dict[str, Tensor], str]:
@@ -133,10 +126,8 @@ def _checked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-ARRAY_PARTS = (
-    "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy.ndarray", "numpy.dtype",
-    "_codecs.encode",
-)  # fmt: skip
+ARRAYS = "numpy._core.multiarray"
+ARRAY_PARTS = (f"{ARRAYS}._reconstruct", f"{ARRAYS}.scalar", "numpy.ndarray", "numpy.dtype", "_codecs.encode")
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -14,7 +14,6 @@ import pandas as pd
 
 GAPS = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "?", "-")
 """Words, in small letters or capitals, that stand for a number that is not known."""
-
 DECIMAL = r"[+-]?(\d*,)?\d+([eE][+-]?\d+)?"
 
 
@@ -73,9 +72,8 @@ def _read_npy(path: Path, columns: Sequence[str] | None) -> Numbers:
 def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
     """The fields, as numbers where they are some, and what was left out."""
     content = path.read_bytes()
-    text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig").strip(
-        "\r\n"
-    )
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    text = content.decode(encoding).strip("\r\n")
     start = text[:20_000].splitlines()[:50]
     mark = next((mark for mark in ";\t," if any(mark in line for line in start)), " ")
     if mark == " ":  # as NumPy writes them
@@ -120,9 +118,8 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
 def _read_decimal_commas(frame: pd.DataFrame) -> bool:
     """Turn columns of numbers with decimal commas into numbers; whether there are any."""
     texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    found = [
-        name for name in texts if frame[name].dropna().astype(str).str.strip().str.fullmatch(DECIMAL).all()
-    ]
+    words = {name: frame[name].dropna().astype(str).str.strip() for name in texts}
+    found = [name for name in texts if words[name].str.fullmatch(DECIMAL).all()]
     points = [name for name in frame if name not in texts and (frame[name].dropna() % 1 != 0).any()]
     if found and points:
         raise ValueError("some of its numbers have a decimal comma, others a decimal point")

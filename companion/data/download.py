@@ -204,9 +204,6 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-# ---------------------------------------------------------------- sources
-
-
 def _get(dataset: Dataset, unpack: Callable[[Path, Source], Content]) -> tuple[Content, str]:
     """The content from the first place whose file is the expected one and can be read."""
     mirror, offline = os.environ.get(MIRROR_VARIABLE), os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")

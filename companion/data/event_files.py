@@ -32,12 +32,11 @@ LISTED = 10
 ENDINGS = re.compile(r"\.(json|jsonl|ndjson|log|parquet)(\.gz|\.zst)?$", re.IGNORECASE)
 KINDS = {"Int64": "HUGEINT", "float64": "DOUBLE", "boolean": "BOOLEAN", "str": "VARCHAR"}
 """Types of a frame's columns, and of DuckDB's while they are read; a mixture is text."""
-JSON_KINDS = dict.fromkeys(("BIGINT", "UBIGINT", "HUGEINT"), "Int64") | {
-    "BOOLEAN": "boolean",
-    "DOUBLE": "float64",
-}
-
-# ---------------------------------------------------------------- files to flat columns
+JSON_KINDS = dict.fromkeys(("BIGINT", "UBIGINT", "HUGEINT"), "Int64")
+JSON_KINDS |= {"BOOLEAN": "boolean", "DOUBLE": "float64"}
+Paths = Path | str | Sequence[Path | str]
+Columns = dict[str, str]
+"""The columns of a frame, by name their types; in DuckDB they are c0, c1, ..."""
 
 
 @dataclass
@@ -60,9 +59,6 @@ class ReadReport:
         units = ", ".join(f"{unit} ({count:,})" for unit, count in self.units.items())
         first = f"read {self.events:,} events{bad}{untimed}{ignored}"
         return [first, *map("  {}".format, self.reasons), *more, f"times were given as {units}"]
-
-
-Paths = Path | str | Sequence[Path | str]
 
 
 def read_events(paths: Paths, *, json_columns: Sequence[str] = ()) -> tuple[pd.DataFrame, ReadReport]:
@@ -144,12 +140,6 @@ def _form(path: Path) -> tuple[str, str]:
     if start[:1] == b"{" and more and not line.rstrip().endswith(b"}"):
         return "unstructured", packed  # an object over many lines
     return "array" if start[:1] == b"[" else "newline_delimited", packed
-
-
-# ---------------------------------------------------------------- in DuckDB
-
-Columns = dict[str, str]
-"""The columns of a frame, by name their types; in DuckDB they are c0, c1, ..."""
 
 
 @dataclass
@@ -261,9 +251,8 @@ def _open(base: duckdb.DuckDBPyConnection, source: _Source, sql: str, prefix: st
         else:
             empty = f"{value} IN ('{{}}', '[]')" + f" OR left({value}, 1) IN ('{{', '[')" * (name in nested)
             text = f"CASE WHEN NOT ({empty}) THEN {value} END"
-            source.leaves.append(
-                (name, kind, text if kind == "str" else f"TRY_CAST({value} AS {KINDS[kind]})")
-            )
+            cell = text if kind == "str" else f"TRY_CAST({value} AS {KINDS[kind]})"
+            source.leaves.append((name, kind, cell))
     if kinds:
         pointers = "[" + ", ".join(_text(pointer) for _, pointer in kinds) + "]"
         source.query = f"(SELECT *, json_extract_string({sql}, {pointers}) AS {alias} FROM {source.query})"
@@ -326,10 +315,8 @@ def _sort(base: duckdb.DuckDBPyConnection, columns: Columns, report: ReadReport)
     report.events = sum(counts.values())
     if not report.events:
         raise DataError("no event has a time that can be read, in seconds or parts of them or as ISO 8601")
-    sizes = [
-        f"count(c{i})" if k != "Int64" or i == place else f"max(abs(c{i}))"
-        for i, k in enumerate(columns.values())
-    ]
+    whole = [kind == "Int64" and i != place for i, kind in enumerate(columns.values())]
+    sizes = [f"max(abs(c{i}))" if large else f"count(c{i})" for i, large in enumerate(whole)]
     (found,) = base.execute(f"SELECT {', '.join(sizes)} FROM events").fetchall()
     types, cells = KINDS | {"Int64": "BIGINT"}, []
     for i, (name, size) in enumerate(zip(list(columns), found, strict=True)):

@@ -21,7 +21,6 @@ MEMORY = "1GB"
 """Of DuckDB; what is more goes to a temporary folder."""
 RECORD_ID = "metadata.uid"
 """The field that holds the id of a record."""
-
 PARTS = ("train", "calibration", "validation", "test")
 """Of events; the first two are normal only."""
 
@@ -56,8 +55,6 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     return found.astype({n: names[str(kind)] for n, kind in found.dtypes.items() if str(kind) in names})
 
 
-# ---------------------------------------------------------------- times
-
 TIMES = """
     SELECT row, unit, round(CASE unit WHEN 'seconds' THEN number * 1e3 WHEN 'milliseconds' THEN number
         WHEN 'microseconds' THEN number / 1e3 WHEN 'nanoseconds' THEN number / 1e6 ELSE moment END) AS ms
@@ -86,9 +83,6 @@ def connect(path: str) -> duckdb.DuckDBPyConnection:
     with suppress(duckdb.Error):  # without the extension that knows other zones, it is so anyway
         base.execute("SET TimeZone = 'UTC'")
     return base
-
-
-# ---------------------------------------------------------------- who, which, when
 
 
 def entities(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> pd.Series:

@@ -36,6 +36,7 @@ NOT_READ = (
 LARGEST_FILE, LARGEST_PICTURE = 2**28, 50_000_000  # bytes, pixels: what is larger is refused, or shrunk
 
 Item = tuple[str, int, Callable[[], bytes]]  # name and label of an image, and what gives its file's content
+Size = tuple[int, int]  # height and width
 Range = tuple[float, float]
 
 
@@ -72,20 +73,15 @@ class ImageSet:
         return self.take(np.isin(np.arange(len(self)), list(first.values())))
 
 
-# ---------------------------------------------------------------- decoding
-
-
 def decode(
-    content: bytes, size: tuple[int, int], color: bool, value_range: Range | None = None
+    content: bytes, size: Size, color: bool, value_range: Range | None = None
 ) -> tuple[Image.Image, int]:
-    """The one decoder: an image as a viewer shows it, and the number of pages or frames in the file.
+    """An image as a viewer shows it, in the mode RGB or L, and the number of pages or frames in the file.
 
     The orientation that a camera noted is applied, transparent pixels become black, and of several pages the
-    first is read. A huge JPEG is shrunk while it is read, but not below twice ``size``.
-
-    ``size`` is the height and width needed; the mode is RGB or L; ``value_range`` are the values that
-    become 0 and 255 in images deeper than 8 bits. No image, a damaged one or a deep one without a range is a
-    DataError.
+    first is read. A huge JPEG is shrunk while it is read, but not below twice ``size``. ``value_range`` are
+    the values that become 0 and 255 in images deeper than 8 bits. No image, a damaged one or a deep one
+    without a range is a DataError.
     """
     if not content:
         raise DataError("cannot be read as an image (the file is empty)")
@@ -146,9 +142,6 @@ def deep_range(paths: Iterable[Path]) -> Range | None:
     return (min(found), max(found)) if found else None
 
 
-# ---------------------------------------------------------------- files and folders
-
-
 def read_file(path: Path) -> bytes:
     """The content of a file; a DataError if it is absurdly large."""
     size = path.stat().st_size
@@ -158,10 +151,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_images(
-    items: Iterable[Item],
-    size: tuple[int, int] = (64, 64),
-    color: bool = False,
-    value_range: Range | None = None,
+    items: Iterable[Item], size: Size = (64, 64), color: bool = False, value_range: Range | None = None
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
     """Read images of any size into one set of one size (height, width), in the order of ``items``.
 
@@ -216,7 +206,7 @@ def find_images(folder: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
 
 
 def read_paths(
-    paths: Iterable[Path], size: tuple[int, int], color: bool, value_range: Range | None
+    paths: Iterable[Path], size: Size, color: bool, value_range: Range | None
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
     """What :func:`read_images` returns for files, which all have the label 0."""
     return read_images(((str(path), 0, partial(read_file, path)) for path in paths), size, color, value_range)
@@ -234,8 +224,8 @@ _NOT = {"free", "no", "non", "not", "without"}
 def check_not_sorted(folder: Path) -> None:
     """Refuse a folder in which images are sorted by verdict: all below it would be learned as normal.
 
-    Names of folders tell, in capitals or not, at any depth: one for anomalies ("NG", "defects_2024"), one
-    beside that for normal images ("good" beside "crack"), or "test".
+    Names of folders tell, at any depth: one for anomalies ("NG", "defects_2024"), or "test", or any beside
+    one for normal images ("crack" beside "good").
     """
     for place, folders, _ in os.walk(folder):
         folders[:] = names = sorted(name for name in folders if not name.startswith("."))
@@ -255,9 +245,6 @@ def check_not_sorted(folder: Path) -> None:
             )
 
 
-# ---------------------------------------------------------------- splits in which no copy stands twice
-
-
 @dataclass(frozen=True)
 class SplitImages:
     """Images for one-class learning, split; copies of an image always stand in the same part."""
@@ -275,13 +262,9 @@ class SplitImages:
     @property
     def whole_test(self) -> ImageSet:
         """The development and the test images together, for comparison with what others measured on all."""
-        parts = self.development, self.test
-        return ImageSet(
-            torch.cat([part.images for part in parts]),
-            torch.cat([part.labels for part in parts]),
-            self.development.names + self.test.names,
-            self.development.hashes + self.test.hashes,
-        )
+        one, other = self.development, self.test
+        images, labels = torch.cat([one.images, other.images]), torch.cat([one.labels, other.labels])
+        return ImageSet(images, labels, one.names + other.names, one.hashes + other.hashes)
 
 
 def share_by_hash(
@@ -293,7 +276,7 @@ def share_by_hash(
     chooses others. Gives bool (N,).
     """
     chosen: set[str] = set()
-    kinds = [0] * len(hashes) if labels is None else [int(label) for label in labels]
+    kinds = labels or [0] * len(hashes)
     for kind in sorted(set(kinds)):
         distinct = {value for value, own in zip(hashes, kinds, strict=True) if own == kind}
         order = sorted(distinct, key=lambda value: hashlib.sha256((salt + value).encode()).digest())

@@ -175,9 +175,6 @@ def load_nsl_kdd() -> Events:
     return _events(tidy(raw[fields]), attack, _rows(raw), parts, (), found[1])
 
 
-# ---------------------------------------------------------------- what they share
-
-
 def _flat(content: bytes, json_columns: Sequence[str] = ()) -> pd.DataFrame:
     """The columns of a file of events, as :func:`companion.data.event_files.read_events` reads it."""
     with TemporaryDirectory() as folder:

@@ -35,9 +35,6 @@ def as_numbers(array: Any) -> np.ndarray:
     return filled
 
 
-# ---------------------------------------------------------------- windows
-
-
 @dataclass(frozen=True)
 class Windows:
     """Windows of a series, and where they came from."""
@@ -71,17 +68,16 @@ def cut_windows(series: np.ndarray, length: int, stride: int | None = None, *, t
         raise ValueError(f"a series is (T,) or (channels, T), not {array.shape}: transpose it")
     if min(length, stride) < 1:
         raise ValueError(f"length and stride must be at least 1, not {length} and {stride}")
-    last = array.shape[1] - length
+    samples = array.shape[1]
+    last = samples - length
     if last < 0:
-        raise ValueError(
-            f"a series of {array.shape[1]} samples has no window of {length}; take shorter windows"
-        )
+        raise ValueError(f"a series of {samples} samples has no window of {length}; take shorter windows")
     starts = np.arange(0, last + 1, stride, dtype=np.int64)
     views = np.lib.stride_tricks.sliding_window_view(array, length, axis=1)  # (C, T - length + 1, length)
     windows = views[:, ::stride].swapaxes(0, 1)  # (N, C, length), still a view
     if tail and starts[-1] != last:
         starts, windows = np.append(starts, last), np.concatenate([windows, views[:, -1][None]])
-    return Windows(windows, starts, array.shape[1])
+    return Windows(windows, starts, samples)
 
 
 def as_windows(windows: Any, channels: int) -> np.ndarray:
@@ -93,9 +89,6 @@ def as_windows(windows: Any, channels: int) -> np.ndarray:
         also = " or (windows, samples)" if channels == 1 else ""
         raise ValueError(f"need (windows, {channels}, samples){also}, not {np.shape(windows)}")
     return array
-
-
-# ---------------------------------------------------------------- a common scale
 
 
 def fill_gaps(windows: np.ndarray) -> np.ndarray:

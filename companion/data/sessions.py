@@ -19,8 +19,6 @@ HDFS_SHARE = 16_838 / 575_061
 """Of anomalous sessions in the whole log; our files hold 4,855 of the normal ones."""
 SESSION_COLUMNS = ("actor.session.uid", "session.uid")
 """Which session an event belongs to, the first of these that it has."""
-
-
 HDFS = (REGISTRY["hdfs-normal"], REGISTRY["hdfs-abnormal"])
 
 
@@ -108,14 +106,10 @@ def hdfs_sessions(num_learn: int, num_validation: int, seed: int) -> SessionSet:
     normal, abnormal = (rng.permutation(np.flatnonzero(data.abnormal == kind)) for kind in (False, True))
     learn, held, rest = np.split(normal, [num_learn, num_learn + num_validation])
     others = np.concatenate([held, abnormal[:num_validation], rest, abnormal[num_validation:]])
-    return SessionSet(
-        learn=[data.tokens[i] for i in learn],
-        others=[data.tokens[i] for i in others],
-        abnormal=data.abnormal[others],
-        test=np.arange(len(others)) >= 2 * num_validation,
-        num_tokens=int(np.concatenate(data.tokens).max()) + 1,
-        share=HDFS_SHARE,
-    )
+    learned, later = ([data.tokens[i] for i in part] for part in (learn, others))
+    test = np.arange(len(others)) >= 2 * num_validation
+    num_tokens = int(np.concatenate(data.tokens).max()) + 1
+    return SessionSet(learned, later, data.abnormal[others], test, num_tokens, HDFS_SHARE)
 
 
 def generated_sessions(events: int, attack_share: float, seed: int) -> SessionSet:
@@ -129,19 +123,14 @@ def generated_sessions(events: int, attack_share: float, seed: int) -> SessionSe
     names = counts.index[counts >= 20]
     tokens = 1 + names.get_indexer(pd.Index(kind))  # an unknown name has the place -1
     session = pd.factorize(data.labels["incident"])[0]
-    parts: dict[str, tuple[list[np.ndarray], np.ndarray]] = {}
+    parts = []
     for part in ("train", "validation", "test"):
         rows = data.split[part]
         shape = data.labels["shape"].iloc[rows].groupby(session[rows]).first()
         wanted = (shape.isna() | (shape == "order")).to_numpy()
         every = zip(by_session(tokens[rows], session[rows]), wanted, strict=True)
-        parts[part] = [own for own, keep in every if keep], (shape[wanted] == "order").to_numpy()
-    count = len(parts["validation"][0])
-    abnormal = np.concatenate([parts["validation"][1], parts["test"][1]])
-    return SessionSet(
-        learn=parts["train"][0],
-        others=parts["validation"][0] + parts["test"][0],
-        abnormal=abnormal,
-        test=np.arange(len(abnormal)) >= count,
-        num_tokens=len(names) + 1,
-    )
+        parts.append(([own for own, keep in every if keep], (shape[wanted] == "order").to_numpy()))
+    (learn, _), (held, held_abnormal), (late, late_abnormal) = parts
+    abnormal = np.concatenate([held_abnormal, late_abnormal])
+    test = np.arange(len(abnormal)) >= len(held)
+    return SessionSet(learn, held + late, abnormal, test, num_tokens=len(names) + 1)

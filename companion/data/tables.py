@@ -14,7 +14,6 @@ import pandas as pd
 from companion.data.download import REGISTRY, read_or_warn, read_published
 
 ADULT_TRAIN, ADULT_TEST, CALIFORNIA = (REGISTRY[n] for n in ("adult-train", "adult-test", "california"))
-
 ADULT_COLUMNS = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation",
     "relationship", "race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country",
@@ -63,13 +62,8 @@ def _table(
     categorical = tuple(str(name) for name in frame if name not in typed)
     for name in categorical:
         typed[name] = frame[name].astype(object).where(frame[name].notna(), None)
-    return Table(
-        frame=pd.DataFrame(typed)[[*frame]],
-        numerical=tuple(numbers),
-        categorical=categorical,
-        test=test,
-        **about,
-    )
+    about |= {"numerical": tuple(numbers), "categorical": categorical}
+    return Table(frame=pd.DataFrame(typed)[[*frame]], test=test, **about)
 
 
 def load_adult() -> Table:
@@ -142,10 +136,8 @@ def load_small(name: str) -> Table:
     if found is None:
         return synthetic_table(name, 4000, num_categorical=0, num_classes=classes and 2)
     header = _HEADERS[name].split() if name in _HEADERS else None
-    frame = (
-        pd.read_csv(io.BytesIO(found[0][0]), names=header).drop_duplicates().dropna(subset=[_TARGETS[name]])
-    )
-    frame = frame.reset_index(drop=True)
+    frame = pd.read_csv(io.BytesIO(found[0][0]), names=header).drop_duplicates()
+    frame = frame.dropna(subset=[_TARGETS[name]], ignore_index=True)
     about: dict[str, Any] = {}
     learn, test = _split(np.arange(len(frame)), 0.8)
     if name == "pm25":
@@ -177,9 +169,7 @@ def synthetic_table(
         signal = signal + rng.normal(size=3 + 2 * i)[values] / (1 + i)
         columns[f"c{i}"] = np.array([f"v{value}" for value in values], dtype=object)
     signal = signal + 0.3 * rng.normal(size=num_rows)
-    frame = pd.DataFrame(columns).mask(
-        pd.DataFrame(rng.random((num_rows, len(columns))) < 0.01, columns=list(columns))
-    )
+    frame = pd.DataFrame(columns).mask(rng.random((num_rows, len(columns))) < 0.01)
     target = signal.astype(np.float32)
     if num_classes is not None:
         edges = np.quantile(signal, np.arange(1, num_classes) / num_classes)

@@ -52,17 +52,10 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     fpr_: float | None  #: the share of normal examples that may be
 
     def fit(
-        self,
-        X: Any,
-        y: None = None,
-        *,
-        epochs: int = 30,
-        validation: Any = None,
-        compute: Compute | None = None,
-        checkpoint: Path | None = None,
-        progress: str | None = None,
+        self, X: Any, y: None = None, *, epochs: int = 30, validation: Any = None,
+        compute: Compute | None = None, checkpoint: Path | None = None, progress: str | None = None,
         stop_after: int | None = None,
-    ) -> Self:
+    ) -> Self:  # fmt: skip
         """Learn from normal examples, by default on the best device, in float32.
 
         Args:

@@ -91,13 +91,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         self.zone, self.json_columns, self.seed = zone, json_columns, seed
 
     def fit(
-        self,
-        X: pd.DataFrame | Iterable[pd.DataFrame],
-        y: None = None,
-        *,
-        compute: Compute | None = None,
-        progress: str | None = None,
-    ) -> EventDetector:
+        self, X: pd.DataFrame | Iterable[pd.DataFrame], y: None = None, *,
+        compute: Compute | None = None, progress: str | None = None,
+    ) -> EventDetector:  # fmt: skip
         """Learn from events that are mostly normal.
 
         ``X`` is a frame, or frames one after the other in the order of time, which need not fit into memory;

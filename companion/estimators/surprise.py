@@ -28,11 +28,7 @@ _HELD = 0.1  # of the rows, those that say when the training has converged, and 
 
 
 class Surprise:
-    """A masked net and its ``FamilySurprise``, for frames of events or rows of a table.
-
-    It stops training when the loss on a tenth of the rows, which it does not learn from, no longer falls;
-    what surprise is usual is taken from the same tenth.
-    """
+    """A masked net and its ``FamilySurprise``, for frames of events or rows of a table."""
 
     def __init__(self, entity: tuple[str, ...], num_steps: int, seed: int, compute: Compute) -> None:
         self.features = EventFeatures(entity, leave_out=RATES)
