@@ -23,6 +23,9 @@ Table = Annotated[list[Path], typer.Argument(help="CSV or Parquet, one row an ex
 Net = Annotated[bool, typer.Option("--net/--no-net", help="Train the net, too; without it all is counted.")]
 Steps = Annotated[int, typer.Option(min=1, help="Steps of its training, at most, of 512 rows each.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")]
+Entity = Annotated[list[str] | None, typer.Option(help="Fields that name who an event is about, in order.")]
+Json = Annotated[list[str] | None, typer.Option(help="Fields whose text is JSON, to be taken apart.")]
+Alerts = Annotated[float, typer.Option(min=1e-3, help="Alerts a day, or in all of a shorter recording.")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="Fields or objects not to use; may be given again.")]
 Scores = Annotated[Path, typer.Option(help="A CSV file for the scores.")]
 Top = Annotated[int, typer.Option(min=0, help="Print so many of the alerts, the most unusual first.")]
@@ -33,16 +36,10 @@ _BATCH, _KEPT = 100_000, 5_000  # events at a time; flagged ones that are groupe
 def fit_events(
     data: Data,
     out: Out,
-    entity: Annotated[
-        list[str] | None, typer.Option(help="Fields that name who an event is about, in order.")
-    ] = None,
+    entity: Entity = None,
     leave_out: LeaveOut = None,
-    json_column: Annotated[
-        list[str] | None, typer.Option(help="Fields whose text is JSON, to be taken apart.")
-    ] = None,
-    alerts: Annotated[
-        float, typer.Option(min=1e-3, help="Alerts a day, or in all of a shorter recording.")
-    ] = 20.0,
+    json_column: Json = None,
+    alerts: Alerts = 20.0,
     zone: Annotated[str, typer.Option(help="Of hours without a timezone_offset: Europe/Berlin.")] = "UTC",
     net: Net = True,
     steps: Steps = 5000,
@@ -50,7 +47,6 @@ def fit_events(
 ) -> None:
     """Learn what events usually look like, from events that are mostly normal; no labels are needed."""
     with errors_as_messages():
-        from companion.data.event_files import read_batches
         from companion.data.events import ENTITY_COLUMNS
         from companion.data.sessions import SESSION_COLUMNS
         from companion.estimators.events import EventDetector
@@ -60,10 +56,7 @@ def fit_events(
             net, steps, alerts=alerts, zone=zone, columns=tuple(entity or ENTITY_COLUMNS),
             leave_out=(*SESSION_COLUMNS, *(leave_out or ())), json_columns=tuple(json_column or ()),
         )  # fmt: skip
-        batches, report = read_batches(data, _BATCH, json_columns=detector.json_columns)
-        print(*report.lines(), sep="\n")
-        shown = _progress(batches, report.events, "counting")
-        _learn(detector, shown, out, device, f"{alerts:g} alerts a day")
+        _learn(detector, _events(data, detector, "counting"), out, device, f"{alerts:g} alerts a day")
 
 
 def fit_rows(
@@ -118,16 +111,14 @@ def score_events(
     events of one entity with less than 30 minutes between them are one alert.
     """
     with errors_as_messages():
-        from companion.data.event_files import read_batches
         from companion.data.events import entities, record_ids
 
         detector, drift = _loaded(model, device)
         check_writable(out)
-        batches, report = read_batches(data, _BATCH, json_columns=detector.json_columns)
-        print(*report.lines(), sep="\n")
+        frames = _events(data, detector, "scoring")
 
         def tables() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-            for frame, scores in detector.stream(_progress(batches, report.events, "scoring")):
+            for frame, scores in detector.stream(frames):
                 who = entities(frame, detector.columns).fillna("")
                 about = {"id": record_ids(frame), "time": frame["time"], "entity": who}
                 drift.add(detector.simple_.columns.transform(frame))
@@ -213,9 +204,14 @@ def _tell(detector: EventDetector, worst: pd.DataFrame, heads: list[str], explai
         print(f"\n{head}", *(f"   - {reason}" for reason in told), sep="\n")
 
 
-def _progress(frames: Iterable[pd.DataFrame], total: int, label: str) -> Iterator[pd.DataFrame]:
-    with tqdm(total=total, desc=label, unit=" events", disable=None) as bar:
-        for frame in frames:
+def _events(data: list[str], detector: EventDetector, label: str) -> Iterator[pd.DataFrame]:
+    """Events part by part, under a progress bar, after what was met while reading."""
+    from companion.data.event_files import read_batches
+
+    batches, report = read_batches(data, _BATCH, json_columns=detector.json_columns)
+    print(*report.lines(), sep="\n")
+    with tqdm(total=report.events, desc=label, unit=" events", disable=None) as bar:
+        for frame in batches:
             yield frame
             bar.update(len(frame))
 

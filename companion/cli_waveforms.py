@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 File = Annotated[Path, typer.Argument(help="CSV, Parquet or NPY; rows are windows, or see --length.")]
 
+Length = Annotated[
+    int | None,
+    typer.Option(min=2, help="Rows are samples of a series, columns its channels: cut windows so long."),
+]
+Stride = Annotated[int | None, typer.Option(min=1, help="Samples from window to window; half the length.")]
+
 
 def cut(numbers: Numbers, length: int | None, stride: int | None) -> np.ndarray | Windows:
     """Windows (N, C, L) as the rows are, or with ``length`` those of a series, whose rows are samples."""
@@ -57,13 +63,8 @@ def hold_out(found: np.ndarray | Windows) -> tuple[np.ndarray, np.ndarray]:
 def fit_waveforms(
     file: File,
     out: Out,
-    length: Annotated[
-        int | None,
-        typer.Option(min=2, help="Rows are samples of a series, columns its channels: cut windows so long."),
-    ] = None,
-    stride: Annotated[
-        int | None, typer.Option(min=1, help="Samples from window to window; half the length.")
-    ] = None,
+    length: Length = None,
+    stride: Stride = None,
     columns: Annotated[str | None, typer.Option(help="Those to read, with commas between; or all.")] = None,
     method: Annotated[str, typer.Option(help="net, pca (8 components) or neighbours (1).")] = "net",
     standardize: Annotated[

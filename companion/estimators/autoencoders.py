@@ -27,6 +27,8 @@ from companion.objectives.synthetic_anomalies import CameraJitter
 from companion.training import History
 
 _BATCH = 512  # examples in one forward pass that learns nothing
+Batch = Annotated[int, Field(ge=2)]
+Method = Literal["pca", "neighbours"]
 Numbers = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
 
 
@@ -60,19 +62,11 @@ class ResNetAE(AnomalyDetector):
     }  # fmt: skip
 
     def __init__(
-        self,
-        bottleneck: Count = 2,
-        depth: Annotated[int, Field(ge=1, le=16)] = 4,
-        width: Count = 8,
-        *,
-        standardize: StandardizerKind = "window",
-        loss: Loss = "l2",
-        jitter: Annotated[float, Field(ge=0)] = 0.1,
-        lr: Positive = 1e-3,
-        batch_size: Annotated[int, Field(ge=2)] = 64,
-        patience: Count | None = None,
-        seed: int = 0,
-    ) -> None:
+        self, bottleneck: Count = 2, depth: Annotated[int, Field(ge=1, le=16)] = 4, width: Count = 8, *,
+        standardize: StandardizerKind = "window", loss: Loss = "l2",
+        jitter: Annotated[float, Field(ge=0)] = 0.1, lr: Positive = 1e-3, batch_size: Batch = 64,
+        patience: Count | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
         self.bottleneck, self.depth, self.width = bottleneck, depth, width
         self.standardize, self.loss, self.jitter = standardize, loss, jitter
         self.lr, self.batch_size, self.patience, self.seed = lr, batch_size, patience, seed
@@ -162,10 +156,7 @@ class WindowBaseline(ResNetAE):
     _facts: ClassVar = ResNetAE._facts | {"kept_": Count}
 
     def __init__(
-        self,
-        method: Literal["pca", "neighbours"] = "pca",
-        size: Count = 8,
-        standardize: StandardizerKind = "window",
+        self, method: Method = "pca", size: Count = 8, standardize: StandardizerKind = "window"
     ) -> None:
         self.method, self.size, self.standardize = method, size, standardize
 
@@ -227,19 +218,11 @@ class ImageAE(AnomalyDetector):
     }  # fmt: skip
 
     def __init__(
-        self,
-        net: Literal["conv", "residual"] = "conv",
-        latent: Count = 32,
-        widths: Numbers = (32, 64, 128),
-        *,
-        loss: Literal["l1", "mse"] = "l1",
-        scales: Numbers = (4, 8),
+        self, net: Literal["conv", "residual"] = "conv", latent: Count = 32, widths: Numbers = (32, 64, 128),
+        *, loss: Literal["l1", "mse"] = "l1", scales: Numbers = (4, 8),
         camera: CameraJitter = CameraJitter(),  # noqa: B008
-        lr: Positive = 2e-3,
-        batch_size: Annotated[int, Field(ge=2)] = 128,
-        patience: Count | None = None,
-        seed: int = 0,
-    ) -> None:
+        lr: Positive = 2e-3, batch_size: Batch = 128, patience: Count | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
         self.net, self.latent, self.widths = net, latent, widths
         self.loss, self.scales, self.camera = loss, scales, camera
         self.lr, self.batch_size, self.patience, self.seed = lr, batch_size, patience, seed

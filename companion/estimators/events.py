@@ -74,18 +74,11 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(
-        self,
-        net: bool = True,
-        num_steps: int = 5000,
-        max_events: int = 200_000,
-        alerts: float = 20.0,
-        trim: float = 0.05,
-        columns: Sequence[str] = ENTITY_COLUMNS,
-        leave_out: Sequence[str] = SESSION_COLUMNS,
-        zone: str = "UTC",
-        json_columns: Sequence[str] = (),
+        self, net: bool = True, num_steps: int = 5000, max_events: int = 200_000, alerts: float = 20.0,
+        trim: float = 0.05, columns: Sequence[str] = ENTITY_COLUMNS,
+        leave_out: Sequence[str] = SESSION_COLUMNS, zone: str = "UTC", json_columns: Sequence[str] = (),
         seed: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.net, self.num_steps, self.max_events = net, num_steps, max_events
         self.alerts, self.trim, self.columns, self.leave_out = alerts, trim, columns, leave_out
         self.zone, self.json_columns, self.seed = zone, json_columns, seed
