@@ -48,23 +48,13 @@ def check_writable(path: Path) -> None:
 
 
 def shown_name(path: Path | str, folder: Path | None = None) -> str:
-    r"""How a file is named: relative to ``folder``, and what cannot be printed is escaped.
-
-    Example:
-        >>> shown_name(Path("photos/a b.png"), Path("photos")), shown_name("two\nlines.png")
-        ('a b.png', 'two\\nlines.png')
-    """
+    """How a file is named: relative to ``folder``, and what cannot be printed is escaped."""
     name = Path(path).relative_to(folder).as_posix() if folder is not None else str(path)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def safe_cell(text: str) -> str:
-    """Text for a CSV cell; what a spreadsheet would take for a formula gets an apostrophe in front.
-
-    Example:
-        >>> safe_cell("=1+1.png"), safe_cell("a=1.png")
-        ("'=1+1.png", 'a=1.png')
-    """
+    """Text for a CSV cell; what a spreadsheet would take for a formula gets an apostrophe in front."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

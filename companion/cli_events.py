@@ -111,7 +111,7 @@ def score_events(
     events of one entity with less than 30 minutes between them are one alert.
     """
     with errors_as_messages():
-        from companion.data.events import entities, record_ids
+        from companion.data.events import entities
 
         detector, drift = _loaded(model, device)
         check_writable(out)
@@ -120,7 +120,8 @@ def score_events(
         def tables() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
             for frame, scores in detector.stream(frames):
                 who = entities(frame, detector.columns).fillna("")
-                about = {"id": record_ids(frame), "time": frame["time"], "entity": who}
+                ids = entities(frame.assign(row=frame.index.astype(str)), ("metadata.uid", "row"))
+                about = {"id": ids, "time": frame["time"], "entity": who}
                 drift.add(detector.simple_.columns.transform(frame))
                 yield frame, scores.assign(**about)[[*about, *scores.columns]]
 

@@ -22,14 +22,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The parent folder is made. After an error the temporary file is gone and ``path`` is as it was. What
     processes that were killed have left of such files is removed, too.
-
-    Example:
-        >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "notes.txt"
-        >>> with atomic_path(target) as part:
-        ...     _ = part.write_text("whole")
-        >>> target.read_text()
-        'whole'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)

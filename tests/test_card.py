@@ -57,11 +57,10 @@ def test_the_casting_cards_recipe_is_the_configs():
     told = " ".join(body.split())
     for words in ("8 channels", "300 steps of 96 images with `adamw`", "rate of 0.005", "1 % of", "95 % of"):
         assert words in told
-    other = model_card(
-        run.model_copy(update={"config": run.config | {"width": 12, "fpr": 0.02, "share": 0.5}})
-    )
+    changed = run.model_copy(update={"config": run.config | {"width": 12, "fpr": 0.02, "share": 0.5}})
+    other = " ".join(model_card(changed).split())
     for words in ("12 channels", "at most 2 %", "used 50 % of the images"):
-        assert words in " ".join(other.split())
+        assert words in other
 
 
 def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(real):
@@ -77,9 +76,7 @@ def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(real):
 
 
 def test_a_run_without_a_card_and_a_run_that_lacks_a_number():
-    with pytest.raises(
-        ValueError, match="no card for runs of 'degradation'; there are cards for: casting, w"
-    ):
+    with pytest.raises(ValueError, match="runs of 'degradation'; there are cards for: casting, w"):
         model_card(load_run("degradation-full-cpu"))
     run = load_run("waveforms-full-cpu").model_copy(deep=True)
     for result in run.results:

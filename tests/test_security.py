@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import warnings
 from dataclasses import replace
@@ -17,13 +16,7 @@ from sklearn.tree import DecisionTreeClassifier
 from companion.data import fetch, security
 from companion.data.download import DataError, Source
 from companion.data.events import Events
-from companion.data.security import (
-    DEMO_LEFT_OUT,
-    load_cloudtrail,
-    load_demo_service,
-    load_nsl_kdd,
-    load_zeek,
-)
+from companion.data.security import load_cloudtrail, load_demo_service, load_nsl_kdd, load_zeek
 from companion.data.sessions import load_hdfs
 from tests.packing import tar_gz
 
@@ -96,7 +89,9 @@ def test_nothing_of_a_demo_fault_stays_but_the_fault(real):
     faults = data.labels["attack"].notna()
     assert faults.sum() == 277
     assert not data.frame["trace_id"][~faults].isin(data.frame["trace_id"][faults].dropna()).any()
-    assert not {name for name in data.frame for left in DEMO_LEFT_OUT if f"{name}.".startswith(f"{left}.")}
+    assert not {
+        name for name in data.frame for left in security.DEMO_LEFT_OUT if f"{name}.".startswith(f"{left}.")
+    }
 
 
 def test_hdfs_sessions_are_labelled_and_few_are_distinct():
@@ -117,12 +112,12 @@ def test_without_a_source_labelled_data_stand_in(mirror, load):
 
 def test_cloudtrail_is_read_from_an_archive_however_it_is_packed(mirror):
     content = b'{"a": 1}\n{"a": 2}\n{"a": 3}\n'
-    files = {"2": [3], "1": [1, 2]}  # the order of the names counts
-    packed = {
-        f"repo-main/CloudTrail/{name}.json": json.dumps({"Records": [{"a": a} for a in records]}).encode()
-        for name, records in files.items()
-    }
-    (mirror / "x.tar.gz").write_bytes(tar_gz(packed))
+    files = {
+        "2": b'{"Records": [{"a": 3}]}',
+        "1": b'{"Records": [{"a": 1}, {"a": 2}]}',
+    }  # the names' order counts
+    packed = tar_gz({f"repo-main/CloudTrail/{name}.json": records for name, records in files.items()})
+    (mirror / "x.tar.gz").write_bytes(packed)
     digest = hashlib.sha256(content).hexdigest()
     source = Source("", "x.tar.gz", "", 1)
     fake = replace(security.CLOUDTRAIL, sources=(source,), sha256=digest)

@@ -37,9 +37,8 @@ def nested(flat: dict) -> dict:
 
 def faults(name: str, schema: dict, attributes: dict, event: dict):
     """What the schema says against an event with the profile ``host``, as texts."""
-    own = {
-        "api"
-    }  # the compiled schema gives this to the profile "cloud", though the class requires it itself
+    # the compiled schema gives "api" to the profile "cloud", though the class requires it itself
+    own = {"api"}
     applied = {key: a for key, a in attributes.items() if key in own or a.get("profile", "host") == "host"}
     for key, attribute in applied.items():
         if attribute["requirement"] == "required" and key not in {*event, *own}:
@@ -140,14 +139,11 @@ def test_contexts_are_strange_for_the_user_only(data):
 
 def test_order_attacks_have_the_events_of_normal_sessions_in_another_order(data):
     operation = data.frame["api.operation"]
-    place = {
-        name: pd.Series(np.arange(20_000))[(operation == name).to_numpy()]
-        .groupby(data.labels["incident"])
-        .min()
-        for name in ("ApproveRelease", "DeployRelease")
-    }
+    rows, incident = pd.Series(np.arange(20_000)), data.labels["incident"]
+    names = ("ApproveRelease", "DeployRelease")
+    approved, deployed = (rows[(operation == name).to_numpy()].groupby(incident).min() for name in names)
     attack = data.labels.groupby("incident")["attack"].first()
-    early = (place["DeployRelease"] < place["ApproveRelease"]).pipe(lambda found: found[found].index)
+    early = (deployed < approved).pipe(lambda found: found[found].index)
     kinds = attack.reindex(early)
     assert set(kinds) <= {"unapproved-release", "shuffled-release"}
     assert (kinds == "unapproved-release").sum() == (attack == "unapproved-release").sum()

@@ -6,15 +6,7 @@ import pytest
 
 from companion.data import tables as tabular
 from companion.data.download import REGISTRY, Source
-from companion.data.tables import (
-    ADULT_TEST,
-    ADULT_TRAIN,
-    CALIFORNIA,
-    load_adult,
-    load_california,
-    load_small,
-    synthetic_table,
-)
+from companion.data.tables import load_adult, load_california, load_small, synthetic_table
 
 ADULT_ROW = (
     "39, State-gov, 77516, Bachelors, 13, Never-married, ?, Not-in-family, White, Male, 2174, 0, 40, "
@@ -31,9 +23,8 @@ def fake(dataset, content: bytes):
 @pytest.fixture
 def adult(mirror, monkeypatch):
     train = "".join(f"{ADULT_ROW}{'<=50K' if i % 3 else '>50K'}\n" for i in range(100)) + "\n"
-    test = "|1x3 Cross validator\n" + "".join(
-        f"{ADULT_ROW}{'<=50K.' if i % 2 else '>50K.'}\n" for i in range(40)
-    )
+    rows = [f"{ADULT_ROW}{'<=50K.' if i % 2 else '>50K.'}\n" for i in range(40)]
+    test = "|1x3 Cross validator\n" + "".join(rows)
     for name, content in (("ADULT_TRAIN", train), ("ADULT_TEST", test)):
         dataset = fake(getattr(tabular, name), content.encode())
         (mirror / dataset.cached).write_text(content)
@@ -62,10 +53,9 @@ def test_the_split_of_california_is_decided_by_its_seed(mirror):
 
 
 def test_california_is_given_per_household(mirror, monkeypatch):
-    lines = "".join(
-        f"-122.0,37.0,41.0,{800 + i}.0,100.0,300.0,100.0,8.0,{100_000 + i}.0\n" for i in range(50)
-    )
-    dataset = fake(CALIFORNIA, lines.encode())
+    line = "-122.0,37.0,41.0,{}.0,100.0,300.0,100.0,8.0,{}.0\n"
+    lines = "".join(line.format(800 + i, 100_000 + i) for i in range(50))
+    dataset = fake(tabular.CALIFORNIA, lines.encode())
     (mirror / "cal_housing.data").write_text(lines)
     monkeypatch.setattr(tabular, "CALIFORNIA", dataset)
     data = load_california()
@@ -128,8 +118,6 @@ def test_the_real_tables_have_their_published_sizes(real):
     assert np.mean(data.target[data.test]) == pytest.approx(0.2362, abs=1e-4)
     assert len(houses.frame) == 20_640
     assert houses.target.max() == np.float32(5.00001)
-    sizes = {
-        name: len(real(lambda name=name: load_small(name)).frame) for name in ("wine", "phoneme", "pm25")
-    }
-    assert sizes == {"wine": 3961, "phoneme": 5349, "pm25": 41_757}
-    assert [d.cached for d in (ADULT_TRAIN, ADULT_TEST)] == ["adult.data", "adult.test"]
+    for name, rows in (("wine", 3961), ("phoneme", 5349), ("pm25", 41_757)):
+        assert len(real(lambda name=name: load_small(name)).frame) == rows
+    assert [d.cached for d in (tabular.ADULT_TRAIN, tabular.ADULT_TEST)] == ["adult.data", "adult.test"]

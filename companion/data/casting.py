@@ -96,8 +96,6 @@ COUNTS: dict[str, dict[Kind, int]] = {
     "test/imgs": {"normal": 480, "moved": 80, "arm": 40, "spill": 40, "empty": 20},
 }
 
-_COLORS = (0.47, 0.60, 0.53), (0.41, 0.50, 0.50), (0.43, 0.52, 0.51), (0.56, 0.63, 0.51)
-
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=generator)
@@ -114,7 +112,8 @@ def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -
     generator = torch.Generator().manual_seed(seed)
     height, width = size
     one, full = (count, 1, 1, 1), (count, 1, height, width)
-    floor, rim, bottom, metal = (torch.tensor(rgb).view(1, 3, 1, 1) for rgb in _COLORS)
+    colors = [0.47, 0.60, 0.53], [0.41, 0.50, 0.50], [0.43, 0.52, 0.51], [0.56, 0.63, 0.51]
+    floor, rim, bottom, metal = torch.tensor(colors).view(4, 1, 3, 1, 1)
     reach = 0.35 if kind == "moved" else 0.04
     x = torch.linspace(-1, 1, width).view(1, 1, 1, -1) - _uniform(one, -reach, reach, generator)
     y = torch.linspace(-1, 1, height).view(1, 1, -1, 1) - _uniform(one, -reach, reach, generator)

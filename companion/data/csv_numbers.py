@@ -129,12 +129,7 @@ def _read_decimal_commas(frame: pd.DataFrame) -> bool:
 
 
 def _is_header(words: list[str]) -> bool:
-    """Whether the first line names columns; one with both names and numbers is refused.
-
-    Example:
-        >>> _is_header(["a", "b"]), _is_header(["", "0", "1"]), _is_header(["0.5", "NA", "0,1"])
-        (True, True, False)
-    """
+    """Whether the first line names columns; one with both names and numbers is refused."""
     known = [word for word in words if word.lower() not in GAPS]
     numbers = [word for word in known if _is_number(word)]
     rest = words[1:] if not words or not _is_number(words[0]) else words

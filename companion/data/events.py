@@ -19,8 +19,6 @@ ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
 """Who an event is about, the first of these that it has."""
 MEMORY = "1GB"
 """Of DuckDB; what is more goes to a temporary folder."""
-RECORD_ID = "metadata.uid"
-"""The field that holds the id of a record."""
 PARTS = ("train", "calibration", "validation", "test")
 """Of events; the first two are normal only."""
 
@@ -89,23 +87,12 @@ def entities(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> pd
     """Who each event is about: the first of ``columns`` that it has, missing if it has none of them."""
     there = [frame[name] for name in columns if name in frame.columns]
     if not there:
-        raise ValueError(
-            f"the events have none of the columns {', '.join(columns)}; say which name an entity"
-        )
+        names = ", ".join(columns)
+        raise ValueError(f"the events have none of the columns {names}; say which name an entity")
     found = there[0].astype("str")
     for column in there[1:]:
         found = found.where(found.notna(), column.astype("str"))
     return found.rename("entity")
-
-
-def record_ids(frame: pd.DataFrame) -> pd.Series:
-    """The id of each event's record as text: ``metadata.uid``, or the frame's index where there is none.
-
-    Example:
-        >>> record_ids(pd.DataFrame({"metadata.uid": ["a", None]})).tolist()
-        ['a', '1']
-    """
-    return entities(frame.assign(row=frame.index.astype(str)), (RECORD_ID, "row")).rename("id")
 
 
 def seconds_since_last(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> np.ndarray:

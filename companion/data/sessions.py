@@ -61,12 +61,7 @@ def _synthetic_sessions() -> list[list[np.ndarray]]:
 
 
 def by_session(tokens: np.ndarray, sessions: np.ndarray) -> list[np.ndarray]:
-    """Tokens (N,) of events in the order of their times, put together by session numbers (N,), rising.
-
-    Example:
-        >>> [own.tolist() for own in by_session(np.array([5, 6, 7]), np.array([9, 2, 9]))]
-        [[6], [5, 7]]
-    """
+    """Tokens (N,) of events in the order of their times, put together by session numbers (N,), rising."""
     order = np.argsort(sessions, kind="stable")
     starts = np.flatnonzero(np.diff(sessions[order])) + 1
     return np.split(tokens[order], starts) if len(order) else []
