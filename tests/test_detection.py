@@ -22,13 +22,7 @@ from companion.detection.metrics import (
     two_sample,
     wilson,
 )
-from companion.detection.thresholds import (
-    EmpiricalTail,
-    FisherTail,
-    ThresholdError,
-    fixed_fpr,
-    tnr_target,
-)
+from companion.detection.thresholds import EmpiricalTail, FisherTail, ThresholdError, fixed_fpr, tnr_target
 
 # few different values, so that ties are common
 scores = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=30).map(np.array)
@@ -41,9 +35,6 @@ def tnr(normals, threshold):
 
 def tpr(anomalies, threshold):
     return np.mean(anomalies > threshold)
-
-
-# ---------------------------------------------------------------- thresholds
 
 
 @settings(max_examples=60, deadline=None)
@@ -124,9 +115,6 @@ def test_levels_together_are_levels():
     assert both > one
     with pytest.raises(ThresholdError):
         FisherTail(np.empty((0, 2)))
-
-
-# ---------------------------------------------------------------- metrics
 
 
 @settings(max_examples=60, deadline=None)
@@ -250,9 +238,6 @@ def test_bad_scores_are_refused_at_every_border(use, bad):
         use(bad)
 
 
-# ---------------------------------------------------------------- two samples and verdicts
-
-
 def normal_rows(count: int, seed: int, mean: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(mean, size=(count, 20))
 
@@ -296,9 +281,6 @@ def test_few_seeds_settle_nothing_and_equal_gains_do():
         "not clearly different", "not clearly different", "better", "not clearly different"
     ]  # fmt: skip
     assert compare([[0.5]])[0].gain.high == np.inf
-
-
-# ---------------------------------------------------------------- alarms
 
 
 @settings(max_examples=60, deadline=None)

@@ -73,9 +73,6 @@ def test_a_net_is_trained_and_its_end_is_set_on_calibration_events(events, recip
     assert len(result.curves["generated.net.loss"]) == len(result.curves["generated.net.held_out_loss"]) == 3
 
 
-# ---------------------------------------------------------------- detection
-
-
 def test_other_shapes_and_orders_are_not_judged(events):
     labels = events.events.labels.iloc[events.events.split["test"]]
     for scope in ((), ("shape", "context"), ("attack", labels["attack"].dropna().iloc[0])):

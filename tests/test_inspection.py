@@ -10,14 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from companion.compute import Compute
 from companion.data.download import DataError
 from companion.experiments.classifier import BASE, VARIANTS, override
-from companion.inspection import (
-    add_noise,
-    fit_temperature,
-    grad_cam,
-    load_image,
-    predict,
-    reliability,
-)
+from companion.inspection import add_noise, fit_temperature, grad_cam, load_image, predict, reliability
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import ImageClassification
 

@@ -47,9 +47,6 @@ def every_objective(training):
     return [MaskedFeatures(), Contrastive(*training)]
 
 
-# ---------------------------------------------------------------- masks
-
-
 def test_every_row_has_something_hidden_and_the_rate_is_kept():
     generator = torch.Generator().manual_seed(0)
     few = draw_mask(2000, torch.arange(5), 1e-6, generator)
@@ -151,9 +148,6 @@ def test_who_knows_nothing_pays_one_for_every_column():
     assert shares.tolist() == pytest.approx([1] * 4, abs=0.02)
 
 
-# ---------------------------------------------------------------- corruption
-
-
 def test_replacements_come_from_the_columns_own_training_values():
     count = 300
     numerical = 10.0 * torch.arange(2) + torch.arange(4)[:, None]  # 0 to 3, and 10 to 13
@@ -190,9 +184,6 @@ def test_at_least_one_feature_is_replaced():
     assert ((view != batch[0]).sum(dim=1) == 1).all()
 
 
-# ---------------------------------------------------------------- NT-Xent
-
-
 def brute_force(a, b, temperature):
     """The definition, one pair after the other."""
     views = [*a, *b]
@@ -226,9 +217,6 @@ def test_nt_xent_keeps_its_precision_in_mixed_precision():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = nt_xent(a, b, 0.05)
     assert mixed.item() == nt_xent(a, b, 0.05).item()
-
-
-# ---------------------------------------------------------------- objectives
 
 
 @pytest.mark.parametrize(("numbers", "cardinalities"), COLUMNS)
@@ -291,9 +279,6 @@ def test_mixed_precision_costs_little(numbers, cardinalities):
     assert nll(net, *batch, compute=mixed).dtype == torch.float32
 
 
-# ---------------------------------------------------------------- what is learned
-
-
 def dependent_rows(count, seed):
     """Columns 0 and 1 tell of each other, as do the two numbers; column 2 is uniform and alone."""
     generator = torch.Generator().manual_seed(seed)
@@ -350,8 +335,6 @@ def test_features_hidden_together_are_judged_without_one_another(trained):
     torch.testing.assert_close(found[:, [0, 1, 4]], alone[:, [0, 1, 4]])
     assert (found[:, [2, 3]].mean(dim=0) > 1).all()  # near log 4
 
-
-# ---------------------------------------------------------------- embeddings
 
 RNG = np.random.default_rng(0)
 

@@ -47,9 +47,6 @@ def by_hand(training, order, size):
     return chance
 
 
-# ---------------------------------------------------------------- counting
-
-
 @settings(max_examples=40, deadline=None)
 @given(many, many, st.integers(1, 4))
 def test_ngrams_have_the_probabilities_of_the_formula(training, others, order):
@@ -111,9 +108,6 @@ def test_events_are_put_together_by_session(events):
     assert [own.tolist() for own in by_session(tokens, numbers)] == expected
 
 
-# ---------------------------------------------------------------- nets
-
-
 @pytest.mark.parametrize("make", [NextEventLSTM, NextEventTransformer])
 def test_an_event_is_judged_by_those_before_it_alone(make):
     net = make(5).eval()
@@ -157,9 +151,6 @@ def test_a_net_learns_the_order_of_a_small_grammar(history):
     assert nats[0].max() < 0.5
     assert (nats[1:].max(axis=1) > 2).all()
     assert rank[:2].max(axis=1).tolist()[0] == 1 < rank[1].max()
-
-
-# ---------------------------------------------------------------- sets
 
 
 @pytest.mark.filterwarnings("ignore:.*synthetic")

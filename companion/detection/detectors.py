@@ -20,9 +20,6 @@ from companion.detection.metrics import check_scores
 _CHUNK = 4096  # queries in one search
 
 
-# ---------------------------------------------------------------- rows
-
-
 def pca_residual(pca: PCA, rows: np.ndarray) -> np.ndarray:
     """What a fitted PCA leaves over of rows (N, d): (N, d)."""
     centered = rows - pca.mean_
@@ -91,9 +88,6 @@ class NeighborIndex:
         return np.asarray(self.nearest(vectors)[0].mean(axis=1))
 
 
-# ---------------------------------------------------------------- rows on the scale of their own kind
-
-
 class GroupStandardizer:
     """Each column in standard deviations from its mean, both of the normal rows of the same group.
 
@@ -127,9 +121,6 @@ class GroupStandardizer:
             mean, scale = self.stats_.get(name, self.stats_[""])
             result[rows] = (values[rows] - mean) / scale
         return result
-
-
-# ---------------------------------------------------------------- windows
 
 
 def window_rows(windows: np.ndarray) -> np.ndarray:

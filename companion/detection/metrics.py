@@ -178,9 +178,6 @@ def two_sample(first: np.ndarray, second: np.ndarray) -> tuple[float, np.ndarray
     return roc_auc(labels, scores), np.asarray(scores[len(first) :], dtype=np.float64)
 
 
-# ---------------------------------------------------------------- verdicts
-
-
 class Comparison(NamedTuple):
     """What paired differences over seeds say of two models."""
 

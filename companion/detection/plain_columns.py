@@ -159,8 +159,6 @@ class PlainColumns:
             column.scale = [float(s) or 1.0 for s in measures.std(axis=0)]
         return column, ""
 
-    # ------------------------------------------------------------ using
-
     def transform(self, frame: pd.DataFrame) -> EventRows:
         """Rows (N) as numbers; unknown columns are ignored, lacking ones are missing."""
         parts, codes = [], []

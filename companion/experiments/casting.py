@@ -162,9 +162,6 @@ CASTING_ABLATION = Experiment(
 )  # fmt: skip
 
 
-# ---------------------------------------------------------------- what size is worth
-
-
 class CastingSizeConfig(Config):
     """Two residual autoencoders that differ in width alone, and how long both learn."""
 

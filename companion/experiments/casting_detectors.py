@@ -136,9 +136,6 @@ def _disturbed(images: Tensor) -> Tensor:
     return objective.augmented(images, torch.Generator().manual_seed(7))
 
 
-# ---------------------------------------------------------------- detectors
-
-
 class Detector(NamedTuple):
     """A detector that can score."""
 

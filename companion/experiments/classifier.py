@@ -142,8 +142,6 @@ CLASSIFIER = Experiment(
 )  # fmt: skip
 
 
-# ---------------------------------------------------------------- what each choice is worth
-
 BASE = ClassifierConfig(net="resnet9-16", fit=recipe(3, 256, 0.3, 1, 3))
 VARIANTS = (  # the recipe, and the recipe with one choice changed
     "as it is", "no mirroring", "no shifts", "cutout", "no label smoothing", "no weight decay",

@@ -111,9 +111,6 @@ def info() -> DataInfo:
     return told.model_copy(update={"synthetic": any(data.synthetic for data in real)})
 
 
-# ---------------------------------------------------------------- nets
-
-
 class Recipe(Config):
     """A net, its objective and its training: AdamW with a warm-up and a cosine."""
 

@@ -40,9 +40,6 @@ class EventDetectionConfig(Config):
     detector: bool = True  #: whether ``EventDetector`` is fitted, too, with its own net
 
 
-# ---------------------------------------------------------------- scores
-
-
 def plain_rows(events: PreparedEvents) -> tuple[PlainColumns, EventRows]:
     """The set in plain columns, rates among them; scales are those of this seed's training events."""
     frame = events.events.frame
@@ -122,9 +119,6 @@ def detector_scores(events: PreparedEvents, seed: int, context: Context) -> dict
     detector = EventDetector(columns=events.events.entity, seed=seed)
     detector.fit(frame.iloc[rows], compute=context.compute)
     return {part: detector.decision_function(frame.iloc[events.events.split[part]]) for part in PARTS}
-
-
-# ---------------------------------------------------------------- what they are worth
 
 
 def judged(events: PreparedEvents, part: str, column: str = "", value: str = "") -> tuple[np.ndarray, ...]:

@@ -155,8 +155,6 @@ GRADIENTS = Experiment(
 }, run_gradients, data_info)  # fmt: skip
 
 
-# ---------------------------------------------------------------- learning to do nothing
-
 WIDTH, SIZE = 16, 8
 KINDS = ("plain", "residual", "residual, zero start")  # of stacks
 
@@ -231,7 +229,6 @@ IDENTITY = Experiment("identity", "Which stacks of blocks can learn to return th
 }, run_identity, lambda: RANDOM_MAPS)  # fmt: skip
 
 
-# ---------------------------------------------------------------- blocks taken out and shuffled
 # after Veit, Wilber and Belongie, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks",
 # NeurIPS 2016, section 4
 

@@ -27,9 +27,6 @@ class SelfSupervisedConfig(Config):
     rows: int = 5000  #: events of a part that are asked about, at most
 
 
-# ---------------------------------------------------------------- what it can guess
-
-
 def asked_fields(events: PreparedEvents) -> list[str]:
     """A category of each family, the most varied one, if it is worth a guess.
 
@@ -104,9 +101,6 @@ def guessing(
         found |= {f"{name}.{field}_accuracy": float((own == truth).mean()) for name, own in answers.items()}
         found[f"lookup.{field} by {other}"] = 1.0
     return found
-
-
-# ---------------------------------------------------------------- what its space knows
 
 
 def probe_rows(events: PreparedEvents, rows: int, seed: int) -> tuple[np.ndarray, ...] | None:

@@ -213,8 +213,6 @@ TAB_TRANSFORMER = Experiment(
 }, run, info)  # fmt: skip
 
 
-# ---------------------------------------------------------------- what the shortcut buys
-
 KINDS = ("plain", "resnet")
 
 

@@ -122,12 +122,7 @@ class SelfSupervisedResNet(nn.Module):
         for name, buffer in (buffers | {"ignorance": torch.tensor(nats, dtype=torch.float32)}).items():
             self.register_buffer(name, buffer, persistent=False)
 
-    def embed(
-        self,
-        numerical: Tensor,
-        categorical: Tensor,
-        mask: Tensor | None = None,
-    ) -> Tensor:
+    def embed(self, numerical: Tensor, categorical: Tensor, mask: Tensor | None = None) -> Tensor:
         """The rows' embeddings (N, ``d_model``)."""
         split = self.num_numerical_features
         hidden = torch.zeros_like(numerical, dtype=torch.bool)  # (N, numbers)

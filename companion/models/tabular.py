@@ -176,10 +176,7 @@ class TabularResNet(nn.Module):
             self.head = nn.Linear(d_model, num_classes)
 
     def forward(
-        self,
-        numerical: Tensor | None,
-        categorical: Tensor | None = None,
-        return_embedding: bool = False,
+        self, numerical: Tensor | None, categorical: Tensor | None = None, return_embedding: bool = False
     ) -> Tensor:
         x = self.projection(self.input(numerical, categorical))
         embedding: Tensor = self.activation(self.norm(self.blocks(x)))

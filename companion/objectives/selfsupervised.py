@@ -48,9 +48,6 @@ def _drawn(generator: Generator | None) -> Generator:
     return torch.Generator().manual_seed(0) if generator is None else generator
 
 
-# ---------------------------------------------------------------- masked features
-
-
 def draw_mask(num_rows: int, groups: Tensor, rate: float, generator: Generator) -> Tensor:
     """Which features are hidden, bool (N, features): each group at this rate, but at least one in a row."""
     draws = torch.rand(num_rows, int(groups.max()) + 1, generator=generator)  # (N, groups)
@@ -86,9 +83,6 @@ class MaskedFeatures:
             if shares[:, own].shape[1]:
                 scalars[name] = shares[:, own].detach().sum() / mask[:, own].sum().clamp(min=1)
         return scalars
-
-
-# ---------------------------------------------------------------- contrastive learning
 
 
 def corrupt(
@@ -168,9 +162,6 @@ class Contrastive:
         cosines, partner = similarities(a, b, self.temperature)
         lost = (cosines.detach().argmax(dim=1) != partner).float().mean()
         return {"loss": F.cross_entropy(cosines, partner), "lost": lost}
-
-
-# ---------------------------------------------------------------- what was learned
 
 
 @torch.inference_mode()

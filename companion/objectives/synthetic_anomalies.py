@@ -60,9 +60,6 @@ def random_apply(change: Change, images: Tensor, share: float, generator: Genera
     return images
 
 
-# ---------------------------------------------------------------- harmless disturbances
-
-
 @dataclass(frozen=True)
 class CameraJitter:
     """Move, zoom, mirror and light every image by its own random amounts, as a camera that was touched does.
@@ -142,9 +139,6 @@ def fog(images: Tensor, generator: Generator | None) -> Tensor:
     return ((1 - amount) * smooth + amount * (shade + drift)).clamp(0, 1)
 
 
-# ---------------------------------------------------------------- anomalies
-
-
 def spill(images: Tensor, generator: Generator | None) -> Tensor:
     """Paint bright glittering streaks from a random place of each image's middle downwards."""
     height, width = images.shape[2:]
@@ -202,8 +196,6 @@ def cut_paste(images: Tensor, generator: Generator | None) -> Tensor:
     other = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return torch.where(inside, other * draw(0.9, 1.1), images).clamp(0, 1)
 
-
-# ---------------------------------------------------------------- the classifier
 
 PAINTERS: dict[str, Change] = {"spill": spill, "empty": empty_mould, "cut": cut_paste}
 
