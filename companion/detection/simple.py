@@ -55,7 +55,8 @@ class SimpleDetectors:
 
     def scores(self, frame: pd.DataFrame, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Of each detector, or of those named, float64 (N,)."""
-        found: dict[str, list[np.ndarray]] = {name: [] for name in names or self.detectors}
+        wanted = self.detectors if names is None else names
+        found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
         for start in range(0, max(1, len(frame)), CHUNK):
             rows = self.columns.transform(frame.iloc[start : start + CHUNK])
             for name, own in found.items():

@@ -202,7 +202,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
     def _scores(self, frame: pd.DataFrame, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Of each detector, or of those named, float64 (N,)."""
-        found = self.simple_.scores(frame, names and [name for name in names if name != _NET])
+        named = None if names is None else [name for name in names if name != _NET]
+        found = self.simple_.scores(frame, named)
         if self.net_ is not None:
             parts = [self._seen(frame.iloc[i : i + CHUNK]) for i in range(0, max(1, len(frame)), CHUNK)]
             found[_NET] = np.concatenate([self.net_.score(part) for part in parts])
