@@ -67,22 +67,6 @@ def mean_and_spread(values: np.ndarray, digits: int = 2, scale: float = 1.0) -> 
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
-def verdict(gains: np.ndarray) -> str:
-    """What (seeds,) differences between two models say, positive where the first is ahead.
-
-    "better" or "worse" if the mean lies more than two sample standard deviations from 0 (those of the seeds,
-    not of their mean), else "not clearly different"; with one seed nothing is clear.
-
-    Example:
-        >>> verdict(np.array([0.2, 0.3, 0.25])), verdict(np.array([0.2, -0.3, 0.25]))
-        ('better', 'not clearly different')
-    """
-    spread = gains.std(ddof=1) if len(gains) > 1 else np.inf
-    if abs(gains.mean()) <= 2 * spread:
-        return "not clearly different"
-    return "better" if gains.mean() > 0 else "worse"
-
-
 def provenance(run: RecordedRun) -> Markdown:
     """Where a recorded run comes from, in one sentence under a table or a figure."""
     seeds = "seed" if len(run.seeds) == 1 else "seeds"

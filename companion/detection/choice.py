@@ -33,11 +33,9 @@ def choose_detectors(
     judged on the rest.
 
     ``held`` has for each detector the scores (n,) of held-out normals, in the order of time, ``injected`` the
-    scores (m,) of examples with a change, and ``changes`` text (m,), the kind of each.
-
-    Gives the names in the order in which they were chosen, and a table. It has a row for each detector with
-    its average precision for each kind of change and their ``mean``, its place among the ``chosen``, and what
-    all up to it had ``combined``.
+    scores (m,) of examples with a change, and ``changes`` text (m,), the kind of each. Gives the names in the
+    order in which they were chosen, and a table: of each detector the average precision for each kind of
+    change and their ``mean``, its place among the ``chosen``, and what all up to it had ``combined``.
 
     Example:
         >>> held = {"good": np.arange(100.0), "wrong": np.arange(100.0)}

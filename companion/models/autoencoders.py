@@ -53,11 +53,6 @@ class ConvAutoencoder(Autoencoder):
     layer. Back: a linear layer, then 4x4 transposed convolutions of stride 2, and tanh at the end.
 
     Shapes: (N, ``channels``, H, W) in [-1, 1] to the same, and codes (N, ``latent``).
-
-    Example:
-        >>> import torch
-        >>> [x.shape for x in ConvAutoencoder()(torch.zeros(2, 1, 64, 64))]
-        [torch.Size([2, 1, 64, 64]), torch.Size([2, 512])]
     """
 
     def __init__(
@@ -163,12 +158,6 @@ class WaveAutoencoder(Autoencoder):
     length will do, not only multiples of ``2**depth``.
 
     Shapes: (N, ``channels``, ``length``) to the same, and codes (N, ``bottleneck``).
-
-    Example:
-        >>> import torch
-        >>> net = WaveAutoencoder(channels=2, length=37, depth=3, bottleneck=6, width=4)
-        >>> [x.shape for x in net(torch.zeros(5, 2, 37))]
-        [torch.Size([5, 2, 37]), torch.Size([5, 6])]
     """
 
     def __init__(

@@ -34,10 +34,6 @@ class NextEventLSTM(nn.Module):
     Shapes: tokens int64 (N, T), negative where there is none, to logits (N, T, ``num_tokens``). Padding
     stands behind a session's events, so it cannot reach them; its logits are meaningless. The sizes are the
     paper's (L = 2, alpha = 64).
-
-    Example:
-        >>> NextEventLSTM(7)(torch.zeros(2, 3, dtype=torch.long)).shape
-        torch.Size([2, 3, 7])
     """
 
     def __init__(self, num_tokens: int, hidden: int = 64, num_layers: int = 2) -> None:

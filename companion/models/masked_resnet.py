@@ -35,12 +35,9 @@ class Reconstruction:
         """The negative log-likelihood of the true features in nats.
 
         For a category it is the cross-entropy, for a number x
-        ``log(scale / RESOLUTION) + ((x - mean) / scale) ** 2 / 2``: that of
-        the normal density without its constants, 0 for a number that is the
-        mean where the net is as sure as it can be.
-
-        Takes float (N, numbers) and int64 (N, columns), those that were asked
-        for; gives float32 (N, numbers + columns), numbers first.
+        ``log(scale / RESOLUTION) + ((x - mean) / scale) ** 2 / 2``: that of the normal density without its
+        constants, 0 for a number that is the mean where the net is as sure as it can be. Takes float (N,
+        numbers) and int64 (N, columns), those that were asked for; gives float32 (N, numbers + columns).
         """
         error = (numerical.float() - self.mean) / self.scale  # (N, numbers)
         numbers = torch.log(self.scale / RESOLUTION) + error.square() / 2
@@ -77,14 +74,6 @@ class SelfSupervisedResNet(nn.Module):
 
     Shapes: float (N, numbers), no NaN except where hidden; int64 (N, columns); and a mask, bool (N, numbers +
     columns), true where a feature is hidden.
-
-    Example:
-        >>> net = SelfSupervisedResNet(3, [4, 7], d_model=16, num_blocks=2)
-        >>> numbers, categories = torch.zeros(8, 3), torch.zeros(8, 2, dtype=torch.long)
-        >>> net.embed(numbers, categories).shape
-        torch.Size([8, 16])
-        >>> net(numbers, categories).nll(numbers, categories).shape
-        torch.Size([8, 5])
     """
 
     mask_index: Tensor  # int64 (columns,), the index of a hidden category in each column: its cardinality

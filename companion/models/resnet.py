@@ -39,25 +39,17 @@ class ResNet(nn.Module):
         block: the class of the blocks.
         layers: how many blocks each stage has.
         num_classes: number of outputs.
-        stem: "imagenet": a 7x7 convolution and a max-pool, each of stride 2.
-            "cifar": one 3x3 convolution, which keeps the size.
+        stem: "imagenet": a 7x7 convolution and a max-pool, each of stride 2. "cifar": one 3x3 convolution,
+            which keeps the size.
         width: channels of the stem and inside the first stage.
         shortcut: of the blocks; ``None`` for the plain twin.
         norm: makes a norm layer from a number of channels.
 
-    Shapes: images (N, 3, H, W) of any size to logits (N, ``num_classes``).
+    Shapes: images (N, 3, H, W) of any size to logits (N, ``num_classes``). Parameters have torchvision's
+    names, but for ``shortcut``, which is ``downsample`` there.
 
-    Parameters have torchvision's names, but for ``shortcut``, which is
-    ``downsample`` there.
-
-    Differences from the paper: convolutions are drawn from He's normal
-    distribution over the fan-out, as in torchvision; the paper does not say
-    which fan.
-
-    Example:
-        >>> net = ResNet(BasicResidualBlock, (1, 1), 5, stem="cifar", width=8)
-        >>> net(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 5])
+    Difference from the paper, which does not say which fan: convolutions are drawn from He's normal
+    distribution over the fan-out, as in torchvision.
     """
 
     def __init__(

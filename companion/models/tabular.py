@@ -139,11 +139,6 @@ class TabularResNet(nn.Module):
 
     Differences from the paper: the norm may be a layer norm, which does not care how large a batch is. With
     ``block="prenorm", norm="batch"`` and no categories the net is the authors' ``ResNet``.
-
-    Example:
-        >>> net = TabularResNet(3, [4, 7], d_model=16, num_blocks=2, num_classes=5)
-        >>> net(torch.zeros(8, 3), torch.zeros(8, 2, dtype=torch.long)).shape
-        torch.Size([8, 5])
     """
 
     def __init__(

@@ -141,14 +141,9 @@ NETS: dict[str, Callable[..., nn.Module]] = {
 
 
 def make_table_net(
-    kind: str,
-    numbers: int,
-    cardinalities: Sequence[int],
-    num_outputs: int,
-    *,
-    num_embeddings: PiecewiseLinearEmbeddings | None = None,
-    **options: Any,
-) -> nn.Module:
+    kind: str, numbers: int, cardinalities: Sequence[int], num_outputs: int,
+    *, num_embeddings: PiecewiseLinearEmbeddings | None = None, **options: Any,
+) -> nn.Module:  # fmt: skip
     """A net of a kind in ``NETS`` for rows of a table.
 
     ``num_embeddings``, such as ``piecewise_linear`` makes, embed the numbers of a ResNet, an MLP or TabM;

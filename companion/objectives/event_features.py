@@ -92,13 +92,11 @@ class EventFeatures:
                 told = field_family(str(name)), factorize(column)[0].tobytes()
                 kinds[str(name)] = "nothing" if told in seen else kind
                 seen.add(told)
-        self.encoder = TableEncoder(
-            [GAP, *(name for name, kind in kinds.items() if kind == "number")],
-            [name for name, kind in kinds.items() if kind == "category"],
-            times=["time"] if "time" in kinds else [],
-            min_count=MIN_COUNT,
-            most=MOST,
+        numbers, categories = (
+            [name for name, own in kinds.items() if own == kind] for kind in ("number", "category")
         )
+        times = ["time"] if "time" in kinds else []
+        self.encoder = TableEncoder([GAP, *numbers], categories, times, min_count=MIN_COUNT, most=MOST)
         self.encoder.fit(self._prepared(frame, gaps))
         return self
 

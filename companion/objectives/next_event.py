@@ -64,9 +64,8 @@ class NextEvent:
 def judge(model: nn.Module, rows: Tensor, objective: NextEvent) -> tuple[np.ndarray, np.ndarray]:
     """How surprising each event of rows (S, T) is, and its place among all that might have come.
 
-    Returns:
-        Two float64 (S, T), 0 for padding. The first is the negative log-likelihood in nats; the second the
-        rank, 1 for the likeliest token, where that of an event is among events and does not count the end.
+    Gives two float64 (S, T), 0 for padding: the negative log-likelihood in nats, and the rank, 1 for the
+    likeliest token, where that of an event is among events and does not count the end.
     """
     model.eval()
     found = np.zeros((2, *rows.shape))

@@ -88,11 +88,10 @@ class MaskedFeatures:
 def corrupt(
     batch: Batch, training: Batch, rate: float, groups: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Replace a share of each row's groups of features by those of training rows.
+    """Replace a share of each row's groups of features, at least one, by those of training rows.
 
-    At least one group is. They are draws from the features' own distribution
-    in training, whatever the row's others are (Bahri et al. 2022, section 3).
-    Categories are replaced as indices, before they are embedded.
+    They are draws from the features' own distribution in training, whatever the row's others are (Bahri et
+    al. 2022, section 3). Categories are replaced as indices, before they are embedded.
     """
     num_groups = int(groups.max()) + 1
     order = torch.rand(len(batch[0]), num_groups, generator=generator).argsort(dim=1)  # permutations
@@ -109,10 +108,7 @@ def corrupt(
 
 
 def similarities(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Cosines of all 2N views over the temperature, and where partners are.
-
-    float32 or wider (2N, 2N), and int64 (2N,).
-    """
+    """Cosines of all 2N views over the temperature, (2N, 2N), and where partners are, int64 (2N,)."""
     with torch.autocast(a.device.type, enabled=False):  # bfloat16 is too coarse
         dtype = torch.promote_types(a.dtype, torch.float32)
         z = F.normalize(torch.cat([a, b]).to(dtype), dim=1)  # (2N, features)
@@ -125,9 +121,8 @@ def similarities(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, Tens
 def nt_xent(a: Tensor, b: Tensor, temperature: float = 1.0) -> Tensor:
     """The normalised temperature-scaled cross-entropy of two views (N, features).
 
-    Each of the 2N views has to find its partner among the 2N - 1 others, by
-    the cosine of their angle (Chen et al. 2020). The loss is the mean of the
-    2N cross-entropies in nats, a scalar in float32 or wider.
+    Each of the 2N views has to find its partner among the 2N - 1 others, by the cosine of their angle (Chen
+    et al. 2020). The loss is the mean of the 2N cross-entropies in nats, a scalar in float32 or wider.
 
     Example:
         >>> a = torch.eye(2)
@@ -173,8 +168,7 @@ def nll(
 
     It is the negative log-likelihood, given the others. Each group of features is hidden alone: a row goes
     through the net, put into evaluation mode, once for each group, all of them in one batch. A number costs
-    the square of its distance, a category a logarithm, so one number that is far off can outweigh all
-    categories.
+    the square of its distance, so one that is far off can outweigh all categories.
     """
     compute = compute or Compute(model.ignorance.device, None)
     hidden = F.one_hot(group_numbers(groups, model.num_features)).T.bool().to(compute.device)
