@@ -44,8 +44,7 @@ def pick_device(name: str | None = None) -> torch.device:
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 matrices in hardware (AVX-512 BF16 or AMX).
 
-    Without such instructions PyTorch emulates bfloat16, which is slower than float32. The answer comes from
-    the processor's flags and not from a stopwatch, so that it is the same in every run.
+    Without such instructions PyTorch emulates bfloat16, which is slower than float32.
     """
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))

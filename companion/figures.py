@@ -1,7 +1,6 @@
 """The book's figures: one style, one colour and line for each kind of net, curves with their spread.
 
-Figures have a white ground and no text in pure colour, so that the site can invert them in dark mode.
-They are narrow, so that their text can be read on a phone.
+They have a white ground, which the site can invert, and are narrow, for phones.
 """
 
 from __future__ import annotations

@@ -77,10 +77,6 @@ def incidents(times: np.ndarray, entities: np.ndarray, gap: float = 1800.0) -> n
     """Events of one entity less than ``gap`` seconds apart as one incident: int64 (N,), numbered from 0.
 
     Times are milliseconds, int64 (N,), in any order; entities names (N,).
-
-    Example:
-        >>> incidents(np.array([0, 60_000, 9_000_000, 0]), np.array(["a", "a", "a", "b"])).tolist()
-        [0, 0, 1, 2]
     """
     who = np.unique(entities.astype(str), return_inverse=True)[1]
     order = np.lexsort((times, who))

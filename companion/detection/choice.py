@@ -36,12 +36,6 @@ def choose_detectors(
     scores (m,) of examples with a change, and ``changes`` text (m,), the kind of each. Gives the names in the
     order in which they were chosen, and a table: of each detector the average precision for each kind of
     change and their ``mean``, its place among the ``chosen``, and what all up to it had ``combined``.
-
-    Example:
-        >>> held = {"good": np.arange(100.0), "wrong": np.arange(100.0)}
-        >>> injected = {"good": np.full(9, 97.5), "wrong": np.full(9, 5.0)}
-        >>> choose_detectors(held, injected, np.array(["swap"] * 9))[0]
-        ['good']
     """
     levels = {}
     for name, scores in held.items():

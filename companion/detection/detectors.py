@@ -34,11 +34,6 @@ def anomaly_score(model: Any, rows: np.ndarray) -> np.ndarray:
     nearest neighbors (or :class:`NeighborIndex`) it is the mean distance to them. Others, such as
     ``LocalOutlierFactor`` with ``novelty=True`` (Breunig et al. 2000) and ``IsolationForest`` (Liu, Ting and
     Zhou 2008), call the unusual low, so their score is turned round.
-
-    Example:
-        >>> normal = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
-        >>> anomaly_score(PCA(1).fit(normal), np.array([[9.0, 3.0]])).round(6).tolist()
-        [3.0]
     """
     rows = check_scores(rows, "rows", axes=2)
     if len(rows) == 0:
@@ -53,13 +48,7 @@ def anomaly_score(model: Any, rows: np.ndarray) -> np.ndarray:
 
 
 class NeighborIndex:
-    """Vectors, and the distance to the nearest of them; exact (FAISS, ``IndexFlatL2``), in float32.
-
-    Example:
-        >>> index = NeighborIndex(1).fit(np.array([[0.0, 0.0], [4.0, 0.0]]))
-        >>> index.score(np.array([[4.0, 3.0]])).tolist()
-        [3.0]
-    """
+    """Vectors, and the distance to the nearest of them; exact (FAISS, ``IndexFlatL2``), in float32."""
 
     def __init__(self, neighbors: int = 5) -> None:
         self.neighbors = neighbors
@@ -95,11 +84,6 @@ class GroupStandardizer:
     than others. Their surprise is high and means nothing; what counts is how far above its usual it is. The
     ``floor`` is added to the standard deviations, which keeps small what hardly ever varies. Groups of fewer
     than 100 rows are measured by all rows, as unknown ones are.
-
-    Example:
-        >>> usual = GroupStandardizer().fit(np.array([[1.0], [3.0]]), np.array(["a", "a"]))
-        >>> usual.transform(np.array([[2.0], [3.3]]), np.array(["a", "b"])).round(3).tolist()
-        [[0.0], [1.0]]
     """
 
     def __init__(self, floor: float = 0.3) -> None:

@@ -83,11 +83,6 @@ class BagOfEvents:
 
     A session is the square roots of how often it has each token, so that a frequent token does not drown the
     others (Hellinger's distance without the division by the length). An order alone it cannot see.
-
-    Example:
-        >>> bag = BagOfEvents(2, neighbors=1).fit([np.array([0, 1]), np.array([1, 0])])
-        >>> bag.score([np.array([1, 0]), np.array([1, 1])]).round(3).tolist()
-        [0.0, 1.082]
     """
 
     def __init__(self, num_tokens: int, neighbors: int = 5) -> None:
@@ -115,11 +110,6 @@ class Precedence:
     the other way round, or mixed. The probability of a relation is its share among the normal sessions that
     have both tokens, with 1 added to each count (Laplace's rule). The score does not see what else happens,
     how far apart the events are, or how often they happen.
-
-    Example:
-        >>> model = Precedence().fit([np.array([1, 2])] * 8)
-        >>> model.score([np.array([1, 2]), np.array([2, 1])]).round(2).tolist()
-        [0.2, 2.4]
     """
 
     def fit(self, sessions: Sequence[np.ndarray]) -> Self:

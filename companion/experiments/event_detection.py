@@ -12,7 +12,7 @@ import pandas as pd
 from companion.detection.detectors import NeighborIndex
 from companion.detection.event_detectors import EVENT_DETECTORS, ClassRarity
 from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
-from companion.detection.plain_columns import EventRows, PlainColumns
+from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import rates
 from companion.estimators.events import EventDetector
 from companion.experiments import event_data
@@ -40,22 +40,17 @@ class EventDetectionConfig(Config):
     detector: bool = True  #: whether ``EventDetector`` is fitted, too, with its own net
 
 
-def plain_rows(events: PreparedEvents) -> tuple[PlainColumns, EventRows]:
-    """The set in plain columns, rates among them; scales are those of this seed's training events."""
-    frame = events.events.frame
-    if "time" in frame.columns:
-        frame = pd.concat([frame, rates(frame, events.events.entity)], axis=1)
-    columns = PlainColumns(entity=events.events.entity).fit(frame.iloc[events.train])
-    return columns, columns.transform(frame)
-
-
 def simple_scores(events: PreparedEvents, seed: int, result: SeedResult) -> Scores:
-    """The detectors that need no net.
+    """The detectors that need no net, on plain columns, rates among them, scaled by the training events.
 
     ``one field`` is the rarity of the field that is best alone on validation; ``result`` takes its name, as
     the metric ``"<set>.one field.<name>"``, 1.
     """
-    columns, rows = plain_rows(events)
+    frame, entity = events.events.frame, events.events.entity
+    if "time" in frame.columns:
+        frame = pd.concat([frame, rates(frame, entity)], axis=1)
+    columns = PlainColumns(entity=entity).fit(frame.iloc[events.train])
+    rows = columns.transform(frame)
     parts, scores = {part: events.events.split[part] for part in PARTS}, Scores()
     for name, make in EVENT_DETECTORS.items():
         if name == "rate" and not rows.rates.shape[1]:

@@ -131,7 +131,6 @@ def run_gradients(config: GradientsConfig, seed: int, context: Context) -> SeedR
     chosen = torch.randint(len(splits["train"][0]), (config.batch_size,), generator=generator)
     batch = tuple(t[chosen] for t in splits["train"])
     result = SeedResult(seed=seed)
-    found: dict[str, list[float]] = {}
     for variant in VARIANTS:
         for kind in ("plain", "resnet"):
             what = f"{kind}, {variant}"
@@ -141,9 +140,9 @@ def run_gradients(config: GradientsConfig, seed: int, context: Context) -> SeedR
             if config.trained and variant.startswith("batch"):
                 context.fit(what, model, splits["train"], objective, config.fit, seed, result=result)
                 moments["trained"] = signals(model, batch, objective, context)
-            found |= {f"{what}.{moment}.{k}": v for moment, own in moments.items() for k, v in own.items()}
-    result.curves.update(found)
-    result.metrics.update({name: each[0] / max(each[-1], 1e-30) for name, each in found.items()})
+            found = {f"{what}.{moment}.{k}": v for moment, own in moments.items() for k, v in own.items()}
+            result.curves.update(found)
+            result.metrics.update({name: each[0] / max(each[-1], 1e-30) for name, each in found.items()})
     return result
 
 
@@ -183,13 +182,6 @@ def make_stack(kind: str, num_blocks: int) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-def feature_maps(num_examples: int) -> Tensor:
-    """Random non-negative feature maps (N, 16, 8, 8) with neighbouring positions alike, always the same."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(num_examples, WIDTH, SIZE, SIZE, generator=generator)
-    return F.relu(F.avg_pool2d(noise, 3, stride=1, padding=1) * 3)
-
-
 def relative_error(model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
     """Mean squared difference of output and input, as a share of the input's variance.
 
@@ -200,15 +192,19 @@ def relative_error(model: nn.Module, batch: Batch, generator: Generator | None) 
 
 
 def run_identity(config: IdentityConfig, seed: int, context: Context) -> SeedResult:
-    """Train each kind of stack at each height to return its input; ``final_loss`` is of the last tenth."""
-    result = SeedResult(seed=seed)
+    """Train each kind of stack at each height to return its input; ``final_loss`` is of the last tenth.
+
+    The inputs are random non-negative feature maps with neighbouring positions alike, always the same.
+    """
+    result, generator = SeedResult(seed=seed), torch.Generator().manual_seed(0)
+    noise = torch.randn(config.num_examples, WIDTH, SIZE, SIZE, generator=generator)
+    maps = F.relu(F.avg_pool2d(noise, 3, stride=1, padding=1) * 3)
     for height in config.num_blocks:
         for kind in KINDS:
             what = f"{kind}-{height}"
             seed_everything(seed)
             history = context.fit(
-                what, make_stack(kind, height), (feature_maps(config.num_examples),), relative_error,
-                config.fit, seed, result=result,
+                what, make_stack(kind, height), (maps,), relative_error, config.fit, seed, result=result
             )  # fmt: skip
             losses = history.train["loss"]
             result.curves[f"{what}.loss"] = window_means(losses, config.points)

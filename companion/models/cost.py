@@ -46,11 +46,6 @@ def multiply_adds(model: nn.Module, input_shape: Sequence[int]) -> int:
     """Multiply-adds of a forward pass, in convolutions and matrix products.
 
     Norms, activations and additions are not counted, as is usual. One is two floating-point operations.
-
-    Example:
-        >>> shape = (1, 256, 14, 14)
-        >>> multiply_adds(nn.Conv2d(256, 64, 1), shape) == 256 * 64 * 14 * 14
-        True
     """
     images = torch.empty(*input_shape, device="meta")
     with FlopCounterMode(display=False) as counter:

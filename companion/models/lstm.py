@@ -19,10 +19,6 @@ def one_hot_past(tokens: Tensor, num_tokens: int) -> Tensor:
     """What a net reads at each step, the token before it: (N, T) to one-hot float32 (N, T, ``num_tokens``).
 
     Zeros stand at the first step, and where a token is negative, which means that there is no event.
-
-    Example:
-        >>> one_hot_past(torch.tensor([[1, 0, -1]]), 2).tolist()
-        [[[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]
     """
     past = F.pad(tokens[:, :-1], (1, 0), value=-1)  # (N, T)
     return F.one_hot(past.clamp(min=0), num_tokens).float() * (past >= 0)[..., None]

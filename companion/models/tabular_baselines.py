@@ -149,11 +149,6 @@ def make_table_net(
     ``num_embeddings``, such as ``piecewise_linear`` makes, embed the numbers of a ResNet, an MLP or TabM;
     ``options`` are that kind's own. The net is called with float (N, ``numbers``) and int64 (N, columns), and
     gives (N, outputs); TabM, which is k nets in one, gives (N, k, outputs).
-
-    Example:
-        >>> net = make_table_net("tabm", 3, [4], 2, k=8)
-        >>> net(torch.zeros(5, 3), torch.zeros(5, 1, dtype=torch.long)).shape
-        torch.Size([5, 8, 2])
     """
     if num_embeddings is None:
         return NETS[kind](numbers, cardinalities, num_outputs, **options)

@@ -37,9 +37,7 @@ class ImageClassification:
     max_shift: int = 0  #: the largest shift in pixels while training
     flip: bool = False  #: whether half of the images are mirrored while training
     cutout: int = 0  #: side of a square that is taken out of each image while training; 0 for none
-    mirrored_views: bool = (
-        False  #: whether an evaluation averages the logits of an image and its mirror image
-    )
+    mirrored_views: bool = False  #: whether an evaluation averages over an image and its mirror image
     label_smoothing: float = 0.0  #: share of the target spread evenly over all classes, while training only
 
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
@@ -170,7 +170,13 @@ class TableEncoder:
         for name, scale in self.scales.items():
             values = _numbers(frame, name)
             missing = np.isnan(values)
-            features.append(np.where(missing, 0.0, _scaled(values, scale)))
+            if "mean" in scale:
+                scaled = (values - scale["mean"]) / scale["std"]
+            else:
+                quantiles = scale["quantiles"]
+                share = np.interp(values, quantiles, np.linspace(0, 1, len(quantiles)))
+                scaled = norm.ppf(np.clip(share, _FARTHEST, 1 - _FARTHEST))
+            features.append(np.where(missing, 0.0, scaled))
             features += [missing.astype(float)] * scale["missing"]
         for name in self.times:
             features += _circles(frame, name)
@@ -239,14 +245,6 @@ def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     if np.isinf(values).any():
         raise EncoderError(f"column {name!r} holds an infinite number; make it missing or clip it")
     return values
-
-
-def _scaled(values: np.ndarray, scale: Mapping[str, Any]) -> np.ndarray:
-    if "mean" in scale:
-        return np.asarray((values - scale["mean"]) / scale["std"])
-    quantiles = scale["quantiles"]
-    share = np.interp(values, quantiles, np.linspace(0, 1, len(quantiles)))
-    return np.asarray(norm.ppf(np.clip(share, _FARTHEST, 1 - _FARTHEST)))
 
 
 def _circles(frame: pd.DataFrame, name: str) -> list[np.ndarray]:

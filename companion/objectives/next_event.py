@@ -21,12 +21,7 @@ PADDING = -1  # what stands where a row has no event
 
 
 def session_rows(sessions: Sequence[np.ndarray], end: int) -> Tensor:
-    """Sessions as rows int64 (S, T): the events of each, the token ``end``, and ``PADDING``.
-
-    Example:
-        >>> session_rows([np.array([3]), np.array([0, 1])], end=9).tolist()
-        [[3, 9, -1], [0, 1, 9]]
-    """
+    """Sessions as rows int64 (S, T): the events of each, the token ``end``, and ``PADDING``."""
     ended = [torch.from_numpy(np.append(session, end)) for session in sessions]
     return pad_sequence(ended, batch_first=True, padding_value=PADDING)
 
