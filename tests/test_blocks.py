@@ -65,8 +65,10 @@ def test_pre_activation_is_the_formula():
 def test_shortcut_a_of_a_pre_activated_block_takes_the_raw_input():
     block = PreActResidualBlock(8, 16, 2, "A")
     zero_residual(block)
-    x = torch.randn(2, 8, 8, 8)
+    x = torch.randn(2, 8, 5, 5)
     assert torch.equal(block(x)[:, :8], x[:, :, ::2, ::2])
+    assert block(x).shape == (2, 16, 3, 3)
+    assert not block(x)[:, 8:].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -121,14 +121,6 @@ def test_a_block_equals_torchvisions(in_channels, stride):
     torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-4)
 
 
-def test_shortcut_a_subsamples_and_pads_with_zeros():
-    x = torch.randn(2, 3, 5, 5)
-    out = ZeroPadShortcut(3, 7, 2)(x)
-    assert out.shape == (2, 7, 3, 3)
-    assert torch.equal(out[:, :3], x[:, :, ::2, ::2])
-    assert not out[:, 3:].any()
-
-
 def test_initial_weights_have_hes_variance():
     seed_everything(0)
     weight = CifarResNet(20).stages[2][1].conv1.weight

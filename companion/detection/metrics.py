@@ -53,12 +53,7 @@ class Estimate:
 
 
 def wilson(successes: int, trials: int) -> Estimate:
-    """A share with its 95 % Wilson score interval (Wilson 1927), which stays inside 0 and 1.
-
-    Example:
-        >>> print(wilson(9, 10))
-        0.900 [0.596, 0.982]
-    """
+    """A share with its 95 % Wilson score interval (Wilson 1927), which stays inside 0 and 1."""
     interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     # SciPy leaves 1e-17 or so where the end is exactly 0 or 1
     low = 0.0 if successes == 0 else float(interval.low)
@@ -197,10 +192,6 @@ def compare(gains: Sequence[Any]) -> list[Comparison]:
     than five comparisons one of them would soon be "better" by chance, so the p-values are corrected (Holm
     1979, "A Simple Sequentially Rejective Multiple Test Procedure"). ``gains`` are for each comparison the
     differences (seeds,), positive where the first model is ahead.
-
-    Example:
-        >>> [str(found) for found in compare([[0.2, 0.3, 0.25, 0.2, 0.3], [0.2, -0.3, 0.25, 0.1, -0.1]])]
-        ['better', 'not clearly different']
     """
     means, p = [], np.ones(len(gains))
     for i, own in enumerate(check_scores(differences, "differences") for differences in gains):

@@ -33,11 +33,6 @@ class NgramModel:
     distribution, so every token has a probability above 0. Sessions begin with a start symbol and end with
     the token ``num_tokens``, so one that stops too early surprises, too.
     ``order`` is the number of events in an n-gram, 1 for no history.
-
-    Example:
-        >>> model = NgramModel(2, num_tokens=3).fit([np.array([1, 2]), np.array([1, 2])])
-        >>> [round(model.probability(token, [1]), 3) for token in range(4)]
-        [0.028, 0.102, 0.769, 0.102]
     """
 
     def __init__(self, order: int, num_tokens: int) -> None:

@@ -80,11 +80,6 @@ class EmpiricalTail:
     highest percent there are too few to count; there the tail is taken to be exponential, with the mean
     excess of that percent. So levels go on rising, but are a guess: 8 need not mean one in a hundred million.
     The normals (n,) are others than those that the detector was fitted on.
-
-    Example:
-        >>> tail = EmpiricalTail(np.arange(999.0))
-        >>> tail.level(np.array([0.0, 900.0])).round(2).tolist()
-        [0.0, 1.0]
     """
 
     def __init__(self, normal_scores: np.ndarray) -> None:

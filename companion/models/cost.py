@@ -57,9 +57,8 @@ def multiply_adds(model: nn.Module, input_shape: Sequence[int]) -> int:
 def activation_bytes(model: nn.Module, input_shape: Sequence[int]) -> int:
     """The bytes that autograd keeps from the forward for the backward pass.
 
-    In the model's own precision. Each storage is counted once, however many
-    layers keep it; the input counts where a layer keeps it. Parameters and
-    buffers are not counted: they are there anyway.
+    In the model's own precision. Each storage is counted once, however many layers keep it; the input counts
+    where a layer keeps it. Parameters and buffers are not counted: they are there anyway.
     """
     outline, kept = _outline(model).train(), []
 

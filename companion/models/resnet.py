@@ -161,10 +161,9 @@ class CifarResNet(ResNet):
 def make_identity(block: BasicResidualBlock) -> None:
     """Set the weights of ``block`` so that it returns its input unchanged.
 
-    In evaluation mode, and for an input that is not negative, as what leaves a
-    ReLU is. A residual block gets F = 0, by a last norm scale of zero. A plain
-    block needs F(x) = x: each convolution passes its channels on (a one in the
-    middle of its kernel, zeros elsewhere), and each norm does nothing.
+    In evaluation mode, and for an input that is not negative, as what leaves a ReLU is. A residual block
+    gets F = 0, by a last norm scale of zero. A plain block needs F(x) = x: each convolution passes its
+    channels on (a one in the middle of its kernel, zeros elsewhere), and each norm does nothing.
     """
     assert block.conv1.in_channels == block.conv2.out_channels, "wider"
     assert block.conv1.stride == (1, 1), "smaller"

@@ -126,13 +126,9 @@ class TabularResNet(nn.Module):
     Embedded categories and numbers stand side by side, one linear layer takes them to ``d_model`` features,
     blocks with twice as many inside follow, then a norm, and a linear head.
 
-    Args:
-        num_numerical_features: numbers in a row; may be 0.
-        categorical_cardinalities: for each categorical column, how many indices there are, those for
-            missing and unseen values included; may be empty.
-        num_blocks: how many blocks; 0 leaves a linear model with a norm.
-        num_classes: outputs of the head; 1 for regression; ``None`` for no head.
-        residual: ``False`` for the plain twin.
+    ``categorical_cardinalities`` tells how many indices each categorical column has, those for missing and
+    unseen values included. ``num_classes`` is 1 for regression, ``None`` for no head; without ``residual`` it
+    is the plain twin.
 
     Shapes: float (N, numbers), without NaN, and int64 (N, columns) to logits (N, ``num_classes``), or to the
     rows' embeddings (N, ``d_model``) with ``return_embedding=True`` or without a head.

@@ -48,10 +48,6 @@ def factorize(column: pd.Series, known: Collection[str] | None = None) -> tuple[
     Equal values are equal texts, however they are stored (a column of whole numbers becomes one of floats as
     soon as one is missing, and one of text in a file). Truth values are spelled as in ``known``, by default
     as in the column itself.
-
-    Example:
-        >>> factorize(pd.Series([3, 3.0, Decimal("3.00"), "3.0", "3.10", None], dtype=object))[1].tolist()
-        ['3', '3', '3.10']
     """
     try:
         codes, unique = pd.factorize(column)
@@ -77,10 +73,6 @@ def as_times(column: pd.Series) -> pd.Series:
 
     Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970, in whichever of these units
     all lie between 1980 and 2100.
-
-    Example:
-        >>> as_times(pd.Series([1_700_000_000_000, 1_700_086_400_000])).dt.day.tolist()
-        [14, 15]
     """
     known = column.dropna()
     if pd.api.types.is_datetime64_any_dtype(column) or not (numbers := known.map(_is_epoch)).any():

@@ -65,12 +65,6 @@ class EventFeatures:
     circles, local where there is a ``timezone_offset`` (minutes), and the time since the entity's last event.
 
     ``columns`` name an entity; fields to ``leave_out`` must not be used, such as those that tell the label.
-
-    Example:
-        >>> table = pd.DataFrame({"time": range(4), "user.uid": list("abab"), "file.size": [1, 2, 3, 4]})
-        >>> features = EventFeatures().fit(table)
-        >>> [tuple(part.shape) for part in features.transform(table)]
-        [(4, 7), (4, 1)]
     """
 
     def __init__(self, columns: Sequence[str] = ENTITY_COLUMNS, leave_out: Sequence[str] = ()) -> None:
