@@ -26,6 +26,8 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not 
 Entity = Annotated[list[str] | None, typer.Option(help="Fields that name who an event is about, in order.")]
 Json = Annotated[list[str] | None, typer.Option(help="Fields whose text is JSON, to be taken apart.")]
 Alerts = Annotated[float, typer.Option(min=1e-3, help="Alerts a day, or in all of a shorter recording.")]
+Zone = Annotated[str, typer.Option(help="Of hours without a timezone_offset: Europe/Berlin.")]
+Flagged = Annotated[float, typer.Option(min=1e-3, help="Rows of a thousand that may be flagged.")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="Fields or objects not to use; may be given again.")]
 Scores = Annotated[Path, typer.Option(help="A CSV file for the scores.")]
 Top = Annotated[int, typer.Option(min=0, help="Print so many of the alerts, the most unusual first.")]
@@ -34,17 +36,9 @@ _BATCH, _KEPT = 100_000, 5_000  # events at a time; flagged ones that are groupe
 
 
 def fit_events(
-    data: Data,
-    out: Out,
-    entity: Entity = None,
-    leave_out: LeaveOut = None,
-    json_column: Json = None,
-    alerts: Alerts = 20.0,
-    zone: Annotated[str, typer.Option(help="Of hours without a timezone_offset: Europe/Berlin.")] = "UTC",
-    net: Net = True,
-    steps: Steps = 5000,
-    device: Device = None,
-) -> None:
+    data: Data, out: Out, entity: Entity = None, leave_out: LeaveOut = None, json_column: Json = None,
+    alerts: Alerts = 20.0, zone: Zone = "UTC", net: Net = True, steps: Steps = 5000, device: Device = None,
+) -> None:  # fmt: skip
     """Learn what events usually look like, from events that are mostly normal; no labels are needed."""
     with errors_as_messages():
         from companion.data.events import ENTITY_COLUMNS
@@ -60,14 +54,9 @@ def fit_events(
 
 
 def fit_rows(
-    data: Table,
-    out: Out,
-    leave_out: LeaveOut = None,
-    alerts: Annotated[float, typer.Option(min=1e-3, help="Rows of a thousand that may be flagged.")] = 10.0,
-    net: Net = True,
-    steps: Steps = 5000,
-    device: Device = None,
-) -> None:
+    data: Table, out: Out, leave_out: LeaveOut = None, alerts: Flagged = 10.0,
+    net: Net = True, steps: Steps = 5000, device: Device = None,
+) -> None:  # fmt: skip
     """Learn what rows of a table usually look like, from rows that are mostly normal."""
     with errors_as_messages():
         from companion.estimators.events import EventDetector

@@ -23,6 +23,11 @@ Length = Annotated[
     int | None,
     typer.Option(min=2, help="Rows are samples of a series, columns its channels: cut windows so long."),
 ]
+Columns = Annotated[str | None, typer.Option(help="Those to read, with commas between; or all.")]
+Method = Annotated[str, typer.Option(help="net, pca (8 components) or neighbours (1).")]
+Standardize = Annotated[
+    str, typer.Option(help="window: offset and height of each do not matter; channel: they do.")
+]
 Stride = Annotated[int | None, typer.Option(min=1, help="Samples from window to window; half the length.")]
 
 
@@ -61,18 +66,9 @@ def hold_out(found: np.ndarray | Windows) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_waveforms(
-    file: File,
-    out: Out,
-    length: Length = None,
-    stride: Stride = None,
-    columns: Annotated[str | None, typer.Option(help="Those to read, with commas between; or all.")] = None,
-    method: Annotated[str, typer.Option(help="net, pca (8 components) or neighbours (1).")] = "net",
-    standardize: Annotated[
-        str, typer.Option(help="window: offset and height of each do not matter; channel: they do.")
-    ] = "window",
-    epochs: Epochs = 30,
-    fpr: Fpr = 0.01,
-) -> None:
+    file: File, out: Out, length: Length = None, stride: Stride = None, columns: Columns = None,
+    method: Method = "net", standardize: Standardize = "window", epochs: Epochs = 30, fpr: Fpr = 0.01,
+) -> None:  # fmt: skip
     """Learn what normal windows look like, by a residual autoencoder or simpler, and set a threshold."""
     with errors_as_messages():
         from companion.data.csv_numbers import read_numbers

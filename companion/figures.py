@@ -20,18 +20,11 @@ BLUE, VERMILLION, GREEN, PURPLE, GRAY = "#0072B2", "#D55E00", "#009E73", "#AA449
 COLORS = {"plain": VERMILLION, "resnet": BLUE, "preact": GREEN}
 LINES = {20: (0, (4, 1.5)), 32: (0, (1, 1)), 44: (0, (5, 1, 1, 1)), 56: "solid", 110: (0, (8, 2))}
 STYLE: dict[str, Any] = {
-    "figure.figsize": (5.6, 3.6),
-    "figure.constrained_layout.use": True,
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, GRAY]),
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-}
+    "figure.figsize": (5.6, 3.6), "figure.constrained_layout.use": True, "font.size": 11,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, PURPLE, GRAY]), "grid.color": "#dddddd",
+    "grid.linewidth": 0.7, "legend.frameon": False, "lines.linewidth": 1.8,
+}  # fmt: skip
 
 
 def use_style() -> None:
@@ -60,9 +53,8 @@ def plot_series(
     """Draw the mean of ``curves`` (seeds, points) over ``x`` (points,), and the seeds' range as a band."""
     (line,) = ax.plot(x, curves.mean(axis=0), label=label, **style)
     if len(curves) > 1:
-        ax.fill_between(
-            x, curves.min(axis=0), curves.max(axis=0), color=line.get_color(), alpha=0.18, linewidth=0
-        )
+        low, high = curves.min(axis=0), curves.max(axis=0)
+        ax.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
 
 
 def show_images(

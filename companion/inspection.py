@@ -67,12 +67,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     logits (N, num_classes) and labels, int64 (N,).
     """
     exact = logits.double()
-    best = minimize_scalar(
-        lambda log_t: float(F.cross_entropy(exact / np.exp(log_t), labels)),
-        bounds=(-5, 5),
-        options={"xatol": 1e-9},
-    )
-    return float(np.exp(best.x))
+
+    def loss(log_t: float) -> float:
+        return float(F.cross_entropy(exact / np.exp(log_t), labels))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-5, 5), options={"xatol": 1e-9}).x))
 
 
 def grad_cam(model: nn.Module, layer: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:

@@ -76,22 +76,15 @@ def _people(rng: np.random.Generator) -> pd.DataFrame:
     name = np.char.add(syllables[number % 12], ends)
     city = rng.choice(list(TABLE["cities"]), NUM_USERS)
     system = rng.choice([0, 1, 2], NUM_USERS, p=[0.6, 0.2, 0.2])
-    return pd.DataFrame(
-        {
-            "uid": [f"u-{1000 + i}" for i in number],
-            "name": name,
-            "mail": [f"{n}@company.example" for n in name],
-            "city": city,
-            "country": [TABLE["cities"][c][0] for c in city],
-            "offset": [TABLE["cities"][c][1] for c in city],
-            "ip": [f"10.{list(TABLE['cities']).index(c)}.0.{i + 10}" for i, c in enumerate(city)],
-            "laptop": [f"laptop-{n}" for n in name],
-            "serial": [f"d-{zlib.crc32(n.encode()):08x}" for n in name],
-            "os": np.array(["Windows", "Linux", "macOS"])[system],
-            "os_id": np.array([100, 200, 300])[system],
-            "hour": np.where(rng.random(NUM_USERS) < 0.15, 21.0, 8.0) + rng.normal(0, 0.7, NUM_USERS),
-        }
-    )
+    hour = np.where(rng.random(NUM_USERS) < 0.15, 21.0, 8.0) + rng.normal(0, 0.7, NUM_USERS)
+    return pd.DataFrame({
+        "uid": [f"u-{1000 + i}" for i in number], "name": name,
+        "mail": [f"{n}@company.example" for n in name], "city": city,
+        "country": [TABLE["cities"][c][0] for c in city], "offset": [TABLE["cities"][c][1] for c in city],
+        "ip": [f"10.{list(TABLE['cities']).index(c)}.0.{i + 10}" for i, c in enumerate(city)],
+        "laptop": [f"laptop-{n}" for n in name], "serial": [f"d-{zlib.crc32(n.encode()):08x}" for n in name],
+        "os": np.array(["Windows", "Linux", "macOS"])[system], "os_id": 100 * (system + 1), "hour": hour,
+    })  # fmt: skip
 
 
 def _sessions(rng: np.random.Generator, config: EventConfig, people: pd.DataFrame) -> pd.DataFrame:
