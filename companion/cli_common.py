@@ -89,12 +89,11 @@ def finish(model: AnomalyDetector, held: Any, fpr: float, out: Path, learned: st
     least = 1 / (len(held) + 1)
     model.calibrate(held, max(fpr, least))
     model.save(out)
-    told = f"learned from {learned}\nthreshold {model.threshold_:.4g}, from {len(held):,} held out"
-    if least <= fpr:
-        told += f": of new normal ones it flags at most {100 * fpr:g} %, on average"
-    else:
-        told += (
-            f": so few promise no less than {100 * least:.2g} % of new normal ones flagged, on average; "
+    promise = f"of new normal ones it flags at most {100 * fpr:g} %, on average"
+    if least > fpr:
+        promise = (
+            f"so few promise no less than {100 * least:.2g} % of new normal ones flagged, on average; "
             f"{100 * fpr:g} % takes {round(1 / fpr) - 1:,} held out, five times as many in all"
         )
-    print(f"{told}\nwritten to {out}")
+    print(f"learned from {learned}\nthreshold {model.threshold_:.4g}, from {len(held):,} held out: {promise}")
+    print(f"written to {out}")

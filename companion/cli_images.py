@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
     Unusual = tuple[float, str, np.ndarray, np.ndarray]  # score, name, image, and map
 
+Size = Annotated[
+    tuple[int, int], typer.Option(min=8, metavar="H W", help="Images are made so large; 8 divides both.")
+]
+Gray = Annotated[bool, typer.Option("--gray", help="Learn grey values, not colours.")]
+Still = Annotated[
+    bool, typer.Option("--still", help="Don't move, zoom, mirror and light the images: that is unusual, too.")
+]
 MOST = 20_000  # images that are learned from; of more, a sample
 SHOWN = 10  # how many of a long list are printed
 BATCH = 256  # image files in memory at a time
@@ -66,18 +73,9 @@ def read_sample(folder: Path, size: tuple[int, int], color: bool) -> tuple[Image
 
 def fit_images(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Normal images, at any depth, of any size.")],
-    out: Out,
-    size: Annotated[
-        tuple[int, int], typer.Option(min=8, metavar="H W", help="Images are made so large; 8 divides both.")
-    ] = (64, 64),
-    gray: Annotated[bool, typer.Option("--gray", help="Learn grey values, not colours.")] = False,
-    still: Annotated[
-        bool,
-        typer.Option("--still", help="Don't move, zoom, mirror and light the images: that is unusual, too."),
-    ] = False,
-    epochs: Epochs = 30,
-    fpr: Fpr = 0.01,
-) -> None:
+    out: Out, size: Size = (64, 64), gray: Gray = False, still: Still = False,
+    epochs: Epochs = 30, fpr: Fpr = 0.01,
+) -> None:  # fmt: skip
     """Learn what normal images look like: an autoencoder and a threshold.
 
     DIR holds normal images and nothing else: of a data set with train/ and test/, name the folder train.

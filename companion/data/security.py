@@ -27,12 +27,9 @@ CLOUDTRAIL, DEMO_SERVICE = REGISTRY["cloudtrail"], REGISTRY["ocsf-logs"]
 NSL_KDD = tuple(REGISTRY[f"nsl-kdd-{part}"] for part in ("fields", "train", "test"))
 
 TABLES = tomllib.loads(Path(__file__).with_name("ocsf_mappings.toml").read_text("utf8"))
-ZEEK_TO_OCSF: dict[str, str] = TABLES["zeek"]
-"""Fields of Zeek's conn.log as those of OCSF's Network Activity (4001)."""
-CLOUDTRAIL_TO_OCSF: dict[str, str] = TABLES["cloudtrail"]
-"""Fields of an AWS CloudTrail record as those of OCSF's API Activity (6003)."""
-DEMO_LEFT_OUT: dict[str, str] = TABLES["demo_left_out"]
-"""Fields of the demo service's log that are no columns, and why."""
+ZEEK_TO_OCSF: dict[str, str] = TABLES["zeek"]  #: conn.log's fields as Network Activity's (4001)
+CLOUDTRAIL_TO_OCSF: dict[str, str] = TABLES["cloudtrail"]  #: a record's fields as API Activity's (6003)
+DEMO_LEFT_OUT: dict[str, str] = TABLES["demo_left_out"]  #: fields that are no columns, and why
 DEMO_JSON = (
     "metadata", "device", "actor", "src_endpoint", "dst_endpoint", "http_request", "http_response",
     "resources", "anomaly", "error",

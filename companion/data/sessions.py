@@ -93,8 +93,7 @@ class SessionSet:
 def hdfs_sessions(num_learn: int, num_validation: int, seed: int) -> SessionSet:
     """HDFS: normal sessions to learn from, as many of both kinds for validation, the rest for the test.
 
-    The seed draws. Sessions are drawn as they come, as in the literature, so many of the test are equal to a
-    learned one.
+    The seed draws them as they come, as in the literature: many of the test are equal to a learned one.
     """
     data = load_hdfs()
     rng = np.random.default_rng(seed)
