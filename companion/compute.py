@@ -140,18 +140,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _processor_name() -> str:
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf8") as lines:  # only on Linux
-        for line in lines:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def describe_hardware(device: torch.device | None = None) -> str:
     """One line that says what a measurement ran on."""
     device = device or pick_device()
-    line = f"{_processor_name()}, {os.cpu_count()} cores"
+    name = platform.processor() or platform.machine()
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf8") as facts:  # only on Linux
+        name = next((fact.split(":", 1)[1].strip() for fact in facts if fact.startswith("model name")), name)
+    line = f"{name}, {os.cpu_count()} cores"
     if hasattr(os, "sysconf"):  # not on Windows
         line += f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     if device.type == "cuda":

@@ -74,8 +74,8 @@ def provenance(run: RecordedRun) -> Markdown:
     commit = run.commit[:7] if run.commit else "unknown"
     minutes = f"{run.wall_seconds / 60:.0f} minutes of training, " if run.wall_seconds else ""
     return Markdown(  # type: ignore[no-untyped-call]
-        f"*Run `{run.stem}`, recorded on {run.date}: {data}, {len(run.seeds)} {seeds}, {run.hardware}, "
-        f"{run.precision}, {minutes}torch {run.libraries['torch']}, commit {commit}.*"
+        f"*Run `{run.stem}`, recorded on {run.finished[:10]}: {data}, {len(run.seeds)} {seeds}, "
+        f"{run.hardware}, {run.precision}, {minutes}torch {run.libraries['torch']}, commit {commit}.*"
     )
 
 

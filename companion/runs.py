@@ -95,11 +95,6 @@ class RecordedRun(_Record):
         """The seeds, in the order in which they ran."""
         return [result.seed for result in self.results]
 
-    @property
-    def date(self) -> str:
-        """The day on which the run ended."""
-        return self.finished[:10]
-
     def metric(self, name: str) -> np.ndarray:
         """One metric, shape (seeds,)."""
         return np.array([result.metrics[name] for result in self.results])

@@ -172,7 +172,7 @@ def test_a_run_is_recorded_with_its_provenance(tmp_path, small):
     assert run.precision == "float32"
     assert run.threads == torch.get_num_threads()
     assert run.libraries["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert run.date.startswith("20")
+    assert run.finished.startswith("20")
     assert run.data.digest == DEGRADATION.data().digest
 
 

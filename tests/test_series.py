@@ -29,7 +29,7 @@ def test_windows_hold_what_the_series_holds(total, length, stride, channels, tai
     if tail and expected[-1] + length < total:
         expected.append(total - length)
     assert cut.starts.tolist() == expected
-    assert cut.values.shape == (len(cut), channels, length)
+    assert cut.values.shape == (len(cut.starts), channels, length)
     assert cut.values.dtype == np.float32
     for window, start, end in zip(cut.values, cut.starts, cut.ends, strict=True):
         assert np.array_equal(window, series[:, start:end])

@@ -1,11 +1,8 @@
 """Casting: camera crops of moulds while metal is cast, with spills; or a labelled synthetic stand-in.
 
-The archive holds ``train/`` (normal), ``proliv/`` (spills) and ``test/`` (both, with an annotation file). Its
-files are kept in the cache as they were published.
-
-The stand-in's images show a mould from above: a rim, and metal with a texture in it, over a floor. Its test
-set also holds, as the real one does, what the training images do not show: a camera that has moved and arms
-in view (normal), and empty moulds (anomalous).
+The archive holds ``train/`` (normal), ``proliv/`` (spills) and ``test/`` (both, with an annotation file). As
+the real one, the test set of the stand-in also holds what the training images do not show: a camera that has
+moved and arms in view (normal), and empty moulds (anomalous).
 """
 
 from __future__ import annotations

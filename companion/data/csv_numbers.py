@@ -54,7 +54,17 @@ def read_numbers(path: Path, columns: Sequence[str] | None = None) -> Numbers:
         frame, names = frame.iloc[:, [names.index(name) for name in columns]], list(columns)
     values = np.empty(frame.shape)
     for place in range(frame.shape[1]):
-        values[:, place] = _as_floats(frame.iloc[:, place], names[place] if names else f"{place + 1}", path)
+        column, kinds = frame.iloc[:, place], pd.api.types
+        if (
+            kinds.is_bool_dtype(column)
+            or kinds.is_complex_dtype(column)
+            or not kinds.is_numeric_dtype(column)
+        ):
+            name, example = names[place] if names else place + 1, next(iter(column.dropna()), None)
+            raise ValueError(
+                f"column {name} of {path} holds {example!r}, no number; name the columns to read"
+            )
+        values[:, place] = column.to_numpy(dtype=np.float64, na_value=np.nan)
     shown = "" if names is None else f" ({', '.join(names[:9])}{', ...' if len(names) > 9 else ''})"
     told = f"{path.name}: {len(values):,} rows, {values.shape[1]:,} columns{shown}{left_out}"
     return Numbers(values, names, told)
@@ -147,12 +157,3 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _as_floats(column: pd.Series, name: str, path: Path) -> np.ndarray:
-    dtype = column.dtype
-    if pd.api.types.is_bool_dtype(dtype) or not pd.api.types.is_numeric_dtype(dtype) or dtype.kind == "c":
-        example = next(iter(column.dropna()), None)
-        raise ValueError(f"column {name} of {path} holds {example!r}, no number; name the columns to read")
-    floats: np.ndarray = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return floats

@@ -43,9 +43,6 @@ class Windows:
     starts: np.ndarray  #: int64 (N,): the first sample of each window in the series, rising
     series_length: int  #: samples in the series
 
-    def __len__(self) -> int:
-        return len(self.starts)
-
     @property
     def ends(self) -> np.ndarray:
         """The sample behind the last one of each window, int64 (N,)."""

@@ -258,10 +258,7 @@ class ImageAE(AnomalyDetector):
         return self._reconstructed(X)[1]
 
     def maps(self, X: Tensor, error: ErrorKind | None = None, scales: Sequence[int] | None = None) -> Tensor:
-        """How badly each place is reconstructed, float32 (N, H, W); by other errors or scales if told.
-
-        See :func:`companion.detection.anomaly_maps.multiscale_map`.
-        """
+        """How badly each place is reconstructed, float32 (N, H, W); by other errors or scales if told."""
         parts = [torch.empty(0, *self.shape_[1:])]
         for start in range(0, len(X), _BATCH):
             given, made, _ = self._reconstructed(X[start : start + _BATCH])
