@@ -37,8 +37,7 @@ class Exercise:
     right: Answer  #: the reference
     #: makes the arguments with which both are called; none if only the properties count
     inputs: Callable[[], Sequence[tuple[Any, ...]]] = lambda: ()
-    #: by their hint, answers with a likely mistake
-    mistakes: Mapping[str, Answer] = field(default_factory=dict)
+    mistakes: Mapping[str, Answer] = field(default_factory=dict)  #: answers with a likely mistake, by hint
     measure: Answer = lambda found, *_: found  #: what is compared, of a result and the arguments
     #: promises, each with a function of answer and reference that raises ``NotYet``
     properties: Mapping[str, Check] = field(default_factory=dict)

@@ -14,8 +14,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from companion.estimators.base import AnomalyDetector
 
-SHARE = 0.2
-"""Of the normal data, held out for the threshold: training does not see them."""
+SHARE = 0.2  #: of the normal data, held out for the threshold: training does not see them
 Out = Annotated[Path, typer.Option(help="Where to write the model.")]
 Model = Annotated[Path, typer.Option(help="What `companion fit` wrote.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the data.")]

@@ -47,11 +47,9 @@ class SeedResult(_Record):
     """What one seed gave."""
 
     seed: int
-    #: numbers by ``"<what>.<metric>"``; errors are shares between 0 and 1
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = {}  #: numbers by ``"<what>.<metric>"``; errors are shares between 0 and 1
     curves: dict[str, list[float]] = {}  #: series by ``"<what>.<metric>"``
-    #: training time by ``"<what>"``, evaluations included, everything else left out
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = {}  #: training time by ``"<what>"``, evaluations included, all else left out
     peak_gib: float | None = None  #: the most memory that tensors took up on a GPU, in GiB
 
     def include(self, what: str, part: SeedResult) -> None:
@@ -74,16 +72,12 @@ class RecordedRun(_Record):
     package: str  #: version of ``companion``
     libraries: dict[str, str]  #: versions by name, Python's among them
     hardware: str  #: see :func:`companion.compute.describe_hardware`
-    #: of PyTorch on the CPU, which the last digits depend on; older runs do not tell
-    threads: int | None = None
+    threads: int | None = None  #: on the CPU, which the last digits depend on; older runs do not tell
     device: str  #: ``"cpu"``, ``"cuda"`` or ``"mps"``
     precision: str  #: ``"float32"`` or ``"bfloat16"``
-    #: training time of all nets and seeds, evaluations while training included, over all sessions of a
-    #: resumed run. Other work on the machine makes it longer
-    wall_seconds: float
+    wall_seconds: float  #: training time of all nets and seeds, over all sessions of a resumed run
     finished: str  #: date and time in UTC, ISO 8601, to the second
-    #: SHA-256 of each file of trained weights that lies beside the run, by the part's name
-    weights: dict[str, str] = {}
+    weights: dict[str, str] = {}  #: SHA-256 of each file of trained weights beside the run, by part
 
     @property
     def stem(self) -> str:

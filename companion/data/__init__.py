@@ -6,8 +6,8 @@ from importlib import import_module
 
 from companion.data.download import CACHE_VARIABLE, REGISTRY, DataError, Dataset, cache_folder, read_published
 
+#: the modules, imported only when needed, that read what is not kept as one file that was published
 READERS = {"cifar10": "cifar10", "casting": "casting", "cloudtrail": "security", "skab": "skab"}
-"""The modules, imported only when needed, that read what is not kept as one file that was published."""
 
 
 def fetch(dataset: Dataset) -> str:

@@ -27,16 +27,14 @@ from companion.data.events import TIMES, connect
 
 LIST_ITEMS, MAX_DEPTH, MAX_COLUMNS = 2, 20, 5_000
 MAX_LINE_BYTES = 2**24
-LISTED = 10
-"""Bad lines that a report names; the others are counted."""
+LISTED = 10  #: bad lines that a report names; the others are counted
 ENDINGS = re.compile(r"\.(json|jsonl|ndjson|log|parquet)(\.gz|\.zst)?$", re.IGNORECASE)
 KINDS = {"Int64": "HUGEINT", "float64": "DOUBLE", "boolean": "BOOLEAN", "str": "VARCHAR"}
 """Types of a frame's columns, and of DuckDB's while they are read; a mixture is text."""
 JSON_KINDS = dict.fromkeys(("BIGINT", "UBIGINT", "HUGEINT"), "Int64")
 JSON_KINDS |= {"BOOLEAN": "boolean", "DOUBLE": "float64"}
 Paths = Path | str | Sequence[Path | str]
-Columns = dict[str, str]
-"""The columns of a frame, by name their types; in DuckDB they are c0, c1, ..."""
+Columns = dict[str, str]  #: the columns of a frame, by name their types; in DuckDB they are c0, c1, ...
 
 
 @dataclass

@@ -15,12 +15,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+#: who an event is about, the first of these that it has
 ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
-"""Who an event is about, the first of these that it has."""
-MEMORY = "1GB"
-"""Of DuckDB; what is more goes to a temporary folder."""
-PARTS = ("train", "calibration", "validation", "test")
-"""Of events; the first two are normal only."""
+MEMORY = "1GB"  #: of DuckDB; what is more goes to a temporary folder
+PARTS = ("train", "calibration", "validation", "test")  #: of events; the first two are normal only
 
 
 @dataclass(frozen=True)

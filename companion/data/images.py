@@ -54,8 +54,7 @@ class ImageSet:
     images: Tensor  #: uint8 (N, C, H, W), C is 1 for grey and 3 for colour
     labels: Tensor  #: int64 (N,), 0 for normal, 1 for anomalous
     names: tuple[str, ...]  #: of the files
-    #: SHA-256 of the files' content: equal for copies of a file, whatever their names
-    hashes: tuple[str, ...]
+    hashes: tuple[str, ...]  #: SHA-256 of the files' content: equal for copies, whatever their names
 
     def __len__(self) -> int:
         return len(self.names)

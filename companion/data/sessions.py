@@ -15,10 +15,8 @@ import pandas as pd
 from companion.data.download import REGISTRY, read_or_warn, read_published
 from companion.data.synthetic_events import EventConfig, generate_events
 
-HDFS_SHARE = 16_838 / 575_061
-"""Of anomalous sessions in the whole log; our files hold 4,855 of the normal ones."""
-SESSION_COLUMNS = ("actor.session.uid", "session.uid")
-"""Which session an event belongs to, the first of these that it has."""
+HDFS_SHARE = 16_838 / 575_061  #: of anomalous sessions in the whole log; we have 4,855 of the normal ones
+SESSION_COLUMNS = ("actor.session.uid", "session.uid")  #: of an event, the first of these that it has
 HDFS = (REGISTRY["hdfs-normal"], REGISTRY["hdfs-abnormal"])
 
 
