@@ -1,6 +1,5 @@
 """``companion fit images`` and ``companion score images``."""
 
-import io
 import os
 
 import numpy as np
@@ -29,9 +28,9 @@ def spoil(folder):
     """Add files that cannot be read."""
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.jpg").write_text("no image")
-    whole = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(whole, "png")
-    (folder / "cut.png").write_bytes(whole.getvalue()[:2000])
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "cut.png")
+    os.truncate(folder / "cut.png", 2000)
     return folder
 
 

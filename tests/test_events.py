@@ -41,9 +41,6 @@ def later(events):
     return events.frame.iloc[events.split["test"]]
 
 
-PATH = ("http_request.url.path",)
-
-
 def requests(count: int, faults: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
     """Requests of a service whose faults take seconds in place of milliseconds."""
     rng = np.random.default_rng(seed)
@@ -71,7 +68,7 @@ def test_attacks_score_higher_and_the_choice_is_kept(detector, events, later):
 def test_a_few_faults_in_training_do_no_harm(share):
     frame, _ = requests(3000, round(3000 * share))
     new, fault = requests(1000, 20, seed=1)
-    scores = EventDetector(net=False, columns=PATH).fit(frame).decision_function(new)
+    scores = EventDetector(net=False, columns=("http_request.url.path",)).fit(frame).decision_function(new)
     assert pr_auc(fault, scores) > 0.6
 
 
