@@ -23,10 +23,6 @@ def alarm_spans(flagged: np.ndarray, merge: int = 0) -> list[tuple[int, int]]:
     """Runs of flagged samples, bool (T,), each as (start, end), the end behind its last sample.
 
     Runs with at most ``merge`` samples between them are one alarm.
-
-    Example:
-        >>> alarm_spans(np.array([0, 1, 1, 0, 1, 0, 0, 0, 1], dtype=bool), merge=1)
-        [(1, 5), (8, 9)]
     """
     assert flagged.dtype == np.bool_, flagged.dtype
     change = np.diff(np.concatenate([[False], flagged, [False]]).astype(np.int8))

@@ -82,11 +82,6 @@ class PlainColumns:
     categories; identifiers with nearly one value a row, texts of JSON and columns that say the same as an
     earlier one are left out; of such a constant a new value counts.
     What was learned of each column is in ``columns_``, why one is not among them in ``left_out_``.
-
-    Example:
-        >>> table = pd.DataFrame({"bytes": [1.0, 2.0, 4.0, 8.0], "state": ["ok", "ok", "bad", "bad"]})
-        >>> PlainColumns().fit(table).transform(table).plain.round(1)[:, 1:].tolist()
-        [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     """
 
     def __init__(

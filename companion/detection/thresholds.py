@@ -38,10 +38,6 @@ def fixed_fpr(normal_scores: np.ndarray, fpr: float) -> float:
     Gammerman and Shafer 2005, "Algorithmic Learning in a Random World", section 2.2; the plain
     quantile promises too much when n is small.) The scores (n,) are of normals that the detector was not
     fitted on; with fewer than 1 / ``fpr`` - 1 of them no threshold can promise so few false alarms.
-
-    Example:
-        >>> fixed_fpr(np.arange(99.0), 0.05)  # five of a hundred normals would be above
-        94.0
     """
     scores = _check(normal_scores, "normals", fpr)
     allowed = math.floor(fpr * (len(scores) + 1) + 1e-9)

@@ -68,12 +68,11 @@ def _backward(
 def signals(
     model: CifarResNet, batch: Batch, objective: ImageClassification, context: Context
 ) -> dict[str, list[float]]:
-    """How large the signals of one forward and backward pass are, on one batch.
+    """How large the signals of one forward and backward pass are, on one batch, first layers first.
 
-    Returns:
-        ``weights``: the norm of the loss's gradient in each convolution's weights; ``steps``: the same as a
-        share of the norm of these weights; ``activations`` and ``gradients``: the root mean square of each
-        block's output, and of the loss's gradient in it. First layers first; squares are summed in float64.
+    ``weights``: the norm of the loss's gradient in each convolution's weights; ``steps``: the same as a share
+    of the norm of these weights; ``activations`` and ``gradients``: the root mean square of each block's
+    output, and of the loss's gradient in it. Squares are summed in float64.
     """
     outputs: list[Tensor] = []
 
@@ -103,10 +102,9 @@ def gradient_flow(
     """How the loss's gradient changes on its way back through each block that keeps the shape.
 
     With ``before`` the gradient in a block's output and ``after`` that in its input, a residual block
-    without an activation behind the addition has ``after = before + (what comes through F)``.
-
-    Gives ``cosine``, of the angle between ``before`` and ``after``, and ``ratio``, the norm of ``after -
-    before`` as a share of the norm of ``before``; one number a block, from the first on.
+    without an activation behind the addition has ``after = before + (what comes through F)``. Gives, for each
+    block from the first on, ``cosine``, of their angle, and ``ratio``, the norm of ``after - before`` as a
+    share of that of ``before``.
     """
     flow: dict[str, list[float]] = {"cosine": [], "ratio": []}
 

@@ -71,7 +71,6 @@ class SelfSupervisedResNet(nn.Module):
 
     ``categorical_cardinalities`` tells how many indices each categorical column has without the mask.
     ``d_projection`` is for contrastive learning, ``None`` for no projection.
-
     Shapes: float (N, numbers), no NaN except where hidden; int64 (N, columns); and a mask, bool (N, numbers +
     columns), true where a feature is hidden.
     """

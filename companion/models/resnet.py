@@ -136,11 +136,6 @@ class CifarResNet(ResNet):
     "A" have no weights, and only the addition is left out.
 
     ``norm=False`` leaves batch normalisation out (for the study of gradients only).
-
-    Example:
-        >>> net = CifarResNet(20)
-        >>> net(torch.zeros(2, 3, 32, 32)).shape, count_parameters(net)
-        (torch.Size([2, 10]), 269722)
     """
 
     def __init__(
