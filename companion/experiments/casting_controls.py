@@ -103,7 +103,7 @@ def judge(scores: Scores, data: Casting, config: CastingConfig) -> dict[str, flo
     thresholds = {
         "disturbed": fixed_fpr(scores["disturbed"], config.fpr),
         "tnr_target": tnr_target(scores["validation"], scores["held"], config.tnr),
-        "normal95": fixed_fpr(scores["validation"], 0.05),
+        "normal95": fixed_fpr(scores["validation"], max(0.05, config.fpr)),
         "normal99": fixed_fpr(scores["validation"], config.fpr),
     }
     labels, metrics = data.labels["test"], dict[str, float]()
