@@ -181,7 +181,9 @@ def run_size(config: CastingSizeConfig, seed: int, context: Context) -> SeedResu
     parts = {name: part.take(fitted.some(part.labels.numpy(), config.share)) for name, part in parts.items()}
     for name, widths in (("large", config.large), ("small", config.small)):
         model = ImageAE("residual", 16, widths, lr=config.lr, batch_size=config.batch_size, seed=seed)
-        context.fit_estimator(name, model, parts["train"].images, epochs=config.epochs, result=result)
+        context.fit_estimator(name, model, parts["train"].images, epochs=config.epochs)
+        result.seconds[name] = round(model.history_.seconds, 2)
+        result.curves[f"{name}.first_loss"] = model.history_.train["loss"][:REPLAY_STEPS]
         for part in ("development", "test"):
             scores, labels = model.decision_function(parts[part].images), parts[part].labels.numpy()
             for metric in (roc_auc, pr_auc):
