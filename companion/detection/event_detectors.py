@@ -142,7 +142,7 @@ class ClassRarity:
 
 
 class OnPlain:
-    """A model for :func:`anomaly_score`, fitted on at most so many rows of the plain columns."""
+    """A model for ``anomaly_score``, fitted on at most so many rows of the plain columns."""
 
     def __init__(self, model: Any, most: int, seed: int) -> None:
         self.model, self.most, self.seed = model, most, seed
