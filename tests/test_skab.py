@@ -1,7 +1,5 @@
 """SKAB: what is read of an archive, the published recordings where they are, and the stand-in."""
 
-import io
-import tarfile
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 from companion.data import skab
 from companion.data.download import DataError, Source
 from companion.data.skab import SENSORS, SKAB, load_skab
+from tests.packing import tar_gz
 
 
 def test_out_of_reach_generated_recordings_come(mirror):
@@ -34,10 +33,7 @@ def test_the_published_recordings_are_these(real):
 
 
 def test_another_archive_is_refused(mirror, monkeypatch):
-    with tarfile.open(mirror / "x.tar.gz", "w:gz") as archive:
-        member = tarfile.TarInfo("SKAB/data/valve1/0.csv")
-        member.size = 3
-        archive.addfile(member, io.BytesIO(b"a;b"))
+    (mirror / "x.tar.gz").write_bytes(tar_gz({"SKAB/data/valve1/0.csv": b"a;b"}))
     source = Source("", "x.tar.gz", "", 1)
     with pytest.raises(DataError, match="skab"):
         skab.read_real(replace(SKAB, sources=(source,)))

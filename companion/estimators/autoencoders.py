@@ -219,7 +219,7 @@ class ImageAE(AnomalyDetector):
 
     def __init__(
         self, net: Literal["conv", "residual"] = "conv", latent: Count = 32, widths: Numbers = (32, 64, 128),
-        *, loss: Literal["l1", "mse"] = "l1", scales: Numbers = (4, 8),
+        *, loss: Literal["l1", "mse"] = "l1", scales: Numbers = (1,),
         camera: CameraJitter = CameraJitter(),  # noqa: B008
         lr: Positive = 2e-3, batch_size: Batch = 128, patience: Count | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
