@@ -100,7 +100,7 @@ def _lighten_icons(app: Sphinx, error: Exception | None) -> None:
         return
     out = Path(app.outdir)
     styles = (out / STYLES).read_text("utf8")
-    kinds = ("*.html", "_static/*.css", "_static/styles/*theme.css", "_static/scripts/*theme.js")
+    kinds = ("*.html", "_static/*.css", "_static/styles/sphinx-book-theme.css", "_static/scripts/*theme.js")
     texts = [path.read_text("utf8") for kind in kinds for path in out.rglob(kind)]
     used = letters(icons(styles), [*texts, ICON_RULE.sub("", styles)])
     for source in (out / FONTS).glob("*.ttf"):
