@@ -85,6 +85,10 @@ def _nesterov(w: Tensor, g: Tensor, v: Tensor, lr: float, m: float, *, ahead: bo
     return torch.stack([w - lr * (g + m * v if ahead else v), v])
 
 
+def _near_identity(weight: Tensor, scale: float, share: float = 1.0) -> Tensor:
+    return share * nn.init.dirac_(torch.empty_like(weight)) + scale * weight
+
+
 def _convs(depth: int, biases: bool = False) -> int:
     with torch.device("meta"):
         convs = [m for m in CifarResNet(depth).modules() if isinstance(m, nn.Conv2d)]
@@ -222,6 +226,11 @@ EXERCISES = {
         {"each channel gets the sum of all": lambda c: F.pad(torch.ones(c, c, 1, 1), (1, 1, 1, 1)),
          "all weights are zero, as in the branch of a residual block": lambda c: torch.zeros(c, c, 3, 3)},
         lambda weight, c: F.conv2d(normals(2, c, 6, 6).double(), weight, padding=1)),
+    "near-identity": Exercise(
+        "near_identity(weight, scale)", _near_identity,
+        lambda: [(normals(4, 4, 3, 3), 0.1), (normals(7, 7, 3, 3), 0.5)],
+        {"only the random weights are scaled": lambda w, s: _near_identity(w, s, s),
+         "the identity stays whole, it is no weighted mean": lambda w, s: _near_identity(w, s, 1 - s)}),
     "conv-weights": Exercise(
         "weights(depth)", _convs, lambda: [(20,), (8,), (32,), (110,)],
         {"you count biases; a convolution in front of a norm has none": lambda n: _convs(n, biases=True),

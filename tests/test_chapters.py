@@ -1,6 +1,10 @@
-"""Every chapter runs from top to bottom at smoke scale, from the repository and from its own folder."""
+"""Every chapter runs from top to bottom at smoke scale, as a reader's notebook: away from the repository."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jupytext
@@ -8,13 +12,15 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
 
 from companion import figures
 from companion.models.blocks import BasicResidualBlock
 from companion.notebook import claim, provenance, show_source
 from companion.runs import load_run
 
-BOOK = Path(__file__).parents[1] / "book"
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
 CHAPTERS = [path for path in sorted(BOOK.glob("*.md")) if "kernelspec" in path.read_text("utf8")]
 REFERENCE = [p for p in sorted((BOOK / "reference").glob("*.md")) if "kernelspec" in p.read_text("utf8")]
 MAX_CELL_LINES = 25
@@ -28,12 +34,31 @@ PARTS = (
 )
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder into which ``companion`` was installed from a wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source, wheels, target = folder / "source", folder / "wheels", folder / "installed"
+    shutil.copytree(ROOT / "companion", source / "companion", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-index"]
+    subprocess.run(
+        [*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", str(wheels), str(source)], check=True
+    )
+    (wheel,) = wheels.glob("companion-*.whl")
+    subprocess.run([*pip, "install", *offline, "--target", str(target), str(wheel)], check=True)
+    return target
+
+
 @pytest.mark.parametrize("path", CHAPTERS + REFERENCE, ids=lambda path: path.stem)
-def test_it_runs_as_a_notebook(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPANION_SCALE", "smoke")
+def test_it_runs_as_a_notebook_with_nothing_but_the_installed_package(path, installed, tmp_path):
     notebook = jupytext.read(path)
-    folder = path.parent if path in CHAPTERS else tmp_path
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    notebook.cells.insert(0, new_code_cell("import companion\nprint(companion.__file__)"))
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(env=os.environ | {"PYTHONPATH": str(installed), "COMPANION_SCALE": "smoke"})
+    assert notebook.cells.pop(0).outputs[0].text.startswith(str(installed))
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert outputs
     text = path.read_text("utf8")

@@ -135,6 +135,10 @@ def threshold_for(normals, fpr, least=1, error=ValueError):
         ("residual-block", Mine),
         ("convolution", lambda maps, weight: F.conv2d(maps.double(), weight.double(), padding=1)),
         ("identity-weight", lambda c: np.eye(c)[:, :, None, None] * np.eye(3)[1][:, None] * np.eye(3)[1]),
+        (
+            "near-identity",
+            lambda w, s: s * w + np.eye(len(w))[:, :, None, None] * np.eye(3)[1][:, None] * np.eye(3)[1],
+        ),
         ("conv-weights", lambda n: 432 + 9 * ((n - 2) // 3 * (16**2 + 32**2 + 64**2) - 32 * 16 - 64 * 32)),
         ("bottleneck-widths", lambda c: torch.tensor([2 / 9 * c, (163**0.5 - 1) / 9 * c])),
         ("block-weights", lambda d, h: 2 * d * h + h + 3 * d),
