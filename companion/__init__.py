@@ -5,7 +5,7 @@ which runs it has in ``recorded``::
 
      models             data             objectives           experiments      recorded
   1  resnet             cifar10          classification       degradation      degradation, learning_rates
-                                                              optimisation
+                                                              optimisation     starts
   2  blocks             cifar10          classification       degradation      block_order
                                                               optimisation     lesion
   3  blocks, cost       -                -                    -                -
@@ -17,7 +17,7 @@ which runs it has in ``recorded``::
   8  tabular_baselines  tables           tables               tables           tab_transformer
                                                               table_embeddings
   9  autoencoders       casting, images  reconstruction       casting          casting, casting_ablation
-     resnet9                             synthetic_anomalies  casting_controls
+     resnet9                             synthetic_anomalies  casting_controls casting_controls
  10  autoencoders       ecg, skab        reconstruction       waveforms        waveforms
 
 All nets are trained by ``training``; what is unusual is found with ``detection`` (numbers in, numbers out),

@@ -86,16 +86,19 @@ def _evaluation(run: RecordedRun, about: dict[str, Any]) -> str:
         low, high = (scale * run.metric(end).mean() for end in ends)
         return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
-    metrics, systems = about["metrics"], about["systems"].items()
-    ranking = [[label, *(told(f"{system}.{metric}", 4) for metric in metrics)] for system, label in systems]
-    operating = [
-        [f"{label}: {name}", *(told(f"{system}.{point}.{rate}", 2, 100) for rate in ("tpr", "tnr"))]
-        for point, label in about["points"].items()
-        for system, name in systems
-    ]
-    ranked = table(["system", *metrics.values()], ranking).data
-    rates = table(["threshold", "anomalies flagged", "normals not flagged"], operating).data
-    return METHOD.format(seeds=len(run.seeds), ranking=ranked, operating=rates)
+    metrics, systems = about["metrics"], about["systems"]
+    flagged = about.get("rates", {"tpr": "anomalies flagged", "tnr": "normals not flagged"})
+    points = [(name, f"{label}: {of}", system)
+              for name, label in about["points"].items() for system, of in systems.items()]  # fmt: skip
+    points += [(name, f"under stress, {label}", about["model"])
+               for name, label in about.get("stress", {}).items()]  # fmt: skip
+    ranking = [[of, *(told(f"{system}.{metric}", 4) for metric in metrics)] for system, of in systems.items()]
+    rates = [[what, *(told(f"{system}.{point}.{rate}", 2, 100) for rate in flagged)]
+             for point, what, system in points]  # fmt: skip
+    return METHOD.format(
+        seeds=len(run.seeds), ranking=table(["system", *metrics.values()], ranking).data,
+        operating=table(["threshold", *flagged.values()], rates).data,
+    )  # fmt: skip
 
 
 def _provenance(run: RecordedRun) -> str:

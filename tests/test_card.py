@@ -31,7 +31,7 @@ def test_the_recorded_run_has_a_card_whose_numbers_are_the_runs(name):
     assert "anomaly-detection" in front["tags"]
     (entry,) = front["model-index"]
     (result,) = entry["results"]
-    model = {"waveforms": "ae", "casting": "final"}[name]
+    model = {"waveforms": "ae", "casting_controls": "both"}[name]
     assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
         metric: pytest.approx(run.metric(f"{model}.{metric}").mean(), abs=1e-6) for metric in front["metrics"]
     }
@@ -52,7 +52,7 @@ def test_a_stand_in_is_told():
 
 
 def test_the_casting_cards_recipe_is_the_configs():
-    run = load_run("casting-full-cpu")
+    run = load_run("casting_controls-full-cpu")
     _, body = parts(model_card(run))
     told = " ".join(body.split())
     for words in ("8 channels", "300 steps of 96 images with `adamw`", "rate of 0.005", "1 % of", "95 % of"):
@@ -65,7 +65,7 @@ def test_the_casting_cards_recipe_is_the_configs():
 
 def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(real):
     images = real(load_casting)
-    text = " ".join((CARDS / "casting.md").read_text("utf8").split())
+    text = " ".join((CARDS / "casting_controls.md").read_text("utf8").split())
     known = len(images.tuning.distinct())
     test = images.test.distinct()
     assert f"{len(images.train.distinct()):,} distinct normal images" in text
@@ -76,7 +76,7 @@ def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(real):
 
 
 def test_a_run_without_a_card_and_a_run_that_lacks_a_number():
-    with pytest.raises(ValueError, match="runs of 'degradation'; there are cards for: casting, w"):
+    with pytest.raises(ValueError, match="runs of 'degradation'; there are cards for: casting_controls, w"):
         model_card(load_run("degradation-full-cpu"))
     run = load_run("waveforms-full-cpu").model_copy(deep=True)
     for result in run.results:

@@ -164,6 +164,7 @@ def run(config: CastingConfig, seed: int, context: Context) -> SeedResult:
         metrics.update({f"{name}.{key}": value for key, value in found.items()})
         if losses := detector.history.train.get("loss"):
             curves[f"{name}.first_loss"] = losses[:REPLAY_STEPS]
+            result.seconds[name] = round(detector.history.seconds, 2)
         if name == RECOMMENDED:
             flagged, anomalous = scores["test"] > threshold, own.labels["test"] == 1
             curves["both.missed"] = np.flatnonzero(anomalous & ~flagged).astype(float).tolist()
