@@ -26,7 +26,7 @@ MAY_NOT = {
 }
 
 
-BUDGET = 13_942
+BUDGET = 13_913
 """Lines of the package, docstrings and blanks included; only ever lowered."""
 LONGEST = 350
 STILL_LONG: set[str] = set()

@@ -1,7 +1,4 @@
-"""Chapter 9: from an autoencoder that misses its target to a detector that reaches it, and an ablation.
-
-``casting_size`` asks whether a large autoencoder earns its size, at equal epochs; it wants a GPU.
-"""
+"""Chapter 9: from an autoencoder that misses its target to a detector that reaches it, and an ablation."""
 
 from __future__ import annotations
 
@@ -14,10 +11,9 @@ import numpy as np
 from companion.data.casting import load_casting
 from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
 from companion.detection.thresholds import fixed_fpr, tnr_target
-from companion.estimators.autoencoders import ImageAE
 from companion.experiments import base
 from companion.experiments import casting_detectors as fitted
-from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means, with_ends
+from companion.experiments.base import REPLAY_STEPS, Context, Experiment, window_means, with_ends
 from companion.experiments.casting_detectors import Casting, CastingConfig, Detector
 from companion.objectives.synthetic_anomalies import NO_JITTER, AnomalyKind
 from companion.runs import DataInfo, SeedResult
@@ -160,40 +156,3 @@ CASTING_ABLATION = Experiment(
     "casting_ablation", "What are a moving camera and painted spills worth by themselves?",
     SCALES, partial(_run, ablations), data_info,
 )  # fmt: skip
-
-
-class CastingSizeConfig(Config):
-    """Two residual autoencoders that differ in width alone, and how long both learn."""
-
-    large: tuple[int, ...] = (64, 128, 256, 512)  #: channels of the stages
-    small: tuple[int, ...] = (16, 32, 64, 128)
-    side: int = 256  #: of the grey images
-    epochs: int = 10
-    batch_size: int = 16
-    lr: float = 1e-3  #: falls to 0 as a cosine
-    share: float = 1.0  #: of the images that are used
-
-
-def run_size(config: CastingSizeConfig, seed: int, context: Context) -> SeedResult:
-    """Train both nets for as many epochs under a moving camera, and judge them on development and test."""
-    images, result = load_casting((config.side, config.side)), SeedResult(seed=seed)
-    parts = {name: getattr(images, name).distinct() for name in ("train", "development", "test")}
-    parts = {name: part.take(fitted.some(part.labels.numpy(), config.share)) for name, part in parts.items()}
-    for name, widths in (("large", config.large), ("small", config.small)):
-        model = ImageAE("residual", 16, widths, lr=config.lr, batch_size=config.batch_size, seed=seed)
-        context.fit_estimator(name, model, parts["train"].images, epochs=config.epochs)
-        result.seconds[name] = round(model.history_.seconds, 2)
-        result.curves[f"{name}.first_loss"] = model.history_.train["loss"][:REPLAY_STEPS]
-        for part in ("development", "test"):
-            scores, labels = model.decision_function(parts[part].images), parts[part].labels.numpy()
-            for metric in (roc_auc, pr_auc):
-                result.metrics[f"{name}.{part}.{metric.__name__}"] = metric(labels, scores)
-    return result
-
-
-CASTING_SIZE = Experiment(
-    "casting_size", "Does an autoencoder of 23.8 million parameters earn its size on casting images?", {
-    "smoke": CastingSizeConfig(large=(16, 16), small=(8, 8), side=32, epochs=1, share=0.01),
-    "live": CastingSizeConfig(epochs=1, share=0.05),
-    "full": CastingSizeConfig(),
-}, run_size, data_info)  # fmt: skip
