@@ -15,7 +15,7 @@ which runs it has in ``recorded``::
   7  lstm               security         next_event           event_detection  event_detection
                                                               event_sequences  event_sequences
   8  tabular_baselines  tables           tables               tables           tab_transformer
-                                                              table_embeddings
+                                                              table_embeddings table_embeddings
   9  autoencoders       casting, images  reconstruction       casting          casting, casting_ablation
      resnet9                             synthetic_anomalies  casting_controls casting_controls
  10  autoencoders       ecg, skab        reconstruction       waveforms        waveforms
