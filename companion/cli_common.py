@@ -83,6 +83,16 @@ def warn_of_many(flagged: int, scored: int, fpr: float, what: str) -> None:
         )
 
 
+def load_first(path: Path, first: type[AnomalyDetector], other: type[AnomalyDetector]) -> Any:
+    """The model in a file, which is of one kind or the other."""
+    from companion.files import StateError
+
+    try:
+        return first.load(path)
+    except StateError:
+        return other.load(path)
+
+
 def finish(model: AnomalyDetector, held: Any, fpr: float, out: Path, learned: str) -> None:
     """Calibrate as far as the held-out data allow, write the model, and say what the threshold promises."""
     least = 1 / (len(held) + 1)

@@ -27,12 +27,14 @@ Size = Annotated[
     tuple[int, int], typer.Option(min=8, metavar="H W", help="Images are made so large; 8 divides both.")
 ]
 Gray = Annotated[bool, typer.Option("--gray", help="Learn grey values, not colours.")]
-Still = Annotated[
-    bool, typer.Option("--still", help="Don't move, zoom, mirror and light the images: that is unusual, too.")
+Method = Annotated[str, typer.Option(help="auto: the best of neighbours, pca, still (net) and net.")]
+Known = Annotated[
+    Path | None, typer.Option(help="Images of known faults, to choose by; else faults are painted.")
 ]
 MOST = 20_000  # images that are learned from; of more, a sample
 SHOWN = 10  # how many of a long list are printed
 BATCH = 256  # image files in memory at a time
+WEAK = 0.7  # a PR-AUC that is hardly better than guessing, with as many faults as normals
 
 
 def tell_skipped(skipped: Sequence[Skipped], folder: Path) -> None:
@@ -71,32 +73,46 @@ def read_sample(folder: Path, size: tuple[int, int], color: bool) -> tuple[Image
     return found, limits
 
 
+def tell_choice(compared: dict[str, float], faults: str) -> None:
+    """Print how well each method told normal images from faults, and warn if the best can not."""
+    for name, value in sorted(compared.items(), key=lambda item: -item[1]):
+        print(f"{name}: PR-AUC {value:.3f} on held-out normals and {faults} faults")
+    if max(compared.values()) < WEAK:
+        print("warning: no method tells them apart; look at larger images, or choose by --known faults")
+
+
 def fit_images(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Normal images, at any depth, of any size.")],
-    out: Out, size: Size = (64, 64), gray: Gray = False, still: Still = False,
+    out: Out, size: Size = (64, 64), gray: Gray = False, method: Method = "auto", known: Known = None,
     epochs: Epochs = 30, fpr: Fpr = 0.01,
 ) -> None:  # fmt: skip
-    """Learn what normal images look like: an autoencoder and a threshold.
+    """Learn what normal images look like: a detector and a threshold.
 
     DIR holds normal images and nothing else: of a data set with train/ and test/, name the folder train.
+
+    The methods are neighbours and pca on pixels, and an autoencoder: with --method net it learns under a
+    camera that moves, zooms, mirrors and lights the images, with --method still it does not. By default all
+    are fitted, and the best is kept, by PR-AUC on held-out normals and faults.
     """
     with errors_as_messages():
         from companion.data.images import check_not_sorted, share_by_hash
-        from companion.estimators import ImageAE
+        from companion.estimators.baselines import METHODS, choose_image_detector
         from companion.models.autoencoders import halved
-        from companion.objectives.synthetic_anomalies import NO_JITTER, CameraJitter
 
         halved(size, 3)
+        if method not in ("auto", *METHODS):
+            raise ValueError(f"the method is auto, {', '.join(METHODS)}, not {method}")
         check_not_sorted(folder)
         common.check_writable(out)
         normal, limits = read_sample(folder, size, not gray)
         held_out = share_by_hash(normal.hashes, SHARE, salt="validation")
         learn, held = normal.take(~held_out), normal.take(held_out)
         common.check_enough("images", learn, held)
-        batch = max(8, min(128, len(learn) // 16))  # some steps an epoch, however few the images
-        model = ImageAE(camera=NO_JITTER if still else CameraJitter(), batch_size=batch)
-        model.fit(learn.images, epochs=epochs, progress="training")
+        faults = read_sample(known, size, not gray)[0].images if known else None
+        names = METHODS if method == "auto" else (method,)
+        model = choose_image_detector(learn.images, held.images, faults, epochs=epochs, names=names)
         model.value_range_ = limits
+        tell_choice(model.compared_ or {}, "known" if known else "painted")
         kind = "grey" if gray else "colour"
         learned = f"{len(learn):,} images of {size[0]}x{size[1]} {kind} pixels"
         common.finish(model, held.images, fpr, out, learned)
@@ -140,9 +156,9 @@ def score_images(
         import pandas as pd
 
         from companion.data.images import find_images
-        from companion.estimators import ImageAE
+        from companion.estimators import ImageAE, ImageBaseline
 
-        detector = ImageAE.load(model)
+        detector: ImageAE = common.load_first(model, ImageBaseline, ImageAE)
         limit, fpr = detector.limit()
         out.mkdir(parents=True, exist_ok=True)
         paths, left_out = find_images(folder)

@@ -107,12 +107,8 @@ def score_waveforms(
         from companion.data.csv_numbers import read_numbers
         from companion.data.series import Windows, is_constant
         from companion.estimators import ResNetAE, WindowBaseline
-        from companion.files import StateError
 
-        try:
-            detector: ResNetAE = WindowBaseline.load(model)
-        except StateError:
-            detector = ResNetAE.load(model)
+        detector: ResNetAE = common.load_first(model, WindowBaseline, ResNetAE)
         common.check_writable(out)
         numbers = read_numbers(file, detector.columns_)
         print(numbers.told)

@@ -1,6 +1,9 @@
 """Detectors for data of your own, with the contract of scikit-learn."""
 
-from companion.estimators.autoencoders import ImageAE, ResNetAE, WindowBaseline
+from companion.estimators.autoencoders import ImageAE, ResNetAE
+from companion.estimators.baselines import ImageBaseline, WindowBaseline, choose_image_detector
 from companion.estimators.events import EventDetector
 
-__all__ = ["EventDetector", "ImageAE", "ResNetAE", "WindowBaseline"]
+__all__ = [
+    "EventDetector", "ImageAE", "ImageBaseline", "ResNetAE", "WindowBaseline", "choose_image_detector",
+]  # fmt: skip

@@ -8,27 +8,23 @@ section 2).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from companion.data.series import StandardizerKind, as_windows, channel_statistics, standardize
 from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale_map
-from companion.detection.detectors import NeighborIndex
 from companion.estimators.base import AnomalyDetector, Count, Positive
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder
 from companion.objectives.reconstruction import ImageReconstruction, Loss, WaveformReconstruction
 from companion.objectives.synthetic_anomalies import CameraJitter
-from companion.training import History
 
 _BATCH = 512  # examples in one forward pass that learns nothing
 Batch = Annotated[int, Field(ge=2)]
-Method = Literal["pca", "neighbours"]
 Numbers = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
 
 
@@ -138,61 +134,6 @@ class ResNetAE(AnomalyDetector):
         return np.where(beyond, np.finfo(np.float64).max, scores)
 
 
-class WindowBaseline(ResNetAE):
-    """Principal components or nearest neighbours over windows, which :class:`ResNetAE` tells of; no training.
-
-    The score is the root of the mean squared residual, or the mean distance to the nearest training windows.
-
-    Args:
-        method: ``"pca"`` or ``"neighbours"``.
-        size: how many components, or neighbours.
-
-    Example:
-        >>> beats = np.sin(np.linspace(0, 6, 32)) + 0.1 * np.random.default_rng(0).normal(size=(40, 32))
-        >>> WindowBaseline("neighbours", 1).fit(beats).decision_function(beats[:2]).tolist()
-        [0.0, 0.0]
-    """
-
-    _facts: ClassVar = ResNetAE._facts | {"kept_": Count}
-
-    def __init__(
-        self, method: Method = "pca", size: Count = 8, standardize: StandardizerKind = "window"
-    ) -> None:
-        self.method, self.size, self.standardize = method, size, standardize
-
-    def fit(self, X: Any, y: None = None, **_: Any) -> Self:
-        """Learn from normal windows; options of a training are not used."""
-        self._parameters()
-        self._learn_shapes(X)
-        kept = self._rows(X)
-        if self.method == "pca":
-            pca = PCA(min(self.size, *kept.shape), svd_solver="full").fit(kept)
-            kept = np.concatenate([pca.mean_[None], pca.components_])
-        self.kept_, self.threshold_, self.fpr_, self.history_ = len(kept), None, None, History()
-        self.net_ = self._net()
-        self.net_.load_state_dict({"kept": torch.from_numpy(kept.astype(np.float32))})
-        return self
-
-    def _net(self) -> Any:
-        """What a file keeps as weights: mean and components, or the training windows."""
-        net = torch.nn.Module()
-        net.register_buffer("kept", torch.empty(self.kept_, self.channels_ * self.length_))
-        return net
-
-    def _rows(self, X: np.ndarray) -> np.ndarray:
-        standard = self._standard(self._windows(X))[0]
-        return standard.reshape(len(standard), -1).astype(np.float64)
-
-    def _score(self, X: np.ndarray) -> np.ndarray:
-        rows, kept = self._rows(X), self.net_.get_buffer("kept").cpu().double().numpy()
-        if self.method == "pca":
-            rows = rows - kept[0]
-            scores = np.sqrt(((rows - rows @ kept[1:].T @ kept[1:]) ** 2).mean(axis=1))
-        else:
-            scores = NeighborIndex(min(self.size, len(kept))).fit(kept).score(rows)
-        return np.where(np.isnan(self._windows(X)).all(axis=(1, 2)), np.nan, scores)
-
-
 class ImageAE(AnomalyDetector):
     """An autoencoder over images of one size, uint8 tensors (N, C, H, W), grey or colour.
 
@@ -215,6 +156,7 @@ class ImageAE(AnomalyDetector):
 
     _facts: ClassVar = {
         "shape_": tuple[Literal[1, 3], Count, Count], "value_range_": tuple[float, float] | None,
+        "compared_": dict[str, float] | None,
     }  # fmt: skip
 
     def __init__(
@@ -232,6 +174,7 @@ class ImageAE(AnomalyDetector):
             raise ValueError(f"images are uint8 (N, C, H, W), not {tuple(X.shape)}")
         self.shape_ = tuple(X.shape[1:])
         self.value_range_: tuple[float, float] | None = None  # black and white of files deeper than 8 bits
+        self.compared_: dict[str, float] | None = None  # what it was chosen by, see ``choose_image_detector``
 
     def _net(self) -> ConvAutoencoder | ResidualAutoencoder:
         channels, height, width = self.shape_

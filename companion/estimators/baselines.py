@@ -1,0 +1,167 @@
+"""Simple detectors that an autoencoder has to beat, with the same contract, and the choice among them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from companion.data.series import StandardizerKind
+from companion.detection.detectors import NeighborIndex
+from companion.detection.metrics import pr_auc
+from companion.estimators.autoencoders import ImageAE, ResNetAE
+from companion.estimators.base import AnomalyDetector, Count
+from companion.objectives.synthetic_anomalies import NO_JITTER, as_floats, cut_paste
+from companion.training import History
+
+_SAMPLE = 2000  # images that a baseline keeps, at most
+Method = Literal["pca", "neighbours"]
+METHODS = ("neighbours", "pca", "still", "net")  # for images, the simple ones first
+
+
+class _Baseline(AnomalyDetector):
+    """Principal components, or the training examples themselves, in the place of a net; no training."""
+
+    method: Method
+    size: int
+    kept_: tuple[int, int]
+
+    def fit(self, X: Any, y: None = None, **_: Any) -> Self:
+        """Learn from normal examples; options of a training are not used."""
+        self._parameters()
+        self._learn_shapes(X)
+        kept = self._rows(X)
+        if self.method == "pca":
+            pca = PCA(min(self.size, *kept.shape), svd_solver="full").fit(kept)
+            kept = np.concatenate([pca.mean_[None], pca.components_])
+        self.kept_, self.threshold_, self.fpr_, self.history_ = kept.shape, None, None, History()
+        self.net_ = self._net()
+        self.net_.load_state_dict({"kept": torch.from_numpy(kept.astype(np.float32))})
+        return self
+
+    def _net(self) -> Any:
+        """What a file keeps as weights: mean and components, or the training examples."""
+        net = torch.nn.Module()
+        net.register_buffer("kept", torch.empty(self.kept_))
+        return net
+
+    def _kept(self) -> np.ndarray:
+        kept: np.ndarray = self.net_.get_buffer("kept").cpu().double().numpy()
+        return kept
+
+    def _rows(self, X: Any) -> np.ndarray:
+        raise NotImplementedError
+
+    def _projected(self, rows: np.ndarray) -> np.ndarray:
+        """Rows as the components give them back."""
+        mean, components = np.split(self._kept(), [1])
+        projected: np.ndarray = mean + (rows - mean) @ components.T @ components
+        return projected
+
+
+class WindowBaseline(_Baseline, ResNetAE):
+    """Principal components or nearest neighbours over windows, which :class:`ResNetAE` tells of; no training.
+
+    The score is the root of the mean squared residual, or the mean distance to the nearest training windows.
+
+    Args:
+        method: ``"pca"`` or ``"neighbours"``.
+        size: how many components, or neighbours.
+
+    Example:
+        >>> beats = np.sin(np.linspace(0, 6, 32)) + 0.1 * np.random.default_rng(0).normal(size=(40, 32))
+        >>> WindowBaseline("neighbours", 1).fit(beats).decision_function(beats[:2]).tolist()
+        [0.0, 0.0]
+    """
+
+    _facts: ClassVar = ResNetAE._facts | {"kept_": tuple[Count, Count]}
+
+    def __init__(
+        self, method: Method = "pca", size: Count = 8, standardize: StandardizerKind = "window"
+    ) -> None:
+        self.method, self.size, self.standardize = method, size, standardize
+
+    def _rows(self, X: np.ndarray) -> np.ndarray:
+        standard = self._standard(self._windows(X))[0]
+        return standard.reshape(len(standard), -1).astype(np.float64)
+
+    def _score(self, X: np.ndarray) -> np.ndarray:
+        rows = self._rows(X)
+        if self.method == "pca":
+            scores = np.sqrt(((rows - self._projected(rows)) ** 2).mean(axis=1))
+        else:
+            scores = NeighborIndex(min(self.size, self.kept_[0])).fit(self._kept()).score(rows)
+        return np.where(np.isnan(self._windows(X)).all(axis=(1, 2)), np.nan, scores)
+
+
+class ImageBaseline(_Baseline, ImageAE):
+    """Principal components of the pixels, or the most similar training images; no training.
+
+    An image is compared with what the components give back, or with the mean of its nearest neighbours.
+
+    Args:
+        method: ``"pca"`` or ``"neighbours"``.
+        size: how many components, or neighbours.
+
+    Example:
+        >>> images = torch.randint(90, 110, (40, 1, 16, 16), dtype=torch.uint8)
+        >>> ImageBaseline("neighbours", 1).fit(images).decision_function(images[:2]).tolist()
+        [0.0, 0.0]
+    """
+
+    _facts: ClassVar = ImageAE._facts | {"kept_": tuple[Count, Count]}
+    loss, scales = "mse", (1,)
+
+    def __init__(self, method: Method = "neighbours", size: Count = 3) -> None:
+        self.method, self.size = method, size
+
+    def _rows(self, X: Tensor) -> np.ndarray:
+        """Pixels in [0, 1]; of many training images a sample."""
+        images = self._examples(X)[0]
+        if not hasattr(self, "net_"):
+            images = images[np.sort(np.random.default_rng(0).permutation(len(images))[:_SAMPLE])]
+        rows: np.ndarray = as_floats(images).flatten(1).double().numpy()
+        return rows
+
+    def _reconstructed(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        check_is_fitted(self, "net_")
+        rows = self._rows(X)
+        if self.method == "pca":
+            made = self._projected(rows)
+        else:
+            near = NeighborIndex(min(self.size, self.kept_[0])).fit(self._kept()).nearest(rows)[1]
+            made = self._kept()[near].mean(axis=1)
+        given, back = (torch.from_numpy(each).float().view(X.shape) for each in (rows, made))
+        return given, back, given
+
+
+def choose_image_detector(
+    learn: Tensor, held: Tensor, known: Tensor | None = None, *, epochs: int = 30,
+    names: Sequence[str] = METHODS,
+) -> ImageAE:  # fmt: skip
+    """Fit simple and learned detectors to normal images, and keep the best.
+
+    The best has the highest PR-AUC on normals ``held`` out and faults: those that are ``known``, or else
+    held-out normals with a pasted rectangle (Li et al. 2021, "CutPaste"), which imitates no fault. All images
+    are uint8 (N, C, H, W); ``names`` limits the choice. The detector's ``compared_`` has the PR-AUC of each.
+    """
+    faults = known
+    if faults is None:
+        faults = (255 * cut_paste(as_floats(held), torch.Generator().manual_seed(0))).round().to(torch.uint8)
+    batch = max(8, min(128, len(learn) // 16))  # some steps an epoch, however few the images
+    models: dict[str, ImageAE] = {
+        "neighbours": ImageBaseline("neighbours"), "pca": ImageBaseline("pca", 16),
+        "still": ImageAE(camera=NO_JITTER, batch_size=batch), "net": ImageAE(batch_size=batch),
+    }  # fmt: skip
+    found, labels = {}, np.r_[np.zeros(len(held), dtype=int), np.ones(len(faults), dtype=int)]
+    for name in names:
+        models[name].fit(learn, epochs=epochs, progress=name)
+        found[name] = pr_auc(labels, models[name].decision_function(torch.cat([held, faults])))
+    best = models[max(found, key=lambda name: found[name])]
+    best.compared_ = found
+    return best
