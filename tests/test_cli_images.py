@@ -1,20 +1,24 @@
 """``companion fit images`` and ``companion score images``."""
 
 import os
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.decomposition import PCA
 
+from companion.cli_common import load_first
 from companion.data.casting import synthetic_moulds
 from companion.data.images import find_images, read_images
-from companion.estimators import ImageAE
+from companion.estimators import ImageAE, ImageBaseline
+from companion.estimators.baselines import METHODS
 from companion.objectives.synthetic_anomalies import NO_JITTER
 from tests.test_cli import bad, good
 
 SIZE = (16, 24)
-FAST = ("--size", 16, 24, "--epochs", 2)
+FAST = ("--size", 16, 24, "--epochs", 2, "--method", "net")
 
 
 def write(folder, kind="normal", count=40, seed=0, name="{:03d}.png"):
@@ -80,13 +84,45 @@ def test_images_are_learned_scored_and_shown(tmp_path, model):
 def test_few_images_give_a_threshold_and_what_it_can_promise(tmp_path):
     folder = write(tmp_path / "fifty", count=50)
     (folder / "copy.png").write_bytes((folder / "000.png").read_bytes())
-    told = good("fit", "images", folder, "--out", tmp_path / "m", "--gray", "--still", *FAST)
+    told = good("fit", "images", folder, "--out", tmp_path / "m", "--gray", *FAST[:-1], "still")
     assert "51 image files, 50 different images; left out: 1 copies" in told
     assert "from 10 held out: so few promise no less than 9.1 %" in told
     assert "1 % takes 99 held out" in told
     detector = ImageAE.load(tmp_path / "m")
     assert detector.fpr_ == pytest.approx(1 / 11)
     assert (detector.shape_, detector.camera) == ((1, *SIZE), NO_JITTER)
+
+
+def test_the_best_of_four_is_kept_and_scores(tmp_path, normal):
+    spills = write(tmp_path / "spills", "spill", 12, seed=3)
+    fit = ("fit", "images", normal, "--out", tmp_path / "m", "--fpr", 0.1, *FAST[:-2])
+    told = good(*fit)
+    found = re.findall(r"(\w+): PR-AUC ([\d.]+) on held-out normals and painted faults", told)
+    assert {name for name, _ in found} == set(METHODS)
+    assert found == sorted(found, key=lambda each: -float(each[1]))
+    kept = load_first(tmp_path / "m", ImageBaseline, ImageAE)
+    assert kept.compared_ == pytest.approx({name: float(value) for name, value in found}, abs=1e-3)
+    told = good(*fit, "--known", spills, "--method", "neighbours")
+    (only,) = re.findall(r"(\S+) on held-out normals and known faults", told)
+    assert float(only) > 0.9, told
+    table, _ = score(spills, tmp_path / "m", tmp_path / "report")
+    images = read_images([(str(p), 0, p.read_bytes) for p in find_images(spills)[0]], SIZE, color=True)[0]
+    own = ImageBaseline.load(tmp_path / "m")
+    np.testing.assert_allclose(table["score"], own.decision_function(images.images), 1e-5)
+    assert "warning: no method tells" in good(*fit, "--known", normal)  # they are normal
+    assert "the method is auto, neighbours, pca, still, net, not x" in bad(*fit, "--method", "x")
+
+
+def test_an_image_is_compared_with_components_or_with_its_neighbours():
+    images = synthetic_moulds("normal", 12, SIZE, 0)
+    rows = images.flatten(1).double().numpy() / 255
+    pca = PCA(3, svd_solver="full").fit(rows)
+    expected = ((rows - pca.inverse_transform(pca.transform(rows))) ** 2).mean(axis=1)
+    np.testing.assert_allclose(ImageBaseline("pca", 3).fit(images).decision_function(images), expected, 1e-4)
+    near = ImageBaseline("neighbours", 2).fit(images[:4])
+    order = ((rows[5] - rows[:4]) ** 2).sum(axis=1).argsort()[:2]
+    expected = ((rows[5] - rows[order].mean(axis=0)) ** 2).mean()
+    assert near.decision_function(images[5:6])[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_more_alarms_than_promised_are_remarked_upon(tmp_path, model, normal):

@@ -158,10 +158,12 @@ def choose_image_detector(
         "neighbours": ImageBaseline("neighbours"), "pca": ImageBaseline("pca", 16),
         "still": ImageAE(camera=NO_JITTER, batch_size=batch), "net": ImageAE(batch_size=batch),
     }  # fmt: skip
-    found, labels = {}, np.r_[np.zeros(len(held), dtype=int), np.ones(len(faults), dtype=int)]
+    many = max(len(held), len(faults))  # as many of each, so that 0.5 is guessing; the fewer are repeated
+    found, labels = dict[str, float](), np.repeat((0, 1), many)
     for name in names:
-        models[name].fit(learn, epochs=epochs, progress=name)
-        found[name] = pr_auc(labels, models[name].decision_function(torch.cat([held, faults])))
+        scores = [models[name].fit(learn, epochs=epochs, progress=name).decision_function(held)]
+        scores.append(models[name].decision_function(faults))
+        found[name] = pr_auc(labels, np.concatenate([np.resize(each, many) for each in scores]))
     best = models[max(found, key=lambda name: found[name])]
     best.compared_ = found
     return best
