@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from companion.estimators.base import AnomalyDetector
 
 SHARE = 0.2  #: of the normal data, held out for the threshold: training does not see them
+WEAK = 0.65  # a PR-AUC hardly better than guessing, which has 0.5
 Out = Annotated[Path, typer.Option(help="Where to write the model.")]
 Model = Annotated[Path, typer.Option(help="What `companion fit` wrote.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the data.")]
@@ -91,6 +92,14 @@ def load_first(path: Path, first: type[AnomalyDetector], other: type[AnomalyDete
         return first.load(path)
     except StateError:
         return other.load(path)
+
+
+def tell_choice(model: Any, faults: str) -> None:
+    """Print how well each method told held-out normals from faults, and warn if the best can not."""
+    for name, value in sorted(model.compared_.items(), key=lambda item: -item[1]):
+        print(f"{name}: PR-AUC {value:.3f} on held-out normals and {faults} faults")
+    if max(model.compared_.values()) < WEAK:
+        print("warning: no method tells them apart; what is flagged may mean nothing")
 
 
 def finish(model: AnomalyDetector, held: Any, fpr: float, out: Path, learned: str) -> None:

@@ -34,7 +34,6 @@ Known = Annotated[
 MOST = 20_000  # images that are learned from; of more, a sample
 SHOWN = 10  # how many of a long list are printed
 BATCH = 256  # image files in memory at a time
-WEAK = 0.65  # a PR-AUC hardly better than guessing, which has 0.5
 
 
 def tell_skipped(skipped: Sequence[Skipped], folder: Path) -> None:
@@ -73,14 +72,6 @@ def read_sample(folder: Path, size: tuple[int, int], color: bool) -> tuple[Image
     return found, limits
 
 
-def tell_choice(compared: dict[str, float], faults: str) -> None:
-    """Print how well each method told normal images from faults, and warn if the best can not."""
-    for name, value in sorted(compared.items(), key=lambda item: -item[1]):
-        print(f"{name}: PR-AUC {value:.3f} on held-out normals and {faults} faults")
-    if max(compared.values()) < WEAK:
-        print("warning: no method tells them apart; look at larger images, or choose by --known faults")
-
-
 def fit_images(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Normal images, at any depth, of any size.")],
     out: Out, size: Size = (64, 64), gray: Gray = False, method: Method = "auto", known: Known = None,
@@ -112,7 +103,7 @@ def fit_images(
         names = METHODS if method == "auto" else (method,)
         model = choose_image_detector(learn.images, held.images, faults, epochs=epochs, names=names)
         model.value_range_ = limits
-        tell_choice(model.compared_ or {}, "known" if known else "painted")
+        common.tell_choice(model, "known" if known else "painted")
         kind = "grey" if gray else "colour"
         learned = f"{len(learn):,} images of {size[0]}x{size[1]} {kind} pixels"
         common.finish(model, held.images, fpr, out, learned)

@@ -109,7 +109,7 @@ def test_the_best_of_four_is_kept_and_scores(tmp_path, normal):
     images = read_images([(str(p), 0, p.read_bytes) for p in find_images(spills)[0]], SIZE, color=True)[0]
     own = ImageBaseline.load(tmp_path / "m")
     np.testing.assert_allclose(table["score"], own.decision_function(images.images), 1e-5)
-    assert "warning: no method tells" in good(*fit, "--known", normal)  # they are normal
+    assert "warning: no method tells them" in good(*fit, "--known", normal)  # they are normal
     assert "the method is auto, neighbours, pca, still, net, not x" in bad(*fit, "--method", "x")
 
 

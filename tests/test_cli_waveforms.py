@@ -1,16 +1,20 @@
 """``companion fit waveforms`` and ``companion score waveforms``."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from companion.cli_common import load_first
 from companion.cli_waveforms import hold_out
 from companion.data.series import cut_windows
 from companion.estimators import ResNetAE, WindowBaseline
+from companion.estimators.baselines import inject
 from tests.small_data import waves
 from tests.test_cli import bad, good
 
-FAST = ("--epochs", 2)
+NET = ("--epochs", 2, "--method", "net", "--standardize", "window")
 
 
 @pytest.fixture
@@ -21,7 +25,7 @@ def series(tmp_path):
     table["time"] = pd.date_range("2024-01-01", periods=600)
     table.to_csv(tmp_path / "series.csv", index=False)
     options = ("--length", 20, "--columns", "left,right", "--fpr", 0.2)
-    told = good("fit", "waveforms", tmp_path / "series.csv", "--out", tmp_path / "model", *options, *FAST)
+    told = good("fit", "waveforms", tmp_path / "series.csv", "--out", tmp_path / "model", *options, *NET)
     assert "series.csv: 600 rows, 2 columns (left, right); left out: time" in told
     assert "learned from 47 windows of 2 x 20" in told
     assert "from 11 held out: of new normal ones it flags at most 20 %" in told
@@ -43,7 +47,7 @@ def test_windows_are_learned_and_scored(tmp_path, kind):
         pd.DataFrame(windows).rename(columns="t{}".format).to_parquet(data)
     else:
         np.save(data, windows)
-    told = good("fit", "waveforms", data, "--out", tmp_path / "model", *FAST)
+    told = good("fit", "waveforms", data, "--out", tmp_path / "model", *NET)
     assert "warning: 30 held out can promise no less than 3.2 % flagged; for 1 % take more data" in told
     assert told.index("warning") < told.index("learned")
     table, told = score(tmp_path, data.name)
@@ -94,6 +98,33 @@ def test_components_and_neighbours_are_there_and_much_that_is_flagged_is_told(tm
         np.testing.assert_allclose(table["score"], model.decision_function(3 * waves(150) + 5))
         assert "warning: 100 % are flagged" in told
     assert "the method is" in bad(*fit, "--method", "x")
+
+
+def test_the_best_of_all_is_kept_and_a_moved_level_counts_where_it_is_told_from_normal(tmp_path):
+    np.save(tmp_path / "data.npy", waves(150)[:, None])
+    told = good("fit", "waveforms", tmp_path / "data.npy", "--out", tmp_path / "model", "--epochs", 2)
+    found = re.findall(r"(\w+, \w+): PR-AUC ([\d.]+) on held-out normals and put-in faults", told)
+    assert len(found) == 6
+    assert found == sorted(found, key=lambda each: -float(each[1]))
+    method, standardize = found[0][0].split(", ")
+    model = load_first(tmp_path / "model", WindowBaseline, ResNetAE)
+    assert isinstance(model, ResNetAE if method == "net" else WindowBaseline)
+    assert model.standardize == standardize
+    assert model.compared_[found[0][0]] == pytest.approx(float(found[0][1]), abs=1e-3)
+
+
+def test_the_faults_that_are_put_in_are_in_one_channel_and_leave_gaps_alone():
+    windows = np.random.default_rng(0).normal(size=(6, 3, 40))
+    windows[0, :, 30:] = np.nan
+    before = windows.copy()
+    faulty = inject(windows).reshape(5, 6, 3, 40)
+    np.testing.assert_array_equal(windows, before)
+    changed = ~np.isclose(faulty, windows, equal_nan=True)
+    assert (changed.any(axis=3).sum(axis=2) <= 1).all()
+    assert changed.any(axis=(2, 3)).sum() >= 28  # a spike may fall into the gap
+    assert (changed[0].sum(axis=(1, 2)) <= 3).all()
+    assert not changed[1:, :, :, :20].any()
+    assert np.isfinite(faulty[:, 1:]).all()
 
 
 def test_mistakes_end_with_status_1_and_a_message(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from companion.training import History
 
 _SAMPLE = 2000  # images that a baseline keeps, at most
 Method = Literal["pca", "neighbours"]
+WINDOW_METHODS = ("pca", "neighbours", "net")
 METHODS = ("neighbours", "pca", "still", "net")  # for images, the simple ones first
 
 
@@ -140,6 +142,19 @@ class ImageBaseline(_Baseline, ImageAE):
         return given, back, given
 
 
+def _best(models: dict[str, Any], learn: Any, held: Any, faults: Any, epochs: int) -> Any:
+    """Fit all, and keep the one with the highest PR-AUC on held-out normals and as many faults."""
+    many = max(len(held), len(faults))  # so that 0.5 is guessing; the fewer are repeated
+    found = dict[str, float]()
+    for name, model in models.items():
+        model.fit(learn, epochs=epochs, progress=name)
+        scores = [np.resize(model.decision_function(part), many) for part in (held, faults)]
+        found[name] = pr_auc(np.repeat((0, 1), many), np.concatenate(scores))
+    best = models[max(found, key=lambda name: found[name])]
+    best.compared_ = found
+    return best
+
+
 def choose_image_detector(
     learn: Tensor, held: Tensor, known: Tensor | None = None, *, epochs: int = 30,
     names: Sequence[str] = METHODS,
@@ -158,12 +173,45 @@ def choose_image_detector(
         "neighbours": ImageBaseline("neighbours"), "pca": ImageBaseline("pca", 16),
         "still": ImageAE(camera=NO_JITTER, batch_size=batch), "net": ImageAE(batch_size=batch),
     }  # fmt: skip
-    many = max(len(held), len(faults))  # as many of each, so that 0.5 is guessing; the fewer are repeated
-    found, labels = dict[str, float](), np.repeat((0, 1), many)
-    for name in names:
-        scores = [models[name].fit(learn, epochs=epochs, progress=name).decision_function(held)]
-        scores.append(models[name].decision_function(faults))
-        found[name] = pr_auc(labels, np.concatenate([np.resize(each, many) for each in scores]))
-    best = models[max(found, key=lambda name: found[name])]
-    best.compared_ = found
+    best: ImageAE = _best({name: models[name] for name in names}, learn, held, faults, epochs)
+    return best
+
+
+def inject(windows: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Normal windows (N, C, L), each five times with a fault in one channel: float64 (5 N, C, L).
+
+    Three samples are raised by four standard deviations of the channel, or the second half is raised by two,
+    stands still, has half its height, or half as much noise as the channel varies.
+    """
+    rng, parts = np.random.default_rng(seed), []
+    spread, half = np.nanstd(windows, axis=(0, 2)), windows.shape[2] // 2
+    for kind in range(5):
+        changed = np.array(windows, dtype=np.float64)
+        for window, channel in zip(changed, rng.integers(0, windows.shape[1], len(windows)), strict=True):
+            start = rng.integers(0, max(1, windows.shape[2] - 3))
+            end, peak = window[channel, half:], window[channel, start : start + 3]  # views
+            middle = np.nanmean(end) if np.isfinite(end).any() else 0.0
+            noise = spread[channel] * rng.normal(size=len(end))
+            peak += 4 * spread[channel] * (kind == 0)
+            end[:] = (end, end + 2 * spread[channel], end[0], (end + middle) / 2, end + noise / 2)[kind]
+        parts.append(changed)
+    return np.concatenate(parts)
+
+
+def choose_window_detector(
+    learn: np.ndarray, held: np.ndarray, known: np.ndarray | None = None, *, epochs: int = 30,
+    names: Sequence[str] = WINDOW_METHODS, scales: Sequence[StandardizerKind] = ("window", "channel"),
+) -> ResNetAE:  # fmt: skip
+    """As :func:`choose_image_detector`, for windows (N, C, L); faults are those known, or of :func:`inject`.
+
+    ``scales`` are ways to standardise, each of which is tried with each method.
+    """
+    faults, models = inject(held) if known is None else known, dict[str, ResNetAE]()
+    depth = max(1, min(4, learn.shape[2].bit_length() - 1))
+    for name, scale in product(names, scales):
+        models[f"{name}, {scale}"] = (
+            ResNetAE(depth=depth, standardize=scale) if name == "net"
+            else WindowBaseline("pca", 8, scale) if name == "pca" else WindowBaseline("neighbours", 1, scale)
+        )  # fmt: skip
+    best: ResNetAE = _best(models, learn, held, faults, epochs)
     return best
