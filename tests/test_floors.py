@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import companion
+from companion.experiments.base import MODULES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "companion"
@@ -92,6 +93,9 @@ def test_the_map_of_chapters_names_what_is_there():
                 (PACKAGE / folder).glob(f"{name}.py" if folder != "recorded" else f"{name}-*.json")
             ), name
     assert lines[-1].split()[0] == "10"
+    told = set(re.findall(r"[a-z]\w+", " ".join(lines[1:])))
+    assert {path.name.rpartition("-full")[0] for path in (PACKAGE / "recorded").glob("*-full-*.json")} <= told
+    assert set(MODULES.values()) <= told
 
 
 def test_importing_the_package_has_no_side_effect_and_loads_nothing_heavy():
