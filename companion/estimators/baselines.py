@@ -67,7 +67,7 @@ class _Baseline(AnomalyDetector):
 
 
 class WindowBaseline(_Baseline, ResNetAE):
-    """Principal components or nearest neighbours over windows, which :class:`ResNetAE` tells of; no training.
+    """Principal components or nearest neighbours over windows, as for ``ResNetAE``; no training.
 
     The score is the root of the mean squared residual, or the mean distance to the nearest training windows.
 
