@@ -76,7 +76,7 @@ def test_scores_are_accuracy_and_root_mean_squared_error(table):
 
 def test_predictions_agree_with_the_evaluation_and_do_not_depend_on_the_batch(table):
     seed_everything(0)
-    net = tables.build(table, NetConfig(kind="resnet", options={"d_model": 8}, num_epochs=1), seed=0)
+    net = tables.build(table, "resnet", {"d_model": 8}, 0)
     whole = predict(net, table, "test", CPU)
     np.testing.assert_allclose(whole, predict(net, table, "test", CPU, batch_size=7), rtol=1e-4, atol=1e-5)
     error = evaluate(net, table.splits["test"], table.objective, CPU)["error"]

@@ -11,8 +11,7 @@ import numpy as np
 class AlarmReport(NamedTuple):
     """How the alarms of a series meet its faults, to someone who looks up when an alarm begins."""
 
-    #: for each fault the seconds from its first sample to the first alarm that *begins* in it; ``None`` where
-    #: none does, even if an alarm was on all the time
+    #: of each fault the seconds to the first alarm that *begins* in it; ``None`` even if one was on all along
     delays: tuple[float | None, ...]
     false_alarms: int  #: how many alarms begin outside of every fault
     false_seconds: float  #: how long an alarm is on outside of faults
@@ -69,14 +68,14 @@ def evaluate_alarms(
     return AlarmReport(tuple(delays), false_alarms, *seconds)
 
 
-def incidents(times: np.ndarray, entities: np.ndarray, gap: float = 1800.0) -> np.ndarray:
-    """Events of one entity less than ``gap`` seconds apart as one incident: int64 (N,), numbered from 0.
+def incidents(times: np.ndarray, entities: np.ndarray) -> np.ndarray:
+    """Events of one entity less than half an hour apart as one incident: int64 (N,), numbered from 0.
 
     Times are milliseconds, int64 (N,), in any order; entities names (N,).
     """
     who = np.unique(entities.astype(str), return_inverse=True)[1]
     order = np.lexsort((times, who))
-    begins = (np.diff(who[order], prepend=-1) != 0) | (np.diff(times[order], prepend=0) >= gap * 1000)
+    begins = (np.diff(who[order], prepend=-1) != 0) | (np.diff(times[order], prepend=0) >= 1_800_000)
     numbers = np.empty(len(times), dtype=np.int64)
     numbers[order] = np.cumsum(begins) - 1
     return numbers

@@ -1,7 +1,4 @@
-"""Scores of images from their reconstructions: maps of the error, and one number for each image.
-
-The higher, the more unusual.
-"""
+"""Scores of images from their reconstructions: maps of the error, and one number for each image."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Detectors that need no net: fitted on normal rows (N, d), they score others, float64 (N,).
 
-The higher a score, the more unusual the row. Local outlier factor, isolation forest, principal components
-and nearest neighbors are scikit-learn's own objects; windows are made rows.
+Local outlier factor, isolation forest and principal components are scikit-learn's own objects.
 """
 
 from __future__ import annotations
@@ -29,11 +28,10 @@ def pca_residual(pca: PCA, rows: np.ndarray) -> np.ndarray:
 def anomaly_score(model: Any, rows: np.ndarray) -> np.ndarray:
     """How unusual rows (N, d) are to a fitted model of scikit-learn: float64 (N,), higher for the unusual.
 
-    For ``PCA`` that is the distance from the subspace in which normal rows vary most, where anomalies of
-    learned embeddings show (Mai et al. 2023, arXiv 2309.08374); without components, that from the mean. For
-    nearest neighbors (or :class:`NeighborIndex`) it is the mean distance to them. Others, such as
-    ``LocalOutlierFactor`` with ``novelty=True`` (Breunig et al. 2000) and ``IsolationForest`` (Liu, Ting and
-    Zhou 2008), call the unusual low, so their score is turned round.
+    For ``PCA`` that is the distance from the subspace in which normal rows vary most (Mai et al. 2023, arXiv
+    2309.08374); without components, that from the mean. For nearest neighbors it is the mean distance to
+    them. Others, such as ``LocalOutlierFactor`` with ``novelty=True`` (Breunig et al. 2000) and
+    ``IsolationForest`` (Liu, Ting and Zhou 2008), call the unusual low, so their score is turned round.
     """
     rows = check_scores(rows, "rows", axes=2)
     if len(rows) == 0:
@@ -108,9 +106,6 @@ class GroupStandardizer:
 
 
 def window_rows(windows: np.ndarray) -> np.ndarray:
-    """Windows (N, L) or (N, C, L) as rows, float64 (N, C * L).
-
-    Each channel has mean 0 and standard deviation 1; gaps (NaN) are filled by straight lines.
-    """
+    """Windows (N, L) or (N, C, L) as rows, float64 (N, C * L), each channel standardised, gaps filled."""
     windows = as_windows(windows, windows.shape[1] if np.ndim(windows) == 3 else 1)
     return standardize(windows)[0].reshape(len(windows), -1).astype(np.float64)

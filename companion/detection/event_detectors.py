@@ -7,7 +7,7 @@ float64 (N,), higher for the unusual. ``EVENT_DETECTORS`` is used by experiment,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,16 +19,6 @@ from companion.detection.plain_columns import UNSEEN, EventRows, PlainColumns
 
 _LIMIT = 10.0  # standard deviations of one field; more count no more
 _STORED = 10_000  # normal rows that neighbours are looked for among, drawn at random
-
-
-class Detector(Protocol):
-    """What all have in common."""
-
-    def fit(self, rows: EventRows) -> Self:
-        """Learn from normal rows."""
-
-    def score(self, rows: EventRows) -> np.ndarray:
-        """float64 (N,), higher for the unusual."""
 
 
 class Rate:
@@ -47,12 +37,11 @@ class Rate:
 class GroupShares:
     """How common each code is in its group and in all, smoothed: the counts behind habit and rarity.
 
-    ``p(code | group) = (count + strength p(code)) / (rows of the group + strength)``; ``p(code)`` has half a
-    count more. A group without rows has the shares of all.
+    ``p(code | group) = (count + 2 p(code)) / (rows of the group + 2)``; ``p(code)`` has half a count more. A
+    group without rows has the shares of all.
     """
 
-    def __init__(self, cardinalities: list[int], strength: float = 2.0) -> None:
-        self.strength = strength
+    def __init__(self, cardinalities: list[int]) -> None:
         self.edges = np.concatenate([[0], np.cumsum(cardinalities)]).astype(np.int64)  # fields side by side
 
     def fit(self, codes: np.ndarray, groups: np.ndarray) -> Self:
@@ -82,19 +71,19 @@ class GroupShares:
         columns = codes + self.edges[:-1]  # (N, fields)
         everyone = self.everyone_[columns]
         count = np.asarray(self.counts_[np.repeat(owners, codes.shape[1]), columns.ravel()])
-        own = count.reshape(codes.shape) + self.strength * everyone
-        return np.log(own / (self.rows_[owners, None] + self.strength)), np.log(everyone)
+        own = count.reshape(codes.shape) + 2 * everyone
+        return np.log(own / (self.rows_[owners, None] + 2)), np.log(everyone)
 
 
 class EntityFrequency:
-    """Which values are rarer for this entity than for everyone: per-entity frequency.
+    """Which values are rarer for this entity than for everyone.
 
     A value costs ``log(p(value) / p(value | entity))``; the score is the mean of the row's five largest
     costs. A new entity costs 0 everywhere.
     """
 
-    def __init__(self, cardinalities: list[int], top: int = 5) -> None:
-        self.shares, self.top = GroupShares(cardinalities), top
+    def __init__(self, cardinalities: list[int]) -> None:
+        self.shares = GroupShares(cardinalities)
 
     def fit(self, rows: EventRows) -> Self:
         """Count the values of each entity."""
@@ -109,7 +98,7 @@ class EntityFrequency:
     def score(self, rows: EventRows) -> np.ndarray:
         """float64 (N,)."""
         costs = self.costs(rows)[:, self.shares.habits_]  # not what never or always varies
-        return np.asarray(np.sort(costs, axis=1)[:, -self.top :].mean(axis=1))
+        return np.asarray(np.sort(costs, axis=1)[:, -5:].mean(axis=1))
 
 
 class ClassRarity:
@@ -238,7 +227,7 @@ def _target(column: np.ndarray, number: bool) -> np.ndarray:
     return column if number else np.minimum(column, 16).astype(np.int64)
 
 
-EVENT_DETECTORS: dict[str, Callable[[PlainColumns, int], Detector]] = {
+EVENT_DETECTORS: dict[str, Callable[[PlainColumns, int], Any]] = {
     "rate": lambda columns, seed: Rate(),
     "entity frequency": lambda columns, seed: EntityFrequency(columns.cardinalities),
     "class rarity": lambda columns, seed: ClassRarity(columns.cardinalities),

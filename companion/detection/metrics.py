@@ -1,7 +1,4 @@
-"""How well scores tell anomalies from normals, with intervals, and when one model is better than another.
-
-Labels are 1 (or true) for anomalies and 0 for normals. A score is flagged if it is *above* the threshold.
-"""
+"""How well scores tell anomalies (label 1) from normals (0), and when one model is better than another."""
 
 from __future__ import annotations
 
@@ -54,11 +51,9 @@ class Estimate:
 
 def wilson(successes: int, trials: int) -> Estimate:
     """A share with its 95 % Wilson score interval (Wilson 1927), which stays inside 0 and 1."""
-    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    # SciPy leaves 1e-17 or so where the end is exactly 0 or 1
-    low = 0.0 if successes == 0 else float(interval.low)
-    high = 1.0 if successes == trials else float(interval.high)
-    return Estimate(successes / trials, low, high)
+    found = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    low = 0.0 if successes == 0 else float(found.low)  # SciPy leaves 1e-17 or so
+    return Estimate(successes / trials, low, 1.0 if successes == trials else float(found.high))
 
 
 class Confusion(NamedTuple):
@@ -93,10 +88,7 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def pr_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Average precision, the area under the precision-recall curve as steps.
-
-    It depends on the share of anomalies, which is what a detector without skill would reach.
-    """
+    """Average precision; a detector without skill would reach the share of anomalies."""
     return float(average_precision_score(*check_labels(labels, scores)))
 
 

@@ -1,8 +1,4 @@
-"""Rates: what an entity did shortly before each event, counted in windows of time by one query.
-
-"Events of this entity and type in the last minute" is what a practitioner tries first, so every net is
-compared with it. Nothing here is fitted, and nothing knows labels.
-"""
+"""Rates: what an entity did shortly before each event, counted in windows of time by one query."""
 
 from __future__ import annotations
 
@@ -30,7 +26,6 @@ CLASS_FIELDS = (
 COUNTS = ["events in 60 s", "events in 1 h", "share of failures in 1 h", "peers in 1 h"]
 FIRSTS = ["seconds since last", "new entity", "new for entity", "new for all"]
 RATES = [*COUNTS, *FIRSTS]
-"""The columns of :func:`rates`."""
 _HOUR = 3_600_000  # milliseconds
 
 
@@ -57,7 +52,6 @@ WINDOW
     always AS (PARTITION BY entity)
 ORDER BY row
 """
-"""What an entity did before an event and with it; the time is in milliseconds."""
 
 
 def rates(

@@ -65,7 +65,7 @@ class NgramModel:
         return chance
 
     def surprises(self, session: np.ndarray) -> np.ndarray:
-        """The negative logarithm of the probability of each event and of the end: nats, float64 (T + 1,)."""
+        """How unlikely each event and the end are: nats, float64 (T + 1,)."""
         return np.array([-math.log(self.probability(token, past)) for past, token in self._pairs(session)])
 
     def score(self, sessions: Sequence[np.ndarray]) -> np.ndarray:

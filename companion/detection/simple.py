@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from companion.detection.event_detectors import EVENT_DETECTORS, Detector, drawn
+from companion.detection.event_detectors import EVENT_DETECTORS, drawn
 from companion.detection.plain_columns import UNSEEN, Column, EventRows, PlainColumns
 
 CHUNK = 50_000
@@ -46,7 +46,7 @@ class SimpleDetectors:
         counted = EventRows(np.empty((count, 0)), *self._counted)
         some = drawn(count, _STORED, self.seed)
         stored = EventRows(self._plain, *(part[some] for part in self._counted))
-        self.detectors: dict[str, Detector] = {}
+        self.detectors: dict[str, Any] = {}
         names = _COUNTING if self.timed else _COUNTING[2:]
         for name in (*names, "isolation forest", "nearest neighbours"):
             detector = EVENT_DETECTORS[name](self.columns, self.seed)

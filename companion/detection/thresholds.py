@@ -1,7 +1,6 @@
-"""Thresholds on scores, chosen without a look at the test set; what they cost; how rare a score is.
+"""Thresholds on scores, chosen without a look at the test set; how rare a score is.
 
-A score is flagged if it is *above* the threshold: ``score > threshold``. A threshold is therefore always a
-score that is itself not flagged.
+What is flagged is *above* the threshold, which is therefore always a score that is itself not flagged.
 """
 
 from __future__ import annotations

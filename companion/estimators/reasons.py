@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.detection.event_detectors import ClassRarity, Detector, EntityFrequency, GroupShares, Rate
+from companion.detection.event_detectors import ClassRarity, EntityFrequency, GroupShares, Rate
 from companion.detection.plain_columns import MISSING, UNSEEN, Column, PlainColumns
 from companion.detection.rates import CLASS_FIELDS, COUNTS
 from companion.estimators.surprise import Surprise
@@ -34,7 +34,7 @@ class Reason:
 def reasons(
     frame: pd.DataFrame,
     columns: PlainColumns,
-    detectors: dict[str, Detector],
+    detectors: dict[str, Any],
     net: Surprise | None,
     count: int,
 ) -> list[list[Reason]]:

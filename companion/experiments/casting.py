@@ -34,7 +34,7 @@ FEWER_KINDS: dict[str, tuple[AnomalyKind, ...]] = {
     "without-spills": ("known", "empty"), "only-empties": ("empty",),
 }  # fmt: skip
 Scores = dict[str, np.ndarray]  # by part of the data
-FitAll = Callable[[CastingConfig, Casting, int, Context], Iterator[tuple[str, Detector]]]
+Fitted = Iterator[tuple[str, Detector]]
 
 
 def data_info() -> DataInfo:
@@ -67,9 +67,7 @@ def evaluate_detector(scores: Scores, data: Casting, config: CastingConfig) -> d
     return metrics
 
 
-def detectors(
-    config: CastingConfig, data: Casting, seed: int, context: Context
-) -> Iterator[tuple[str, Detector]]:
+def detectors(config: CastingConfig, data: Casting, seed: int, context: Context) -> Fitted:
     """Fit the chapter's detectors one after the other; first the recommended one, which a replay checks."""
 
     def discriminator(name: str) -> Detector:
@@ -95,14 +93,8 @@ def detectors(
     yield "ensemble", fitted.ensemble(final, coarse, data.validation)
 
 
-def ablations(
-    config: CastingConfig, data: Casting, seed: int, context: Context
-) -> Iterator[tuple[str, Detector]]:
-    """Fit detectors each of which differs from one of :func:`detectors` in one thing.
-
-    ``still`` is ``moved`` without a moving camera, and ``still-coarse`` its scores at coarse scales; the
-    others are the recommended classifier, taught by fewer kinds of fault.
-    """
+def ablations(config: CastingConfig, data: Casting, seed: int, context: Context) -> Fitted:
+    """``moved`` without a moving camera, and the recommended classifier, taught by fewer kinds of fault."""
     still = fitted.fit_moved(config, data, seed, context, "still", camera=NO_JITTER)
     yield "still", Detector(fitted.error_scores(still, "l1", (1,)), still.history_)
     yield "still-coarse", Detector(fitted.error_scores(still, "l1", (4, 8)))
@@ -111,7 +103,7 @@ def ablations(
         yield name, fitted.fit_discriminator(config, data, seed, context, objective, name)[1]
 
 
-def _run(fit_all: FitAll, config: CastingConfig, seed: int, context: Context) -> SeedResult:
+def _run(fit_all: Callable[..., Fitted], config: CastingConfig, seed: int, context: Context) -> SeedResult:
     """Fit one detector after the other, choose its thresholds without the test images, then test it.
 
     The curves ``missed`` and ``flagged`` of ``FINAL`` are the places, among the test images, of anomalies

@@ -1,8 +1,4 @@
-"""The detectors of chapter 9: each is fitted on normal casting images and then scores others.
-
-A detector sees an image in one of two ways, :class:`Views`: grey and square, as the published baseline does,
-or small and in colour.
-"""
+"""The detectors of chapter 9: each is fitted on normal casting images and then scores others."""
 
 from __future__ import annotations
 
@@ -40,9 +36,8 @@ class CastingConfig(Config):
 
     epochs: int = 80  #: of the published recipe, at most
     patience: int = 12  #: epochs without a lower validation loss after which it stops
-    #: of the autoencoders with a moving camera, whose learning rate falls to 0 as a cosine
-    moved_epochs: int = 12
-    moved_lr: float = 2e-3  #: their learning rate at the start
+    moved_epochs: int = 12  #: of the autoencoders with a moving camera
+    moved_lr: float = 2e-3  #: their learning rate at the start; it falls to 0 as a cosine
     latent: int = 32  #: numbers in the code of the convolutional one of these
     residual_widths: tuple[int, ...] = (8, 16, 32)  #: channels of the residual one's stages
     residual_latent: int = 2  #: channels of its code
@@ -63,7 +58,7 @@ class CastingConfig(Config):
 
 @dataclass(frozen=True)
 class Views:
-    """The same images in the two ways."""
+    """The same images grey and square, as the published baseline sees them, or small and in colour."""
 
     gray: Tensor  #: uint8 (N, 1, 64, 64)
     color: Tensor  #: uint8 (N, 3, 32, 48)
@@ -80,10 +75,7 @@ class Views:
 
 
 class Casting(NamedTuple):
-    """The casting images as the experiments use them.
-
-    Of copies one is kept, but in ``whole``, which is for comparison with what others measured.
-    """
+    """The casting images; of copies one is kept, but in ``whole``, to compare with what others measured."""
 
     images: SplitImages  #: all parts as :func:`companion.data.casting.load_casting` gives them, in colour
     train: Views  #: normal images to learn from
@@ -185,8 +177,7 @@ def error_scores(
 def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Detector:
     """Distances from normal patches, in features of the net that chapter 4 trained on CIFAR-10.
 
-    Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (PatchCore). There the patches
-    that are kept are a coreset; here they are drawn at random.
+    PatchCore (Roth et al. 2022), but the patches that are kept are no coreset, they are drawn at random.
     """
     classifier = trained_classifier(context.compute)
     net = classifier.model

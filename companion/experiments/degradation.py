@@ -1,9 +1,4 @@
-"""Chapters 1 and 2: plain and residual CIFAR nets of growing depth under identical conditions.
-
-Four experiments train these nets: ``degradation`` itself, ``learning_rates`` (is the deep plain net only
-trained with the wrong one?), ``starts`` (does it begin in the wrong place?) and ``block_order`` (where do
-norm and activation stand?).
-"""
+"""Chapters 1 and 2: plain and residual CIFAR nets of growing depth under identical conditions."""
 
 from __future__ import annotations
 
@@ -36,9 +31,7 @@ class DegradationConfig(Config):
     augment: bool = True  #: random shifts of up to an eighth of the side, and mirroring
     fit: FitConfig  #: the recipe, the same for all nets
     points: int = 100  #: how many points a training curve is averaged down to
-    #: whether the test error is also measured at every evaluation. It never decides anything; it shows what
-    #: choosing the best epoch on the test set would have pretended
-    peek: bool = False
+    peek: bool = False  #: whether the test error is also measured at every evaluation; it decides nothing
 
 
 class LearningRatesConfig(Config):
@@ -152,10 +145,7 @@ def train(
 
 
 def run(config: DegradationConfig, seed: int, context: Context) -> SeedResult:
-    """Train every net with one seed: under ``"<net>."`` what :func:`train` gives.
-
-    A plain net and its residual twin start from the same weights and see the same batches.
-    """
+    """Under ``"<net>."`` what :func:`train` gives; twins have the same first weights and the same batches."""
     result = SeedResult(seed=seed)
     for net in config.nets:
         train(config, net, context, result, net)

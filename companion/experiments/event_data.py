@@ -16,6 +16,7 @@ from companion.compute import seed_everything
 from companion.data.events import Events, entities
 from companion.data.security import load_cloudtrail, load_demo_service, load_nsl_kdd, load_zeek
 from companion.data.synthetic_events import EventConfig, generate_events
+from companion.detection.event_detectors import drawn
 from companion.detection.rates import kinds
 from companion.experiments.base import Config, Context, data_info, window_means
 from companion.models.masked_resnet import SelfSupervisedResNet
@@ -82,17 +83,12 @@ def load(name: str, config: EventSetsConfig, seed: int) -> Events:
     return generate_events(EventConfig(config.num_events, config.days, config.attack_share, seed))
 
 
-def drawn(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """At most ``count`` of ``rows``, drawn at random, in their order."""
-    return np.asarray(rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])])
-
-
 @lru_cache(maxsize=2)
 def prepared(name: str, config: EventSetsConfig, seed: int) -> PreparedEvents:
     """A set as tensors; what the encoder knows comes from the training rows of this seed alone."""
     events = load(name, config, seed)
     train = events.split["train"]
-    train = drawn(train, round(config.learned * len(train)), seed)
+    train = train[drawn(len(train), round(config.learned * len(train)), seed)]
     features = EventFeatures(columns=events.entity)
     gaps = features.gaps(events.frame)
     features.fit(events.frame.iloc[train], gaps[train])
@@ -115,13 +111,10 @@ class Recipe(Config):
     """A net, its objective and its training: AdamW with a warm-up and a cosine."""
 
     objective: Literal["masked", "contrastive"] = "masked"
-    #: optimizer steps, at most; 0 leaves the net untrained
-    num_steps: int = 5000
+    num_steps: int = 5000  #: at most; 0 leaves the net untrained
     epochs: int = 200  #: a small set is seen so often, at most, but in at least a fifth of the steps
     lr: float = 3e-3  #: the highest learning rate
-    #: the training ends after so many of its 50 evaluations without a lower loss on the calibration events,
-    #: and the best weights are taken; ``None``: it ends at its end
-    patience: int | None = 25
+    patience: int | None = 25  #: of 50 evaluations on the calibration events, see ``FitConfig``
     batch_size: int = 512  #: events in a step
     d_model: int = 64  #: features of an embedding
     num_blocks: int = 2  #: of the net

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from companion.detection.detectors import NeighborIndex
-from companion.detection.event_detectors import EVENT_DETECTORS, ClassRarity
+from companion.detection.event_detectors import EVENT_DETECTORS, ClassRarity, drawn
 from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
 from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import rates
 from companion.estimators.events import EventDetector
 from companion.experiments import event_data
 from companion.experiments.base import Config, Context, Experiment, with_ends
-from companion.experiments.event_data import PARTS, EventSetsConfig, PreparedEvents, Recipe, drawn, train
+from companion.experiments.event_data import PARTS, EventSetsConfig, PreparedEvents, Recipe, train
 from companion.experiments.self_supervised import LIVE_DATA, SMOKE_DATA, SMOKE_NETS
 from companion.objectives.selfsupervised import FamilySurprise, embed
 from companion.runs import SeedResult
@@ -95,7 +95,8 @@ def net_scores(
     for name, recipe in config.nets.items():
         net = train(events, recipe, seed, context, f"{events.name}.{name}", result)
         space = partial(embed, net, compute=context.compute)
-        index = NeighborIndex(5).fit(space(*events.tensors(drawn(events.train, config.stored, seed))))
+        stored = events.train[drawn(len(events.train), config.stored, seed)]
+        index = NeighborIndex(5).fit(space(*events.tensors(stored)))
         scores[f"{name} neighbours"] = {
             part: index.score(space(*events.tensors(rows))) for part, rows in parts.items()
         }

@@ -1,8 +1,4 @@
-"""Chapters 1 and 2: why deep plain nets are hard to train, and what shortcuts change.
-
-``gradients`` measures how large gradients are in each layer, and what decides it; ``identity`` asks whether a
-stack of blocks can learn to do nothing; ``lesion`` takes blocks out of trained nets, and shuffles them.
-"""
+"""Chapters 1 and 2: why deep plain nets are hard to train, and what shortcuts change."""
 
 from __future__ import annotations
 
@@ -38,11 +34,7 @@ class GradientsConfig(Config):
 
 
 def make_net(variant: str, depth: int, residual: bool) -> CifarResNet:
-    """A net of one of the ``VARIANTS``.
-
-    PyTorch's own initial weights of a convolution have a sixth of the variance of He's: the signal
-    shrinks from layer to layer where no norm restores it.
-    """
+    """A net of one of the ``VARIANTS``; PyTorch's initial weights have a sixth of the variance of He's."""
     model = CifarResNet(depth, residual=residual, norm=variant.startswith("batch"))
     if "PyTorch" in variant:
         for module in model.modules():
@@ -168,10 +160,7 @@ class IdentityConfig(Config):
 
 
 def make_stack(kind: str, num_blocks: int) -> nn.Sequential:
-    """A stack of equal blocks of one of the ``KINDS``.
-
-    The zero start sets the scale of each block's last norm to zero, so that F(x) = 0.
-    """
+    """A stack of equal blocks of one of the ``KINDS``; with the zero start F(x) = 0."""
     shortcut: Literal["A"] | None = None if kind == "plain" else "A"
     blocks = [BasicResidualBlock(WIDTH, WIDTH, shortcut=shortcut) for _ in range(num_blocks)]
     if kind == "residual, zero start":
@@ -181,10 +170,7 @@ def make_stack(kind: str, num_blocks: int) -> nn.Sequential:
 
 
 def relative_error(model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
-    """Mean squared difference of output and input, as a share of the input's variance.
-
-    0 is the identity; 1 is what always answering with the mean of the inputs would give.
-    """
+    """Mean squared difference of output and input, as a share of the input's variance."""
     (x,) = batch
     return {"loss": F.mse_loss(model(x).float(), x) / x.var()}
 
@@ -233,8 +219,7 @@ class LesionConfig(Config):
     """What is trained and what is done to it."""
 
     base: DegradationConfig  #: the nets, the images and the recipe
-    #: how many blocks are dropped at once, or how many pairs of blocks change places
-    counts: tuple[int, ...] = (1, 2, 4, 8, 12)
+    counts: tuple[int, ...] = (1, 2, 4, 8, 12)  #: of blocks dropped at once, or pairs that change places
     repeats: int = 5  #: how many random draws each count is averaged over
 
 

@@ -109,8 +109,7 @@ def execute(
         if not finished.exists():
             folder = work / f"seed-{seed}"
             kept = work if seed == seeds[0] else None
-            cuda = compute.device.type == "cuda"
-            if cuda:
+            if cuda := compute.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             result = experiment.run(config, seed, Context(compute, folder, progress, kept))
             if cuda:

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from companion.detection.event_detectors import drawn
 from companion.detection.plain_columns import PlainColumns
 from companion.experiments import event_data
 from companion.experiments.base import Config, Context, Experiment
-from companion.experiments.event_data import EventSetsConfig, PreparedEvents, Recipe, drawn
+from companion.experiments.event_data import EventSetsConfig, PreparedEvents, Recipe
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.event_features import field_family
 from companion.objectives.selfsupervised import embed, linear_probe, neighbor_purity
@@ -91,7 +92,8 @@ def guessing(
     for field in asked_fields(events):
         target = events.categorical[:, events.features.fitted.categorical.index(field)]
         asked = events.normal("validation")
-        asked = drawn(asked[target[asked].numpy() >= KNOWN], rows, seed)
+        asked = asked[target[asked].numpy() >= KNOWN]
+        asked = asked[drawn(len(asked), rows, seed)]
         if len(asked) == 0:
             continue
         other, guesses, common = look_up(events, field, asked)
@@ -115,7 +117,7 @@ def probe_rows(events: PreparedEvents, rows: int, seed: int) -> tuple[np.ndarray
         classes, asked = labels["incident"].str.split("/").str[0].to_numpy(dtype=object), events.calibration
     else:
         return None
-    return classes, drawn(events.train, rows, seed), drawn(asked, rows, seed)
+    return classes, *(part[drawn(len(part), rows, seed)] for part in (events.train, asked))
 
 
 def probing(

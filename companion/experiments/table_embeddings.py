@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import numpy as np
@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 
-from companion.compute import seed_everything
-from companion.data.tables import Table, load_adult, load_california, load_small
-from companion.experiments import base
+from companion.data.tables import Table, load_small
+from companion.experiments import base, tables
 from companion.experiments.base import Config, Context, Experiment
-from companion.models.tabular_baselines import make_table_net, piecewise_linear
+from companion.experiments.tables import BOOSTING
+from companion.models.tabular_baselines import piecewise_linear
 from companion.objectives.tables import PreparedTable, boosting, predict, prepare, score
 from companion.runs import DataInfo, SeedResult
 from companion.training import FitConfig, evaluate
 
-LOADERS: dict[str, Callable[[], Table]] = {"adult": load_adult, "california": load_california} | {
-    name: lambda name=name: load_small(name) for name in ("diamonds", "pm25", "phoneme", "abalone", "wine")
+LOADERS: dict[str, Callable[[], Table]] = tables.LOADERS | {
+    name: partial(load_small, name) for name in ("diamonds", "pm25", "phoneme", "abalone", "wine")
 }
-LINEAR, BOOSTING, EMBEDDED = "linear", "boosting", "+embeddings"
+LINEAR, EMBEDDED = "linear", "+embeddings"
 
 
 class EmbeddingsConfig(Config):
@@ -65,19 +65,8 @@ def prepared(name: str, train_size: int) -> PreparedTable:
 
 def data_info() -> DataInfo:
     """All tables at once; synthetic if one of them is."""
-    tables = [load() for load in LOADERS.values()]
-    return base.data_info(*tables, name=", ".join(table.name for table in tables))
-
-
-def build(table: PreparedTable, kind: str, embedded: bool, config: EmbeddingsConfig, seed: int) -> nn.Module:
-    """A net with the weights of ``seed``; its embeddings bend at the quantiles of the training rows."""
-    seed_everything(seed)
-    numbers = table.splits["train"][0]
-    embeddings = piecewise_linear(numbers, config.d_embedding, config.n_bins) if embedded else None
-    return make_table_net(
-        kind, numbers.shape[1], table.encoder.categorical_cardinalities, table.objective.num_classes or 1,
-        num_embeddings=embeddings, **config.nets[kind],
-    )  # fmt: skip
+    loaded = [load() for load in LOADERS.values()]
+    return base.data_info(*loaded, name=", ".join(table.name for table in loaded))
 
 
 def linear(table: PreparedTable) -> dict[str, np.ndarray]:
@@ -110,13 +99,13 @@ def train(
     table: PreparedTable, kind: str, embedded: bool, config: EmbeddingsConfig, seed: int, context: Context
 ) -> tuple[nn.Module, SeedResult]:
     """One net as it was at its best look at the validation rows, the number ``best`` of its ``looks``."""
-    model, result = build(table, kind, embedded, config, seed), SeedResult(seed=seed)
+    embed = partial(piecewise_linear, d_embedding=config.d_embedding, n_bins=config.n_bins)
+    model = tables.build(table, kind, config.nets[kind], seed, embed if embedded else None)
+    result, held = SeedResult(seed=seed), table.splits["validation"]
     name = f"{table.table.name}-{kind}{EMBEDDED * embedded}"
     history = context.fit(
         name, model, table.splits["train"], table.objective, config.fit(), seed, result=result,
-        evaluation=lambda net: evaluate(
-            net, table.splits["validation"], table.objective, context.compute, 4096
-        ),
+        evaluation=lambda net: evaluate(net, held, table.objective, context.compute, 4096),
     )  # fmt: skip
     errors = history.evaluations["error"]
     result.metrics[f"{name}.best"] = float(np.argmin(errors) + 1)
@@ -158,16 +147,11 @@ _NETS: dict[str, dict[str, int | float | str]] = {
     "resnet": {"d_model": 64, "num_blocks": 2, "dropout": 0.1, "norm": "batch"},
     "tabm": {"k": 8, "d_block": 64, "n_blocks": 2, "dropout": 0.1},
 }
-_SMALL: dict[str, dict[str, int | float | str]] = {
-    "mlp": {"d_model": 8, "num_layers": 1}, "resnet": {"d_model": 8, "num_blocks": 1},
-    "tabm": {"k": 2, "d_block": 8, "n_blocks": 1},
-}  # fmt: skip
-
 TABLE_EMBEDDINGS = Experiment(
     "table_embeddings", "Do embeddings of numbers bring nets for tables level with boosting?", {
     "smoke": EmbeddingsConfig(
-        tables=("adult", "california"), nets=_SMALL, train_size=200, d_embedding=2, n_bins=4, batch_size=64,
-        eval_every=2, most=2,
+        tables=("adult", "california"), nets={kind: tables.SMALL[kind] for kind in _NETS}, train_size=200,
+        d_embedding=2, n_bins=4, batch_size=64, eval_every=2, most=2,
     ),
     "live": EmbeddingsConfig(tables=("california",), nets=_NETS, most=10),
     "full": EmbeddingsConfig(nets=_NETS),

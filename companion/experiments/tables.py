@@ -1,17 +1,16 @@
-"""Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables.
-
-``table_depth`` asks what the shortcut buys, and ``tab_transformer`` trains one net longer.
-"""
+"""Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from companion.compute import seed_everything
 from companion.data.tables import load_adult, load_california
@@ -32,8 +31,7 @@ class NetConfig(Config):
     """One net and how it is trained: AdamW with a warm-up and a cosine, the best epoch on validation kept."""
 
     kind: str  #: see :func:`companion.models.tabular_baselines.make_table_net`
-    #: of the net, where they are not the defaults
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)  #: of the net
     num_epochs: int  #: passes over the training rows
     lr: float = 1e-3  #: the highest learning rate
     weight_decay: float = 1e-5  #: of AdamW
@@ -73,12 +71,16 @@ def info() -> DataInfo:
     return data_info(*(prepared(name).table for name in LOADERS))
 
 
-def build(table: PreparedTable, net: NetConfig, seed: int) -> nn.Module:
-    """The net of ``net`` for a table, with the weights of ``seed``."""
-    seed_everything(seed + net.seed_offset)
-    numerical = table.splits["train"][0].shape[1]
-    cardinalities = table.encoder.categorical_cardinalities
-    return make_table_net(net.kind, numerical, cardinalities, table.objective.num_classes or 1, **net.options)
+def build(
+    table: PreparedTable, kind: str, options: Mapping[str, Any], seed: int,
+    embed: Callable[[Tensor], Any] | None = None,
+) -> nn.Module:  # fmt: skip
+    """A net for a table with the weights of ``seed``; ``embed`` makes embeddings of the training numbers."""
+    seed_everything(seed)
+    numbers, outputs = table.splits["train"][0], table.objective.num_classes or 1
+    embeddings = None if embed is None else embed(numbers)
+    sizes = table.encoder.categorical_cardinalities
+    return make_table_net(kind, numbers.shape[1], sizes, outputs, num_embeddings=embeddings, **options)
 
 
 def train(
@@ -89,7 +91,7 @@ def train(
     ``validation``, as a metric and a curve with one value an epoch, is the accuracy, or the root mean squared
     error in the target's unit.
     """
-    model, result = build(table, net, seed), SeedResult(seed=seed)
+    model, result = build(table, net.kind, net.options, seed + net.seed_offset), SeedResult(seed=seed)
     rows, validation = table.splits["train"], table.splits["validation"]
     history = context.fit(
         name, model, rows, table.objective, net.fit(len(rows[0])), seed + net.seed_offset, result=result,
@@ -172,7 +174,7 @@ _LIVE = {
 }
 for _nets in _FULL.values():
     _nets["resnet-2"] = _nets["resnet"].model_copy(update={"seed_offset": 1000})
-_SMALL: dict[str, dict[str, bool | int | float | str]] = {
+SMALL: dict[str, dict[str, bool | int | float | str]] = {  # options of the nets at the scale "smoke"
     "mlp": {"d_model": 8},
     "resnet": {"d_model": 8, "num_blocks": 1},
     "ft_transformer": {"d_block": 8, "n_blocks": 1},
@@ -181,7 +183,7 @@ _SMALL: dict[str, dict[str, bool | int | float | str]] = {
 }
 _SMOKE = {
     dataset: {
-        name: net.model_copy(update={"options": _SMALL[net.kind], "batch_size": 64, "num_epochs": 1})
+        name: net.model_copy(update={"options": SMALL[net.kind], "batch_size": 64, "num_epochs": 1})
         for name, net in nets.items()
     }
     for dataset, nets in _FULL.items()

@@ -29,28 +29,19 @@ ROC_GRID = np.linspace(0, 0.1, 51)  # the false-positive rates at which the curv
 class WaveformsConfig(Config):
     """What is fitted and how it is judged."""
 
-    #: latent widths; the validation set chooses among them
-    bottlenecks: tuple[int, ...] = (1, 2, 4, 8, 32, 128)
-    #: autoencoders of each width whose scores are averaged; one alone depends much on its initial weights
-    members: int = 3
+    bottlenecks: tuple[int, ...] = (1, 2, 4, 8, 32, 128)  #: latent widths; validation chooses among them
+    members: int = 3  #: autoencoders of each width whose scores are averaged
     epochs: int = 25  #: passes over the 292 training beats
     width: int = 8  #: of the net
     loss: Literal["l1", "l2"] = "l2"  #: of the net, in training
     score_norm: Literal["l1", "l2"] = "l2"  #: of the net's score; that of training
     jitter: float = 0.1  #: noise on the net's input
-    #: numbers of principal components; the validation set chooses
-    components: tuple[int, ...] = (1, 2, 3, 4, 8, 16, 32)
-    neighbours: tuple[int, ...] = (1, 3, 5, 10)  #: numbers of neighbours; the validation set chooses
+    components: tuple[int, ...] = (1, 2, 3, 4, 8, 16, 32)  #: of a PCA; validation chooses
+    neighbours: tuple[int, ...] = (1, 3, 5, 10)  #: how many; validation chooses
     validation_normals: int = 1000  #: see :func:`companion.data.ecg.load_ecg5000`
-    #: false-positive rates that thresholds are set for on the validation normals
-    fprs: tuple[float, ...] = (0.01, 0.001)
+    fprs: tuple[float, ...] = (0.01, 0.001)  #: of thresholds, set on the validation normals
     repeats: int = 1000  #: samples of the bootstrap
     points: int = 50  #: how many points a training curve is averaged down to
-
-
-@cache
-def _beats(validation_normals: int) -> Beats:
-    return load_ecg5000(validation_normals=validation_normals)
 
 
 def _baselines(config: WaveformsConfig) -> Iterable[tuple[str, int, PCA | NearestNeighbors]]:
@@ -59,6 +50,9 @@ def _baselines(config: WaveformsConfig) -> Iterable[tuple[str, int, PCA | Neares
         yield "pca" if size else "mean", size, PCA(size, svd_solver="full")
     for size in config.neighbours:
         yield "knn", size, NearestNeighbors(n_neighbors=size)
+
+
+_beats = cache(load_ecg5000)
 
 
 def _score(model: PCA | NearestNeighbors, windows: np.ndarray) -> np.ndarray:
@@ -114,12 +108,12 @@ def fit_members(
 
 
 def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
-    """Fit every detector on the training beats, choose a size for each family on validation, then test.
+    """Fit every detector, choose a size for each family on validation, and test the chosen ones only.
 
-    The test set is scored by the chosen ones only. ``gain`` compares the autoencoders on it with the simple
-    detector that validation likes best; ``member_roc_auc`` is the mean over the members, each alone.
+    ``gain`` compares the autoencoders with the simple detector that validation likes best;
+    ``member_roc_auc`` is the mean over the members, each alone.
     """
-    beats = _beats(config.validation_normals)
+    beats = _beats(validation_normals=config.validation_normals)
     labels = beats.validation_labels
     result = SeedResult(seed=seed)
     metrics, curves, seconds = result.metrics, result.curves, result.seconds
@@ -172,5 +166,5 @@ WAVEFORMS = Experiment(
         ),
         "live": WaveformsConfig(bottlenecks=(2, 8, 128), repeats=200),
         "full": WaveformsConfig(),
-    }, run, lambda: base.data_info(_beats(WaveformsConfig().validation_normals)), float32=True,
+    }, run, lambda: base.data_info(_beats(validation_normals=1000)), float32=True,
 )  # fmt: skip
