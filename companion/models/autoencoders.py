@@ -1,7 +1,6 @@
 """Autoencoders: convolutional and residual ones for images, a residual one for waveforms; one interface.
 
-The residual ones are made of the pre-activated blocks of He et al. 2016b ("Identity Mappings in Deep Residual
-Networks", figure 1b).
+The residual ones are made of pre-activated blocks (He et al. 2016b, figure 1b).
 """
 
 from __future__ import annotations
@@ -56,12 +55,9 @@ class ConvAutoencoder(Autoencoder):
     """
 
     def __init__(
-        self,
-        channels: int = 1,
-        size: tuple[int, int] = (64, 64),
-        latent: int = 512,
-        widths: Sequence[int] = (32, 64, 128),
-    ) -> None:
+        self, channels: int = 1, size: tuple[int, int] = (64, 64),
+        latent: int = 512, widths: Sequence[int] = (32, 64, 128),
+    ) -> None:  # fmt: skip
         super().__init__()
         inner = (widths[-1], *halved(size, len(widths)))
         self.latent_shape, numbers = (latent,), math.prod(inner)

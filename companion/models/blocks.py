@@ -102,7 +102,6 @@ class BasicResidualBlock(nn.Module):
     without a shortcut ``relu(F(x))``, the plain block.
 
     Args:
-        in_channels: channels of the input.
         width: channels of both convolutions, and of the output.
         stride: of the first convolution; 2 halves height and width.
         shortcut: "A", "B", "C", or ``None`` for a plain block.

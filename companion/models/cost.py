@@ -32,7 +32,6 @@ from companion.compute import Compute
 from companion.models.resnet import ResNet, count_parameters
 
 Key = TypeVar("Key", bound=Hashable)
-Jobs = Mapping[Key, tuple[nn.Module, Sequence[int]]]  # models, each with the shape of its input batch
 TIMING_SECONDS = 0.05  # one timing takes at least so long; a quick model runs several times in it
 
 
@@ -170,9 +169,10 @@ def interleaved(functions: Mapping[Key, Callable[[], object]], rounds: int = 7) 
 
 
 def time_models(
-    jobs: Jobs[Key], compute: Compute, *, backward: bool = False, rounds: int = 7
-) -> dict[Key, Timing]:
-    """Seconds per example of several models, interleaved; inputs are random numbers.
+    jobs: Mapping[Key, tuple[nn.Module, Sequence[int]]], compute: Compute,
+    *, backward: bool = False, rounds: int = 7,
+) -> dict[Key, Timing]:  # fmt: skip
+    """Seconds per example of models, each with the shape of its batch, interleaved; inputs are random.
 
     With ``backward`` a forward pass in training mode is followed by a backward pass; without, the models are
     in evaluation mode and keep nothing. They are moved to the device.

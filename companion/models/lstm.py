@@ -9,6 +9,7 @@ A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,7 @@ class NextEventLSTM(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         features, _ = self.lstm(one_hot_past(tokens, self.num_tokens))  # (N, T, hidden)
-        logits: Tensor = self.head(features)  # (N, T, num_tokens)
-        return logits
+        return cast(Tensor, self.head(features))  # (N, T, num_tokens)
 
 
 class NextEventTransformer(nn.Module):
@@ -70,5 +70,4 @@ class NextEventTransformer(nn.Module):
         features = self.embed(one_hot_past(tokens, self.num_tokens))  # (N, T, d_model)
         features = features + torch.cat([angles.sin(), angles.cos()], dim=1)
         mask = nn.Transformer.generate_square_subsequent_mask(steps, device)
-        logits: Tensor = self.head(self.encoder(features, mask, is_causal=True))  # (N, T, num_tokens)
-        return logits
+        return cast(Tensor, self.head(self.encoder(features, mask, is_causal=True)))  # (N, T, num_tokens)

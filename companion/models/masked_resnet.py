@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -121,8 +122,7 @@ class SelfSupervisedResNet(nn.Module):
         x = self.numbers(torch.cat([shown, hidden.to(shown.dtype)], dim=1))
         if self.sizes:
             x = x + self.categories(categorical + self.first)  # (N, d_model)
-        embedding: Tensor = F.relu(self.norm(self.blocks(x)))
-        return embedding
+        return F.relu(self.norm(self.blocks(x)))
 
     def guess(self, embedding: Tensor, features: Tensor | None = None) -> Reconstruction:
         """What rows with these embeddings are taken to be, in these features: int64, rising, numbers first.
@@ -154,5 +154,4 @@ class SelfSupervisedResNet(nn.Module):
     def project(self, embedding: Tensor) -> Tensor:
         """Projections (N, ``d_projection``) of embeddings (N, ``d_model``), for contrastive learning only."""
         assert self.projector is not None, "made without d_projection"
-        projection: Tensor = self.projector(embedding)
-        return projection
+        return cast(Tensor, self.projector(embedding))

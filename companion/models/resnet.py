@@ -26,8 +26,6 @@ from companion.models.blocks import (
     zero_residual,
 )
 
-Stem = Literal["imagenet", "cifar"]
-
 
 class ResNet(nn.Module):
     """A residual network of any depth (He et al. 2016, section 3.3).
@@ -36,14 +34,11 @@ class ResNet(nn.Module):
     stage doubles them, and halves the height and the width of the maps.
 
     Args:
-        block: the class of the blocks.
         layers: how many blocks each stage has.
-        num_classes: number of outputs.
         stem: "imagenet": a 7x7 convolution and a max-pool, each of stride 2. "cifar": one 3x3 convolution,
             which keeps the size.
         width: channels of the stem and inside the first stage.
         shortcut: of the blocks; ``None`` for the plain twin.
-        norm: makes a norm layer from a number of channels.
 
     Shapes: images (N, 3, H, W) of any size to logits (N, ``num_classes``). Parameters have torchvision's
     names, but for ``shortcut``, which is ``downsample`` there.
@@ -53,16 +48,10 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        block: type[Block],
-        layers: Sequence[int],
-        num_classes: int = 1000,
-        *,
-        stem: Stem = "imagenet",
-        width: int = 64,
-        shortcut: Shortcut | None = "B",
-        norm: Norm = nn.BatchNorm2d,
-    ) -> None:
+        self, block: type[Block], layers: Sequence[int], num_classes: int = 1000,
+        *, stem: Literal["imagenet", "cifar"] = "imagenet", width: int = 64,
+        shortcut: Shortcut | None = "B", norm: Norm = nn.BatchNorm2d,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.block, self.num_stages = block, len(layers)
         self.depth = 2 + block.num_convolutions * sum(layers)

@@ -27,8 +27,7 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        layers = [ConvNormReLU(channels, channels) for _ in range(2)]
-        self.branch = nn.Sequential(*layers)
+        self.branch = nn.Sequential(*(ConvNormReLU(channels, channels) for _ in range(2)))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
         out: Tensor = x + self.branch(x)
@@ -40,17 +39,13 @@ class ResNet9(nn.Module):
 
     The first layer has ``width`` channels, the last eight times as many.
 
-    Shapes: images (N, 3, H, W), H and W of 8 or more, to logits
-    (N, ``num_classes``).
+    Shapes: images (N, 3, H, W), H and W of 8 or more, to logits (N, ``num_classes``).
 
     Differences from the source: weights keep PyTorch's initial values, the
     head has a bias, inputs are not whitened.
 
     Example:
-        >>> net = ResNet9()
-        >>> net(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 10])
-        >>> sum(p.numel() for p in net.parameters())
+        >>> sum(p.numel() for p in ResNet9().parameters())
         6573130
     """
 
@@ -77,9 +72,8 @@ def patch_features(net: ResNet9, images: Tensor, stages: Sequence[int], grid: tu
     """The maps behind some stages of ``net``, smoothed, brought to one grid and put side by side.
 
     Smoothing over 3x3 positions makes each vector one of a larger patch (Roth et al. 2022, section 3.1).
-
-    ``net`` is put into evaluation mode; ``images`` are float (N, 3, H, W), prepared as in its training;
-    ``stages`` are counted from 0. Gives float32 (N, h, w, channels of all those stages).
+    ``images`` are float (N, 3, H, W), prepared as in training; ``stages`` are counted from 0. Gives float32
+    (N, h, w, channels of all those stages).
     """
     parts, maps = [], images
     for number, stage in enumerate(net.eval().stages):

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BlockKind = Literal["classic", "prenorm"]
 NormKind = Literal["layer", "batch"]
 NORMS: dict[str, type[nn.LayerNorm | nn.BatchNorm1d]] = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
 
@@ -109,9 +108,7 @@ class TableInput(nn.Module):
         self.embeddings = nn.ModuleList(map(make_embedding, categorical_cardinalities, sizes))
         self.width = num_numerical_features + sum(sizes)
 
-    def forward(
-        self, numerical: Tensor | None, categorical: Tensor | None = None
-    ) -> Tensor:  # fmt: skip
+    def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
         parts = [] if numerical is None else [numerical]
         if categorical is not None:
             columns = categorical.unbind(dim=1)  # one index a row
@@ -138,23 +135,13 @@ class TabularResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        num_numerical_features: int,
-        categorical_cardinalities: Sequence[int],
-        d_model: int = 256,
-        num_blocks: int = 6,
-        dropout: float = 0.1,
-        num_classes: int | None = None,
-        *,
-        block: BlockKind = "prenorm",
-        norm: NormKind = "layer",
-        residual: bool = True,
-        residual_dropout: float = 0.0,
-    ) -> None:
+        self, num_numerical_features: int, categorical_cardinalities: Sequence[int],
+        d_model: int = 256, num_blocks: int = 6, dropout: float = 0.1,
+        num_classes: int | None = None, *, block: Literal["classic", "prenorm"] = "prenorm",
+        norm: NormKind = "layer", residual: bool = True, residual_dropout: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.input = TableInput(
-            num_numerical_features, categorical_cardinalities
-        )  # fmt: skip
+        self.input = TableInput(num_numerical_features, categorical_cardinalities)
         self.projection = nn.Linear(self.input.width, d_model)
         self.blocks = nn.Sequential()
         for _ in range(num_blocks):

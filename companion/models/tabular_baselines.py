@@ -68,13 +68,10 @@ class TabTransformer(nn.Module):
             nn.Linear(2 * width, num_outputs),
         )  # fmt: skip
 
-    def forward(
-        self, numerical: Tensor | None, categorical: Tensor | None = None
-    ) -> Tensor:  # fmt: skip
+    def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
         parts = []
         if self.transformer is not None and categorical is not None:
-            columns = categorical.unbind(dim=1)  # one index a row
-            pairs = zip(self.embeddings, columns, strict=True)
+            pairs = zip(self.embeddings, categorical.unbind(dim=1), strict=True)
             tokens = torch.stack([table(column) for table, column in pairs], 1)
             tokens = self.transformer(tokens)  # (N, columns, d_token)
             parts.append(tokens.flatten(1))  # (N, columns * d_token)
@@ -116,8 +113,7 @@ class EmbeddedNumbers(nn.Module):
 
     def forward(self, numerical: Tensor, categorical: Tensor | None = None) -> Tensor:
         vectors = self.embeddings(numerical)  # (N, numbers, d)
-        out: Tensor = self.net(vectors.flatten(1), categorical)
-        return out
+        return cast(Tensor, self.net(vectors.flatten(1), categorical))
 
 
 def piecewise_linear(rows: Tensor, d_embedding: int = 8, n_bins: int = 32) -> PiecewiseLinearEmbeddings:
@@ -130,9 +126,7 @@ def piecewise_linear(rows: Tensor, d_embedding: int = 8, n_bins: int = 32) -> Pi
 
 
 NETS: dict[str, Callable[..., nn.Module]] = {
-    "resnet": lambda numbers, sizes, outputs, **more: TabularResNet(
-        numbers, sizes, num_classes=outputs, **more
-    ),
+    "resnet": lambda n, sizes, outputs, **more: TabularResNet(n, sizes, num_classes=outputs, **more),
     "mlp": TableMLP,
     "ft_transformer": _ft_transformer,
     "tab_transformer": TabTransformer,
