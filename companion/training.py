@@ -50,9 +50,8 @@ class FitConfig(BaseModel):
     optimizer: Literal["sgd", "adamw", "adam"] = "sgd"  #: SGD with momentum, or Adam in its two forms
     momentum: float = Field(default=0.9, ge=0, lt=1)  #: of SGD
     nesterov: bool = False  #: Nesterov's form of it
-    #: on every parameter. With SGD and Adam an L2 penalty: the decay is added to the gradient, and Adam then
-    #: divides it by the gradient's size, so that weights with large gradients hardly decay. With AdamW all
-    #: weights shrink by the same share
+    #: on every parameter; with SGD and Adam an L2 penalty, which Adam divides by the gradient's size, with
+    #: AdamW all weights shrink by the same share
     weight_decay: float = Field(default=1e-4, ge=0)
     warmup_steps: int = Field(default=0, ge=0)  #: in which the learning rate climbs from 0 in a straight line
     #: what follows: ``"step"`` is divided by 10 at each milestone, ``"linear"`` and ``"cosine"`` end at 0
@@ -112,10 +111,7 @@ def _epoch_order(num_examples: int, seed: int, epoch: int, device: torch.device)
 def batch_indices(
     num_examples: int, batch_size: int, seed: int, step: int, device: torch.device | None = None
 ) -> Tensor:
-    """The examples of ``step``: each epoch is a new random order, and its incomplete last batch is left out.
-
-    Fewer examples than ``batch_size`` make one batch of them all.
-    """
+    """The examples of ``step``: each epoch is a new random order, without its incomplete last batch."""
     batch_size = min(batch_size, num_examples)
     epoch, position = divmod(step, num_examples // batch_size)
     order = _epoch_order(num_examples, seed, epoch, device or torch.device("cpu"))

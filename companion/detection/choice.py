@@ -91,10 +91,6 @@ def inject(frame: pd.DataFrame, columns: PlainColumns, seed: int = 0) -> tuple[p
     if timed:
         who = entities(frame, columns.entity).fillna("").to_numpy(dtype=object)
     parts = []
-
-    def put(name: str, rows: np.ndarray, values: Any) -> None:
-        changed.loc[rows, name] = np.asarray(values)[rng.integers(0, len(values), int(rows.sum()))]
-
     possible = {"new values": bool(named), "number": bool(numbers), "burst": timed}
     for change in ("other's values", "rare values", *(name for name, can in possible.items() if can)):
         rows = rng.integers(0, len(frame), count)
@@ -109,11 +105,11 @@ def inject(frame: pd.DataFrame, columns: PlainColumns, seed: int = 0) -> tuple[p
         elif change == "rare values":
             share = rng.uniform(0, 0.5, count)
             for name in fields:
-                put(name, rng.random(count) < share, frame[name].dropna().unique())
+                _replace(changed, name, rng.random(count) < share, frame[name].dropna().unique(), rng)
         elif change == "new values":
             share = np.minimum(1, rng.uniform(1, 3, count) / len(named))
             for name in named:
-                put(name, rng.random(count) < share, _new_values(frame[name], rng))
+                _replace(changed, name, rng.random(count) < share, _new_values(frame[name], rng), rng)
         elif change == "number":
             which = rng.choice(numbers, count)
             for each in numbers:
@@ -133,6 +129,12 @@ def _donors(rows: np.ndarray, types: np.ndarray, who: np.ndarray, rng: np.random
         bad = (types[donors] != types[rows]) | (who[donors] == who[rows])
         donors[bad] = rng.integers(0, len(types), int(bad.sum()))
     return donors
+
+
+def _replace(
+    changed: pd.DataFrame, name: str, rows: np.ndarray, values: Any, rng: np.random.Generator
+) -> None:
+    changed.loc[rows, name] = np.asarray(values)[rng.integers(0, len(values), int(rows.sum()))]
 
 
 def _new_values(values: pd.Series, rng: np.random.Generator) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""Detectors for events and rows of tables that need no net, and the one table of them.
+"""Detectors for events and rows of tables that need no net, and the one table of them, ``EVENT_DETECTORS``.
 
-Each is fitted on :class:`companion.detection.plain_columns.EventRows` of normal rows and scores others,
-float64 (N,), higher for the unusual. ``EVENT_DETECTORS`` is used by experiment, estimator and chapter alike.
+Each is fitted on ``EventRows`` of normal rows and scores others, float64 (N,), higher for the unusual.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Columns of any table as numbers that need no learning: scaled numbers, one-hot categories, shapes of texts.
-
-They are what forests and neighbours get; every net is compared with these. All is fitted on training rows.
-"""
+"""Columns of any table as numbers that need no net: scaled numbers, one-hot categories, shapes of texts."""
 
 from __future__ import annotations
 
@@ -17,8 +14,7 @@ import pandas as pd
 from companion.data.events import ENTITY_COLUMNS, entities
 from companion.detection.rates import COUNTS, RATES, kinds
 
-MISSING, UNSEEN = 0, 1
-"""The first two indices of every categorical column: no value, and one that training saw once or never."""
+MISSING, UNSEEN = 0, 1  # the first two indices of every categorical column; seen once is unseen
 _LISTED, _COUNTED = 50, 1000  # values that get a column of their own, and that are counted one by one
 _DAYS = 2  # that training must cover for hours to say anything; weeks for days of the week
 _BINS = 10  # quantiles of a number, for those who count

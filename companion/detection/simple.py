@@ -12,8 +12,7 @@ import pandas as pd
 from companion.detection.event_detectors import EVENT_DETECTORS, drawn
 from companion.detection.plain_columns import UNSEEN, Column, EventRows, PlainColumns
 
-CHUNK = 50_000
-"""Rows that are made numbers at a time."""
+CHUNK = 50_000  # rows that are made numbers at a time
 _STORED = 4_000  # rows kept for the forest and the neighbours
 _LEAST = 200  # rows before drift is told
 _SHARE, _SHIFT = 0.05, 1.0  # of unseen values more than held out; robust standard deviations
@@ -21,10 +20,7 @@ _COUNTING = ("rate", "entity frequency", "class rarity")  # without times the la
 
 
 class SimpleDetectors:
-    """Those of ``EVENT_DETECTORS`` that are quickly fitted: the counting ones on all rows, others on 4,000.
-
-    ``columns`` are not fitted yet; with ``timed`` the rows are events with the columns ``RATES``.
-    """
+    """Those that are quickly fitted: the counting ones on all rows, others on 4,000; ``timed`` for events."""
 
     def __init__(self, columns: PlainColumns, timed: bool, seed: int = 0) -> None:
         self.columns, self.timed, self.seed = columns, timed, seed
@@ -80,10 +76,7 @@ class SimpleDetectors:
 
 
 class Drift:
-    """Whether later rows still look like those held out: shares of unknown values, means of numbers.
-
-    Rows may come in parts.
-    """
+    """Whether later rows still look like those held out: shares of unknown values, means of numbers."""
 
     def __init__(self, columns: PlainColumns) -> None:
         self.columns = columns

@@ -69,8 +69,7 @@ def kinds(data: Casting, part: str) -> dict[str, np.ndarray]:
 def split_by_mould(data: Casting) -> Casting:
     """The data with the known spills of even moulds to learn from, and those of odd ones held out.
 
-    The number of the mould is the first in a file's name. All known spills are of one incident of 45 seconds;
-    drawn by hash, as else, frames of one mould stand on both sides.
+    The number of the mould is the first in a file's name. Drawn by hash, as else, one mould is on both sides.
     """
     spills = data.images.tuning.distinct()
     held = share_by_hash(spills.hashes, 0.5, salt="hold")

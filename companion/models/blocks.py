@@ -73,14 +73,12 @@ class ChannelBias(nn.Module):
 
 
 def make_shortcut(
-    option: Shortcut | None, in_channels: int, out_channels: int,
-    stride: int, norm: Norm | None,
-) -> nn.Module | None:  # fmt: skip
+    option: Shortcut | None, in_channels: int, out_channels: int, stride: int, norm: Norm | None
+) -> nn.Module | None:
     """The shortcut around a block (He et al. 2016, section 3.3).
 
-    "A": the identity, with zeros for new channels; no weights. "B": a
-    projection (1x1 convolution) where the shape changes, else the identity.
-    "C": projections everywhere. ``None``: no shortcut, a plain block.
+    "A": the identity, with zeros for new channels; no weights. "B": a projection (1x1 convolution) where the
+    shape changes, else the identity. "C": projections everywhere. ``None``: no shortcut, a plain block.
     """
     assert option in ("A", "B", "C", None), option
     if option is None:
@@ -90,16 +88,13 @@ def make_shortcut(
     if option == "A":
         return ZeroPadShortcut(in_channels, out_channels, stride)
     projection = conv1x1(in_channels, out_channels, stride)
-    if norm is None:
-        return projection
-    return nn.Sequential(projection, norm(out_channels))
+    return projection if norm is None else nn.Sequential(projection, norm(out_channels))
 
 
 class BasicResidualBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 2).
 
-    ``relu(F(x) + shortcut(x))`` with ``F = norm(conv(relu(norm(conv(x)))))``;
-    without a shortcut ``relu(F(x))``, the plain block.
+    ``relu(F(x) + shortcut(x))``, F = ``norm(conv(relu(norm(conv(x)))))``; a plain block is ``relu(F(x))``.
 
     Args:
         width: channels of both convolutions, and of the output.
@@ -119,9 +114,7 @@ class BasicResidualBlock(nn.Module):
         self.bn1 = norm(width)
         self.conv2 = conv3x3(width, width)
         self.bn2 = norm(width)
-        self.shortcut = make_shortcut(
-            shortcut, in_channels, width, stride, norm
-        )  # fmt: skip
+        self.shortcut = make_shortcut(shortcut, in_channels, width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
         out = F.relu(self.bn1(self.conv1(x)))  # (N, C', H/s, W/s)
@@ -134,12 +127,10 @@ class BasicResidualBlock(nn.Module):
 class BottleneckBlock(nn.Module):
     """1x1, 3x3, 1x1 convolutions: reduce, compute, expand (figure 5).
 
-    ``width`` is that of the 3x3 convolution; the output has four times as
-    many channels. The other arguments are those of the basic block.
+    ``width`` is that of the 3x3 convolution; the output has four times as many channels.
 
-    Differences from the paper: the stride sits on the 3x3 convolution, as in
-    torchvision's "V1.5" and in most later code; the paper puts it on the first
-    1x1 convolution, which then skips three positions in four.
+    Difference from the paper: the stride sits on the 3x3 convolution, as in torchvision's "V1.5"; the paper
+    puts it on the first 1x1 convolution, which then skips three positions in four.
     """
 
     expansion, num_convolutions, preactivated = 4, 3, False
@@ -156,9 +147,7 @@ class BottleneckBlock(nn.Module):
         self.bn2 = norm(width)
         self.conv3 = conv1x1(width, out_channels)
         self.bn3 = norm(out_channels)
-        self.shortcut = make_shortcut(
-            shortcut, in_channels, out_channels, stride, norm
-        )  # fmt: skip
+        self.shortcut = make_shortcut(shortcut, in_channels, out_channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
         out = F.relu(self.bn1(self.conv1(x)))  # (N, width, H, W)
@@ -172,11 +161,9 @@ class BottleneckBlock(nn.Module):
 class PreActResidualBlock(nn.Module):
     """Norm and ReLU before each convolution (He et al. 2016b, figure 1b).
 
-    ``x + conv(relu(norm(conv(relu(norm(x))))))``, and nothing after the
-    addition. Where the shape changes, the projection, without a norm, starts
-    from the activated input, as in the authors' code. A net of these blocks
-    needs one more norm and ReLU at its end. The arguments are those of
-    the basic block.
+    ``x + conv(relu(norm(conv(relu(norm(x))))))``, and nothing after the addition. Where the shape changes,
+    the projection, without a norm, starts from the activated input, as in the authors' code. A net of these
+    blocks needs one more norm and ReLU at its end.
     """
 
     expansion, num_convolutions, preactivated = 1, 2, True
@@ -190,9 +177,7 @@ class PreActResidualBlock(nn.Module):
         self.conv1 = conv3x3(in_channels, width, stride)
         self.bn2 = norm(width)
         self.conv2 = conv3x3(width, width)
-        self.shortcut = make_shortcut(
-            shortcut, in_channels, width, stride, norm=None
-        )  # fmt: skip
+        self.shortcut = make_shortcut(shortcut, in_channels, width, stride, norm=None)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W)
         active = F.relu(self.bn1(x))  # (N, C, H, W)

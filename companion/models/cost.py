@@ -1,7 +1,7 @@
 """What a net costs: multiply-adds, activation memory, memory traffic, receptive field, and time.
 
-All but the time is counted on a copy on PyTorch's "meta" device, whose tensors have a shape and no
-numbers: counting computes nothing and leaves the model as it was. Shapes are those of the whole batch.
+All but the time is counted on a copy on PyTorch's "meta" device, whose tensors have a shape and no numbers.
+Shapes are those of the whole batch.
 
 Sources: S. Williams, A. Waterman and D. Patterson, "Roofline", Communications of the ACM 2009 (arithmetic
 intensity); A. Araujo, W. Norris and J. Sim, "Computing Receptive Fields of Convolutional Neural

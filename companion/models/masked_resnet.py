@@ -1,9 +1,8 @@
 """A residual network for tables that learns without labels: features to hide, and heads to guess them.
 
-Sources: masking as in J. Yoon et al., "VIME: Extending the Success of Self- and Semi-supervised Learning to
-Tabular Domain", NeurIPS 2020, section 4.1, with a mask of its own in the place of draws from the column;
-the projection as in T. Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations",
-ICML 2020, section 2.1.
+Sources: masking as in J. Yoon et al., "VIME", NeurIPS 2020, section 4.1, with a mask of its own in the place
+of draws from the column; the projection as in T. Chen et al., "A Simple Framework for Contrastive Learning of
+Visual Representations", ICML 2020, section 2.1.
 """
 
 from __future__ import annotations
@@ -62,8 +61,7 @@ class SelfSupervisedResNet(nn.Module):
     """A residual net for tables that may be asked about hidden features.
 
     A hidden category becomes an index of its own, one past the real ones. A hidden number becomes 0, and
-    beside every number the net gets a second one, 1 where the number is hidden. Features are hidden before
-    they are embedded, so no trace of them is left.
+    beside every number the net gets a second one, 1 where the number is hidden.
 
     The body is that of :class:`companion.models.tabular.TabularResNet` with pre-norm blocks, but categories
     are embedded in ``d_model`` features at once and added up, as a linear layer over embeddings side by side

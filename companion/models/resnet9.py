@@ -41,8 +41,7 @@ class ResNet9(nn.Module):
 
     Shapes: images (N, 3, H, W), H and W of 8 or more, to logits (N, ``num_classes``).
 
-    Differences from the source: weights keep PyTorch's initial values, the
-    head has a bias, inputs are not whitened.
+    Differences from the source: PyTorch's initial weights, a bias in the head, inputs that are not whitened.
 
     Example:
         >>> sum(p.numel() for p in ResNet9().parameters())

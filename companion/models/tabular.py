@@ -20,8 +20,7 @@ NORMS: dict[str, type[nn.LayerNorm | nn.BatchNorm1d]] = {"layer": nn.LayerNorm, 
 class ClassicTabularBlock(nn.Module):
     """The basic block of He et al. 2016 over vectors, with dropout.
 
-    ``relu(F(x) + x)``, F = ``norm(linear(dropout(relu(norm(linear(x))))))``.
-    The arguments are those of the pre-norm block.
+    ``relu(F(x) + x)``, F = ``norm(linear(dropout(relu(norm(linear(x))))))``; arguments of the pre-norm one.
     """
 
     def __init__(
@@ -49,8 +48,7 @@ class PreNormTabularBlock(nn.Module):
     """``x + linear(dropout(relu(linear(norm(x)))))`` (Gorishniy et al. 2021).
 
     Args:
-        d_model: features of input and output.
-        d_hidden: features inside.
+        d_model, d_hidden: features of input and output, and inside.
         dropout: share of the features inside that is dropped in training.
         residual_dropout: share of what is added to the input that is dropped.
         norm: "layer", or "batch" as in the paper.
@@ -81,10 +79,9 @@ BLOCKS = {"classic": ClassicTabularBlock, "prenorm": PreNormTabularBlock}
 
 
 def make_embedding(cardinality: int, features: int) -> nn.Embedding:
-    """An embedding that starts uniform within ``features ** -0.5`` of 0.
+    """An embedding that starts uniform within ``features ** -0.5`` of 0, as in the paper's code.
 
-    As in the paper's code. PyTorch's own start, a normal distribution of
-    width 1, makes categories many times as loud as numbers.
+    PyTorch's own start, a normal distribution of width 1, makes categories many times as loud as numbers.
     """
     embedding = nn.Embedding(cardinality, features)
     nn.init.uniform_(embedding.weight, -(features**-0.5), features**-0.5)
@@ -149,9 +146,7 @@ class TabularResNet(nn.Module):
             self.blocks.append(BLOCKS[block](*sizes, *shares, norm, residual))
         self.norm = NORMS[norm](d_model)
         self.activation = nn.ReLU() if block == "prenorm" else nn.Identity()
-        self.head = None
-        if num_classes is not None:
-            self.head = nn.Linear(d_model, num_classes)
+        self.head = None if num_classes is None else nn.Linear(d_model, num_classes)
 
     def forward(
         self, numerical: Tensor | None, categorical: Tensor | None = None, return_embedding: bool = False

@@ -1,10 +1,7 @@
 """Objectives: what a batch costs, and what else is measured on it; here for classes of images.
 
-An objective is called as ``objective(model, batch, generator)`` and returns scalars by name, ``"loss"``
-among them. With a generator it trains (and may augment); with ``None`` it evaluates.
-
-Augmenting image by image in Python costs more than the training step of a small net on a CPU, and much
-more than one on a GPU. Here a whole batch is shifted and flipped by one indexing operation.
+Augmenting image by image in Python costs more than the training step of a small net. Here a whole batch is
+shifted and flipped by one indexing operation.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ class Objective(Protocol):
     """Anything that can be minimised: ``"loss"`` is differentiable, other scalars are only measured."""
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
-        """Scalars of one batch by name."""
+        """Scalars of one batch by name; with a generator it trains (and may augment), else it evaluates."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +88,8 @@ def random_shift_flip(
 def random_cutout(images: Tensor, *, size: int, generator: Generator | None = None) -> Tensor:
     """Set a square of every image to zero, at a random place (DeVries and Taylor 2017).
 
-    The centre of the square of ``size`` x ``size`` pixels may lie anywhere in the image, so that the square
-    may stick out. After :func:`normalize`, zero is the mean colour. Takes floating-point (N, C, H, W), gives
-    a new tensor; draws as for :func:`random_shift_flip`.
+    The centre of the square of ``size`` x ``size`` pixels may lie anywhere, so it may stick out. After
+    :func:`normalize`, zero is the mean colour. Takes floating-point (N, C, H, W), gives a new tensor.
     """
     batch, _, height, width = images.shape
     device = None if generator is None else generator.device

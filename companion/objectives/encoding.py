@@ -1,8 +1,4 @@
-"""From the rows of a table to tensors: fitted on training rows only, kept with the model.
-
-What a net cannot take is dealt with here: other units, missing values, text, times of day, and values
-that training never saw.
-"""
+"""From the rows of a table to tensors: fitted on training rows only, kept with the model."""
 
 from __future__ import annotations
 
@@ -20,9 +16,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-MISSING, UNSEEN = 0, 1
-"""The first two indices of every categorical column."""
-
+MISSING, UNSEEN = 0, 1  # the first two indices of every categorical column
 _JITTER = 1e-3  # standard deviations; spreads values that occur often, see TableEncoder
 _FARTHEST = 1e-7  # the share of values beyond which a quantile is not told, 5.2 standard deviations
 _SAME = (("True", "true", "TRUE", "1"), ("False", "false", "FALSE", "0"))
@@ -116,9 +110,8 @@ class TableEncoder:
     min_count: int = 1  #: how often training must have seen a value for it to have an index of its own
     most: int | None = None  #: values of a column that have one, at most; ``None`` for no bound
     scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  #: learned, of the numbers
-    #: learned, the values from index 2 on for each categorical column
+    #: learned of each categorical column: the values from index 2 on, and the share of those without an index
     categories: dict[str, list[str]] = field(default_factory=dict, repr=False)
-    #: learned, the share of training's values that have no index of their own, likewise
     rare: dict[str, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -193,10 +186,7 @@ class TableEncoder:
         return found
 
     def unscale(self, name: str, scaled: np.ndarray) -> np.ndarray:
-        """Values of a numerical column from its feature (N,), in its own units, float64: the way back.
-
-        With quantiles never beyond those of training.
-        """
+        """Values of a numerical column from its feature (N,), in its own units, float64: the way back."""
         scale, scaled = self.scales[name], np.asarray(scaled, dtype=np.float64)
         if "mean" in scale:
             return np.asarray(scaled * scale["std"] + scale["mean"])

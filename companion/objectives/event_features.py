@@ -1,7 +1,4 @@
-"""From OCSF events to tensors: which field is a quantity, a category or an identifier, and what came before.
-
-Everything is fitted on events of the past that count as normal; later events only pass through.
-"""
+"""From OCSF events to tensors: which field is a quantity, a category or an identifier, and what came last."""
 
 from __future__ import annotations
 
@@ -28,8 +25,7 @@ of different values above which a field with more than ``MOST`` of them is noise
 
 What was seen once shares an index with the unseen, which is about as likely (Good 1953).
 """
-_OBJECTS = ("user", "process", "parent_process", "session")
-"""Objects that stand for someone or something of their own wherever they are found."""
+_OBJECTS = ("user", "process", "parent_process", "session")  # of their own wherever they are found
 _TWIN = re.compile(r"_(id|uid|name|type|type_id|code|detail)$")
 _CLASS = ("class", "category", "activity", "type")
 

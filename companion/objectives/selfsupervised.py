@@ -1,15 +1,12 @@
 """Learning from rows without labels: guess what is hidden, and know a row again when part of it is replaced.
 
-Sources: masked features after J. Yoon et al., "VIME: Extending the Success of Self- and Semi-supervised
-Learning to Tabular Domain", NeurIPS 2020, section 4.1; corruption from D. Bahri et al., "SCARF:
-Self-Supervised Contrastive Learning using Random Feature Corruption", ICLR 2022, section 3; NT-Xent from
-T. Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
-section 2.1.
+Sources: masked features after J. Yoon et al., "VIME", NeurIPS 2020, section 4.1; corruption from D. Bahri et
+al., "SCARF", ICLR 2022, section 3; NT-Xent from T. Chen et al., "A Simple Framework for Contrastive Learning
+of Visual Representations", ICML 2020, section 2.1.
 
 The features of a row are its numbers, float (N, numbers), and after them its categorical columns, int64
-(N, columns). Features that tell of each other, such as the sine and the cosine of one hour, can be put into a
-group, which is hidden or replaced as one: ``groups`` holds an integer for each feature, and ``None`` makes
-every feature a group.
+(N, columns). ``groups`` holds an integer for each feature: those of one group, such as the sine and the
+cosine of one hour, are hidden or replaced as one; ``None`` makes every feature a group.
 """
 
 from __future__ import annotations
@@ -90,8 +87,7 @@ def corrupt(
 ) -> tuple[Tensor, Tensor]:
     """Replace a share of each row's groups of features, at least one, by those of training rows.
 
-    They are draws from the features' own distribution in training, whatever the row's others are (Bahri et
-    al. 2022, section 3). Categories are replaced as indices, before they are embedded.
+    They are draws from the features' own distribution in training (Bahri et al. 2022, section 3).
     """
     num_groups = int(groups.max()) + 1
     order = torch.rand(len(batch[0]), num_groups, generator=generator).argsort(dim=1)  # permutations
@@ -121,8 +117,8 @@ def similarities(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, Tens
 def nt_xent(a: Tensor, b: Tensor, temperature: float = 1.0) -> Tensor:
     """The normalised temperature-scaled cross-entropy of two views (N, features).
 
-    Each of the 2N views has to find its partner among the 2N - 1 others, by the cosine of their angle (Chen
-    et al. 2020). The loss is the mean of the 2N cross-entropies in nats, a scalar in float32 or wider.
+    Each of the 2N views has to find its partner among the 2N - 1 others, by the cosine of their angle. The
+    loss is the mean of the 2N cross-entropies in nats, a scalar in float32 or wider.
     """
     return F.cross_entropy(*similarities(a, b, temperature))
 
@@ -132,8 +128,8 @@ class Contrastive:
     """Recognise a row of which a part was replaced (SCARF, Bahri et al. 2022).
 
     Each row is one view; the other is the same row after :func:`corrupt`. The paper's loss compares each row
-    with the corrupted ones only; NT-Xent also compares it with the rest of its own kind. Rows of a batch that
-    are equal are told to be different: with many of them the loss has a floor above 0.
+    with the corrupted ones only; NT-Xent also compares it with the rest of its own kind. With many equal rows
+    in a batch, which are told to be different, the loss has a floor above 0.
     """
 
     numerical: Tensor  #: (M, numbers), the training rows that replacements are drawn from
@@ -190,10 +186,8 @@ class FamilySurprise:
     """How much more a row surprises a net than is usual: one score from all families of fields.
 
     The surprises of a family are added up (a field counts at most 10 nats) and measured in standard
-    deviations from their mean, both of normal rows of the same kind that did not train the net. So fields
-    that nobody can guess, such as the port of a client, say nothing. What is below the mean counts nothing;
-    the score is the sum over the families. The net was trained with :class:`MaskedFeatures`; ``groups`` are
-    the families, see the module.
+    deviations from their mean, both of normal rows of the same kind that did not train the net. What is below
+    the mean counts nothing; the score is the sum over the families, which are the ``groups``.
     """
 
     def __init__(self, model: SelfSupervisedResNet, groups: Sequence[int], compute: Compute) -> None:
@@ -257,8 +251,5 @@ def nearest_others(vectors: np.ndarray, count: int = 10) -> np.ndarray:
 
 
 def neighbor_purity(vectors: np.ndarray, labels: np.ndarray) -> float:
-    """The share of each vector's ten nearest neighbours that have its label, averaged over the vectors.
-
-    A space that tells nothing of the label has about the sum of the squared shares of the labels.
-    """
+    """The share of each vector's ten nearest neighbours that have its label, averaged over the vectors."""
     return float((labels[nearest_others(vectors)] == labels[:, None]).mean())

@@ -206,11 +206,8 @@ class OutlierExposure:
 
     Hendrycks et al. 2019, "Deep Anomaly Detection with Outlier Exposure": a classifier learns from other
     anomalies than those looked for. Li et al. 2021, "CutPaste", and Zavrtanik et al. 2021, "DRAEM": they can
-    be made from normal images. Unlike theirs, the painted ones here imitate faults that are expected.
-
-    While training, half of a batch is made anomalous, each kind alike, the camera moves, and a share of all
-    images gets an occlusion: what stands in the way tells nothing. The net's one output is the logit of an
-    anomaly.
+    be made from normal images. Unlike theirs, the painted ones here imitate faults that are expected. The
+    net's one output is the logit of an anomaly.
     """
 
     mean: Tensor  #: (C,) of the pixels scaled to [0, 1], for normalising
@@ -263,8 +260,7 @@ class OutlierExposure:
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """``loss`` (nats) and ``error`` (share on the wrong side of 0).
 
-        With a generator the batch is uint8 images (N, C, H, W), all normal, whatever follows them; without
-        one it is images and labels int64 (N,).
+        With a generator the batch is uint8 images (N, C, H, W), all normal; without, also labels int64 (N,).
         """
         if generator is None:
             floats, labels = as_floats(batch[0]), batch[1].float()
