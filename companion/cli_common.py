@@ -69,7 +69,8 @@ def tell_promise(held: int, fpr: float, advice: str = "") -> None:
     if held < round(1 / fpr) - 1:
         print(
             f"warning: {held:,} held out can promise no less than {100 / (held + 1):.2g} % flagged; "
-            f"for {100 * fpr:g} % take {advice}more data, or --fpr {1 / (held + 1):.2g}"
+            f"for {100 * fpr:g} % take {advice}more data, {round(1 / fpr) - 1:,} of them held out, "
+            f"or --fpr {1 / (held + 1):.2g}"
         )
 
 
@@ -104,14 +105,9 @@ def tell_choice(model: Any, faults: str) -> None:
 
 def finish(model: AnomalyDetector, held: Any, fpr: float, out: Path, learned: str) -> None:
     """Calibrate as far as the held-out data allow, write the model, and say what the threshold promises."""
-    least = 1 / (len(held) + 1)
-    model.calibrate(held, max(fpr, least))
+    fpr = max(fpr, 1 / (len(held) + 1))
+    model.calibrate(held, fpr)
     model.save(out)
-    promise = f"of new normal ones it flags at most {100 * fpr:g} %, on average"
-    if least > fpr:
-        promise = (
-            f"so few promise no less than {100 * least:.2g} % of new normal ones flagged, on average; "
-            f"{100 * fpr:g} % takes {round(1 / fpr) - 1:,} held out, five times as many in all"
-        )
+    promise = f"of new normal ones it flags at most {100 * fpr:.3g} %, on average"
     print(f"learned from {learned}\nthreshold {model.threshold_:.4g}, from {len(held):,} held out: {promise}")
     print(f"written to {out}")

@@ -99,6 +99,7 @@ def fit_images(
         held_out = share_by_hash(normal.hashes, SHARE, salt="validation")
         learn, held = normal.take(~held_out), normal.take(held_out)
         common.check_enough("images", learn, held)
+        common.tell_promise(len(held), fpr)
         faults = read_sample(known, size, not gray)[0].images if known else None
         names = METHODS if method == "auto" else (method,)
         model = choose_image_detector(learn.images, held.images, faults, epochs=epochs, names=names)

@@ -117,17 +117,11 @@ class ResNetAE(AnomalyDetector):
         own: np.ndarray = (self._rebuilt(standard) * scale + center).astype(windows.dtype)
         return own.reshape(np.shape(X))
 
-    def residuals(self, X: np.ndarray) -> np.ndarray:
-        """Absolute residuals in standardised units, float32 (N, channels, L), NaN in gaps."""
-        check_is_fitted(self, "net_")
-        windows = self._windows(X)
-        standard = self._standard(windows)[0]
-        return np.where(np.isnan(windows), np.float32(np.nan), np.abs(self._rebuilt(standard) - standard))
-
     def _score(self, X: np.ndarray) -> np.ndarray:
         """The mean residual of each window; NaN for one that holds no number at all."""
-        residuals = self.residuals(X).astype(np.float64)
-        known = ~np.isnan(self._windows(X))
+        windows = self._windows(X)
+        known, standard = ~np.isnan(windows), self._standard(windows)[0]
+        residuals = np.abs(self._rebuilt(standard) - standard).astype(np.float64)
         cost = residuals**2 if self.loss == "l2" else residuals
         total, count = np.where(known, cost, 0).sum(axis=(1, 2)), known.sum(axis=(1, 2))
         scores = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)

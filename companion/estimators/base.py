@@ -53,20 +53,12 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self, X: Any, y: None = None, *, epochs: int = 30, validation: Any = None,
-        compute: Compute | None = None, checkpoint: Path | None = None, progress: str | None = None,
-        stop_after: int | None = None,
+        compute: Compute | None = None, **training: Any,
     ) -> Self:  # fmt: skip
         """Learn from normal examples, by default on the best device, in float32.
 
-        Args:
-            X: the examples, see the class.
-            y: not used; scikit-learn's pipelines pass it.
-            epochs: passes over the examples, at most.
-            validation: other normal examples, for early stopping.
-            compute: device and precision.
-            checkpoint: a file to write checkpoints to, and to continue from if it is there.
-            progress: the label of a progress bar; ``None`` for no bar.
-            stop_after: leave after this many steps, to look at the start only.
+        ``validation`` are other normal examples, for early stopping before all ``epochs``; ``y`` is not used.
+        ``training`` are ``checkpoint``, ``progress`` and ``stop_after`` of :func:`companion.training.fit`.
         """
         self._parameters()  # refuses what is out of range
         self._learn_shapes(X)
@@ -87,7 +79,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         self.history_ = train(
             self.net_, learn, objective, config, compute=compute, seed=self.seed,
             evaluation=None if held is None else lambda net: evaluate(net, held, objective, compute, 256),
-            checkpoint=checkpoint, progress=progress, stop_after=stop_after,
+            **training,
         )  # fmt: skip
         self.net_.eval()
         return self
