@@ -20,8 +20,7 @@ from typing import Any
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
 
-    The parent folder is made. After an error the temporary file is gone and ``path`` is as it was. What
-    processes that were killed have left of such files is removed, too.
+    The parent folder is made. What processes that were killed have left of such files is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent)
@@ -52,10 +51,8 @@ def _sweep(folder: Path) -> None:
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)  # asks only
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # but another user's
     return True
 
 
@@ -82,8 +79,7 @@ class StateError(RuntimeError):
 def save_state(path: Path, kind: str, **state: Any) -> None:
     """Write tensors, numbers, text, and lists and dicts of them to one file, in one piece.
 
-    ``kind`` says what the file holds, with its version; :func:`load_state` asks for the same. Strides of
-    tensors come back, too, which matters for equality to the last bit.
+    ``kind`` is its content and version. Strides come back, too: they matter for equality to the last bit.
     """
     import torch
 
@@ -114,10 +110,7 @@ def load_state(path: Path, kind: str) -> dict[str, Any]:
 
 
 def save_weights(path: Path, weights: Mapping[str, Any], *, half: bool = False, **about: str) -> None:
-    """Write a model's ``state_dict()`` for others, as safetensors, with texts about it.
-
-    With ``half``, floating-point numbers are rounded to float16, which halves the file.
-    """
+    """Write a model's ``state_dict()`` as safetensors, with texts about it; with ``half`` as float16."""
     from safetensors.torch import save_file
 
     dense = {name: t.detach().cpu().contiguous() for name, t in weights.items()}

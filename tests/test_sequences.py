@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.compute import pick_compute
-from companion.data.sessions import SessionSet, by_session, generated_sessions, hdfs_sessions
+from companion.data.sessions import SessionSet, generated_sessions, hdfs_sessions
 from companion.detection.metrics import roc_auc
 from companion.detection.sequences import BagOfEvents, NgramModel, Precedence
 from companion.experiments.event_sequences import measure
@@ -99,13 +99,6 @@ def test_a_bag_is_blind_to_the_order_and_sees_another_count():
     same, more = bag.score(arrays([[2, 0, 1], [0, 1, 2, 2]]))
     assert same == pytest.approx(0, abs=1e-6)
     assert more == pytest.approx(np.sqrt(2) - 1, abs=1e-6)
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(-2, 2))))
-def test_events_are_put_together_by_session(events):
-    tokens, numbers = np.array(events, dtype=np.int64).reshape(-1, 2).T
-    expected = [[t for t, s in events if s == number] for number in sorted({s for _, s in events})]
-    assert [own.tolist() for own in by_session(tokens, numbers)] == expected
 
 
 @pytest.mark.parametrize("make", [NextEventLSTM, NextEventTransformer])

@@ -52,19 +52,12 @@ def read_numbers(path: Path, columns: Sequence[str] | None = None) -> Numbers:
         others = [name for name in names if name not in columns]
         left_out += f"; left out: {', '.join(others[:9])}" if others else ""
         frame, names = frame.iloc[:, [names.index(name) for name in columns]], list(columns)
-    values = np.empty(frame.shape)
-    for place in range(frame.shape[1]):
-        column, kinds = frame.iloc[:, place], pd.api.types
-        if (
-            kinds.is_bool_dtype(column)
-            or kinds.is_complex_dtype(column)
-            or not kinds.is_numeric_dtype(column)
-        ):
-            name, example = names[place] if names else place + 1, next(iter(column.dropna()), None)
-            raise ValueError(
-                f"column {name} of {path} holds {example!r}, no number; name the columns to read"
-            )
-        values[:, place] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    for place, dtype in enumerate(frame.dtypes):
+        if dtype.kind not in "iuf":
+            name, found = names[place] if names else place + 1, frame.iloc[:, place].dropna()
+            told = f"holds {next(iter(found), None)!r}, no number; name the columns to read"
+            raise ValueError(f"column {name} of {path} {told}")
+    values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     shown = "" if names is None else f" ({', '.join(names[:9])}{', ...' if len(names) > 9 else ''})"
     told = f"{path.name}: {len(values):,} rows, {values.shape[1]:,} columns{shown}{left_out}"
     return Numbers(values, names, told)

@@ -1,7 +1,4 @@
-"""Images from files and folders, decoded and brought to one size.
-
-Any size, grey or colour, any mode that Pillow reads. What is left out is listed with the reason.
-"""
+"""Images from files and folders, decoded and brought to one size; what is left out is listed."""
 
 from __future__ import annotations
 
@@ -68,8 +65,7 @@ class ImageSet:
 
     def distinct(self) -> ImageSet:
         """The first of each group of copies."""
-        first = {value: place for place, value in reversed(list(enumerate(self.hashes)))}
-        return self.take(np.isin(np.arange(len(self)), list(first.values())))
+        return self.take(np.isin(np.arange(len(self)), np.unique(self.hashes, return_index=True)[1]))
 
 
 def decode(
@@ -77,10 +73,9 @@ def decode(
 ) -> tuple[Image.Image, int]:
     """An image as a viewer shows it, in the mode RGB or L, and the number of pages or frames in the file.
 
-    The orientation that a camera noted is applied, transparent pixels become black, and of several pages the
-    first is read. A huge JPEG is shrunk while it is read, but not below twice ``size``. ``value_range`` are
-    the values that become 0 and 255 in images deeper than 8 bits. No image, a damaged one or a deep one
-    without a range is a DataError.
+    The orientation that a camera noted is applied, and transparent pixels become black. A huge JPEG is shrunk
+    while it is read, but not below twice ``size``. ``value_range`` are the values that become 0 and 255 in
+    images deeper than 8 bits. No image, a damaged one or a deep one without a range is a DataError.
     """
     if not content:
         raise DataError("cannot be read as an image (the file is empty)")
@@ -104,18 +99,14 @@ def decode(
 def _eight_bits(picture: Image.Image, color: bool, value_range: Range | None) -> Image.Image:
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture)
-        low, high = value_range or (0.0, 0.0)
         if not np.isfinite(values).all():
             raise ValueError("some pixels are no finite numbers")
         if value_range is None:
-            raise ValueError(
-                f"{values.dtype} pixels from {values.min():g} to {values.max():g}: say which range of values "
-                "is to become 0 to 255"
-            )
-        scaled = values.astype(np.float64)
-        scaled -= low
-        scaled *= 255 / (high - low) if high > low else 0.0
-        picture = Image.fromarray(np.rint(scaled, out=scaled).clip(0, 255).astype(np.uint8))
+            low, high = values.min(), values.max()
+            raise ValueError(f"{values.dtype} pixels from {low:g} to {high:g}: say which become 0 to 255")
+        low, high = value_range
+        scaled = (values.astype(np.float64) - low) * (255 / (high - low) if high > low else 0.0)
+        picture = Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         opaque = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(opaque, picture.convert("RGBA"))
@@ -125,8 +116,7 @@ def _eight_bits(picture: Image.Image, color: bool, value_range: Range | None) ->
 def deep_range(paths: Iterable[Path]) -> Range | None:
     """The lowest and the highest value in all images deeper than 8 bits; ``None`` if there is none.
 
-    Of training images it is the range to decode all later ones with; what lies outside is clipped. Files that
-    cannot be read do not count.
+    Of training images it is the range to decode all later ones with; what lies outside is clipped.
     """
     found: list[float] = []
     for path in paths:
@@ -152,10 +142,7 @@ def read_file(path: Path) -> bytes:
 def read_images(
     items: Iterable[Item], size: Size = (64, 64), color: bool = False, value_range: Range | None = None
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
-    """Read images of any size into one set of one size (height, width), in the order of ``items``.
-
-    The second result is what was left out: files that cannot be read, further pages.
-    """
+    """Images in the order of ``items``, brought to one size, and what was left out, further pages as well."""
     pixels, labels, names, hashes = [], [], [], []
     skipped: list[Skipped] = []
     for name, label, content_of in items:
@@ -178,10 +165,7 @@ def read_images(
 
 
 def find_images(folder: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
-    """The image files below ``folder``, at any depth, sorted by path, and what was left out.
-
-    Hidden files and folders do not count. Links to files are followed, links to folders are not.
-    """
+    """The image files below ``folder``, sorted by path, and what was left out; hidden ones do not count."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder")
     found, left_out = [], []
@@ -223,8 +207,7 @@ _NOT = {"free", "no", "non", "not", "without"}
 def check_not_sorted(folder: Path) -> None:
     """Refuse a folder in which images are sorted by verdict: all below it would be learned as normal.
 
-    Names of folders tell, at any depth: one for anomalies ("NG", "defects_2024"), or "test", or any beside
-    one for normal images ("crack" beside "good").
+    Names tell, at any depth: "NG", "defects_2024", "test", or any name beside one for normal images ("good").
     """
     for place, folders, _ in os.walk(folder):
         folders[:] = names = sorted(name for name in folders if not name.startswith("."))
@@ -269,10 +252,9 @@ class SplitImages:
 def share_by_hash(
     hashes: Sequence[str], share: float, labels: Sequence[int] | None = None, salt: str = ""
 ) -> np.ndarray:
-    """Choose a share of the distinct images, the same whatever their names and their order.
+    """Choose a share of the distinct images of each label, whatever their names and order: bool (N,).
 
-    Copies are chosen together, the share (rounded) is taken of each label by itself, and another ``salt``
-    chooses others. Gives bool (N,).
+    Copies are chosen together; another ``salt`` chooses others.
     """
     chosen: set[str] = set()
     kinds = labels or [0] * len(hashes)

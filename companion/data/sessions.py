@@ -1,7 +1,4 @@
-"""Labelled sessions of events, in the three parts that the models of chapter 7 need.
-
-A session is the tokens of its events, int64 (T,), in the order of their times.
-"""
+"""Labelled sessions: the tokens of their events, int64 (T,), in the order of their times."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ def load_hdfs() -> Sessions:
     """Sessions of HDFS: for each block of a file system the keys of the 2 to 284 lines that were logged.
 
     Of 4,855 normal sessions 839 are distinct, of 16,838 anomalous ones 4,123, and none is both; by the counts
-    of their keys alone 62 and 391 are. The published file of further normal sessions is not used.
+    of their keys alone 62 and 391 are.
     """
     if found := read_or_warn("HDFS", "sessions", read_published, *HDFS):
         lines, origin = [text.decode().splitlines() for text in found[0]], found[1]
@@ -56,13 +53,6 @@ def _synthetic_sessions() -> list[list[np.ndarray]]:
             keys = np.sort(rng.integers(1, 21, size))
             parts[abnormal].append(np.repeat(keys, 1 + abnormal * (rng.random(size) < 0.2)))
     return parts
-
-
-def by_session(tokens: np.ndarray, sessions: np.ndarray) -> list[np.ndarray]:
-    """Tokens (N,) of events in the order of their times, put together by session numbers (N,), rising."""
-    order = np.argsort(sessions, kind="stable")
-    starts = np.flatnonzero(np.diff(sessions[order])) + 1
-    return np.split(tokens[order], starts) if len(order) else []
 
 
 @dataclass(frozen=True)
@@ -120,7 +110,8 @@ def generated_sessions(events: int, attack_share: float, seed: int) -> SessionSe
         rows = data.split[part]
         shape = data.labels["shape"].iloc[rows].groupby(session[rows]).first()
         wanted = (shape.isna() | (shape == "order")).to_numpy()
-        every = zip(by_session(tokens[rows], session[rows]), wanted, strict=True)
+        grouped = (own.to_numpy() for _, own in pd.Series(tokens[rows]).groupby(session[rows]))
+        every = zip(grouped, wanted, strict=True)
         parts.append(([own for own, keep in every if keep], (shape[wanted] == "order").to_numpy()))
     (learn, _), (held, held_abnormal), (late, late_abnormal) = parts
     abnormal = np.concatenate([held_abnormal, late_abnormal])
