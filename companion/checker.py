@@ -1,8 +1,7 @@
 """What checks an exercise is made of: an answer is called, and compared with a reference.
 
-An answer must give what the package's own function gives for small inputs; a block must compute what ours
-computes, and let gradients through. So names, and the way to the answer, are the reader's own. For the
-likeliest mistakes an exercise has answers that make them: who gives the same numbers hears the hint.
+So names, and the way to the answer, are the reader's own. For the likeliest mistakes an exercise has answers
+that make them: who gives the same numbers hears the hint.
 """
 
 from __future__ import annotations

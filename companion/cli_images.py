@@ -47,10 +47,7 @@ def tell_skipped(skipped: Sequence[Skipped], folder: Path) -> None:
 
 
 def read_sample(folder: Path, size: tuple[int, int], color: bool) -> tuple[ImageSet, Range | None]:
-    """Distinct images of a folder: all, or of very many a sample, the same each time.
-
-    Images deeper than 8 bits are scaled by the range of values in all of them, which is returned, too.
-    """
+    """Distinct images of a folder, or of very many a sample, and the range of those deeper than 8 bits."""
     from companion.data.images import deep_range, find_images, read_paths
 
     paths, left_out = find_images(folder)

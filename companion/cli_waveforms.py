@@ -46,8 +46,7 @@ def cut(numbers: Numbers, length: int | None, stride: int | None) -> np.ndarray 
 def hold_out(found: np.ndarray | Windows) -> tuple[np.ndarray, np.ndarray]:
     """Windows to learn from, and windows for the threshold; those without any number are left out.
 
-    Single windows are drawn at random. Of a series the end is held out, and windows that reach over the
-    border are left out, so that nothing is both learned and held out.
+    Single windows are drawn at random. Of a series the end is held out, without windows over the border.
     """
     import numpy as np
 

@@ -1,8 +1,4 @@
-"""Where and how the arithmetic runs: device, precision, seeds, and a description of the hardware.
-
-A :class:`Compute` is chosen once with :func:`pick_compute` and handed down, so that no other module asks what
-machine it runs on.
-"""
+"""Where and how the arithmetic runs, chosen once: no other module asks what machine it runs on."""
 
 from __future__ import annotations
 
@@ -42,10 +38,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 @cache
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in hardware (AVX-512 BF16 or AMX).
-
-    Without such instructions PyTorch emulates bfloat16, which is slower than float32.
-    """
+    """Whether the processor has AVX-512 BF16 or AMX: emulated, bfloat16 is slower than float32."""
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
 
@@ -99,8 +92,7 @@ def pick_compute(
 ) -> Compute:
     """Choose the device and the fastest precision that trains these nets well.
 
-    "auto" is bfloat16 where the hardware has it (CUDA from compute capability 8.0, CPUs with AVX-512 BF16 or
-    AMX), else float32.
+    "auto" is bfloat16 where the hardware has it (CUDA from compute capability 8.0), else float32.
     """
     chosen = pick_device(device)
     if chosen.type == "mps" and not agrees_with_cpu(chosen):

@@ -73,9 +73,7 @@ def _is_resnet18(answer: Answer, right: Answer) -> None:
     if shape != (2, 10):
         raise NotYet(f"from two images of (3, 32, 32) it makes {shape and tuple(shape)}, not (2, 10)")
     if (many := count_parameters(mine)) != (few := count_parameters(theirs)):
-        raise NotYet(
-            f"it has {many:,} weights and not {few:,}; two blocks a stage, one linear layer at the end"
-        )
+        raise NotYet(f"it has {many:,} weights and not {few:,}; two blocks a stage, one linear layer last")
     if multiply_adds(mine, (1, 3, 32, 32)) != multiply_adds(theirs, (1, 3, 32, 32)):
         raise NotYet("the weights work at other positions; the stem keeps the size, stages 2 to 4 halve it")
 

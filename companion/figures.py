@@ -1,7 +1,4 @@
-"""The book's figures: one style, one colour and line for each kind of net, curves with their spread.
-
-They have a white ground, which the site can invert, and are narrow, for phones.
-"""
+"""The book's figures: one style, narrow for phones, a colour and a line for each kind of net."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ STYLE: dict[str, Any] = {
 
 
 def use_style() -> None:
-    """Set the book's style for the figures that follow, at twice the resolution in a notebook."""
+    """Set the book's style, at twice the resolution in a notebook."""
     mpl.rcParams.update(STYLE)  # type: ignore[arg-type]
     if "inline" in mpl.get_backend():
         from matplotlib_inline.backend_inline import set_matplotlib_formats

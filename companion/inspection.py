@@ -22,10 +22,9 @@ from companion.objectives.classification import ImageClassification
 def predict(
     model: nn.Module, images: Tensor, objective: ImageClassification, compute: Compute, batch_size: int = 1000
 ) -> Tensor:
-    """The logits of ``model`` in evaluation mode, float32 (N, num_classes) on the CPU.
+    """The logits of ``model`` in evaluation mode, float32 (N, num_classes) on the CPU, of uint8 (N, C, H, W).
 
-    ``images`` are uint8 (N, C, H, W); ``objective`` normalises them, and averages over mirror images if it
-    says so. The model is left in the mode in which it came.
+    ``objective`` normalises, and averages over mirror images if it says so. The model's mode stays.
     """
     was_training = model.training
     model.eval()
@@ -46,7 +45,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Reliability:
-    """Confidence against accuracy in ``num_bins`` bins of equal width (Guo et al. 2017, section 2).
+    """Confidence against accuracy in bins of equal width (Guo et al. 2017, section 2).
 
     Of probabilities (N, num_classes), whose rows have the sum 1, and labels, int64 (N,).
     """
@@ -63,13 +62,11 @@ def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Re
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The tau with the lowest cross-entropy of ``softmax(logits / tau)`` (Guo et al. 2017, section 4.2).
 
-    One temperature tau for all answers changes no answer. Fit it on validation data, never on training data:
-    logits (N, num_classes) and labels, int64 (N,).
+    It changes no answer. Fit it on validation data: logits (N, num_classes) and labels, int64 (N,).
     """
-    exact = logits.double()
 
     def loss(log_t: float) -> float:
-        return float(F.cross_entropy(exact / np.exp(log_t), labels))
+        return float(F.cross_entropy(logits.double() / np.exp(log_t), labels))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-5, 5), options={"xatol": 1e-9}).x))
 
@@ -101,10 +98,7 @@ def add_noise(images: Tensor, std: float, generator: Generator | None = None) ->
 
 
 def load_image(path: str | Path, size: int = 32) -> Tensor:
-    """The middle square of an image file as a viewer shows it, in colour: uint8 (1, 3, ``size``, ``size``).
-
-    The square is scaled down with antialiasing, or up.
-    """
+    """The middle square of an image file as a viewer shows it, scaled: uint8 (1, 3, ``size``, ``size``)."""
     try:
         image, _ = decode(read_file(Path(path)), (size, size), color=True)
     except (OSError, DataError) as error:

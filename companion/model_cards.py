@@ -1,9 +1,8 @@
 """Model cards in the Hugging Face format, made from recorded runs.
 
-A card is Mitchell et al. 2019 ("Model Cards for Model Reporting") as Markdown under YAML front matter with a
-``model-index``. Its numbers come from the run; what no run can know is a template in ``companion/cards``, by
-experiment. A run's metrics are called ``"<system>.<metric>"``, with ``_low`` and ``_high`` behind them
-where they have an interval, and at a threshold ``"<system>.<point>.tpr"`` and ``".tnr"``.
+Mitchell et al. 2019 ("Model Cards for Model Reporting"). The numbers come from the run, the text from a
+template in ``companion/cards``. A run's metrics are called ``"<system>.<metric>"``, with ``_low`` and
+``_high`` behind them if they have an interval, and at a threshold ``"<system>.<point>.tpr"`` and ``".tnr"``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What chapters call that is neither science nor a plot: source, numbers for the prose, provenance.
-
-Chapters run as notebooks where nothing but this package is installed, so nothing here needs the
-book's tool chain.
-"""
+"""What chapters call that is neither science nor a plot; it needs nothing of the book's tool chain."""
 
 from __future__ import annotations
 
@@ -41,10 +37,9 @@ def show_source(*objects: type | Callable[..., Any]) -> Markdown:
 
 
 def glue(name: str | None = None, value: object = None, **more: object) -> None:
-    """Hand ``value`` to the text: ``{glue:text}`name``` in a chapter's prose shows it.
+    """Hand ``value`` to the text, where ``{glue:text}`name``` shows it, or several: ``glue(error=0.1)``.
 
-    Or several at once: ``glue(error=0.1, seeds=5)``. The same output metadata that ``myst_nb.glue`` writes,
-    without needing it. Nothing is printed.
+    The same output metadata that ``myst_nb.glue`` writes, without needing it. Nothing is printed.
     """
     for each, number in (more if name is None else more | {name: value}).items():
         number = number.item() if isinstance(number, np.generic) else number
@@ -98,8 +93,7 @@ def table(header: list[str], rows: list[list[str]]) -> Markdown:
 def claim(condition: bool, sentence: str, *, live: bool = False) -> None:
     """Fail, and with that the build, when a sentence of the text no longer holds.
 
-    With ``live`` the sentence is about what the page itself has trained, and is not judged at the scale
-    ``"smoke"``, at which nothing is trained for long enough to show anything.
+    A ``live`` one is about what the page itself has trained, which at the scale ``"smoke"`` shows nothing.
     """
     if not condition and not (live and os.environ.get("COMPANION_SCALE") == "smoke"):
         raise AssertionError(f"the text says that {sentence}, which the numbers do not bear out")

@@ -1,7 +1,6 @@
-"""Recorded runs: what an experiment measured, with everything needed to judge and to repeat it.
+"""Recorded runs: what an experiment measured, with everything needed to judge and to repeat it, as JSON.
 
-A recorded run is one small JSON file. The package carries the runs that the book shows in its folder
-``recorded``; a reader's own runs go wherever ``companion run --out`` says.
+The folder ``recorded`` has those that the book shows; a reader's own go where ``companion run --out`` says.
 """
 
 from __future__ import annotations

@@ -21,10 +21,7 @@ def fetch(dataset: Dataset) -> str:
 
 
 def available() -> dict[str, str]:
-    """Where each data set comes from, by name; ``""`` where a stand-in takes its place.
-
-    What is not in the cache is fetched; what cannot be kept there counts as out of reach, too.
-    """
+    """Where each data set comes from, by name, fetched if need be; ``""`` if a stand-in takes its place."""
     found = {}
     for dataset in REGISTRY.values():
         try:

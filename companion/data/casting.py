@@ -32,10 +32,9 @@ FILES = f"/dataset/((?:train/|proliv/|test/imgs/|{ANNOTATION}).*)"
 
 
 def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> SplitImages:
-    """The casting images: from the cache, else from the mirror or a public source, else a stand-in.
+    """The casting images at ``size``, originals are about 28 x 49; the spills of ``proliv`` are for tuning.
 
-    Every image is brought to ``size``; the originals are about 28 x 49. The spills of ``proliv`` are for
-    tuning. A warning has said if the images are synthetic.
+    If no source was in reach, a warning has said that the images are synthetic.
     """
     found = read_or_warn("The casting data set", "images", read_real, CASTING)
     files = found[0][0] if found else synthetic_archive()

@@ -58,7 +58,7 @@ class Cifar10:
     class_names: tuple[str, ...]  # by label
     source: str
     digest: str  # of all pixels and labels, before the split
-    synthetic: bool  # whether this is the stand-in
+    synthetic: bool  # whether this is the stand-in; a warning has said why
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
@@ -81,11 +81,9 @@ class Cifar10:
 
 
 def load_cifar10() -> Cifar10:
-    """Load CIFAR-10: from the cache, else from the mirror or a public source, else a stand-in.
+    """CIFAR-10; 5,000 of the 50,000 official training images are held out for validation.
 
-    5,000 of the 50,000 official training images are held out for validation (at random, not stratified: the
-    classes are balanced only nearly). If ``synthetic`` is true, no source was in reach and a warning has said
-    why.
+    At random, not stratified: the classes are balanced only nearly.
     """
     if found := read_or_warn("CIFAR-10", "images of ten shapes", read_real, CIFAR10):
         (tensors,), source, names = found[0], found[1]["source"], CLASS_NAMES
@@ -169,8 +167,7 @@ def _assemble(pixels: Sequence[np.ndarray], labels: Sequence[list[int]]) -> dict
 def synthetic_shapes(num_images: int, seed: int) -> tuple[Tensor, Tensor]:
     """Noisy images of ten shapes, uint8 (N, 3, 32, 32), and labels int64 (N,), a stand-in for CIFAR-10.
 
-    Each image shows one shape of random size, place, slant and colour on a ground of another colour,
-    under noise. The class is the shape and nothing else: its colours and its place tell nothing.
+    One shape of random size, place, slant and colour on a ground of another, under noise: only it tells.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, len(SHAPES), (num_images,), generator=generator)

@@ -159,10 +159,7 @@ def read_or_warn(
 
 
 def read_members(path: Path, pattern: str) -> dict[str, bytes]:
-    """The files of a tar archive whose paths have a ``pattern``, by what its group is in each.
-
-    They are read in memory and never unpacked to disk; the archive may hold whatever else.
-    """
+    """The files of a tar archive whose paths have a ``pattern``, by what its group is in each, in memory."""
     files: dict[str, bytes] = {}
     total = 0
     with tarfile.open(path) as archive:

@@ -31,7 +31,7 @@ class Beats:
     test_classes: np.ndarray
     source: str
     digest: str
-    synthetic: bool
+    synthetic: bool  # whether they are a stand-in; a warning has said why
 
     @property
     def validation_labels(self) -> np.ndarray:
@@ -40,7 +40,7 @@ class Beats:
 
     @property
     def test_labels(self) -> np.ndarray:
-        """Likewise, of the test set."""
+        """Of the test set."""
         return np.asarray(self.test_classes != NORMAL, dtype=np.int64)
 
 
@@ -50,8 +50,7 @@ def load_ecg5000(*, validation_normals: int = 1000) -> Beats:
     All 292 normal beats of the official training file are for training. Its 208 other beats are for
     validation, together with ``validation_normals`` normal beats drawn from the official test file: the
     training file alone has too few normals to promise a false-positive rate of 0.1 %. The rest of the test
-    file is the test set. The two files share no beat. If ``synthetic`` is true, no source was in reach and a
-    warning has said why.
+    file is the test set. The two files share no beat.
     """
     if found := read_or_warn("ECG5000", "beats", read_published, ECG5000_TRAIN, ECG5000_TEST):
         train, test = (np.loadtxt(io.BytesIO(file), dtype=np.float32, ndmin=2) for file in found[0])
@@ -72,9 +71,8 @@ def load_ecg5000(*, validation_normals: int = 1000) -> Beats:
 def synthetic_beats(num_beats: int, seed: int) -> np.ndarray:
     """Generated beats of five classes, a stand-in: float32 (N, 141), the class, from 1, then the samples.
 
-    A beat is a sum of bumps (a deep wave at the beginning, a long hump, a peak at the end) whose places,
-    heights and widths vary, under noise; the other classes lack a bump, have one more, or other heights. The
-    shares of the classes are those of ECG5000.
+    A beat is a sum of bumps whose places, heights and widths vary, under noise; other classes have other
+    heights. The shares of the classes are those of ECG5000.
     """
     rng = np.random.default_rng(seed)
     classes = rng.choice(np.arange(1, 6), num_beats, p=[0.584, 0.353, 0.019, 0.039, 0.005])

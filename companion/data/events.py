@@ -1,7 +1,6 @@
-"""Security events as frames of flat columns: what a set of them is, who they are about, splits by time.
+"""Security events as frames: what a set of them is, who they are about, splits by time.
 
-Fields are named as the Open Cybersecurity Schema Framework names them (https://schema.ocsf.io, release
-1.8.0), the parts of their path joined by dots: ``{"user": {"name": "ann"}}`` becomes ``user.name``.
+Columns are fields of the Open Cybersecurity Schema Framework (https://schema.ocsf.io, 1.8.0), with dots.
 """
 
 from __future__ import annotations
@@ -74,10 +73,9 @@ def connect(path: str) -> duckdb.DuckDBPyConnection:
     """DuckDB with bounded memory, in UTC; it fetches nothing from the network."""
     limits = {"memory_limit": MEMORY, "temp_directory": gettempdir()}
     base = duckdb.connect(path, config={**limits, "autoinstall_known_extensions": "false"})
-    with suppress(duckdb.Error):  # a notebook would show it, where there are widgets to show it with
-        base.execute("SET enable_progress_bar = false")
-    with suppress(duckdb.Error):  # without the extension that knows other zones, it is so anyway
-        base.execute("SET TimeZone = 'UTC'")
+    for setting in ("enable_progress_bar = false", "TimeZone = 'UTC'"):
+        with suppress(duckdb.Error):  # without widgets, or the extension that knows zones, it is so anyway
+            base.execute(f"SET {setting}")
     return base
 
 

@@ -1,7 +1,6 @@
-"""Real, labelled security data: Zeek, CloudTrail, a demo service, and NSL-KDD.
+"""Real, labelled security data, or generated ones with a warning: what carries the label is no column.
 
-Logs become OCSF by one small table each, in ``ocsf_mappings.toml`` beside this file. What carries the label
-never becomes a column. Where no source is in reach, a warning says so and generated data stand in.
+Logs become OCSF by one small table each, in ``ocsf_mappings.toml`` beside this file.
 """
 
 from __future__ import annotations
@@ -86,9 +85,9 @@ def load_cloudtrail() -> Events:
     calls that AWS makes for the user, also as a consequence of an attack.
 
     Normal calls before 12:06 UTC are for learning (the last minutes calibrate), later ones and all runs of
-    the tool up to 12:14 for validation, all after that for the test: no run is on two sides. The time of day
-    tells something on validation calls, therefore, that it does not tell later. Rows (attacks): train 694,
-    calibration 192, validation 1,287 (173), test 727 (41).
+    the tool up to 12:14 for validation, all after that for the test: no run is on two sides. So the time of
+    day tells something on validation calls alone. Rows (attacks): train 694, calibration 192, validation
+    1,287 (173), test 727 (41).
     """
     found = read_or_warn("The CloudTrail log", "events", read_real, CLOUDTRAIL)
     if found is None:

@@ -1,7 +1,4 @@
-"""Long series: cut into windows, and brought to a common scale.
-
-A series is an array (T,) or (channels, T), windows are (N, channels, length); NaN marks gaps.
-"""
+"""Series (T,) or (channels, T), cut into windows (N, channels, length) of a common scale; NaN marks gaps."""
 
 from __future__ import annotations
 
@@ -50,10 +47,9 @@ class Windows:
 
 
 def cut_windows(series: np.ndarray, length: int, stride: int | None = None, *, tail: bool = True) -> Windows:
-    """The windows of a series (T,) or (channels, T) that begin at 0, ``stride``, 2 ``stride`` ...
+    """The windows of a series (T,) or (channels, T) that begin at 0, ``stride`` (half the length) and so on.
 
-    The stride is half the length unless told. With ``tail`` a last window ends with the series if the others
-    leave samples over.
+    With ``tail`` a last window ends with the series if the others leave samples over.
 
     Example:
         >>> cut_windows(np.arange(11), 4, 3).starts.tolist()
@@ -89,10 +85,7 @@ def as_windows(windows: Any, channels: int) -> np.ndarray:
 
 
 def fill_gaps(windows: np.ndarray) -> np.ndarray:
-    """Straight lines across the gaps of windows (N, C, L); at the ends the outermost value goes on.
-
-    A channel of which nothing is known becomes 0.
-    """
+    """Straight lines across the gaps of windows (N, C, L), level at the ends; 0 if nothing is known."""
     if not np.isnan(windows).any():
         return windows
     rows = pd.DataFrame(windows.reshape(-1, windows.shape[2]).T).interpolate(limit_direction="both")
@@ -117,8 +110,7 @@ def standardize(
     windows (``"channel"``), or not at all (``"none"``). Centre and scale broadcast: ``standard * scale +
     centre`` undoes it, but for samples that were clipped to ``LIMIT``.
 
-    Something constant (up to rounding) is shifted but not scaled, and so becomes 0: a stuck sensor looks like
-    the mean. :func:`is_constant` tells which windows are.
+    What is constant (up to rounding) becomes 0: a stuck sensor looks like the mean, see :func:`is_constant`.
     """
     center, scale = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
     if kind == "window":

@@ -1,7 +1,6 @@
 """SKAB: eight sensors of a water pump on a test bed, with and without faults; or a labelled stand-in.
 
-Each recording lasts about twenty minutes, with a row about every second, and holds one fault, or two. The
-first one, of nearly three hours, holds none.
+A recording lasts about twenty minutes and holds one fault, or two; the first, of nearly three hours, none.
 """
 
 from __future__ import annotations

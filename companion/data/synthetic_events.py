@@ -1,8 +1,7 @@
 """Generated security events of an invented company, with six kinds of attacks whose ground truth is known.
 
-They serve where real logs have no ground truth: the workflow, contexts, the order of events. No ranking of
-detectors rests on them alone. ``synthetic_events.toml`` beside this file is the table of fields, sessions and
-attacks; events are valid by OCSF 1.8.0.
+No ranking of detectors rests on them alone. ``synthetic_events.toml`` beside this file is the table of
+fields, sessions and attacks; events are valid by OCSF 1.8.0.
 """
 
 from __future__ import annotations

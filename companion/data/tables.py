@@ -39,7 +39,7 @@ class Table:
     test: np.ndarray  # to be touched once
     source: str
     digest: str  # SHA-256 of its files
-    synthetic: bool
+    synthetic: bool  # whether it is a stand-in; a warning has said why
 
 
 def _split(rows: np.ndarray, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -70,8 +70,7 @@ def load_adult() -> Table:
     """Adult: does a person earn more than 50,000 dollars a year?
 
     The official test file is the test set; a fifth of the official training file is held out for
-    validation, as Gorishniy et al. 2021 do. ``?`` is missing. If ``synthetic`` is true, no source was in
-    reach and a warning has said why.
+    validation, as Gorishniy et al. 2021 do. ``?`` is missing.
     """
     found = read_or_warn("Adult", "rows", read_published, ADULT_TRAIN, ADULT_TEST)
     if found is None:
@@ -96,8 +95,7 @@ def load_california(*, split_seed: int = 0) -> Table:
     """California Housing: the median house value of a district, in 100,000 dollars.
 
     Rooms, bedrooms and people are given per household, as in scikit-learn's version. Split at random: 64 %
-    for training, 16 % for validation and 20 % for the test. If ``synthetic`` is true, no source was in reach
-    and a warning has said why.
+    for training, 16 % for validation and 20 % for the test.
     """
     found = read_or_warn("California Housing", "rows", read_published, CALIFORNIA)
     if found is None:
@@ -128,8 +126,7 @@ def load_small(name: str) -> Table:
 
     Equal rows are kept once, since one to learn from would give another in the test away. Split as
     California, but ``"pm25"`` by years: to 2012, 2013, and 2014; hours without a measurement are left out.
-    Prices of diamonds and fine dust are learned as logarithms, of the value and of 1 + the value. If
-    ``synthetic`` is true, no source was in reach and a warning has said why.
+    Prices of diamonds and fine dust are learned as logarithms, of the value and of 1 + the value.
     """
     classes = ("nasal", "oral") if name == "phoneme" else None
     found = read_or_warn(name, "rows", read_published, REGISTRY[name])
@@ -156,10 +153,7 @@ def load_small(name: str) -> Table:
 def synthetic_table(
     name: str, num_rows: int, *, num_categorical: int, num_classes: int | None, split_seed: int = 0
 ) -> Table:
-    """A generated table of six numbers and some categories, with a target that depends on both and on noise.
-
-    A few entries are missing. It stands in for a real table of the same kind, and for nothing else.
-    """
+    """A stand-in: six numbers and some categories, a target that depends on both and on noise, some gaps."""
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(num_rows, 6))
     columns: dict[str, np.ndarray] = {f"x{i}": numbers[:, i] for i in range(6)}

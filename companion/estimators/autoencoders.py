@@ -31,19 +31,17 @@ Numbers = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
 class ResNetAE(AnomalyDetector):
     """A 1-D residual autoencoder over windows of fixed length.
 
-    Windows are arrays (N, channels, L), or (N, L) for one channel. NaN marks gaps: the net is given a
-    straight line across them, and they count neither in training nor in the score. The score is the mean
-    residual, in standardised units.
+    Windows are arrays (N, channels, L), or (N, L) for one channel. NaN marks gaps, which count neither in
+    training nor in the score: the mean residual, in standardised units.
 
     Args:
         bottleneck, depth, width: of :class:`companion.models.autoencoders.WaveAutoencoder`.
-        standardize: ``"window"``: each window and channel has mean 0 and standard deviation 1, so that
-            offset and amplitude are invisible. ``"channel"``: by mean and standard deviation of each channel
-            in training. ``"none"``: as they come.
+        standardize: see :func:`companion.data.series.standardize`; by ``"window"``, offset and amplitude are
+            invisible.
         loss: mean absolute or squared residual, in training and in the score.
         jitter: standard deviation of the noise that is added to the input while training.
-        patience: stop after so many epochs without a lower validation loss, and take the best weights. With
-            it the learning rate is constant; without, it falls to 0 as a cosine.
+        patience: stop after so many epochs without a lower validation loss, and take the best weights; the
+            learning rate is constant then, and falls to 0 as a cosine otherwise.
 
     Example:
         >>> beats = np.sin(np.linspace(0, 6, 32)) + 0.1 * np.random.default_rng(0).normal(size=(40, 32))
@@ -130,9 +128,7 @@ class ResNetAE(AnomalyDetector):
 
 
 class ImageAE(AnomalyDetector):
-    """An autoencoder over images of one size, uint8 tensors (N, C, H, W), grey or colour.
-
-    The score is the mean of an error map.
+    """An autoencoder over images uint8 (N, C, H, W), grey or colour; the score is the mean of an error map.
 
     Args:
         net: :class:`companion.models.autoencoders.ConvAutoencoder` or ``ResidualAutoencoder``.

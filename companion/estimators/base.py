@@ -1,8 +1,4 @@
-"""What all estimators share: fitting, a threshold, flags, and one file that keeps them.
-
-The contract is scikit-learn's: parameters go into the constructor and are only looked at in ``fit``; what was
-learned ends in an underscore; ``decision_function`` is higher for the more unusual.
-"""
+"""What all estimators share: fitting, a threshold, flags, and one file; the contract is scikit-learn's."""
 
 from __future__ import annotations
 
@@ -132,10 +128,9 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: Path | str, compute: Compute | None = None) -> Self:
-        """Read what :meth:`save` wrote; scores are the same to the last bit on the same device.
+        """Read what :meth:`save` wrote, or raise a StateError; on the same device all scores are the same.
 
-        Nothing is allocated that the file does not hold, and no number that is not finite is let in: a file
-        that is missing, damaged, or no model of this kind is a StateError.
+        Nothing is allocated that the file does not hold, and no number that is not finite is let in.
         """
         state = load_state(Path(path), f"{cls.__name__} 3")
         facts = _schema("Facts", cls._facts | _CALIBRATION)

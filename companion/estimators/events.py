@@ -1,8 +1,4 @@
-"""One object that learns what events, or rows of a table, look like and finds the unusual ones.
-
-Simple detectors, which count, and the surprise of a net stand on one scale; which of them are combined is
-chosen on held-out events with changes injected into them. No labels are needed.
-"""
+"""One object that learns what events, or rows of a table, look like and finds the unusual ones."""
 
 from __future__ import annotations
 
@@ -37,12 +33,13 @@ _KEY = "drawn by"  # a column for the time of drawing
 
 
 class EventDetector(BaseEstimator):  # type: ignore[misc]
-    """Learns from mostly normal events and scores others; frames as ``companion.data.events`` reads them.
+    """Learns from mostly normal events, without labels, and scores others, as ``companion.data`` reads them.
 
-    The earlier events teach, the latest fifth chooses the detectors and sets the threshold. What the simple
-    detectors find most unusual among the earlier ones is left out, so that a few per cent of faults do not
-    become normal. With no ``columns`` the rows have neither entity nor time, as those of any table: then
-    counts over time are left out, and a random fifth is held out.
+    Simple detectors, which count, and the surprise of a net stand on one scale. The earlier events teach; the
+    latest fifth, with changes injected, chooses the detectors and sets the threshold. What the simple ones
+    find most unusual among the earlier events is left out, so that a few per cent of faults do not become
+    normal. With no ``columns`` the rows have neither entity nor time, as those of any table: then counts over
+    time are left out, and a random fifth is held out.
 
     Args:
         net: train the net as well.
@@ -87,11 +84,10 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         self, X: pd.DataFrame | Iterable[pd.DataFrame], y: None = None, *,
         compute: Compute | None = None, progress: str | None = None,
     ) -> EventDetector:  # fmt: skip
-        """Learn from events that are mostly normal.
+        """Learn from events that are mostly normal, by default on the best device.
 
         ``X`` is a frame, or frames one after the other in the order of time, which need not fit into memory;
-        ``y`` is not used. By default the best device is taken, with its fastest good precision; ``progress``
-        is the label of a progress bar of the training.
+        ``y`` is not used. ``progress`` is the label of a progress bar of the training.
         """
         if not (0 <= self.trim < 0.5 and self.alerts > 0):
             raise ValueError(f"trim is a share below 0.5 and alerts positive, not {self.trim}, {self.alerts}")
@@ -158,8 +154,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     def _usual(self, learn: pd.DataFrame) -> pd.DataFrame:
         """The events to learn from without those that the simple detectors find most unusual.
 
-        What was left out is found again by detectors that did not see it, so this is done several times: the
-        concentration steps of robust estimators (Rousseeuw and Van Driessen 1999).
+        Done several times: the concentration steps of robust estimators (Rousseeuw and Van Driessen 1999).
         """
         kept = some = learn.iloc[drawn(len(learn), _TRIMMED, self.seed)]
         for step in range(1, _STEPS + 1):
@@ -210,10 +205,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         return found
 
     def stream(self, frames: Iterable[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """Score frames one after the other in the order of time, with what went before in mind.
-
-        Yields each frame, its events in the order of time and with their rates, and its :meth:`measure`.
-        """
+        """Score frames in the order of time: each with its rates, and its :meth:`measure`."""
         past = self.past_
         for frame in frames:
             enriched, past = self._enrich(frame, past)
@@ -222,11 +214,10 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             yield enriched, scores.assign(score=levels, flagged=levels > self.threshold_)
 
     def measure(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """How unusual each row is, and to which of the chosen detectors.
+        """Scores of each detector, ``flagged``, and ``score``: 3 is reached by one normal row in a thousand.
 
         Rows may have any order; unknown fields are ignored, lacking ones missing. What they did before is
-        taken from this frame and from what was fitted. Gives the score of each detector, ``flagged``, and
-        ``score``, in which 3 is reached by one normal row in a thousand.
+        taken from this frame and from what was fitted.
         """
         order = self._order(frame)
         _, table = next(self.stream([frame]))
@@ -247,10 +238,9 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         return self.measure(frame)["flagged"].to_numpy()
 
     def explain(self, frame: pd.DataFrame, rows: Sequence[int], count: int = 4) -> pd.DataFrame:
-        """Why rows are unusual: the fields that count most, and what was expected of them.
+        """Why rows, positions in ``frame``, are unusual: of each at most ``count`` fields.
 
-        ``rows`` are positions in ``frame``; of each at most ``count`` reasons are given, as ``row`` (of
-        ``rows``) and the parts of :class:`companion.estimators.reasons.Reason`.
+        The columns are ``row`` and the parts of :class:`companion.estimators.reasons.Reason`.
         """
         order = self._order(frame)
         enriched, _ = self._enrich(frame, self.past_)

@@ -1,7 +1,4 @@
-"""The surprise of a net that learned to predict hidden fields: the part of a detector that needs training.
-
-The one place where the estimators call the masked net, see ``companion.objectives.selfsupervised``.
-"""
+"""The surprise of a net that learned to predict hidden fields: the part of a detector that needs training."""
 
 from __future__ import annotations
 
