@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,12 +39,10 @@ def errors_as_messages() -> Iterator[None]:
 
 def check_writable(path: Path) -> None:
     """Find out before the work, and not after it, whether a file can be written."""
-    import tempfile
-
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
+    with TemporaryFile(dir=path.parent):
         pass
 
 
@@ -89,10 +88,9 @@ def load_first(path: Path, first: type[AnomalyDetector], other: type[AnomalyDete
     """The model in a file, which is of one kind or the other."""
     from companion.files import StateError
 
-    try:
+    with suppress(StateError):
         return first.load(path)
-    except StateError:
-        return other.load(path)
+    return other.load(path)
 
 
 def tell_choice(model: Any, faults: str) -> None:

@@ -189,8 +189,10 @@ def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: boo
 
 def _tell(detector: EventDetector, worst: pd.DataFrame, heads: list[str], explain: bool) -> None:
     """Print each head, and below it why that row is unusual."""
-    reasons = detector.explain_rows(worst) if explain and heads else [[] for _ in heads]
-    for head, told in zip(heads, reasons, strict=True):
+    from companion.estimators.reasons import reasons
+
+    found = reasons(worst, detector.simple_, detector.net_, 4) if explain and heads else [[] for _ in heads]
+    for head, told in zip(heads, found, strict=True):
         print(f"\n{head}", *(f"   - {reason}" for reason in told), sep="\n")
 
 

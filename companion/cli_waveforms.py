@@ -116,13 +116,11 @@ def score_waveforms(
         series = None if detector.stride_ is None else detector.length_
         found = cut(numbers, series, detector.stride_)
         windows = found.values if isinstance(found, Windows) else found
-        scores = detector.decision_function(windows)
+        scores, flagged = detector.decision_function(windows), detector.predict(windows)
         table = pd.DataFrame({"window": range(len(scores))})
         if isinstance(found, Windows):
             table = table.assign(start=found.starts, end=found.ends)
-        flagged = detector.predict(windows)
-        table["score"] = scores
-        table["flagged"] = pd.array(flagged.astype(int).tolist(), dtype="Int64")
+        table = table.assign(score=scores, flagged=pd.array(flagged.astype(int).tolist(), dtype="Int64"))
         with atomic_path(out) as part:
             table.to_csv(part, index=False)
         print(f"{len(scores):,} windows scored, {int(flagged.sum()):,} flagged")

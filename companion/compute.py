@@ -132,9 +132,8 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def describe_hardware(device: torch.device | None = None) -> str:
+def describe_hardware(device: torch.device) -> str:
     """One line that says what a measurement ran on."""
-    device = device or pick_device()
     name = platform.processor() or platform.machine()
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf8") as facts:  # only on Linux
         name = next((fact.split(":", 1)[1].strip() for fact in facts if fact.startswith("model name")), name)

@@ -94,13 +94,11 @@ def load_state(path: Path, kind: str) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:  # stored without compression, it is no larger than the file
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise StateError(f"{path} is compressed, which no file of this package is")
+                raise ValueError("it is compressed")
         with path.open("rb") as file:  # by its name PyTorch would take a .safetensors for another format
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise StateError(f"there is no file {path}") from error
-    except StateError:
-        raise
     except Exception as error:  # whatever a damaged file makes of the two readers
         raise StateError(f"{path} is damaged, or no file of this package: {error}") from error
     if not isinstance(state, dict) or state.get("kind") != kind:

@@ -19,9 +19,7 @@ from companion.objectives.classification import ImageClassification
 
 
 @torch.inference_mode()
-def predict(
-    model: nn.Module, images: Tensor, objective: ImageClassification, compute: Compute, batch_size: int = 1000
-) -> Tensor:
+def predict(model: nn.Module, images: Tensor, objective: ImageClassification, compute: Compute) -> Tensor:
     """The logits of ``model`` in evaluation mode, float32 (N, num_classes) on the CPU, of uint8 (N, C, H, W).
 
     ``objective`` normalises, and averages over mirror images if it says so. The model's mode stays.
@@ -29,7 +27,7 @@ def predict(
     was_training = model.training
     model.eval()
     logits = []
-    for batch in torch.split(images, batch_size):
+    for batch in torch.split(images, 1000):
         with compute.autocast():
             logits.append(objective.logits(model, batch.to(compute.device)).cpu())
     model.train(was_training)

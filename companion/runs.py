@@ -22,7 +22,6 @@ from companion.files import atomic_path
 
 PACKAGE = Path(companion.__file__).parent
 RECORDED = PACKAGE / "recorded"
-LIBRARIES = ("torch", "numpy", "scikit-learn")
 
 
 class RunError(RuntimeError):
@@ -158,4 +157,5 @@ def source_digest() -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide the numbers."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
+    names = ("torch", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}

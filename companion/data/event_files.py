@@ -64,11 +64,10 @@ def read_events(paths: Paths, *, json_columns: Sequence[str] = ()) -> tuple[pd.D
 
     ``paths`` are files, told apart by their content, folders (files anywhere in them that end as ``ENDINGS``
     says) and glob patterns. Columns of all files are merged by name. The text of ``json_columns``, top-level
-    fields, is JSON and is taken apart like nested fields. Nulls, empty objects and unknown fields do no harm.
+    fields, is JSON and is taken apart like nested fields.
 
-    Returns:
-        The frame in the order of times, of the types of ``KINDS``; its index is the row in the files, and
-        ``time`` is in milliseconds since 1970, whatever the files have. And what was met.
+    Gives the frame in the order of times, of the types of ``KINDS``; its index is the row in the files, and
+    ``time`` is in milliseconds since 1970, whatever the files have. And what was met.
     """
     batches, report = read_batches(paths, 2**62, json_columns=json_columns)
     return next(batches), report

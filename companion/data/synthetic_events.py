@@ -40,10 +40,10 @@ class EventConfig:
 def generate_events(config: EventConfig) -> Events:
     """Events in the order of their times, labelled, split by time with sessions kept whole (50:10:20:20).
 
-    Users work in sessions, at the hours of their time zones, with habits of their own: laptops, tools,
-    reports. Point attacks are a rare tool and a burst of guessed passwords; contextual ones a session from
-    another user's place and one at night; in those of order a release is deployed before it is approved, or
-    its steps are shuffled. All events of such a session are labelled, of a rare tool just its start.
+    Users work in sessions, at the hours of their time zones, with habits. Point attacks are a rare tool and a
+    burst of guessed passwords; contextual ones a session from another user's place and one at night; in those
+    of order a release is deployed before it is approved, or its steps are shuffled. All events of such a
+    session are labelled, of a rare tool just its start.
 
     Example:
         >>> data = generate_events(EventConfig(num_events=500, days=5))

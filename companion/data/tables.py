@@ -18,10 +18,6 @@ ADULT_COLUMNS = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation",
     "relationship", "race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country",
 )  # fmt: skip
-ADULT_NUMERICAL = ("age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week")
-CALIFORNIA_COLUMNS = (
-    "longitude", "latitude", "median-age", "rooms", "bedrooms", "population", "households", "median-income",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def load_adult() -> Table:
     whole = pd.concat(frames, ignore_index=True)
     learn, test = np.split(np.arange(len(whole)), [len(frames[0])])
     return _table(
-        whole[[*ADULT_COLUMNS]], ADULT_NUMERICAL, learn, test, seed=0, name="adult",
+        whole[[*ADULT_COLUMNS]], list(whole.select_dtypes("number")), learn, test, seed=0, name="adult",
         target=whole["income"].str.startswith(">50K").to_numpy().astype(np.int64),
         class_names=("at most 50K", "more than 50K"), **found[1],
     )  # fmt: skip
@@ -100,7 +96,7 @@ def load_california(*, split_seed: int = 0) -> Table:
     found = read_or_warn("California Housing", "rows", read_published, CALIFORNIA)
     if found is None:
         return synthetic_table("california", 8000, num_categorical=0, num_classes=None, split_seed=split_seed)
-    raw = pd.read_csv(io.BytesIO(found[0][0]), names=[*CALIFORNIA_COLUMNS, "value"])
+    raw = pd.read_csv(io.BytesIO(found[0][0]), names=_HEADERS["california"].split())
     frame = raw[["median-income", "median-age", "rooms", "bedrooms", "population"]].assign(
         occupancy=raw["population"], latitude=raw["latitude"], longitude=raw["longitude"]
     )
@@ -113,6 +109,7 @@ def load_california(*, split_seed: int = 0) -> Table:
 
 
 _HEADERS = {  # the target's last
+    "california": "longitude latitude median-age rooms bedrooms population households median-income value",
     "wine": "acidity volatile citric sugar chlorides free-sulfur sulfur density pH sulphates alcohol quality",
     "abalone": "sex length diameter height whole shucked viscera shell rings",
     "phoneme": "h1 h2 h3 h4 h5 oral",

@@ -52,7 +52,7 @@ class ResNetAE(AnomalyDetector):
 
     _facts: ClassVar = {
         "channels_": Count, "length_": Count, "mean_": list[float] | None, "std_": list[Positive] | None,
-        "columns_": list[str] | None, "stride_": Count | None, "compared_": dict[str, float] | None,
+        "columns_": list[str] | None, "stride_": Count | None,
     }  # fmt: skip
 
     def __init__(
@@ -77,7 +77,6 @@ class ResNetAE(AnomalyDetector):
         self.channels_, self.length_ = windows.shape[1:]
         self.columns_: list[str] | None = None  # names of the channels, if whoever fits it tells them
         self.stride_: int | None = None  # samples from window to window of the series that it learns from
-        self.compared_: dict[str, float] | None = None  # what it was chosen by
 
     def _net(self) -> WaveAutoencoder:
         known = {len(self.mean_ or ()), len(self.std_ or ())}
@@ -147,7 +146,6 @@ class ImageAE(AnomalyDetector):
 
     _facts: ClassVar = {
         "shape_": tuple[Literal[1, 3], Count, Count], "value_range_": tuple[float, float] | None,
-        "compared_": dict[str, float] | None,
     }  # fmt: skip
 
     def __init__(
@@ -165,7 +163,6 @@ class ImageAE(AnomalyDetector):
             raise ValueError(f"images are uint8 (N, C, H, W), not {tuple(X.shape)}")
         self.shape_ = tuple(X.shape[1:])
         self.value_range_: tuple[float, float] | None = None  # black and white of files deeper than 8 bits
-        self.compared_: dict[str, float] | None = None  # what it was chosen by
 
     def _net(self) -> ConvAutoencoder | ResidualAutoencoder:
         channels, height, width = self.shape_

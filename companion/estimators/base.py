@@ -22,8 +22,11 @@ from companion.training import fit as train
 Count = Annotated[int, Field(ge=1, le=2**20)]
 Positive = Annotated[float, Field(gt=0)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-# a threshold, and the share of normal examples that may have a higher score: facts of every detector
-_CALIBRATION = {"threshold_": float | None, "fpr_": Annotated[float, Field(gt=0, lt=1)] | None}
+# facts of every detector
+_CALIBRATION: dict[str, Any] = {
+    "threshold_": float | None, "fpr_": Annotated[float, Field(gt=0, lt=1)] | None,
+    "compared_": dict[str, float] | None,
+}  # fmt: skip
 
 
 class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
@@ -46,6 +49,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     history_: History  #: what was measured while training; empty after :meth:`load`
     threshold_: float | None  #: examples with a higher score are flagged; ``None`` until :meth:`calibrate`
     fpr_: float | None  #: the share of normal examples that may be
+    compared_: dict[str, float] | None = None  #: what it was chosen by
 
     def fit(
         self, X: Any, y: None = None, *, epochs: int = 30, validation: Any = None,

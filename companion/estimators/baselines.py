@@ -69,11 +69,8 @@ class _Baseline(AnomalyDetector):
 class WindowBaseline(_Baseline, ResNetAE):
     """Principal components or nearest neighbours over windows, as for ``ResNetAE``; no training.
 
-    The score is the root of the mean squared residual, or the mean distance to the nearest training windows.
-
-    Args:
-        method: ``"pca"`` or ``"neighbours"``.
-        size: how many components, or neighbours.
+    The score is the root of the mean squared residual, or the mean distance to the nearest training windows;
+    ``size`` counts components, or neighbours.
 
     Example:
         >>> beats = np.sin(np.linspace(0, 6, 32)) + 0.1 * np.random.default_rng(0).normal(size=(40, 32))
@@ -104,11 +101,8 @@ class WindowBaseline(_Baseline, ResNetAE):
 class ImageBaseline(_Baseline, ImageAE):
     """Principal components of the pixels, or the most similar training images; no training.
 
-    An image is compared with what the components give back, or with the mean of its nearest neighbours.
-
-    Args:
-        method: ``"pca"`` or ``"neighbours"``.
-        size: how many components, or neighbours.
+    An image is compared with what the components give back, or with the mean of its nearest neighbours, of
+    which there are ``size``.
 
     Example:
         >>> images = torch.randint(90, 110, (40, 1, 16, 16), dtype=torch.uint8)

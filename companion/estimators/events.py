@@ -20,11 +20,11 @@ from companion.detection.rates import RATES, rates, remember
 from companion.detection.simple import CHUNK, Drift, SimpleDetectors, packed, unpacked
 from companion.detection.thresholds import FisherTail, fixed_fpr
 from companion.estimators.base import swapped
-from companion.estimators.reasons import Reason, reasons
+from companion.estimators.reasons import reasons
 from companion.estimators.surprise import Surprise
 from companion.files import StateError, load_state, save_state
 
-_KIND = "EventDetector 5"
+_KIND, _FACTS = "EventDetector 6", ("threshold_", "share_", "counts_", "chosen_", "_held", "_kept")
 _LEAST = 50  # rows to learn from
 _HELD = 0.2  # the share of the rows, their latest part, that chooses and calibrates
 _STEPS, _TRIMMED = 3, 40_000  # times that the most unusual are left out, at first of so many events
@@ -42,7 +42,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     time are left out, and a random fifth is held out.
 
     Args:
-        net: train the net as well.
         num_steps: of its training, of 512 events each, at most: it stops when it no longer gets better.
         max_events: that are learned from; a random sample of more. Rates are counted over all.
         alerts: the threshold flags so many incidents a day, or in all of a recording shorter than a day (an
@@ -54,7 +53,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             names of sessions.
         zone: of the hours of events without ``timezone_offset``, such as ``"Europe/Berlin"``.
         json_columns: fields whose text is JSON, for the reader; kept with the model.
-        seed: decides everything random.
 
     Attributes:
         choice_: how well each detector found injected changes, and which were chosen.
@@ -95,7 +93,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         sample = self._gather([X] if isinstance(X, pd.DataFrame) else X)
         if len(sample) * (1 - _HELD) < _LEAST:
             raise ValueError(f"too few events to learn from: {len(sample):,}")
-        if self._timed:
+        if self.columns:
             learn, held = (sample.iloc[rows] for rows in split_by_time(sample, (1 - _HELD, _HELD)))
         else:
             order = np.random.default_rng(self.seed).permutation(len(sample))
@@ -110,10 +108,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         self.counts_ |= {"learned": len(kept), "left out": len(learn) - len(kept), "held out": len(held)}
         return self
 
-    @property
-    def _timed(self) -> bool:
-        return bool(tuple(self.columns))
-
     def _gather(self, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
         """A sample of all events with their rates, in the order of time; what rates later need is kept."""
         rng = np.random.default_rng(self.seed)
@@ -122,7 +116,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         for frame in frames:
             frame, self.past_ = self._enrich(frame, self.past_)
             count += len(frame)
-            times += [frame["time"].min(), frame["time"].max()] if self._timed and len(frame) else []
+            times += [frame["time"].min(), frame["time"].max()] if self.columns and len(frame) else []
             parts.append(frame.assign(**{_KEY: rng.random(len(frame))}))
             if sum(map(len, parts)) > 2 * self.max_events:
                 parts = [self._sample(parts)]
@@ -141,7 +135,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         self, frame: pd.DataFrame, past: pd.DataFrame | None
     ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         """Events in the order of time with their rates, and what is to be remembered of them."""
-        if not self._timed:
+        if not self.columns:
             return frame, None
         frame = frame.sort_values("time", kind="stable")
         counted = pd.concat([frame, rates(frame, self.columns, past)], axis=1)
@@ -149,7 +143,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
     def _simple(self) -> SimpleDetectors:
         columns = PlainColumns(self.columns, self.leave_out, self.zone)
-        return SimpleDetectors(columns, self._timed, self.seed)
+        return SimpleDetectors(columns, bool(self.columns), self.seed)
 
     def _usual(self, learn: pd.DataFrame) -> pd.DataFrame:
         """The events to learn from without those that the simple detectors find most unusual.
@@ -187,7 +181,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             self.usual_.add(self.simple_.columns.transform(held.iloc[start : start + CHUNK]))
         self._tails = FisherTail(self._held, self._kept)
         levels = self._tails.level(self._held)
-        if self._timed:
+        if self.columns:
             times = held["time"].to_numpy(dtype=np.int64)
             who = entities(held, self.columns).fillna("").to_numpy(dtype=object)
             self.threshold_ = alert_threshold(levels, times, who, alerts=self._expected * _HELD)
@@ -226,7 +220,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     def _order(self, frame: pd.DataFrame) -> np.ndarray:
         if not hasattr(self, "threshold_"):
             raise ValueError("fit the detector first, or load one")
-        time = frame["time"].to_numpy(dtype=np.int64) if self._timed else np.zeros(len(frame))
+        time = frame["time"].to_numpy(dtype=np.int64) if self.columns else np.zeros(len(frame))
         return np.argsort(time, kind="stable")
 
     def decision_function(self, frame: pd.DataFrame) -> np.ndarray:
@@ -244,15 +238,11 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         """
         order = self._order(frame)
         enriched, _ = self._enrich(frame, self.past_)
-        found = self.explain_rows(enriched.iloc[np.argsort(order)[list(rows)]], count)
+        found = reasons(enriched.iloc[np.argsort(order)[list(rows)]], self.simple_, self.net_, count)
         return pd.DataFrame(
             [{"row": row, **vars(reason)} for row, own in zip(rows, found, strict=True) for reason in own],
             columns=["row", "field", "value", "expected", "why", "weight"],
         )
-
-    def explain_rows(self, enriched: pd.DataFrame, count: int = 4) -> list[list[Reason]]:
-        """Reasons for rows that :meth:`stream` gave, which have their rates already."""
-        return reasons(enriched, self.simple_.columns, self.simple_.detectors, self.net_, count)
 
     def save(self, path: Path) -> None:
         """Write everything to one file: not the forest, but the rows from which it grows again."""
@@ -263,10 +253,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             "past": None if past is None else {str(n): packed(column) for n, column in past.items()},
             "net": self.net_ and self.net_.state(),
             "choice": {"names": list(choice.index), "columns": choice.to_dict("list")},
-            "chosen": self.chosen_,
-            "held": [self._held, self._kept],
             "usual": [self.usual_.unseen, self.usual_.sums, self.usual_.rows],
-            "numbers": {"threshold_": self.threshold_, "share_": self.share_, "counts_": self.counts_},
+            "numbers": {name: getattr(self, name) for name in _FACTS},
         }
         save_state(path, _KIND, **swapped(state))
 
@@ -285,12 +273,11 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
                 detector.net_ = net.restore(state["net"])
             choice = state["choice"]
             detector.choice_ = pd.DataFrame(choice["columns"], choice["names"]).astype({"chosen": "Int64"})
-            detector.chosen_, (detector._held, detector._kept) = state["chosen"], state["held"]
             detector.usual_ = usual = Drift(detector.simple_.columns)
             usual.unseen, usual.sums, usual.rows = state["usual"]
+            for name in _FACTS:
+                setattr(detector, name, state["numbers"][name])
             detector._tails = FisherTail(detector._held, detector._kept)
-            for name, value in state["numbers"].items():
-                setattr(detector, name, value)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise StateError(f"{path} is not a model that can be read: {error}") from error
         return detector

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from companion.detection.event_detectors import ClassRarity, EntityFrequency, GroupShares, Rate
-from companion.detection.plain_columns import MISSING, UNSEEN, Column, PlainColumns
+from companion.detection.plain_columns import MISSING, UNSEEN, Column
 from companion.detection.rates import CLASS_FIELDS, COUNTS
+from companion.detection.simple import SimpleDetectors
 from companion.estimators.surprise import Surprise
 
 _LEAST = 1.5  # standard deviations, or nats; less is no reason
@@ -32,19 +33,15 @@ class Reason:
 
 
 def reasons(
-    frame: pd.DataFrame,
-    columns: PlainColumns,
-    detectors: dict[str, Any],
-    net: Surprise | None,
-    count: int,
+    frame: pd.DataFrame, simple: SimpleDetectors, net: Surprise | None, count: int
 ) -> list[list[Reason]]:
     """At most ``count`` reasons for each row, strongest first; none that weighs little or was expected.
 
-    Rows are events with the columns ``RATES``; all detectors were fitted on ``columns``.
+    Rows are events with the columns ``RATES``.
     """
-    rows = columns.transform(frame)
+    rows = simple.columns.transform(frame)
     found: list[list[Reason]] = [[] for _ in range(len(frame))]
-    for detector in detectors.values():
+    for detector in simple.detectors.values():
         if isinstance(detector, Rate):
             scores = detector.usual_.transform(rows.rates, rows.kinds)
             for i, j in np.argwhere(scores > _LEAST).tolist():
@@ -57,7 +54,7 @@ def reasons(
             if isinstance(detector, EntityFrequency):
                 scores, groups, why = scores * detector.shares.habits_, rows.entities, "rare for it"
             for i, j in np.argwhere(scores > _LEAST).tolist():
-                column, part = columns.coded[j]
+                column, part = simple.columns.coded[j]
                 told = _common(detector.shares, str(groups[i]), j, column, part)
                 time = column.kind == "time"
                 value = f"{rows.codes[i, j] - 2:02d} h" if time else _shown(frame, column.name, i)

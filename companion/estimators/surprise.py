@@ -70,10 +70,7 @@ class Surprise:
         return self.judge.score(*self._tensors(frame), kinds(frame))
 
     def costs(self, frame: pd.DataFrame) -> np.ndarray:
-        """float64 (N, features): each family's surprise, in standard deviations, at its worst field.
-
-        Other fields of a family are 0; the order is that of ``features.fields``.
-        """
+        """Each family's surprise at its worst field, in standard deviations, else 0: float64 (N, fields)."""
         tensors, groups = self._tensors(frame), np.array(self.features.groups())
         families = self.judge.deviations(*tensors, kinds(frame))
         nats = nll(self.net, *tensors, groups=self.features.groups(), compute=self.compute).numpy()

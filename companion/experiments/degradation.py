@@ -83,7 +83,7 @@ def _splits(image_size: int) -> tuple[dict[str, Batch], Tensor, Tensor]:
     cifar = load_cifar10()
     parts = {"train": cifar.train, "validation": cifar.validation, "test": cifar.test}
     splits: dict[str, Batch] = {name: (shrink(p.images, image_size), p.labels) for name, p in parts.items()}
-    return splits, cifar.mean, cifar.std
+    return splits, *cifar.moments
 
 
 def learned_from(
