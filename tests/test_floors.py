@@ -27,7 +27,7 @@ MAY_NOT = {
 }
 
 
-BUDGET = 13_913
+BUDGET = 13_701
 """Lines of the package, docstrings and blanks included; only ever lowered."""
 LONGEST = 350
 STILL_LONG: set[str] = set()
