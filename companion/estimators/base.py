@@ -69,7 +69,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             self.net_ = self._net()
-        self.threshold_, self.fpr_, objective = None, None, self._objective()
+        self.threshold_, self.fpr_, self.compared_, objective = None, None, None, self._objective()
         steps = max(1, len(learn[0]) // self.batch_size)
         config = FitConfig(
             num_steps=epochs * steps, batch_size=self.batch_size, lr=self.lr, optimizer="adam",

@@ -41,7 +41,8 @@ class _Baseline(AnomalyDetector):
         if self.method == "pca":
             pca = PCA(min(self.size, *kept.shape), svd_solver="full").fit(kept)
             kept = np.concatenate([pca.mean_[None], pca.components_])
-        self.kept_, self.threshold_, self.fpr_, self.history_ = kept.shape, None, None, History()
+        self.kept_, self.history_ = kept.shape, History()
+        self.threshold_ = self.fpr_ = self.compared_ = None
         self.net_ = self._net()
         self.net_.load_state_dict({"kept": torch.from_numpy(kept.astype(np.float32))})
         return self
