@@ -68,17 +68,23 @@ def check_executed(docname: str, execution: dict[str, Any] | None) -> None:
         raise ExtensionError(f"{docname}: {reason}")
 
 
+FOLDED = {"hide-input", "remove-input", "hide-cell", "remove-cell"}  # tags of cells
+
+
 def with_outputs(app: Sphinx, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook with its outputs as they came, from the cache, and one output a cell for what it prints.
 
     The notebook that myst-nb leaves has no outputs where only the prose of a page changed; and where it has
-    some, what was printed stands in the first stream and in the later ones once more.
+    some, what was printed stands in the first stream and in the later ones once more. Progress bars and
+    warnings of the machine that built it (stderr) stay away, and cells that the page folds are folded.
     """
     cache = get_cache(app.config["nb_execution_cache_path"])
     notebook = cache.merge_match_into_notebook(notebook)[1]
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = coalesce_streams(cell.outputs)
+            cell.outputs = [o for o in coalesce_streams(cell.outputs) if o.get("name") != "stderr"]
+            if FOLDED & {*cell.metadata.get("tags", ())}:
+                cell.metadata["jupyter"] = {"source_hidden": True}
     return notebook
 
 

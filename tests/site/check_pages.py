@@ -160,7 +160,7 @@ def test_downloads_are_executed_notebooks(name):
     assert all(output.output_type != "error" for cell in code for output in cell.outputs)
     for cell in code:
         streams = [output.name for output in cell.outputs if output.output_type == "stream"]
-        assert len(streams) == len(set(streams)), f"lines of output stand twice: {cell.source}"
+        assert streams in ([], ["stdout"]), f"printed twice, or a progress bar: {cell.source}"
     assert "{glue:" not in "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     page = name.removeprefix("_sources/").replace(".ipynb", ".html")
     links = [str(link["href"]) for link in soup(page).select("a[href$='.ipynb']")]

@@ -29,6 +29,9 @@ kernelspec:
 """
 CHAPTER = """\
 ```{code-cell} ipython3
+:tags: [remove-input]
+
+import sys
 from pathlib import Path
 
 from companion.answer import answer
@@ -37,6 +40,7 @@ from companion.notebook import glue
 with Path("executions.txt").open("a") as file:
     file.write("x")
 print("before")
+print("a bar of progress", file=sys.stderr)
 glue("share", answer() / 7)
 print("after")
 answer()
@@ -133,6 +137,8 @@ def test_numbers_reach_the_page_and_the_notebook(book):
     assert "A share of 0.86." in notebook.cells[-1].source
     (printed,) = (o.text for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "stream")
     assert printed == "before\nafter\n"  # two outputs came, with another one between them
+    (folded,) = (c.metadata for c in notebook.cells if "remove-input" in c.metadata.get("tags", ()))
+    assert folded["jupyter"]["source_hidden"]
     assert 'href="../_sources/book/chapter.ipynb"' in book.html("book/chapter.html")
 
 
