@@ -113,16 +113,19 @@ def test_the_best_of_four_is_kept_and_scores(tmp_path, normal):
     assert "the method is auto, neighbours, pca, still, net, not x" in bad(*fit, "--method", "x")
 
 
-def test_an_image_is_compared_with_components_or_with_its_neighbours():
+def test_an_image_is_compared_with_components_or_with_its_neighbours(monkeypatch):
     images = synthetic_moulds("normal", 12, SIZE, 0)
     rows = images.flatten(1).double().numpy() / 255
     pca = PCA(3, svd_solver="full").fit(rows)
     expected = ((rows - pca.inverse_transform(pca.transform(rows))) ** 2).mean(axis=1)
     np.testing.assert_allclose(ImageBaseline("pca", 3).fit(images).decision_function(images), expected, 1e-4)
-    near = ImageBaseline("neighbours", 2).fit(images[:4])
+    near = ImageBaseline("neighbours", 2).fit(images).fit(images[:4])  # anew
     order = ((rows[5] - rows[:4]) ** 2).sum(axis=1).argsort()[:2]
     expected = ((rows[5] - rows[order].mean(axis=0)) ** 2).mean()
     assert near.decision_function(images[5:6])[0] == pytest.approx(expected, rel=1e-4)
+    monkeypatch.setattr("companion.estimators.baselines._NUMBERS", 30 * images[0].numel())
+    many = synthetic_moulds("normal", 50, SIZE, 1)
+    assert near.fit(many).fit(many).kept_ == (30, images[0].numel())
 
 
 def test_more_alarms_than_promised_are_remarked_upon(tmp_path, model, normal):

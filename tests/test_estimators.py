@@ -175,7 +175,7 @@ def test_files_of_another_kind_are_refused(tmp_path, wave_model):
     with pytest.raises(StateError, match="there is no file"):
         ResNetAE.load(path)
     wave_model.save(path)
-    with pytest.raises(StateError, match="holds ResNetAE 3, not ImageAE 3"):
+    with pytest.raises(StateError, match="holds ResNetAE 4, not ImageAE 4"):
         ImageAE.load(path)
     path.write_bytes(pickle.dumps("text"))
     with pytest.raises(StateError, match="damaged"):

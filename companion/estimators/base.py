@@ -22,8 +22,7 @@ from companion.training import fit as train
 Count = Annotated[int, Field(ge=1, le=2**20)]
 Positive = Annotated[float, Field(gt=0)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-# facts of every detector
-_CALIBRATION: dict[str, Any] = {
+_CALIBRATION: dict[str, Any] = {  # facts of every detector
     "threshold_": float | None, "fpr_": Annotated[float, Field(gt=0, lt=1)] | None,
     "compared_": dict[str, float] | None,
 }  # fmt: skip
@@ -128,7 +127,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "net_")
         facts = {name: getattr(self, name) for name in self._facts | _CALIBRATION}
         about = {"parameters": self._parameters(), "facts": facts}
-        save_state(Path(path), f"{type(self).__name__} 3", about=about, net=self.net_.state_dict())
+        save_state(Path(path), f"{type(self).__name__} 4", about=about, net=self.net_.state_dict())
 
     @classmethod
     def load(cls, path: Path | str, compute: Compute | None = None) -> Self:
@@ -136,7 +135,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
 
         Nothing is allocated that the file does not hold, and no number that is not finite is let in.
         """
-        state = load_state(Path(path), f"{cls.__name__} 3")
+        state = load_state(Path(path), f"{cls.__name__} 4")
         facts = _schema("Facts", cls._facts | _CALIBRATION)
         schema = _schema("About", {"parameters": cls._settings(), "facts": facts})
         try:

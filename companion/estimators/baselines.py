@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from companion.estimators.base import AnomalyDetector, Count
 from companion.objectives.synthetic_anomalies import NO_JITTER, as_floats, cut_paste
 from companion.training import History
 
-_SAMPLE = 2000  # images that a baseline keeps, at most
+_MOST, _NUMBERS, _JUDGED = 2000, 2**25, 500  # images, and numbers, that a baseline keeps; images to choose by
 Method = Literal["pca", "neighbours"]
+Model = TypeVar("Model", ImageAE, ResNetAE)
 WINDOW_METHODS = ("pca", "neighbours", "net")
 METHODS = ("neighbours", "pca", "still", "net")  # for images, the simple ones first
 
@@ -32,6 +33,7 @@ class _Baseline(AnomalyDetector):
     method: Method
     size: int
     kept_: tuple[int, int]
+    _rows: Any  #: of a child: examples as float64 (N, d)
 
     def fit(self, X: Any, y: None = None, **_: Any) -> Self:
         """Learn from normal examples; options of a training are not used."""
@@ -54,17 +56,12 @@ class _Baseline(AnomalyDetector):
         return net
 
     def _kept(self) -> np.ndarray:
-        kept: np.ndarray = self.net_.get_buffer("kept").cpu().double().numpy()
-        return kept
-
-    def _rows(self, X: Any) -> np.ndarray:
-        raise NotImplementedError
+        return np.asarray(self.net_.get_buffer("kept").cpu().double())
 
     def _projected(self, rows: np.ndarray) -> np.ndarray:
         """Rows as the components give them back."""
         mean, components = np.split(self._kept(), [1])
-        projected: np.ndarray = mean + (rows - mean) @ components.T @ components
-        return projected
+        return np.asarray(mean + (rows - mean) @ components.T @ components)
 
 
 class WindowBaseline(_Baseline, ResNetAE):
@@ -117,13 +114,14 @@ class ImageBaseline(_Baseline, ImageAE):
     def __init__(self, method: Method = "neighbours", size: Count = 3) -> None:
         self.method, self.size = method, size
 
+    def fit(self, X: Tensor, y: None = None, **_: Any) -> Self:
+        """Learn from normal images, of very many or large ones from a sample."""
+        most = max(20, min(_MOST, _NUMBERS // max(1, X[:1].numel())))
+        return super().fit(X[np.sort(np.random.default_rng(0).permutation(len(X))[:most])])
+
     def _rows(self, X: Tensor) -> np.ndarray:
-        """Pixels in [0, 1]; of many training images a sample."""
-        images = self._examples(X)[0]
-        if not hasattr(self, "net_"):
-            images = images[np.sort(np.random.default_rng(0).permutation(len(images))[:_SAMPLE])]
-        rows: np.ndarray = as_floats(images).flatten(1).double().numpy()
-        return rows
+        """Pixels in [0, 1]."""
+        return np.asarray(as_floats(self._examples(X)[0]).flatten(1).double())
 
     def _reconstructed(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         check_is_fitted(self, "net_")
@@ -137,7 +135,7 @@ class ImageBaseline(_Baseline, ImageAE):
         return given, back, given
 
 
-def _best(models: dict[str, Any], learn: Any, held: Any, faults: Any, epochs: int) -> Any:
+def _best(models: dict[str, Model], learn: Any, held: Any, faults: Any, epochs: int) -> Model:
     """Fit all, and keep the one with the highest PR-AUC on held-out normals and as many faults."""
     many = max(len(held), len(faults))  # so that 0.5 is guessing; the fewer are repeated
     found = dict[str, float]()
@@ -160,7 +158,7 @@ def choose_image_detector(
     held-out normals with a pasted rectangle (Li et al. 2021, "CutPaste"), which imitates no fault. All images
     are uint8 (N, C, H, W); ``names`` limits the choice. The detector's ``compared_`` has the PR-AUC of each.
     """
-    faults = known
+    held, faults = held[:_JUDGED], known
     if faults is None:
         faults = (255 * cut_paste(as_floats(held), torch.Generator().manual_seed(0))).round().to(torch.uint8)
     batch = max(8, min(128, len(learn) // 16))  # some steps an epoch, however few the images
@@ -168,17 +166,16 @@ def choose_image_detector(
         "neighbours": ImageBaseline("neighbours"), "pca": ImageBaseline("pca", 16),
         "still": ImageAE(camera=NO_JITTER, batch_size=batch), "net": ImageAE(batch_size=batch),
     }  # fmt: skip
-    best: ImageAE = _best({name: models[name] for name in names}, learn, held, faults, epochs)
-    return best
+    return _best({name: models[name] for name in names}, learn, held, faults, epochs)
 
 
-def inject(windows: np.ndarray, seed: int = 0) -> np.ndarray:
+def inject(windows: np.ndarray) -> np.ndarray:
     """Normal windows (N, C, L), each five times with a fault in one channel: float64 (5 N, C, L).
 
     Three samples are raised by four standard deviations of the channel, or the second half is raised by two,
     stands still, has half its height, or half as much noise as the channel varies.
     """
-    rng, parts = np.random.default_rng(seed), []
+    rng, parts = np.random.default_rng(0), []
     spread, half = np.nanstd(windows, axis=(0, 2)), windows.shape[2] // 2
     for kind in range(5):
         changed = np.array(windows, dtype=np.float64)
@@ -194,19 +191,18 @@ def inject(windows: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def choose_window_detector(
-    learn: np.ndarray, held: np.ndarray, known: np.ndarray | None = None, *, epochs: int = 30,
-    names: Sequence[str] = WINDOW_METHODS, scales: Sequence[StandardizerKind] = ("window", "channel"),
+    learn: np.ndarray, held: np.ndarray, *, epochs: int = 30, names: Sequence[str] = WINDOW_METHODS,
+    scales: Sequence[StandardizerKind] = ("window", "channel"),
 ) -> ResNetAE:  # fmt: skip
-    """As :func:`choose_image_detector`, for windows (N, C, L); faults are those known, or of :func:`inject`.
+    """As :func:`choose_image_detector`, for windows (N, C, L) and the faults of :func:`inject`.
 
     ``scales`` are ways to standardise, each of which is tried with each method.
     """
-    faults, models = inject(held) if known is None else known, dict[str, ResNetAE]()
+    models: dict[str, ResNetAE] = {}
     depth = max(1, min(4, learn.shape[2].bit_length() - 1))
     for name, scale in product(names, scales):
         models[f"{name}, {scale}"] = (
             ResNetAE(depth=depth, standardize=scale) if name == "net"
             else WindowBaseline("pca", 8, scale) if name == "pca" else WindowBaseline("neighbours", 1, scale)
         )  # fmt: skip
-    best: ResNetAE = _best(models, learn, held, faults, epochs)
-    return best
+    return _best(models, learn, held, inject(held), epochs)
