@@ -80,7 +80,7 @@ def warn_of_many(flagged: int, scored: int, fpr: float, what: str) -> None:
     if flagged > 2 * fpr * scored and binomtest(flagged, scored, fpr, "greater").pvalue < 0.001:
         print(
             f"warning: {100 * flagged / scored:.0f} % are flagged, and of such as were held out it should be "
-            f"{100 * fpr:g} %: there are many anomalies, or the {what} have changed"
+            f"{100 * fpr:.3g} %: there are many anomalies, or the {what} have changed"
         )
 
 
@@ -95,8 +95,8 @@ def load_first(path: Path, first: type[AnomalyDetector], other: type[AnomalyDete
 
 def tell_choice(model: Any, faults: str) -> None:
     """Print how well each method told held-out normals from faults, and warn if the best can not."""
-    for name, value in sorted(model.compared_.items(), key=lambda item: -item[1]):
-        print(f"{name}: PR-AUC {value:.3f} on held-out normals and {faults} faults")
+    for place, (name, value) in enumerate(sorted(model.compared_.items(), key=lambda item: -item[1])):
+        print(f"{name}: PR-AUC {value:.3f} on normals and {faults} faults", "" if place else "(kept)")
     if max(model.compared_.values()) < WEAK:
         print("warning: no method tells them apart; what is flagged may mean nothing")
 

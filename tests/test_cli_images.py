@@ -97,13 +97,13 @@ def test_the_best_of_four_is_kept_and_scores(tmp_path, normal):
     spills = write(tmp_path / "spills", "spill", 12, seed=3)
     fit = ("fit", "images", normal, "--out", tmp_path / "m", "--fpr", 0.1, *FAST[:-2])
     told = good(*fit)
-    found = re.findall(r"(\w+): PR-AUC ([\d.]+) on held-out normals and painted faults", told)
+    found = re.findall(r"(\w+): PR-AUC ([\d.]+) on normals and painted faults", told)
     assert {name for name, _ in found} == set(METHODS)
     assert found == sorted(found, key=lambda each: -float(each[1]))
     kept = load_first(tmp_path / "m", ImageBaseline, ImageAE)
     assert kept.compared_ == pytest.approx({name: float(value) for name, value in found}, abs=1e-3)
     told = good(*fit, "--known", spills, "--method", "neighbours")
-    (only,) = re.findall(r"(\S+) on held-out normals and known faults", told)
+    (only,) = re.findall(r"(\S+) on normals and known faults", told)
     assert float(only) > 0.9, told
     table, _ = score(spills, tmp_path / "m", tmp_path / "report")
     images = read_images([(str(p), 0, p.read_bytes) for p in find_images(spills)[0]], SIZE, color=True)[0]
