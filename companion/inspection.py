@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from scipy.optimize import minimize_scalar
+from sklearn.calibration import calibration_curve
 from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
@@ -26,10 +27,9 @@ def predict(model: nn.Module, images: Tensor, objective: ImageClassification, co
     """
     was_training = model.training
     model.eval()
-    logits = []
-    for batch in torch.split(images, 1000):
-        with compute.autocast():
-            logits.append(objective.logits(model, batch.to(compute.device)).cpu())
+    with compute.autocast():
+        batches = (batch.to(compute.device) for batch in torch.split(images, 1000))
+        logits = [objective.logits(model, batch).cpu() for batch in batches]
     model.train(was_training)
     return torch.cat(logits)
 
@@ -48,13 +48,11 @@ def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Re
     Of probabilities (N, num_classes), whose rows have the sum 1, and labels, int64 (N,).
     """
     confidence, answer = probabilities.max(dim=1)
-    right = (answer == labels).double().numpy()
-    sure = confidence.double().numpy()
-    index = np.clip(np.ceil(sure * num_bins).astype(int) - 1, 0, num_bins - 1)  # bins are (a, b]
-    counts = np.bincount(index, minlength=num_bins)
-    used = counts > 0
-    sums = [np.bincount(index, values, num_bins)[used] for values in (sure, right)]
-    return Reliability(sums[0] / counts[used], sums[1] / counts[used], counts[used] / len(labels))
+    right, sure = (answer == labels).numpy(), confidence.double().numpy()
+    accuracy, mean = calibration_curve(right, sure, n_bins=num_bins)  # bins are (a, b]
+    edges = np.linspace(0, 1, num_bins + 1)
+    counts = np.unique(np.searchsorted(edges[1:-1], sure), return_counts=True)[1]
+    return Reliability(mean, accuracy, counts / len(labels))
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -29,7 +29,7 @@ REPLAY_STEPS = 3
 MODULES = {  # the module of each experiment, which is there in upper case
     "block_order": "degradation", "casting": "casting", "casting_ablation": "casting",
     "casting_controls": "casting_controls", "classifier": "classifier", "degradation": "degradation",
-    "event_detection": "event_detection", "event_sequences": "event_sequences",
+    "depths": "degradation", "event_detection": "event_detection", "event_sequences": "event_sequences",
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
     "lesion": "optimisation", "recipe": "classifier", "self_supervised": "self_supervised",
     "starts": "degradation", "tab_transformer": "tables", "table_depth": "tables",

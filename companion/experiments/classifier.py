@@ -11,10 +11,10 @@ from torch import nn
 
 from companion.compute import Compute, seed_everything
 from companion.data.cifar10 import load_cifar10
+from companion.experiments import degradation
 from companion.experiments.base import Config, Context, Experiment, window_means
-from companion.experiments.degradation import data_info, learned_from
 from companion.files import load_weights
-from companion.models.resnet import CifarResNet, count_parameters, resnet18
+from companion.models.resnet import count_parameters, resnet18
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import Batch, ImageClassification
 from companion.runs import SeedResult, load_run, weights_path
@@ -62,18 +62,16 @@ SCALES = {
 
 def build(net: str) -> nn.Module:
     """The net called ``"resnet9-<width>"``, ``"resnet18"`` or ``"resnet-<depth>"`` (chapter 1's)."""
-    kind, _, number = net.partition("-")
     if net == "resnet18":
         return resnet18(10, stem="cifar")
-    if kind in ("resnet9", "resnet") and number.isdecimal():
-        return ResNet9(int(number)) if kind == "resnet9" else CifarResNet(int(number))
-    raise ValueError(f"a net is called 'resnet9-48', 'resnet18' or 'resnet-20', for example, not {net!r}")
+    kind, _, number = net.partition("-")
+    return ResNet9(int(number)) if kind == "resnet9" and number.isdecimal() else degradation.build(net)
 
 
 def prepare(config: ClassifierConfig) -> tuple[dict[str, Batch], ImageClassification]:
     """The three splits as (images, labels), and the objective on them."""
     options = config.model_dump(include={"max_shift", "flip", "cutout", "label_smoothing"})
-    return learned_from(config.train_size, **options)
+    return degradation.learned_from(config.train_size, **options)
 
 
 def train(
@@ -138,7 +136,7 @@ def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> Tr
 
 CLASSIFIER = Experiment(
     "classifier", "How well does a residual net classify CIFAR-10 after an hour on two CPU cores?",
-    SCALES, run, data_info,
+    SCALES, run, degradation.data_info,
 )  # fmt: skip
 
 
@@ -200,4 +198,4 @@ RECIPE = Experiment("recipe", "What is each choice of the training recipe worth?
         variants=("as it is", "no mirroring"),
     ),
     "full": RecipeConfig(),
-}, run_recipe, data_info)  # fmt: skip
+}, run_recipe, degradation.data_info)  # fmt: skip

@@ -91,8 +91,8 @@ def learned_from(
 ) -> tuple[dict[str, Batch], ImageClassification]:
     """The three splits as (images, labels), the first images of training only, and an objective on them."""
     splits, mean, std = _splits(image_size)
-    train = tuple(t[:train_size] for t in splits["train"])
-    return splits | {"train": train}, ImageClassification(mean, std, **options)
+    splits = splits | {"train": tuple(t[:train_size] for t in splits["train"])}
+    return splits, ImageClassification(mean, std, **options)
 
 
 def prepare(config: DegradationConfig) -> tuple[dict[str, Batch], ImageClassification]:
@@ -211,9 +211,7 @@ LEARNING_RATES = Experiment(
 STARTS = Experiment(
     "starts", "Does a deep plain net train as well as a shallow one if it begins near the identity?", {
     "smoke": StartsConfig(base=SCALES["smoke"], scales={"plain-14": (0.1,)}),
-    "live": StartsConfig(
-        base=SCALES["live"].model_copy(update={"nets": ()}), scales={"plain-56": (0.1,)}
-    ),
+    "live": StartsConfig(base=SCALES["live"].model_copy(update={"nets": ()}), scales={"plain-56": (0.1,)}),
     "full": StartsConfig(
         base=SCALES["live"].model_copy(update={"nets": ("plain-20", "plain-56", "resnet-56")}),
         scales={"plain-56": (0.1, 0.5)},
@@ -231,4 +229,10 @@ BLOCK_ORDER = Experiment(
         nets=tuple(f"{kind}-{depth}" for depth in (20, 56, 110) for kind in ("resnet", "preact")),
         image_size=16, augment=False, fit=_ORDER_FIT,
     ),
+}, run, data_info)  # fmt: skip
+
+_DEPTHS = ("plain-8", "plain-32", "plain-44", "resnet-8", "resnet-32", "resnet-44")
+DEPTHS = Experiment("depths", "What do 300 steps teach nets of other depths, with and without shortcuts?", {
+    "smoke": SCALES["smoke"], "live": SCALES["live"],
+    "full": SCALES["live"].model_copy(update={"nets": _DEPTHS}),
 }, run, data_info)  # fmt: skip
