@@ -3,8 +3,6 @@
 Each pair is measured in turns in one run, so that a change in the machine's speed meets both.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ So names, and the way to the answer, are the reader's own. For the likeliest mis
 that make them: who gives the same numbers hears the hint.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import math

@@ -3,8 +3,6 @@
 Modules that need PyTorch are imported inside the commands, so that help and lists come at once.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

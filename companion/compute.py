@@ -1,7 +1,5 @@
 """Where and how the arithmetic runs, chosen once: no other module asks what machine it runs on."""
 
-from __future__ import annotations
-
 import os
 import platform
 import random

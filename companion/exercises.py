@@ -1,7 +1,5 @@
 """The exercises that can be checked: ``check("name", answer)`` says whether it is right, and if not, why."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from bisect import bisect_left

@@ -1,7 +1,5 @@
 """The book's figures: one style, narrow for phones, a colour and a line for each kind of net."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

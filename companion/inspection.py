@@ -1,7 +1,5 @@
 """Looking at a trained classifier: its answers, how sure it is, where it looks, and what throws it off."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ template in ``companion/cards``. A run's metrics are called ``"<system>.<metric>
 ``_high`` behind them if they have an interval, and at a threshold ``"<system>.<point>.tpr"`` and ``".tnr"``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What chapters call that is neither science nor a plot; it needs nothing of the book's tool chain."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import os

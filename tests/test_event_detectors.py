@@ -1,7 +1,5 @@
 """Rates against a loop, plain columns against a count by hand, and the detectors on what they are for."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

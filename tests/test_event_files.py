@@ -1,7 +1,5 @@
 """Events from files: read, flat, typed, in the order of time; whatever is wrong with them is told."""
 
-from __future__ import annotations
-
 import datetime as dt
 import decimal
 import gzip

@@ -1,7 +1,5 @@
 """EventDetector and its commands: learn, choose, score, explain, are kept, and stand a few faults."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """What only a GPU can show: it computes what the CPU computes, and a run goes on as it began."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The real, labelled sets: their counts, their splits, and that no field gives the label away."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import warnings

@@ -1,7 +1,5 @@
 """Models of sessions, those that count and those that learn, against their formulas and loops."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """Generated events: valid by OCSF 1.8.0, and each attack is what its name says."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -5,8 +5,6 @@ read in the repository: README.md, CONTRIBUTING.md, CHANGELOG.md. With --online 
 chapters, in references.bib and among the data sources is asked for; that takes minutes and needs the network.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

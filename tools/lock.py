@@ -3,8 +3,6 @@
 torch pins its CUDA libraries itself. They are left out, so that a CPU build of torch needs none.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -5,8 +5,6 @@ made. The code of its cells must be clean, for which ruff looks at the notebooks
 whoever writes the page. Notebooks themselves are never kept: they would hold a second copy of each chapter.
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

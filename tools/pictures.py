@@ -1,7 +1,5 @@
 """Draw the pictures of the README and of link previews from the recorded run: python tools/pictures.py."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib as mpl

@@ -1,7 +1,5 @@
 """Look over the folder that is to be uploaded, and say what is in it: python tools/site.py _build/html."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ They come from the npm registry once, are checked against their SHA-256 and kept
 the package. The build copies them to ``_static/vendor``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

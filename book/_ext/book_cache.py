@@ -8,8 +8,6 @@ finds the old outputs again. A cache that a crash or a full disk has damaged is 
 chapters are executed once more.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

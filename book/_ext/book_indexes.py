@@ -3,8 +3,6 @@
 Figures and learning paths depend on other pages: a node stands for them until all pages have been read.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import re

@@ -6,8 +6,6 @@ own, before it publishes the pages with the buttons. Without an address, or with
 button.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from typing import Any

@@ -21,8 +21,6 @@ fault too.
 What it cannot see: a typed number without a unit that code happens to have, and words such as "twice".
 """
 
-from __future__ import annotations
-
 import math
 import re
 import tomllib

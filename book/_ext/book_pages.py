@@ -1,7 +1,5 @@
 """Finishes the pages: notebook downloads, a check that all cells ran, and accessibility of the theme."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import pkgutil

@@ -5,8 +5,6 @@ readers download they would stand in the text as they are; so roles become words
 headings, remarks become quotations, and the works that are cited become a list.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Callable

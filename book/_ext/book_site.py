@@ -6,8 +6,6 @@ that a fork needs no edit. Without addresses the site works from any server and 
 and whatever needs one is left out.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from html import escape

@@ -1,7 +1,5 @@
 """Reads a page's MyST source into what a reader reads as text, and what a reader reads as code."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace

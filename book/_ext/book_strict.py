@@ -5,8 +5,6 @@ Sphinx leaves out would let a later build pass over a fault: it does not repeat 
 pages that it need not read again, and it does not see changes of static files and of extensions.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

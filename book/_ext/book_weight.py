@@ -4,8 +4,6 @@ Images wait until they come near. Icons come in fonts of the icons that are used
 fetched by the search page alone. (Formulas and diagrams wait as well; ``book/_static/book.js`` sees to it.)
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path

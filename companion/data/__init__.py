@@ -1,7 +1,5 @@
 """Data sets: one registry, and loaders that give real data or a labelled synthetic stand-in."""
 
-from __future__ import annotations
-
 from importlib import import_module
 
 from companion.data.download import CACHE_VARIABLE, REGISTRY, DataError, Dataset, cache_folder, read_published

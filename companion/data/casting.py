@@ -5,8 +5,6 @@ the real one, the test set of the stand-in also holds what the training images d
 moved and arms in view (normal), and empty moulds (anomalous).
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 
 differ in format, and what is decoded from either is checked against the same digest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Files of numbers, read right or refused: CSV as spreadsheets, R and pandas write it, Parquet, and NPY."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence

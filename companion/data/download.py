@@ -5,8 +5,6 @@ base URL that holds files under their plain names; ``COMPANION_DATA`` is the cac
 folder; ``COMPANION_OFFLINE=1`` leaves the public sources alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """ECG5000, the heartbeats of one patient, and a labelled synthetic stand-in."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The parts of a field's path are joined by dots: ``{"user": {"name": "ann"}}`` be
 the length is a column (``tags.#``), and so are its first two items (``tags.0``, ``tags.1``).
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -3,8 +3,6 @@
 Columns are fields of the Open Cybersecurity Schema Framework (https://schema.ocsf.io, 1.8.0), with dots.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass

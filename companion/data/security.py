@@ -3,8 +3,6 @@
 Logs become OCSF by one small table each, in ``ocsf_mappings.toml`` beside this file.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import tomllib

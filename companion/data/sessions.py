@@ -1,7 +1,5 @@
 """Labelled sessions: the tokens of their events, int64 (T,), in the order of their times."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 A recording lasts about twenty minutes and holds one fault, or two; the first, of nearly three hours, none.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from pathlib import Path

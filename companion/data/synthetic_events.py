@@ -4,8 +4,6 @@ No ranking of detectors rests on them alone. ``synthetic_events.toml`` beside th
 fields, sessions and attacks; events are valid by OCSF 1.8.0.
 """
 
-from __future__ import annotations
-
 import hashlib
 import tomllib
 import zlib

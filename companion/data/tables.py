@@ -1,7 +1,5 @@
 """Seven real tables, each with one fixed split, and a labelled synthetic stand-in for each."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Sequence

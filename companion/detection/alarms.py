@@ -1,7 +1,5 @@
 """From flagged samples of a series to alarms, and how alarms meet known faults."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Scores of images from their reconstructions: maps of the error, and one number for each image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

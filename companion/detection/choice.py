@@ -3,8 +3,6 @@
 The same for events, images and waveforms: what is injected differs, the choice does not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Local outlier factor, isolation forest and principal components are scikit-learn's own objects.
 """
 
-from __future__ import annotations
-
 from typing import Any, Self
 
 import faiss

@@ -3,8 +3,6 @@
 Each is fitted on ``EventRows`` of normal rows and scores others, float64 (N,), higher for the unusual.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Self
 

@@ -1,7 +1,5 @@
 """How well scores tell anomalies (label 1) from normals (0), and when one model is better than another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

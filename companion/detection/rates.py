@@ -1,7 +1,5 @@
 """Rates: what an entity did shortly before each event, counted in windows of time by one query."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ A session is the tokens of its events, integers (T,), in the order of their time
 normal sessions with ``fit(sessions)`` and gives ``score(sessions)``, float64 (S,), higher for the unusual.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 What is flagged is *above* the threshold, which is therefore always a score that is itself not flagged.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Why an event or a row is unusual: fields, their values, and what was expected in their place."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The surprise of a net that learned to predict hidden fields: the part of a detector that needs training."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Self

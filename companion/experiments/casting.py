@@ -1,7 +1,5 @@
 """Chapter 9: from an autoencoder that misses its target to a detector that reaches it, and an ablation."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

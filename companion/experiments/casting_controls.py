@@ -5,8 +5,6 @@ which. :func:`kinds` does: a spill is rougher than a normal mould, an empty one 
 one, all 97 of the test part are what it says.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

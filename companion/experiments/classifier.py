@@ -1,7 +1,5 @@
 """Chapter 4: how well does a residual net classify CIFAR-10 in a given time, and what is its recipe worth?"""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Chapters 1 and 2: plain and residual CIFAR nets of growing depth under identical conditions."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any, Literal
 

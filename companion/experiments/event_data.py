@@ -1,7 +1,5 @@
 """Chapters 6 and 7: labelled sets of events as tensors, and the nets that learn them without labels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial

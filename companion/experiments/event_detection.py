@@ -1,7 +1,5 @@
 """Chapter 7: counts, forests, neighbours and nets on the same training events, judged on labelled sets."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from functools import partial

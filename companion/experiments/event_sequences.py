@@ -1,7 +1,5 @@
 """Chapter 7: unusual sessions, by what happens in them, by what comes next, and by when they end."""
 
-from __future__ import annotations
-
 import time
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Chapters 1 and 2: why deep plain nets are hard to train, and what shortcuts change."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from typing import Literal

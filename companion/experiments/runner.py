@@ -1,7 +1,5 @@
 """Executing an experiment over seeds, with checkpoints, into a recorded run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

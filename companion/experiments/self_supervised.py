@@ -1,7 +1,5 @@
 """Chapter 6: what a net learns of security events without labels, and what longer training adds."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

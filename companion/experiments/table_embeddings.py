@@ -1,7 +1,5 @@
 """Chapter 8: nets with and without embeddings of numbers, boosting and a linear model on seven tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial

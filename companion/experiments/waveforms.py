@@ -1,7 +1,5 @@
 """Chapter 10: a residual autoencoder for heartbeats against simple detectors."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

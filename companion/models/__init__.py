@@ -3,8 +3,6 @@
 ``from companion.models import resnet18`` and so on; a module is imported when it is first asked for.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -3,8 +3,6 @@
 The residual ones are made of pre-activated blocks (He et al. 2016b, figure 1b).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

@@ -8,8 +8,6 @@ intensity); A. Araujo, W. Norris and J. Sim, "Computing Receptive Fields of Conv
 Networks", Distill 2019.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import statistics

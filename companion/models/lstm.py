@@ -6,8 +6,6 @@ in M. Du, F. Li, G. Zheng and V. Srikumar, "DeepLog", CCS 2017, section 3.1. The
 A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 """
 
-from __future__ import annotations
-
 import math
 from typing import cast
 

@@ -5,8 +5,6 @@ of draws from the column; the projection as in T. Chen et al., "A Simple Framewo
 Visual Representations", ICML 2020, section 2.1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

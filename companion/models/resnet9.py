@@ -3,8 +3,6 @@
 Source: D. Page, "How to Train Your ResNet", parts 3 and 4, 2018: the net of his DAWNBench entry.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ Augmenting image by image in Python costs more than the training step of a small
 shifted and flipped by one indexing operation.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 

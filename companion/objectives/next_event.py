@@ -4,8 +4,6 @@ Source: M. Du, F. Li, G. Zheng and V. Srikumar, "DeepLog: Anomaly Detection and 
 through Deep Learning", CCS 2017, section 3.1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

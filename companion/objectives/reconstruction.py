@@ -1,7 +1,5 @@
 """Objectives of autoencoders: reconstruct normal images, or normal windows of a waveform."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

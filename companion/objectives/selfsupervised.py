@@ -9,8 +9,6 @@ The features of a row are its numbers, float (N, numbers), and after them its ca
 cosine of one hour, are hidden or replaced as one; ``None`` makes every feature a group.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The functions take float images (N, C, H, W) in [0, 1], on any device, and retur
 Random numbers come from a CPU generator; the global one if it is ``None``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Learning from a table: one way to prepare it, to train any net on it, and to judge predictions."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
