@@ -11,15 +11,17 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from companion.compute import Compute
-from companion.data.ecg import Beats, load_ecg5000
+from companion.data.ecg import LENGTH, Beats, load_ecg5000
 from companion.detection.detectors import anomaly_score, window_rows
 from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.estimators.autoencoders import ResNetAE
 from companion.experiments import base
 from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means, with_ends
+from companion.files import load_weights
 from companion.models.resnet import count_parameters
-from companion.runs import SeedResult
+from companion.runs import SeedResult, load_run, weights_path
+from companion.training import History
 
 ROC_GRID = np.linspace(0, 0.1, 51)  # the false-positive rates at which the curve ``roc`` is given
 
@@ -109,17 +111,19 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     """Fit every detector, choose a size for each family on validation, and test the chosen ones only.
 
     ``gain`` compares the autoencoders with the simple detector that validation likes best;
-    ``member_roc_auc`` is the mean over the members, each alone.
+    ``member_roc_auc`` is the mean over the members, each alone. The weights ``"net"`` are those of the chosen
+    width's first member.
     """
     beats = _beats(validation_normals=config.validation_normals)
     labels = beats.validation_labels
     result = SeedResult(seed=seed)
     metrics, curves, seconds = result.metrics, result.curves, result.seconds
     candidates: list[Candidate] = []
+    first: dict[int, tuple[ResNetAE, np.ndarray]] = {}
     for bottleneck in config.bottlenecks:
         members = fit_members(config, bottleneck, seed, context, beats.train)
         alone = [member.decision_function(beats.validation) for member in members]
-        scores = np.mean(alone, axis=0)
+        scores, first[bottleneck] = np.mean(alone, axis=0), (members[0], alone[0])
         what = f"ae-{bottleneck}"
         candidates.append(Candidate("ae", bottleneck, scores, partial(_mean_score, members)))
         losses = members[0].history_.train["loss"]
@@ -141,6 +145,10 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
         metrics[f"{each.family}-{each.size}.validation_roc_auc"] = auc
         if each.family not in best or auc > best[each.family][0]:  # the first, if several are best
             best[each.family] = auc, each
+    net, own_scores = first[best["ae"][1].size]
+    limit = fixed_fpr(own_scores[labels == 0], max(config.fprs))
+    context.keep_weights("net", net.net_, bottleneck=str(net.bottleneck), width=str(net.width),
+                         threshold=str(limit), fpr=str(max(config.fprs)))  # fmt: skip
     tests = {family: chosen.score(beats.test) for family, (_, chosen) in best.items()}
     baseline = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
@@ -154,6 +162,17 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
         metrics.update({f"{family}.{name}": value for name, value in own.items()})
         curves[f"{family}.roc"] = roc_points(beats.test_labels, test, ROC_GRID)
     return result
+
+
+def recorded_detector(name: str = "waveforms-full-cpu") -> ResNetAE:
+    """The net whose weights a recorded run kept, with its threshold."""
+    weights, about = load_weights(weights_path(load_run(name), "net"))
+    model = ResNetAE(int(about["bottleneck"]), width=int(about["width"]))
+    model._learn_shapes(np.zeros((1, LENGTH)))
+    model.net_, model.history_ = model._net().eval(), History()
+    model.net_.load_state_dict(weights)
+    model.threshold_, model.fpr_ = float(about["threshold"]), float(about["fpr"])
+    return model
 
 
 WAVEFORMS = Experiment(
