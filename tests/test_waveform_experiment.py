@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from companion.compute import Compute
-from companion.data.ecg import Beats, synthetic_beats
+from companion.data.ecg import Beats, load_ecg5000, synthetic_beats
+from companion.detection.metrics import roc_auc
 from companion.experiments import get_experiment, waveforms
 from companion.experiments.base import Context
+from companion.runs import load_run
 
 CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
 
@@ -33,17 +35,16 @@ def config():
 
 def test_validation_chooses_and_the_test_set_is_scored_once(beats, config, monkeypatch):
     scored = []
-    for where, name in ((waveforms, "_score"), (waveforms.ResNetAE, "decision_function")):
-        counted = getattr(where, name)
+    counted = waveforms.ResNetAE.decision_function
 
-        def score(model, windows, real=counted):
-            scored.append(windows is beats.test)
-            return real(model, windows)
+    def score(model, windows):
+        scored.append(windows is beats.test)
+        return counted(model, windows)
 
-        monkeypatch.setattr(where, name, score)
+    monkeypatch.setattr(waveforms.ResNetAE, "decision_function", score)
     result = waveforms.run(config, 0, CONTEXT)
     assert sum(scored) == 2 + 3  # one detector of each family, of which one has two members
-    assert len(scored) - sum(scored) == 2 * 2 + 1 + 3 + 2
+    assert len(scored) - sum(scored) == 2 * 2 + 1 + 3 + 2 + 1  # the last for the threshold that is kept
     for family, sizes in {"ae": (2, 8), "pca": (1, 2, 8), "knn": (1, 5), "mean": (0,)}.items():
         aucs = {size: result.metrics[f"{family}-{size}.validation_roc_auc"] for size in sizes}
         chosen = result.metrics[f"{family}.size"]
@@ -52,3 +53,16 @@ def test_validation_chooses_and_the_test_set_is_scored_once(beats, config, monke
         assert result.metrics[f"{family}.tnr_target.tnr"] > 0.8
         assert len(result.curves[f"{family}.roc"]) == len(waveforms.ROC_GRID)
         assert (np.diff(result.curves[f"{family}.roc"]) >= 0).all()
+
+
+def test_the_recorded_net_is_there_with_its_threshold():
+    net = waveforms.recorded_detector()
+    assert net.limit()[1] == 0.01
+    beats = load_ecg5000(validation_normals=1000)
+    if beats.digest != load_run("waveforms-full-cpu").data.digest:
+        pytest.skip("the data of the recorded run are out of reach here")
+    labels = beats.validation_labels
+    flagged = net.predict(beats.validation)
+    assert 0.008 <= flagged[labels == 0].mean() <= 0.011
+    recorded = load_run("waveforms-full-cpu").metric("ae-2.member_roc_auc")[0]
+    assert roc_auc(labels, net.decision_function(beats.validation)) == pytest.approx(recorded, abs=0.002)

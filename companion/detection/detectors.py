@@ -1,46 +1,14 @@
-"""Detectors that need no net: fitted on normal rows (N, d), they score others, float64 (N,).
+"""Detectors that need no net: fitted on normal rows (N, d), they score others, float64 (N,)."""
 
-Local outlier factor, isolation forest and principal components are scikit-learn's own objects.
-"""
-
-from typing import Any, Self
+from typing import Self
 
 import faiss
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
-from companion.data.series import as_windows, standardize
 from companion.detection.metrics import check_scores
 
 _CHUNK = 4096  # queries in one search
-
-
-def pca_residual(pca: PCA, rows: np.ndarray) -> np.ndarray:
-    """What a fitted PCA leaves over of rows (N, d): (N, d)."""
-    centered = rows - pca.mean_
-    return np.asarray(centered - centered @ pca.components_.T @ pca.components_)
-
-
-def anomaly_score(model: Any, rows: np.ndarray) -> np.ndarray:
-    """How unusual rows (N, d) are to a fitted model of scikit-learn: float64 (N,), higher for the unusual.
-
-    For ``PCA`` that is the distance from the subspace in which normal rows vary most (Mai et al. 2023, arXiv
-    2309.08374); without components, that from the mean. For nearest neighbors it is the mean distance to
-    them. Others, such as ``LocalOutlierFactor`` with ``novelty=True`` (Breunig et al. 2000) and
-    ``IsolationForest`` (Liu, Ting and Zhou 2008), call the unusual low, so their score is turned round.
-    """
-    rows = check_scores(rows, "rows", axes=2)
-    if len(rows) == 0:
-        return np.empty(0)
-    if isinstance(model, PCA):
-        return np.asarray(np.linalg.norm(pca_residual(model, rows).astype(np.float64), axis=1))
-    if isinstance(model, NearestNeighbors):
-        return np.asarray(model.kneighbors(rows)[0].mean(axis=1))
-    if isinstance(model, NeighborIndex):
-        return model.score(rows)
-    return -np.asarray(model.score_samples(rows), dtype=np.float64)
 
 
 class NeighborIndex:
@@ -101,9 +69,3 @@ class GroupStandardizer:
             mean, scale = self.stats_.get(name, self.stats_[""])
             result[rows] = (values[rows] - mean) / scale
         return result
-
-
-def window_rows(windows: np.ndarray) -> np.ndarray:
-    """Windows (N, L) or (N, C, L) as rows, float64 (N, C * L), each channel standardised, gaps filled."""
-    windows = as_windows(windows, windows.shape[1] if np.ndim(windows) == 3 else 1)
-    return standardize(windows)[0].reshape(len(windows), -1).astype(np.float64)

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 
-from companion.detection.detectors import GroupStandardizer, NeighborIndex, anomaly_score
+from companion.detection.detectors import GroupStandardizer, NeighborIndex
 from companion.detection.plain_columns import UNSEEN, EventRows, PlainColumns
 
 _LIMIT = 10.0  # standard deviations of one field; more count no more
@@ -128,7 +128,7 @@ class ClassRarity:
 
 
 class OnPlain:
-    """A model for ``anomaly_score``, fitted on at most so many rows of the plain columns."""
+    """A model of scikit-learn, or neighbours, fitted on at most so many rows of the plain columns."""
 
     def __init__(self, model: Any, most: int, seed: int) -> None:
         self.model, self.most, self.seed = model, most, seed
@@ -140,7 +140,9 @@ class OnPlain:
 
     def score(self, rows: EventRows) -> np.ndarray:
         """float64 (N,)."""
-        return anomaly_score(self.model, rows.plain)
+        if isinstance(self.model, NeighborIndex) or len(rows) == 0:
+            return self.model.score(rows.plain) if len(rows) else np.empty(0)
+        return -np.asarray(self.model.score_samples(rows.plain), dtype=np.float64)  # low for the unusual
 
 
 def drawn(count: int, most: int, seed: int) -> np.ndarray:

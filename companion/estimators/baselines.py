@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -68,7 +69,7 @@ class WindowBaseline(_Baseline, ResNetAE):
     """Principal components or nearest neighbours over windows, as for ``ResNetAE``; no training.
 
     The score is the root of the mean squared residual, or the mean distance to the nearest training windows;
-    ``size`` counts components, or neighbours.
+    ``size`` counts components, without which the mean is left, or neighbours.
 
     Example:
         >>> beats = np.sin(np.linspace(0, 6, 32)) + 0.1 * np.random.default_rng(0).normal(size=(40, 32))
@@ -79,8 +80,9 @@ class WindowBaseline(_Baseline, ResNetAE):
     _facts: ClassVar = ResNetAE._facts | {"kept_": tuple[Count, Count]}
 
     def __init__(
-        self, method: Method = "pca", size: Count = 8, standardize: StandardizerKind = "window"
-    ) -> None:
+        self, method: Method = "pca", size: Annotated[int, Field(ge=0, le=2**20)] = 8,
+        standardize: StandardizerKind = "window",
+    ) -> None:  # fmt: skip
         self.method, self.size, self.standardize = method, size, standardize
 
     def _rows(self, X: np.ndarray) -> np.ndarray:
@@ -191,10 +193,10 @@ def inject(windows: np.ndarray) -> np.ndarray:
 
 
 def choose_window_detector(
-    learn: np.ndarray, held: np.ndarray, *, epochs: int = 30, names: Sequence[str] = WINDOW_METHODS,
-    scales: Sequence[StandardizerKind] = ("window", "channel"),
+    learn: np.ndarray, held: np.ndarray, known: np.ndarray | None = None, *, epochs: int = 30,
+    names: Sequence[str] = WINDOW_METHODS, scales: Sequence[StandardizerKind] = ("window", "channel"),
 ) -> ResNetAE:  # fmt: skip
-    """As :func:`choose_image_detector`, for windows (N, C, L) and the faults of :func:`inject`.
+    """As :func:`choose_image_detector`, for windows (N, C, L) and known faults, or those of :func:`inject`.
 
     ``scales`` are ways to standardise, each of which is tried with each method.
     """
@@ -205,4 +207,4 @@ def choose_window_detector(
             ResNetAE(depth=depth, standardize=scale) if name == "net"
             else WindowBaseline("pca", 8, scale) if name == "pca" else WindowBaseline("neighbours", 1, scale)
         )  # fmt: skip
-    return _best(models, learn, held, inject(held), epochs)
+    return _best(models, learn, held, inject(held) if known is None else known, epochs)

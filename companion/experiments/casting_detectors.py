@@ -16,7 +16,7 @@ from companion.compute import seed_everything
 from companion.data.casting import load_casting
 from companion.data.images import ImageSet, SplitImages, share_by_hash
 from companion.detection.anomaly_maps import ErrorKind, image_scores
-from companion.detection.detectors import NeighborIndex, pca_residual
+from companion.detection.detectors import NeighborIndex
 from companion.estimators.autoencoders import ImageAE
 from companion.experiments.base import Config, Context
 from companion.experiments.classifier import trained_classifier
@@ -142,7 +142,12 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
         return views.color.flatten(1).numpy().astype(np.float32) / 255
 
     pca = PCA(config.components, svd_solver="randomized", random_state=seed).fit(rows(data.train))
-    return Detector(lambda views: np.abs(pca_residual(pca, rows(views))).mean(axis=1).astype(np.float64))
+
+    def score(views: Views) -> np.ndarray:
+        left = rows(views) - pca.inverse_transform(pca.transform(rows(views)))
+        return np.asarray(np.abs(left).mean(axis=1), dtype=np.float64)
+
+    return Detector(score)
 
 
 def fit_published(config: CastingConfig, data: Casting, seed: int, context: Context) -> ImageAE:

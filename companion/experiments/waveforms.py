@@ -1,21 +1,19 @@
 """Chapter 10: a residual autoencoder for heartbeats against simple detectors."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Literal
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
 from companion.compute import Compute
 from companion.data.ecg import LENGTH, Beats, load_ecg5000
-from companion.detection.detectors import anomaly_score, window_rows
 from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.estimators.autoencoders import ResNetAE
+from companion.estimators.baselines import WindowBaseline
 from companion.experiments import base
 from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means, with_ends
 from companion.files import load_weights
@@ -44,36 +42,28 @@ class WaveformsConfig(Config):
     points: int = 50  #: how many points a training curve is averaged down to
 
 
-def _baselines(config: WaveformsConfig) -> Iterable[tuple[str, int, PCA | NearestNeighbors]]:
-    """Family, size and model of each simple detector; without components, the mean is left of a PCA."""
-    for size in (0, *config.components):
-        yield "pca" if size else "mean", size, PCA(size, svd_solver="full")
-    for size in config.neighbours:
-        yield "knn", size, NearestNeighbors(n_neighbors=size)
-
-
 _beats = cache(load_ecg5000)
-
-
-def _score(model: PCA | NearestNeighbors, windows: np.ndarray) -> np.ndarray:
-    """Mean squared residual of a PCA, or mean distance to the nearest training windows: float64 (N,)."""
-    rows = window_rows(windows)
-    scores = anomaly_score(model, rows)
-    return scores**2 / rows.shape[1] if isinstance(model, PCA) else scores
-
-
-def _mean_score(members: list[ResNetAE], windows: np.ndarray) -> np.ndarray:
-    return np.asarray(np.mean([member.decision_function(windows) for member in members], axis=0))
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A fitted detector, or several that are asked together."""
+    """Fitted detectors that are asked together: their scores are averaged."""
 
     family: str  #: ``"ae"``, ``"mean"``, ``"pca"`` or ``"knn"``
     size: int  #: latent width, components or neighbours; 0 where there is nothing to choose
-    validation: np.ndarray  #: float64 (N,), its scores of the validation beats
-    score: Callable[[np.ndarray], np.ndarray]  #: scores windows (N, L)
+    models: list[ResNetAE]
+
+    def score(self, windows: np.ndarray) -> np.ndarray:
+        """Scores windows (N, L): float64 (N,)."""
+        return np.asarray(np.mean([model.decision_function(windows) for model in self.models], axis=0))
+
+
+def _baselines(config: WaveformsConfig) -> Iterable[Candidate]:
+    """The simple detectors, not fitted; without components, the mean is left of a PCA."""
+    for size in (0, *config.components):
+        yield Candidate("pca" if size else "mean", size, [WindowBaseline("pca", size)])
+    for size in config.neighbours:
+        yield Candidate("knn", size, [WindowBaseline("neighbours", size)])
 
 
 def evaluate_detector(
@@ -118,14 +108,12 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     labels = beats.validation_labels
     result = SeedResult(seed=seed)
     metrics, curves, seconds = result.metrics, result.curves, result.seconds
-    candidates: list[Candidate] = []
-    first: dict[int, tuple[ResNetAE, np.ndarray]] = {}
+    found: list[tuple[float, Candidate, np.ndarray]] = []  # area on validation, detector, its scores there
     for bottleneck in config.bottlenecks:
         members = fit_members(config, bottleneck, seed, context, beats.train)
         alone = [member.decision_function(beats.validation) for member in members]
-        scores, first[bottleneck] = np.mean(alone, axis=0), (members[0], alone[0])
-        what = f"ae-{bottleneck}"
-        candidates.append(Candidate("ae", bottleneck, scores, partial(_mean_score, members)))
+        scores, what = np.mean(alone, axis=0), f"ae-{bottleneck}"
+        found.append((roc_auc(labels, scores), Candidate("ae", bottleneck, members), scores))
         losses = members[0].history_.train["loss"]
         curves[f"{what}.loss"] = window_means(losses, config.points)
         curves[f"{what}.first_loss"] = losses[:REPLAY_STEPS]
@@ -134,32 +122,31 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
         metrics[f"{what}.anomaly_score"] = float(scores[labels == 1].mean())
         metrics[f"{what}.parameters"] = float(sum(count_parameters(member.net_) for member in members))
         seconds[what] = round(sum(member.history_.seconds for member in members), 2)
-    for family, size, model in _baselines(config):
+    for each in _baselines(config):
         clock = time.perf_counter()
-        score = partial(_score, model.fit(window_rows(beats.train)))
-        candidates.append(Candidate(family, size, score(beats.validation), score))
-        seconds[f"{family}-{size}"] = round(time.perf_counter() - clock, 4)
-    best: dict[str, tuple[float, Candidate]] = {}
-    for each in candidates:
-        auc = roc_auc(labels, each.validation)
-        metrics[f"{each.family}-{each.size}.validation_roc_auc"] = auc
-        if each.family not in best or auc > best[each.family][0]:  # the first, if several are best
-            best[each.family] = auc, each
-    net, own_scores = first[best["ae"][1].size]
-    limit = fixed_fpr(own_scores[labels == 0], max(config.fprs))
+        each.models[0].fit(beats.train)
+        scores = each.score(beats.validation)
+        found.append((roc_auc(labels, scores), each, scores))
+        seconds[f"{each.family}-{each.size}"] = round(time.perf_counter() - clock, 4)
+    metrics |= {f"{each.family}-{each.size}.validation_roc_auc": area for area, each, _ in found}
+    best: dict[str, tuple[float, Candidate, np.ndarray]] = {}
+    for own in sorted(found, key=lambda own: -own[0]):
+        best.setdefault(own[1].family, own)  # the first, if several are best
+    net = best["ae"][1].models[0]
+    limit = fixed_fpr(net.decision_function(beats.validation[labels == 0]), max(config.fprs))
     context.keep_weights("net", net.net_, bottleneck=str(net.bottleneck), width=str(net.width),
                          threshold=str(limit), fpr=str(max(config.fprs)))  # fmt: skip
-    tests = {family: chosen.score(beats.test) for family, (_, chosen) in best.items()}
+    tests = {family: chosen.score(beats.test) for family, (_, chosen, _) in best.items()}
     baseline = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
         others, repeats = tests[baseline], config.repeats
         gain = bootstrap(metric, beats.test_labels, tests["ae"], others=others, repeats=repeats)
         metrics.update(with_ends(f"gain.{name}", gain))
-    for family, (_, chosen) in best.items():
+    for family, (_, chosen, scores) in best.items():
         test = tests[family]
         metrics[f"{family}.size"] = float(chosen.size)
-        own = evaluate_detector(chosen.validation, test, beats, config)
-        metrics.update({f"{family}.{name}": value for name, value in own.items()})
+        judged = evaluate_detector(scores, test, beats, config)
+        metrics.update({f"{family}.{name}": value for name, value in judged.items()})
         curves[f"{family}.roc"] = roc_points(beats.test_labels, test, ROC_GRID)
     return result
 
