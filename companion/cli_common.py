@@ -73,14 +73,17 @@ def tell_promise(held: int, fpr: float, advice: str = "") -> None:
         )
 
 
-def warn_of_many(flagged: int, scored: int, fpr: float, what: str) -> None:
-    """Warn if clearly more than twice the promised share is flagged."""
+def warn_of_rate(flagged: int, scored: int, fpr: float, what: str) -> None:
+    """Warn if clearly more than twice the promised share is flagged, or clearly less than half of it."""
     from scipy.stats import binomtest
 
-    if flagged > 2 * fpr * scored and binomtest(flagged, scored, fpr, "greater").pvalue < 0.001:
+    many = flagged > 2 * fpr * scored and binomtest(flagged, scored, fpr, "greater").pvalue < 0.001
+    few = flagged < fpr * scored / 2 and binomtest(flagged, scored, fpr, "less").pvalue < 0.001
+    reason = "there are many anomalies, or " if many else ""
+    if many or few:
         print(
-            f"warning: {100 * flagged / scored:.0f} % are flagged, and of such as were held out it should be "
-            f"{100 * fpr:.3g} %: there are many anomalies, or the {what} have changed"
+            f"warning: {100 * flagged / scored:.3g} % are flagged, and of such as were held out it should be "
+            f"{100 * fpr:.3g} %: {reason}the {what} have changed"
         )
 
 

@@ -164,7 +164,7 @@ def score_images(
         tell_skipped([*left_out, *skipped], folder)
         count = int(table["flagged"].sum())
         print(f"{len(found):,} images scored, {count:,} flagged; written to {out}")
-        common.warn_of_many(count, len(found), fpr, "images")
+        common.warn_of_rate(count, len(found), fpr, "images")
 
 
 def draw_unusual(path: Path, worst: Sequence[Unusual], folder: Path, limit: float) -> None:

@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     from companion.data.csv_numbers import Numbers
     from companion.data.series import Windows
 
-File = Annotated[Path, typer.Argument(help="CSV, Parquet or NPY; rows are windows, or see --length.")]
-
+Files = Annotated[
+    list[Path], typer.Argument(help="CSV, Parquet, NPY, NPZ or WAV; rows are windows, or see --length.")
+]
 Length = Annotated[
     int | None,
     typer.Option(min=2, help="Rows are samples of a series, columns its channels: cut windows so long."),
 ]
 Columns = Annotated[str | None, typer.Option(help="Those to read, with commas between; or all.")]
+Known = Annotated[
+    list[Path] | None,
+    typer.Option(help="A file of faulty windows only: choose by these, not by put-in faults. Repeatable."),
+]
 Method = Annotated[str, typer.Option(help="auto: the best of net, pca (8 components) and neighbours (1).")]
 Standardize = Annotated[
     str, typer.Option(help="window: offset and height of each do not matter; channel: they do; or auto.")
@@ -31,50 +36,74 @@ Standardize = Annotated[
 Stride = Annotated[int | None, typer.Option(min=1, help="Samples from window to window; half the length.")]
 
 
-def cut(numbers: Numbers, length: int | None, stride: int | None) -> np.ndarray | Windows:
-    """Windows (N, C, L) as the rows are, or with ``length`` those of a series, whose rows are samples."""
-    from companion.data.series import cut_windows
+def read_all(files: list[Path], columns: list[str] | None) -> list[Numbers]:
+    """The numbers of files, and a line on each; without ``columns`` all have those of the first."""
+    from companion.data.csv_numbers import read_numbers
+
+    found: list[Numbers] = []
+    for file in files:
+        found.append(read_numbers(file, columns or (found[0].names if found else None)))
+        print(found[-1].told)
+    return found
+
+
+def cut(numbers: Numbers, length: int | None, stride: int | None) -> Windows:
+    """The rows as windows (N, C, L), or with ``length`` windows of a series, whose rows are samples."""
+    import numpy as np
+
+    from companion.data.series import Windows, cut_windows
 
     values, shape = numbers.values, numbers.values.shape
     if length is not None:
         return cut_windows(values.T, length, stride)
-    if values.ndim not in (2, 3):
+    if values.ndim not in (2, 3) or shape[-1] < 3:
         raise ValueError(f"an array {shape}; windows are (N, L) or (N, channels, L), a series has --length")
-    return values[:, None] if values.ndim == 2 else values
+    return Windows(values[:, None] if values.ndim == 2 else values, np.arange(len(values)), len(values))
 
 
-def hold_out(found: np.ndarray | Windows) -> tuple[np.ndarray, np.ndarray]:
-    """Windows to learn from, and windows for the threshold; those without any number are left out.
+def together(parts: list[Any]) -> np.ndarray:
+    """Windows (N, C, L) of several files as one array, without those that hold no number at all."""
+    import numpy as np
 
-    Single windows are drawn at random. Of a series the end is held out, without windows over the border.
+    shapes = sorted({part.shape[1:] for part in parts})
+    if len(shapes) > 1:
+        raise ValueError(f"the files differ in channels or samples: {', '.join(map(str, shapes))}")
+    windows = np.concatenate(parts)
+    return np.asarray(windows[~np.isnan(windows).all(axis=(1, 2))])
+
+
+def hold_out(parts: list[Windows], series: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Windows to learn from, and windows for the threshold.
+
+    Single windows are drawn at random. Of each series the end is held out, without windows over the border.
     """
     import numpy as np
 
-    from companion.data.series import Windows
-
-    if isinstance(found, Windows):
-        border = round((1 - SHARE) * found.series_length)
-        learn, held = found.values[found.ends <= border], found.values[found.starts >= border]
+    if series:
+        borders = [round((1 - SHARE) * part.series_length) for part in parts]
+        pairs = list(zip(parts, borders, strict=True))
+        learn = together([part.values[part.ends <= border] for part, border in pairs])
+        held = together([part.values[part.starts >= border] for part, border in pairs])
     else:
-        order = np.random.default_rng(0).permutation(len(found))
-        count = round(SHARE * len(found))
-        learn, held = found[np.sort(order[count:])], found[np.sort(order[:count])]
-    learn, held = (part[~np.isnan(part).all(axis=(1, 2))] for part in (learn, held))
+        windows = together([part.values for part in parts])
+        order = np.random.default_rng(0).permutation(len(windows))
+        count = round(SHARE * len(windows))
+        learn, held = windows[np.sort(order[count:])], windows[np.sort(order[:count])]
     common.check_enough("windows", learn, held)
     return learn, held
 
 
 def fit_waveforms(
-    file: File, out: Out, length: Length = None, stride: Stride = None, columns: Columns = None,
-    method: Method = "auto", standardize: Standardize = "auto", epochs: Epochs = 30, fpr: Fpr = 0.01,
+    files: Files, out: Out, length: Length = None, stride: Stride = None, columns: Columns = None,
+    known: Known = None, method: Method = "auto", standardize: Standardize = "auto", epochs: Epochs = 30,
+    fpr: Fpr = 0.01,
 ) -> None:  # fmt: skip
     """Learn what normal windows look like, by a residual autoencoder or simpler, and set a threshold.
 
     By default all methods are fitted, with each standardisation, and the best is kept, by PR-AUC on held-out
-    windows and the same with faults put in.
+    windows and faults: those that are known, or else the same windows with faults put in.
     """
     with errors_as_messages():
-        from companion.data.csv_numbers import read_numbers
         from companion.estimators.baselines import WINDOW_METHODS, choose_window_detector
 
         names = WINDOW_METHODS if method == "auto" else (method,)
@@ -82,51 +111,66 @@ def fit_waveforms(
         if not {*names} <= {*WINDOW_METHODS}:
             raise ValueError(f"the method is auto, {', '.join(WINDOW_METHODS)}, not {method}")
         common.check_writable(out)
-        numbers = read_numbers(file, None if columns is None else [n.strip() for n in columns.split(",")])
-        print(numbers.told)
+        read = read_all(files, None if columns is None else [name.strip() for name in columns.split(",")])
         stride = None if length is None else stride or max(1, length // 2)
-        learn, held = hold_out(cut(numbers, length, stride))
-        common.tell_promise(len(held), fpr, f"a --stride below {stride}, " if stride else "")
-        model = choose_window_detector(learn, held, epochs=epochs, names=names, scales=scales)
-        common.tell_choice(model, "put-in")
-        model.columns_, model.stride_ = numbers.names, stride
+        learn, held = hold_out([cut(numbers, length, stride) for numbers in read], length is not None)
+        faulty = [cut(numbers, length, stride).values for numbers in read_all(known or [], read[0].names)]
+        room = sum(round(SHARE * len(numbers.values)) - (length or 0) for numbers in read)
+        finer = min(round(fpr * room), (stride or 1) - 1)  # as many windows as the promise needs
+        common.tell_promise(len(held), fpr, f"--stride {finer}, " if stride and finer >= 1 else "")
+        model = choose_window_detector(
+            learn, held, together(faulty) if faulty else None, epochs=epochs, names=names, scales=scales
+        )
+        common.tell_choice(model, "known" if known else "put-in")
+        model.columns_, model.stride_ = read[0].names, stride
         common.finish(model, held, fpr, out, f"{len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}")
 
 
 def score_waveforms(
-    file: File, model: Model, out: Annotated[Path, typer.Option(help="A CSV file for the scores.")]
+    files: Files, model: Model, out: Annotated[Path, typer.Option(help="A CSV file for the scores.")]
 ) -> None:
     """Score windows: one line each, with a verdict.
 
     The columns are window, of a series start and end (first sample, and the one behind the last), score, and
-    flagged (1 or 0). Where a window holds no number at all, score and flagged are empty. A series is cut, and
-    columns are chosen, as when the model was fitted.
+    flagged (1 or 0). Of several files the first column is file. Where a file has times there is time, of a
+    series the start_time of the first sample and the end_time of the last. Where a window holds no number at
+    all, score and flagged are empty. A series is cut, and columns are chosen, as when the model was fitted.
     """
     with errors_as_messages():
         import pandas as pd
 
-        from companion.data.csv_numbers import read_numbers
-        from companion.data.series import Windows, is_constant
+        from companion.data.series import is_constant
         from companion.estimators import ResNetAE, WindowBaseline
 
         detector: ResNetAE = common.load_first(model, WindowBaseline, ResNetAE)
+        limit, fpr = detector.limit()
         common.check_writable(out)
-        numbers = read_numbers(file, detector.columns_)
-        print(numbers.told)
-        series = None if detector.stride_ is None else detector.length_
-        found = cut(numbers, series, detector.stride_)
-        windows = found.values if isinstance(found, Windows) else found
-        scores, flagged = detector.decision_function(windows), detector.predict(windows)
-        table = pd.DataFrame({"window": range(len(scores))})
-        if isinstance(found, Windows):
-            table = table.assign(start=found.starts, end=found.ends)
-        table = table.assign(score=scores, flagged=pd.array(flagged.astype(int).tolist(), dtype="Int64"))
+        length, tables, flat = None if detector.stride_ is None else detector.length_, [], 0
+        for file, numbers in zip(files, read_all(files, detector.columns_), strict=True):
+            found = cut(numbers, length, detector.stride_)
+            times = None if numbers.times is None else numbers.times.to_numpy()
+            flat += int(is_constant(found.values).sum())
+            scores = pd.Series(detector.decision_function(found.values))
+            table: dict[str, Any] = (
+                {"file": common.safe_cell(common.shown_name(file))} if len(files) > 1 else {}
+            )
+            table |= {"window": range(len(scores))}
+            if length is not None:
+                table |= {"start": found.starts, "end": found.ends}
+                if times is not None:
+                    table |= {"start_time": times[found.starts], "end_time": times[found.ends - 1]}
+            elif times is not None:
+                table["time"] = times
+            table |= {"score": scores, "flagged": (scores > limit).astype("Int64").mask(scores.isna())}
+            tables.append(pd.DataFrame(table))
+        every = pd.concat(tables)
         with atomic_path(out) as part:
-            table.to_csv(part, index=False)
-        print(f"{len(scores):,} windows scored, {int(flagged.sum()):,} flagged")
-        common.warn_of_many(int(flagged.sum()), int(flagged.count()), detector.limit()[1], "windows")
-        if flagged.mask.any():
-            print(f"{int(flagged.mask.sum()):,} windows hold no number and have neither score nor verdict")
-        if count := int(is_constant(windows).sum()):
-            print(f"warning: {count:,} windows are flat lines, as of a stuck sensor; the score may miss that")
+            every.to_csv(part, index=False)
+        many, unknown = int(every["flagged"].sum()), int(every["flagged"].isna().sum())
+        print(f"{len(every):,} windows scored, {many:,} flagged")
+        common.warn_of_rate(many, len(every) - unknown, fpr, "windows")
+        if unknown:
+            print(f"{unknown:,} windows hold no number and have neither score nor verdict")
+        if flat:
+            print(f"warning: {flat:,} windows are flat lines, as of a stuck sensor; the score may miss that")
         print(f"written to {out}")

@@ -64,6 +64,7 @@ def _front_matter(run: RecordedRun, about: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "license": "mit",
+        "language": "en",
         "library_name": "pytorch",
         "tags": about["tags"] + ["synthetic-data"] * run.data.synthetic,
         "datasets": [run.data.name],

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from companion.data.casting import load_casting
+from companion.data.ecg import load_ecg5000
 from companion.model_cards import CARDS, model_card
 from companion.runs import load_run
 from tests.test_cli import bad, good
@@ -49,6 +50,16 @@ def test_a_stand_in_is_told():
     front, body = parts(model_card(fake))
     assert "synthetic-data" in front["tags"]
     assert "synthetic stand-in" in body
+
+
+def test_the_snippet_of_the_heartbeats_card_flags_unusual_beats(real):
+    _, body = parts(model_card(load_run("waveforms-full-cpu")))
+    (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    found = {}
+    exec(code, found)
+    labels = real(load_ecg5000).test_labels
+    assert found["flags"][labels == 0].mean() < 0.02
+    assert found["flags"][labels == 1].mean() > 0.8
 
 
 def test_the_casting_cards_recipe_is_the_configs():

@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import wavfile
 
 from companion.cli_common import load_first
 from companion.cli_waveforms import hold_out
-from companion.data.series import cut_windows
+from companion.data.series import Windows, cut_windows
 from companion.estimators import ResNetAE, WindowBaseline
 from companion.estimators.baselines import inject
 from tests.small_data import waves
@@ -26,7 +27,7 @@ def series(tmp_path):
     table.to_csv(tmp_path / "series.csv", index=False)
     options = ("--length", 20, "--columns", "left,right", "--fpr", 0.2)
     told = good("fit", "waveforms", tmp_path / "series.csv", "--out", tmp_path / "model", *options, *NET)
-    assert "series.csv: 600 rows, 2 columns (left, right); left out: time" in told
+    assert "series.csv: 600 rows, 2 columns (left, right); times: time" in told
     assert "learned from 47 windows of 2 x 20" in told
     assert "from 11 held out: of new normal ones it flags at most 20 %" in told
     return table
@@ -65,12 +66,17 @@ def test_windows_are_learned_and_scored(tmp_path, kind):
 def test_a_series_is_cut_as_it_was_and_its_columns_are_found_by_name(tmp_path, series):
     table, _ = score(tmp_path, "series.csv")
     cut = cut_windows(series[["left", "right"]].to_numpy().T, 20, 10)
-    assert list(table.columns) == ["window", "start", "end", "score", "flagged"]
+    names = ["window", "start", "end", "start_time", "end_time", "score", "flagged"]
+    assert list(table.columns) == names
     assert table["start"].tolist() == cut.starts.tolist()
+    assert table["start_time"].tolist() == series["time"].dt.strftime("%Y-%m-%d")[cut.starts].tolist()
+    assert table["end_time"].tolist() == series["time"].dt.strftime("%Y-%m-%d")[cut.ends - 1].tolist()
     expected = ResNetAE.load(tmp_path / "model").decision_function(cut.values)
     np.testing.assert_allclose(table["score"], expected, rtol=1e-5)
     series[["right", "left"]].to_csv(tmp_path / "turned.csv", index=False)
-    pd.testing.assert_frame_equal(score(tmp_path, "turned.csv")[0], table)
+    pd.testing.assert_frame_equal(
+        score(tmp_path, "turned.csv")[0], table.drop(columns=["start_time", "end_time"])
+    )
     for columns in (["left", "time"], ["left"]):
         series[columns].to_csv(tmp_path / "other.csv", index=False)
         model = ("--model", tmp_path / "model", "--out", "s")
@@ -78,12 +84,43 @@ def test_a_series_is_cut_as_it_was_and_its_columns_are_found_by_name(tmp_path, s
 
 
 def test_what_is_held_out_is_not_learned():
-    learn, held = hold_out(cut_windows(np.arange(1000.0), 50, 5))
-    assert learn.max() < 800 <= held.min()
+    parts = [cut_windows(np.arange(first, first + 1000.0), 50, 5) for first in (0, 5000)]
+    learn, held = hold_out(parts, series=True)
+    assert not set(learn.ravel()) & set(held.ravel())
+    for first in (0, 5000):
+        own, later = (part[(part >= first) & (part < first + 1000)] for part in (learn, held))
+        assert own.max() < first + 800 <= later.min()
     windows = np.arange(40.0)[:, None, None] + np.zeros((1, 1, 4))
-    learn, held = hold_out(windows)
+    learn, held = hold_out([Windows(windows, np.arange(40), 40)], series=False)
     assert len(held) == 8
     assert sorted([*learn[:, 0, 0], *held[:, 0, 0]]) == list(range(40))
+
+
+def test_several_files_are_learned_and_scored_and_known_faults_choose(tmp_path):
+    rng, files, rate = np.random.default_rng(0), [], 100
+    for name, height in (("a", 1000), ("b", 1000), ("faulty", 3000)):
+        sound = height * np.sin(np.arange(800) / 3) + 50 * rng.normal(size=800)
+        wavfile.write(tmp_path / f"{name}.wav", rate, sound.astype(np.int16))
+        files.append(tmp_path / f"{name}.wav")
+    out = ("--out", tmp_path / "model", "--length", 20, "--epochs", 2)
+    told = good("fit", "waveforms", *files[:2], *out, "--known", files[2])
+    assert "for 1 % take a --stride below" not in told
+    assert "held out can promise no less than 3.2 % flagged; for 1 % take --stride 3, more data" in told
+    assert re.search(r", channel: PR-AUC 1.000 on normals and known faults \(kept\)", told)
+    told = good("score", "waveforms", *files, "--model", tmp_path / "model", "--out", tmp_path / "s")
+    table = pd.read_csv(tmp_path / "s")
+    assert table.groupby("file")["flagged"].mean()[str(files[2])] == 1
+    assert table.groupby("file")["flagged"].mean()[str(files[0])] < 0.2
+    assert table["end_time"][0] == pytest.approx(0.19)
+    assert "a series has --length" in bad("fit", "waveforms", files[0], "--out", tmp_path / "x")
+    np.save(tmp_path / "other.npy", np.zeros((800, 3)))
+    assert "the files differ in channels" in bad("fit", "waveforms", files[0], tmp_path / "other.npy", *out)
+
+
+def test_much_less_flagged_than_promised_is_told_too(tmp_path, series):
+    pd.DataFrame(np.zeros((2000, 2)), columns=["left", "right"]).to_csv(tmp_path / "still.csv", index=False)
+    told = score(tmp_path, "still.csv")[1]
+    assert "0 % are flagged, and of such as were held out it should be 20 %: the windows have changed" in told
 
 
 def test_components_and_neighbours_are_there_and_much_that_is_flagged_is_told(tmp_path):

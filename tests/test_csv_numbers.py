@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import wavfile
 
 from companion.data.csv_numbers import read_numbers
 
@@ -51,8 +52,9 @@ def test_what_spreadsheets_and_programs_write_is_read(tmp_path, text, values, na
         ("a\n0,5\n0,7\n", "numbers need a decimal point"),
         ("a;b\n0,5;1.5\n", "some of its numbers have a decimal comma"),
         ('a,b\n"0,5",1\n', "column a .*holds '0,5', no number"),
-        ("2024-01-01,3\n", "the number 3 beside '2024-01-01'"),
-        ("time,a\n2024-01-01,3\n", "column time .*holds '2024-01-01', no number; name the columns"),
+        ("a,3\n", "the number 3 beside 'a'"),
+        ("a,b\nlow,3\n", "column a .*holds 'low', no number; name the columns"),
+        ("time,end,a\n2024-01-01,2024-01-02,3\n", "column end .*holds '2024-01-02', no number"),
         ("a\nTrue\n", "holds True, no number"),
         ("\0\xff", "cannot be read|no number"),
     ],
@@ -83,15 +85,50 @@ def test_columns_are_chosen_by_name(tmp_path):
     path.write_text("time,a,b\n2024-01-01,1,2\n")
     found = read_numbers(path, ["b", "a"])
     assert found.values.tolist() == [[2, 1]]
-    assert "left out: time" in found.told
-    with pytest.raises(ValueError, match="has not one column 'c'; it has: time, a, b"):
+    assert "times: time" in found.told
+    with pytest.raises(ValueError, match="has not one column 'c'; it has: a, b"):
         read_numbers(path, ["c"])
     path.write_text(ROWS)
     with pytest.raises(ValueError, match="does not name its columns"):
         read_numbers(path, ["a"])
 
 
-@pytest.mark.parametrize("name", ["data.npy", "data.parquet", "data.csv"])
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [
+        ("date;a;b\n01.02.2024 10:15;0,5;0,7\n01.02.2024 10:16;0,6;0,8\n", "01.02.2024 10:15"),
+        (",a,b\n2024-02-01T10:15Z,0.5,0.7\n2024-02-01T10:16Z,0.6,0.8\n", "2024-02-01T10:15Z"),
+        ("10:15,0.5,0.7\n10:16,0.6,0.8\n", "10:15"),
+        ("a,timestamp,b\n0.5,17,0.7\n0.6,19,0.8\n", 17),
+    ],
+)
+def test_times_are_told_and_are_no_measurements(tmp_path, text, times):
+    (tmp_path / "data.csv").write_text(text)
+    found = read_numbers(tmp_path / "data.csv")
+    assert found.values.tolist() == VALUES
+    assert found.times[0] == times
+    assert len(found.times) == 2
+
+
+def test_arrays_and_sound_are_read(tmp_path):
+    np.savez(tmp_path / "one.npz", np.ones((4, 2, 3)))
+    np.savez(tmp_path / "some.npz", a=np.arange(4), b=np.ones(4))
+    np.savez(tmp_path / "mixed.npz", a=np.arange(4), b=np.ones((4, 2)))
+    wavfile.write(tmp_path / "x.wav", 8000, np.arange(40, dtype=np.int16).reshape(20, 2))
+    assert read_numbers(tmp_path / "one.npz").values.shape == (4, 2, 3)
+    some = read_numbers(tmp_path / "some.npz")
+    assert (some.values.shape, some.names) == ((4, 2), ["a", "b"])
+    with pytest.raises(ValueError, match=r"mixed\.npz cannot be read"):
+        read_numbers(tmp_path / "mixed.npz")
+    sound = read_numbers(tmp_path / "x.wav")
+    assert (sound.values.shape, sound.times[8], sound.names) == ((20, 2), 0.001, None)
+    frame = pd.DataFrame({"a": [1.0, 2.0]}, index=pd.date_range("2024-01-01", periods=2))
+    frame.to_parquet(tmp_path / "dated.parquet")
+    dated = read_numbers(tmp_path / "dated.parquet")
+    assert (dated.names, dated.times[1]) == (["a"], pd.Timestamp("2024-01-02"))
+
+
+@pytest.mark.parametrize("name", ["data.npy", "data.npz", "data.parquet", "data.csv", "data.wav"])
 def test_damaged_files_are_named(tmp_path, name):
     path = tmp_path / name
     with pytest.raises(ValueError, match="there is no file"):

@@ -20,6 +20,7 @@ from companion.detection.metrics import (
     recall_at_fpr,
     roc_auc,
     two_sample,
+    vus_pr,
     wilson,
 )
 from companion.detection.thresholds import EmpiricalTail, FisherTail, ThresholdError, fixed_fpr, tnr_target
@@ -308,3 +309,18 @@ def test_alarms_are_judged_by_hand():
     assert report.calm_seconds == 10 * (8640 - 125 - 4 * 6)
     always = evaluate_alarms(np.ones(50, dtype=bool), [(10, 20)], seconds_per_sample=2)
     assert always == ((None,), 1, 80.0, 80.0)  # on before the fault, it calls nobody to it
+
+
+@pytest.mark.parametrize(
+    ("seed", "window", "expected"),
+    [(0, 0, 0.4956419512203), (1, 9, 0.5337632699443), (2, 20, 0.6117235537790)],
+)
+def test_the_volume_is_that_of_its_library(seed, window, expected):
+    """The mean of ``RangeAUC`` of ``vus`` 0.0.6 over the widths; its ``opt`` version approximates that."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(300, dtype=int)
+    labels[40:70], labels[200:205] = 1, 1
+    labels[: 10 * seed] = 1
+    scores = (rng.normal(size=300) + 1.5 * np.convolve(labels, np.ones(9) / 9, "same")).round(2)
+    assert vus_pr(labels, scores, window) == pytest.approx(expected, abs=1e-9)
+    assert vus_pr(labels, labels + 0.0, 0) == pytest.approx(1, abs=0.01)

@@ -1,4 +1,7 @@
-"""Files of numbers, read right or refused: CSV as spreadsheets, R and pandas write it, Parquet, and NPY."""
+"""Files of numbers, read right or refused: CSV as spreadsheets and programs write it, Parquet, arrays, sound.
+
+DuckDB's and pandas' own sniffers pad or drop the ends of uneven rows, and know no decimal commas.
+"""
 
 import csv
 import io
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +17,9 @@ import pandas as pd
 GAPS = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "?", "-")
 """Words, in small letters or capitals, that stand for a number that is not known."""
 DECIMAL = r"[+-]?(\d*,)?\d+([eE][+-]?\d+)?"
+DATE = r"\s*\d+([-/.:]\d+){2}.*|\s*\d+:\d\d\s*"  # or a time of day
+TIMES = ("time", "timestamp", "date", "datetime")  # names of a column that rises and is no measurement
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".wav")
 
 
 @dataclass(frozen=True)
@@ -22,25 +29,43 @@ class Numbers:
     values: np.ndarray  #: float64 (rows, columns), NaN in gaps; of an NPY file any shape
     names: list[str] | None  #: of the columns; ``None`` if the file has none
     told: str  #: what was read and what was left out, in a line
+    times: pd.Series | None = None  #: (rows,), as the file tells them; of sound in seconds
 
 
 def read_numbers(path: Path, columns: Sequence[str] | None = None) -> Numbers:
-    """The numbers of a CSV, Parquet or NPY file: the named columns, in this order, or all.
+    """The numbers of a file: the named columns, in this order, or all but one that holds times.
 
-    A file that is damaged, can be read in two ways, or lacks a column is refused with a ``ValueError``.
+    An NPZ file holds one array, or columns (rows,). A file that is damaged, can be read in two ways, or lacks
+    a column is refused with a ``ValueError``.
     """
-    suffix, left_out = path.suffix.lower(), ""
-    if suffix not in (".csv", ".tsv", ".txt", ".npy", ".parquet"):
-        raise ValueError(f"{path} is none of .csv, .tsv, .txt, .parquet, .npy")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path} is none of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     try:
-        if suffix == ".npy":
-            return _read_npy(path, columns)
-        frame, left_out = (pd.read_parquet(path), "") if suffix == ".parquet" else _read_csv(path)
+        frame, notes, times = _read(path)
     except Exception as error:  # whatever a damaged file makes of the readers
         raise ValueError(f"{path} cannot be read: {error or type(error).__name__}") from error
+    if isinstance(frame, np.ndarray):
+        if columns is not None:
+            raise ValueError(f"{path} does not name its columns")
+        if frame.dtype.kind not in "fiu":
+            raise ValueError(f"{path} holds {frame.dtype}, and real numbers are needed")
+        return Numbers(frame.astype(np.float64), None, f"{path.name}: an array {frame.shape}", times)
     names = None if pd.api.types.is_integer_dtype(frame.columns) else [str(name) for name in frame.columns]
+    found = (place for place in range(frame.shape[1]) if _is_time(frame.iloc[:, place], columns or ()))
+    if (time := next(found, None)) is not None:
+        times, notes = frame.iloc[:, time], f"{notes}; times: {names[time] if names else 'as told'}"
+        frame = frame.drop(columns=frame.columns[time])
+        names = None if names is None else names[:time] + names[time + 1 :]
+    if names and names[0] in ("", "Unnamed: 0") and len(names) > 1:
+        frame, names, notes = (
+            frame.iloc[:, 1:],
+            names[1:],
+            f"{notes}; left out: a first column without a name",
+        )
+    if names == [str(place) for place in range(len(names or ()))]:  # pandas' own
+        names = None
     if columns is not None:
         if names is None:
             raise ValueError(f"{path} does not name its columns, and {', '.join(columns)} are asked for")
@@ -48,26 +73,48 @@ def read_numbers(path: Path, columns: Sequence[str] | None = None) -> Numbers:
         if missing:
             raise ValueError(f"{path} has not one column {missing[0]!r}; it has: {', '.join(names)}")
         others = [name for name in names if name not in columns]
-        left_out += f"; left out: {', '.join(others[:9])}" if others else ""
+        notes += f"; left out: {', '.join(others[:9])}" if others else ""
         frame, names = frame.iloc[:, [names.index(name) for name in columns]], list(columns)
     for place, dtype in enumerate(frame.dtypes):
         if dtype.kind not in "iuf":
-            name, found = names[place] if names else place + 1, frame.iloc[:, place].dropna()
-            told = f"holds {next(iter(found), None)!r}, no number; name the columns to read"
+            name, kept = names[place] if names else place + 1, frame.iloc[:, place].dropna()
+            told = f"holds {next(iter(kept), None)!r}, no number; name the columns to read"
             raise ValueError(f"column {name} of {path} {told}")
     values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     shown = "" if names is None else f" ({', '.join(names[:9])}{', ...' if len(names) > 9 else ''})"
-    told = f"{path.name}: {len(values):,} rows, {values.shape[1]:,} columns{shown}{left_out}"
-    return Numbers(values, names, told)
+    told = f"{path.name}: {len(values):,} rows, {values.shape[1]:,} columns{shown}{notes}"
+    return Numbers(values, names, told, times)
 
 
-def _read_npy(path: Path, columns: Sequence[str] | None) -> Numbers:
-    if columns is not None:
-        raise ValueError("an NPY file does not name its columns")
-    array = np.load(path, allow_pickle=False)
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"it holds {array.dtype}, and real numbers are needed")
-    return Numbers(array.astype(np.float64), None, f"{path.name}: an array {array.shape}")
+def _read(path: Path) -> tuple[Any, str, pd.Series | None]:
+    """A frame or an array, what was left out, and times that are no column."""
+    suffix = path.suffix.lower()
+    if suffix == ".wav":
+        from scipy.io import wavfile
+
+        rate, sound = wavfile.read(path)
+        return pd.DataFrame(sound), f" at {rate:,} Hz", pd.Series(np.arange(len(sound)) / rate)
+    if suffix == ".parquet":
+        frame = pd.read_parquet(path)
+        return frame.reset_index() if isinstance(frame.index, pd.DatetimeIndex) else frame, "", None
+    if suffix == ".npy":
+        return np.load(path, allow_pickle=False), "", None
+    if suffix == ".npz":
+        arrays = dict(np.load(path, allow_pickle=False))
+        return next(iter(arrays.values())) if len(arrays) == 1 else pd.DataFrame(arrays), "", None
+    return *_read_csv(path), None
+
+
+def _is_time(column: pd.Series, wanted: Sequence[str]) -> bool:
+    """Whether a column that nobody asks for holds dates or times of day, or rises and is called a time."""
+    if str(column.name) in wanted or pd.api.types.is_bool_dtype(column):
+        return False
+    if pd.api.types.is_numeric_dtype(column):
+        return str(column.name).lower() in TIMES and bool((column.diff().dropna() > 0).all())
+    dates = column.dropna()
+    return pd.api.types.is_datetime64_any_dtype(column) or (
+        len(dates) > 0 and bool(dates.astype(str).str.fullmatch(DATE).all())
+    )
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
@@ -91,8 +138,7 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
         if len(row) != width:
             raise ValueError(f"line {reader.line_num} has {len(row)} fields, the lines before have {width}")
         empty_end = empty_end and len(row) > 1 and not row[-1].strip()
-    empty_end = empty_end and (not header or len(first) < width or not first[-1])
-    used = width - empty_end
+    used = width - (empty_end and (not header or len(first) < width or not first[-1]))
     if width == 0:
         raise ValueError("it holds no row of numbers")
     if header and len(first) not in (used, width):
@@ -105,14 +151,9 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
         index_col=False, na_values=GAPS, skipinitialspace=True, low_memory=False,
     )  # fmt: skip
     notes = f"; left out: {blank} empty lines" if blank else ""
-    notes += "; left out: an empty field behind each row" if empty_end else ""
-    if mark != "," and _read_decimal_commas(frame):
-        notes += "; with decimal commas"
-    if header and first[0] in ("", "Unnamed: 0") and used > 1:
-        frame, first, used = frame.iloc[:, 1:], first[1:], used - 1
-        notes += "; left out: a first column without a name"
-    counted = first[:used] == [str(place) for place in range(used)]  # pandas' own
-    frame.columns = first[:used] if header and not counted else pd.RangeIndex(used)
+    notes += "; left out: an empty field behind each row" if used < width else ""
+    notes += "; with decimal commas" if mark != "," and _read_decimal_commas(frame) else ""
+    frame.columns = first[:used] if header else pd.RangeIndex(used)
     return frame, notes
 
 
@@ -131,20 +172,12 @@ def _read_decimal_commas(frame: pd.DataFrame) -> bool:
 
 def _is_header(words: list[str]) -> bool:
     """Whether the first line names columns; one with both names and numbers is refused."""
-    known = [word for word in words if word.lower() not in GAPS]
-    numbers = [word for word in known if _is_number(word)]
-    rest = words[1:] if not words or not _is_number(words[0]) else words
+    known = pd.Series([word for word in words if word.lower() not in GAPS], dtype=str)
+    numbers = pd.to_numeric(known.str.replace(",", "."), errors="coerce").notna() | known.str.fullmatch(DATE)
+    rest = words[1:] if not words or not words[0].isdigit() else words
     if len(rest) > 1 and rest == [str(place) for place in range(len(rest))]:
         return True
-    if numbers and len(numbers) < len(known):
-        other = next(word for word in known if word not in numbers)
-        raise ValueError(f"its first line holds the number {numbers[0]} beside {other!r}; give it names")
-    return len(known) > len(numbers)
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word.replace(",", "."))
-    except ValueError:
-        return False
-    return True
+    if numbers.any() and not numbers.all():
+        one, other = known[numbers].iloc[0], known[~numbers].iloc[0]
+        raise ValueError(f"its first line holds the number {one} beside {other!r}; give it names")
+    return len(known) > 0 and not numbers.any()

@@ -1,7 +1,5 @@
 """Series (T,) or (channels, T), cut into windows (N, channels, length) of a common scale; NaN marks gaps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 
