@@ -4,6 +4,7 @@ import importlib
 import json
 import pkgutil
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -141,30 +142,8 @@ def _scripts_once(
 
 
 FIXES = [
-    # the visible text must be in the accessible name (WCAG 2.5.3)
-    (re.compile(r'(<button class="btn[^>]*search-button-field[^>]*?) aria-label="Search"'), r"\1"),
-    (re.compile(r'(<i class="theme-switch [^>]*?)\s+title="[^"]*"'), r'\1 aria-hidden="true"'),
-    (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
-    # the summaries in the sidebar need a name (WCAG 4.1.2)
-    (
-        re.compile(r'<summary><span class="toctree-toggle"'),
-        '<summary aria-label="Toggle the sections"><span class="toctree-toggle"',
-    ),
-    # docutils gives bibliographies roles that ARIA 1.2 has dropped
-    (re.compile(r'<div role="list" class="citation-list">'), '<div class="citation-list">'),
-    (re.compile(r' role="doc-biblioentry"'), ""),
-    # short entries of tables are not broken on a phone
-    (re.compile(r'<td class="(text-\w+)">(<p>)?([^<]{1,16})(?=<)'), r'<td class="\1 short">\2\3'),
-    # the sidebar with the title is a landmark of its own
-    (
-        re.compile(r'<div class="sidebar-primary-items__start sidebar-primary__section">'),
-        '<div class="sidebar-primary-items__start sidebar-primary__section" role="region" aria-label="Book">',
-    ),
-    # a pictogram that not every machine has a font for
-    (re.compile("✅"), "complete"),
-    # the icons come as fonts; the 1.5 MB script only draws them again
-    (re.compile(r'<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>'), ""),
-    (re.compile(r'<meta name="viewport" content="width=device-width, initial-scale=1" />'), ""),
+    (re.compile(fix["pattern"]), fix["replacement"])
+    for fix in tomllib.loads(Path(__file__).with_name("page_fixes.toml").read_text("utf8"))["fix"]
 ]
 
 
