@@ -13,7 +13,6 @@ from companion.models import cost
 from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
 from companion.models.cost import (
     activation_bytes,
-    interleaved,
     multiply_adds,
     numbers_moved,
     stage_costs,
@@ -53,22 +52,6 @@ def test_the_chapters_published_errors_are_torchvisions(name, weights):
     for depth, error in published.items():
         meta = torchvision.models.get_model_weights(f"resnet{depth}")[weights].meta
         assert error == pytest.approx(100 - meta["_metrics"]["ImageNet-1K"]["acc@1"])
-
-
-def test_a_tensor_that_two_layers_keep_counts_once():
-    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    # the input, and the ReLU's output, which the ReLU and the second layer keep
-    assert activation_bytes(net, (5, 3)) == 4 * (5 * 3 + 5 * 4)
-
-
-@pytest.mark.parametrize(
-    ("block", "channels"),
-    # maps: the input; then each convolution's output, for its norm; and each ReLU's output
-    [(BasicResidualBlock(256, 256), 5 * 256), (BottleneckBlock(256, 64), 3 * 256 + 4 * 64)],
-)
-def test_a_block_keeps_the_maps_that_are_counted_by_hand(block, channels):
-    statistics = 2 * sum(m.num_features for m in block.modules() if isinstance(m, nn.BatchNorm2d))
-    assert activation_bytes(block, (3, 256, 5, 7)) == 4 * (3 * 5 * 7 * channels + statistics)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -173,12 +156,6 @@ def test_the_time_is_per_image_and_models_take_turns(monkeypatch):
     for name, seconds in (("a", 0.005), ("b", 0.01)):
         assert seconds <= times[name].fastest <= times[name].median <= times[name].slowest
         assert times[name].fastest < 3 * seconds
-
-
-def test_a_quick_function_runs_several_times_in_a_round():
-    calls = []
-    interleaved({"a": lambda: (calls.append(0), time.sleep(0.01))}, rounds=1)
-    assert len(calls) in range(4, 8)  # two to warm up and five in the round, fewer on a busy machine
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

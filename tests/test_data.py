@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from companion.data import cifar10 as module
@@ -38,16 +36,10 @@ def test_the_split_is_the_same_each_time_and_loses_nothing(cifar10):
         assert labels.bincount().tolist() == [5000] * 10
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 40), st.integers(0, 10**6))
-def test_the_stand_in_is_deterministic_and_of_the_right_kind(n, seed):
-    images, labels = synthetic_shapes(n, seed)
-    assert (images.shape, images.dtype, labels.dtype) == ((n, 3, 32, 32), torch.uint8, torch.int64)
-    assert torch.equal(images, synthetic_shapes(n, seed)[0])
-
-
 def test_the_stand_in_shows_every_shape_and_colour_does_not_tell_which():
     images, labels = synthetic_shapes(4000, 0)
+    assert torch.equal(images, synthetic_shapes(4000, 0)[0])
+    assert (images.shape, images.dtype, labels.dtype) == ((4000, 3, 32, 32), torch.uint8, torch.int64)
     means = torch.stack([images[labels == k].float().mean(dim=(0, 2, 3)) for k in range(len(SHAPES))])
     assert labels.bincount(minlength=10).min() > 300
     assert (means - means.mean(dim=0)).abs().max() < 12  # of 255: colours differ less than noise does

@@ -15,7 +15,6 @@ from companion.objectives.selfsupervised import (
     embed,
     group_numbers,
     linear_probe,
-    nearest_others,
     neighbor_purity,
     nll,
     nt_xent,
@@ -53,13 +52,9 @@ def test_every_row_has_something_hidden_and_the_rate_is_kept():
     many = draw_mask(2000, torch.arange(20), 0.3, generator)
     assert many.float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert draw_mask(10, torch.arange(4), 1.0, generator).all()
-
-
-def test_a_group_is_hidden_as_one():
-    mask = draw_mask(500, group_numbers([5, 5, 1, 9], 4), 0.3, torch.Generator().manual_seed(0))
-    assert torch.equal(mask[:, 0], mask[:, 1])
-    assert (mask[:, 0] != mask[:, 2]).any()
-    assert (mask[:, 2] != mask[:, 3]).any()
+    grouped = draw_mask(500, group_numbers([5, 5, 1], 3), 0.3, generator)
+    assert torch.equal(grouped[:, 0], grouped[:, 1])
+    assert (grouped[:, 0] != grouped[:, 2]).any()
 
 
 def test_the_net_gets_the_index_of_the_mask_where_it_hides_and_nowhere_else():
@@ -173,13 +168,8 @@ def test_replacements_are_drawn_apart_but_a_group_from_one_row():
     view, _ = corrupt(batch, training, 1.0, torch.tensor([0, 0, 1]), torch.Generator().manual_seed(0))
     assert torch.equal(view[:, 0], view[:, 1])
     assert (view[:, 0] != view[:, 2]).sum() > 40
-
-
-def test_at_least_one_feature_is_replaced():
-    batch = (torch.full((9, 3), -1.0), torch.empty(9, 0, dtype=torch.long))
-    training = (torch.zeros(1, 3), batch[1][:1])
     view, _ = corrupt(batch, training, 0.01, torch.arange(3), torch.Generator())
-    assert ((view != batch[0]).sum(dim=1) == 1).all()
+    assert ((view != batch[0]).sum(dim=1) == 1).all()  # at least one
 
 
 def brute_force(a, b, temperature):
@@ -208,13 +198,6 @@ def test_nt_xent_and_its_gradient_are_those_of_the_definition(count, temperature
     assert nt_xent(a.float(), b.float(), temperature).item() == pytest.approx(slow.item(), abs=1e-5)
     for mine, his in zip(torch.autograd.grad(fast, ours), torch.autograd.grad(slow, theirs), strict=True):
         torch.testing.assert_close(mine, his, atol=1e-10, rtol=1e-6)
-
-
-def test_nt_xent_keeps_its_precision_in_mixed_precision():
-    a, b = torch.randn(2, 32, 16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = nt_xent(a, b, 0.05)
-    assert mixed.item() == nt_xent(a, b, 0.05).item()
 
 
 @pytest.mark.parametrize(("numbers", "cardinalities"), COLUMNS)
@@ -254,17 +237,6 @@ def test_contrastive_training_finds_rows_again():
     after = evaluate(net, data, objective, CPU, batch_size=64)
     assert after["loss"] < 0.5 * before["loss"]
     assert after["lost"] < 0.65 * before["lost"]
-
-
-def test_a_run_resumes_where_heads_go_unused(tmp_path):
-    data, config = rows(2, [3], 40), FitConfig(num_steps=6, batch_size=8, lr=1e-2, optimizer="adamw")
-    whole = make_net(2, [3])  # its projection gets no gradient
-    fit(whole, data, MaskedFeatures(), config, compute=CPU)
-    for stop in (3, None):
-        net = make_net(2, [3])
-        fit(net, data, MaskedFeatures(), config, compute=CPU, checkpoint=tmp_path / "c", stop_after=stop)
-    for name, ours in net.state_dict().items():
-        assert torch.equal(ours, whole.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(("numbers", "cardinalities"), COLUMNS)
@@ -349,18 +321,11 @@ def test_rows_are_embedded_in_batches_as_at_once():
     assert embed(net, numbers[:0], categories[:0]).shape == (0, 8)
 
 
-def test_neighbours_are_those_of_all_distances():
-    vectors = RNG.normal(size=(30, 4))
-    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
-    np.fill_diagonal(distances, np.inf)
-    assert np.array_equal(nearest_others(vectors, 5), distances.argsort(axis=1)[:, :5])
-
-
 def test_purity_is_counted_and_near_chance_without_a_relation():
     vectors, labels = RNG.normal(size=(400, 3)), RNG.integers(0, 4, 400)
-    by_hand = np.mean(
-        [(labels[row] == label).mean() for row, label in zip(nearest_others(vectors), labels, strict=True)]
-    )
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    by_hand = (labels[distances.argsort(axis=1)[:, :10]] == labels[:, None]).mean()
     assert neighbor_purity(vectors, labels) == pytest.approx(by_hand)
     assert 0.2 < by_hand < 0.3
     assert neighbor_purity(np.eye(4)[labels] * 100 + vectors[:, :1], labels) == 1
