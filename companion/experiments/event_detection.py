@@ -107,14 +107,6 @@ def net_scores(
     return scores
 
 
-def detector_scores(events: PreparedEvents, seed: int, context: Context) -> dict[str, np.ndarray]:
-    """What readers run, fitted on the training and calibration events as one stream."""
-    frame, rows = events.events.frame, np.sort(np.concatenate([events.train, events.calibration]))
-    detector = EventDetector(columns=events.events.entity, seed=seed)
-    detector.fit(frame.iloc[rows], compute=context.compute)
-    return {part: detector.decision_function(frame.iloc[events.events.split[part]]) for part in PARTS}
-
-
 def judged(events: PreparedEvents, part: str, column: str = "", value: str = "") -> tuple[np.ndarray, ...]:
     """Which of a part's rows are judged, and which of those are anomalies: bool.
 
@@ -201,8 +193,12 @@ def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult
         scores = net_scores(events, config, seed, context, result)
         clock = time.perf_counter()
         scores |= simple_scores(events, seed, result)
-        if config.detector:
-            scores["EventDetector"] = detector_scores(events, seed, context)
+        if config.detector:  # what readers run, fitted on training and calibration events as one stream
+            frame, rows = events.events.frame, np.sort(np.concatenate([events.train, events.calibration]))
+            detector = EventDetector(columns=events.events.entity, seed=seed)
+            detector.fit(frame.iloc[rows], compute=context.compute)
+            parts = {part: frame.iloc[events.events.split[part]] for part in PARTS}
+            scores["EventDetector"] = {part: detector.decision_function(own) for part, own in parts.items()}
         result.seconds[f"{name}.others"] = round(time.perf_counter() - clock, 2)
         found = evaluate_scores(events, scores, config.repeats)
         result.metrics.update({f"{name}.{key}": round(value, 4) for key, value in found.items()})

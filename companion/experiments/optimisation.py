@@ -157,16 +157,6 @@ class IdentityConfig(Config):
     points: int = 50  #: how many points a curve is averaged down to
 
 
-def make_stack(kind: str, num_blocks: int) -> nn.Sequential:
-    """A stack of equal blocks of one of the ``KINDS``; with the zero start F(x) = 0."""
-    shortcut: Literal["A"] | None = None if kind == "plain" else "A"
-    blocks = [BasicResidualBlock(WIDTH, WIDTH, shortcut=shortcut) for _ in range(num_blocks)]
-    if kind == "residual, zero start":
-        for block in blocks:
-            zero_residual(block)
-    return nn.Sequential(*blocks)
-
-
 def relative_error(model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
     """Mean squared difference of output and input, as a share of the input's variance."""
     (x,) = batch
@@ -185,9 +175,12 @@ def run_identity(config: IdentityConfig, seed: int, context: Context) -> SeedRes
         for kind in KINDS:
             what = f"{kind}-{height}"
             seed_everything(seed)
-            history = context.fit(
-                what, make_stack(kind, height), (maps,), relative_error, config.fit, seed, result=result
-            )  # fmt: skip
+            shortcut: Literal["A"] | None = None if kind == "plain" else "A"
+            blocks = [BasicResidualBlock(WIDTH, WIDTH, shortcut=shortcut) for _ in range(height)]
+            for block in blocks if kind == "residual, zero start" else ():
+                zero_residual(block)
+            stack = nn.Sequential(*blocks)
+            history = context.fit(what, stack, (maps,), relative_error, config.fit, seed, result=result)
             losses = history.train["loss"]
             result.curves[f"{what}.loss"] = window_means(losses, config.points)
             result.metrics[f"{what}.first_loss"] = losses[0]

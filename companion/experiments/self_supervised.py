@@ -103,30 +103,22 @@ def guessing(
     return found
 
 
-def probe_rows(events: PreparedEvents, rows: int, seed: int) -> tuple[np.ndarray, ...] | None:
-    """What a probe learns and is asked: classes (N,) that no field holds, training rows, later rows.
-
-    Of generated events that is the kind of session, of Zeek's flows the host that they were captured at.
-    """
-    labels = events.events.labels
-    if events.name == "generated":
-        classes, asked = labels["kind"].to_numpy(dtype=object), events.normal("validation")
-    elif events.name == "zeek":
-        classes, asked = labels["incident"].str.split("/").str[0].to_numpy(dtype=object), events.calibration
-    else:
-        return None
-    return classes, *(part[drawn(len(part), rows, seed)] for part in (events.train, asked))
-
-
 def probing(
     events: PreparedEvents, nets: dict[str, SelfSupervisedResNet], context: Context, rows: int, seed: int
 ) -> dict[str, float]:
-    """``"<net>.probe"`` and ``"<net>.purity"``, also for ``plain``, columns without any learning; chance."""
-    chosen = probe_rows(events, rows, seed)
-    if chosen is None:
+    """``"<net>.probe"`` and ``"<net>.purity"``, also for ``plain``, columns without any learning; chance.
+
+    A probe tells classes that no field holds: of generated events the kind of session, of Zeek's flows the
+    host that they were captured at.
+    """
+    frame, labels, later = events.events.frame, events.events.labels, events.normal("validation")
+    if events.name == "generated":
+        classes = labels["kind"].to_numpy(dtype=object)
+    elif events.name == "zeek":
+        classes, later = labels["incident"].str.split("/").str[0].to_numpy(dtype=object), events.calibration
+    else:
         return {}
-    classes, known, asked = chosen
-    frame = events.events.frame
+    known, asked = (part[drawn(len(part), rows, seed)] for part in (events.train, later))
     plain = PlainColumns(entity=events.events.entity).fit(frame.iloc[events.train])
     spaces = {"plain": [plain.transform(frame.iloc[part]).plain for part in (known, asked)]}
     for name, net in nets.items():

@@ -240,14 +240,9 @@ def linear_probe(
     return float(recall_score(test_labels, guesses, labels=np.unique(test_labels), average="macro"))
 
 
-def nearest_others(vectors: np.ndarray, count: int = 10) -> np.ndarray:
-    """The nearest other vectors of each vector (N, d): int64 (N, ``count``), nearest first."""
-    rows = NeighborIndex(count + 1).fit(vectors).nearest(vectors)[1]
+def neighbor_purity(vectors: np.ndarray, labels: np.ndarray) -> float:
+    """The share of each vector's ten nearest neighbours that have its label, averaged over vectors (N, d)."""
+    rows = NeighborIndex(11).fit(vectors).nearest(vectors)[1]  # int64 (N, 11), nearest first
     own = rows == np.arange(len(rows))[:, None]
     own[~own.any(axis=1), -1] = True  # copies of a vector may have taken its place
-    return np.asarray(rows[~own].reshape(len(rows), count))
-
-
-def neighbor_purity(vectors: np.ndarray, labels: np.ndarray) -> float:
-    """The share of each vector's ten nearest neighbours that have its label, averaged over the vectors."""
-    return float((labels[nearest_others(vectors)] == labels[:, None]).mean())
+    return float((labels[rows[~own].reshape(len(rows), 10)] == labels[:, None]).mean())
