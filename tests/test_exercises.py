@@ -135,10 +135,7 @@ def threshold_for(normals, fpr, least=1, error=ValueError):
         ("residual-block", Mine),
         ("convolution", lambda maps, weight: F.conv2d(maps.double(), weight.double(), padding=1)),
         ("identity-weight", lambda c: np.eye(c)[:, :, None, None] * np.eye(3)[1][:, None] * np.eye(3)[1]),
-        (
-            "near-identity",
-            lambda w, s: s * w + np.eye(len(w))[:, :, None, None] * np.eye(3)[1][:, None] * np.eye(3)[1],
-        ),
+        ("near-identity", lambda w, s: s * w + nn.init.dirac_(torch.empty_like(w))),
         ("conv-weights", lambda n: 432 + 9 * ((n - 2) // 3 * (16**2 + 32**2 + 64**2) - 32 * 16 - 64 * 32)),
         ("bottleneck-widths", lambda c: torch.tensor([2 / 9 * c, (163**0.5 - 1) / 9 * c])),
         ("block-weights", lambda d, h: 2 * d * h + h + 3 * d),
@@ -195,7 +192,6 @@ def strides(first, second, stages=slice(1, None)):
         ("pre-activated-block", BasicResidualBlock, "ReLUs and the stride"),
         ("paper-stride", strides(2, 2), "layer2.0.conv2 has in the paper a stride of 1"),
         ("paper-stride", strides(2, 1, slice(None)), "layer1.0.conv1 has in the paper a stride of 1"),
-        ("paper-stride", strides(2, 1, slice(2, None)), "layer2.0.conv1 has in the paper a stride of 2"),
         ("paper-stride", lambda net: setattr(net, "fc", nn.Linear(9, 9, device="meta")), "with its layers"),
         ("resnet-18", lambda n: BasicResidualBlock(3, n), "not (2, 10)"),
         ("resnet-18", lambda n: CifarResNet(20, num_classes=n), "and not 11,173,962"),
@@ -213,7 +209,6 @@ def strides(first, second, stages=slice(1, None)):
         ("nt-xent", lambda a, b, t: contrastive(a, b, t) + (t < 0.01), "do exponentials overflow?"),
         ("nt-xent", lambda a, b, t: contrastive(a, b, t).item(), "an `.item()`"),
         ("nt-xent", lambda a, b, t: contrastive(a.detach(), b, t), "something detached"),
-        ("nt-xent", lambda a, b, t: contrastive(a, b.detach(), t), "something detached"),
     ],
 )
 def test_other_mistakes_are_found(exercise, answer, fault):

@@ -78,23 +78,3 @@ def test_the_glossary_is_in_order_and_has_no_term_twice():
 def test_every_term_of_the_glossary_is_linked_where_a_chapter_uses_it(path):
     missing = [term for term in unlinked_terms(path.read_text("utf8")) if term not in COMMON]
     assert not missing, f"link them with {{term}} where they are used first: {missing}"
-
-
-def test_links_and_uses_are_told_apart():
-    text = """# The kernel
-
-A **logit**, {term}`tokens <token>`, `stride`, and no short-cut but a shortcut.
-
-```{code-cell} ipython3
-epoch = 1
-```
-
-| plain net | 1 |
-
-## Exercises
-
-The attention of a reader.
-"""
-    assert linked_terms(text) == {"token"}
-    assert unlinked_terms(text) == ["logit", "shortcut"]
-    assert unlinked_terms(text + "a {term}`net's logits <logit>` and {term}`shortcut`") == []

@@ -41,71 +41,42 @@ FAULTS = {
     "light-text": (hard_to_read('html[data-theme="light"] .x { color: #ccc }'), "color-contrast", LIGHT),
     "narrow-text": (
         hard_to_read("@media (max-width: 400px) { .x { color: #888 !important; background: #777 } }"),
-        "390 px: color-contrast",
-        BOTH,
-    ),
+        "390 px: color-contrast", BOTH),
     "one-word-of-code": (
         code(f'{WORDS}<span style="color: #999; background: #888">odd</span> {WORDS}'),
-        "color-contrast",
-        BOTH,
-    ),
+        "color-contrast", BOTH),
     "many-words-of-code": (code(WORDS, "color: #888; background: #777"), "color-contrast", BOTH),
     "words-in-a-pale-line": (
-        code(f'{WORDS}<b style="color: #999; background: #888">{WORDS}</b>'),
-        "color-contrast",
-        BOTH,
-    ),
+        code(f'{WORDS}<b style="color: #999; background: #888">{WORDS}</b>'), "color-contrast", BOTH),
     "nameless-button-in-dark": (f'{HIDE_IN_LIGHT}<button class="x"></button>', "button-name", DARK),
     "nameless-button-when-narrow": (
         '<style>@media (min-width: 400px) { .x { display: none } }</style><button class="x"></button>',
-        "390 px: button-name",
-        ONCE,
-    ),
+        "390 px: button-name", ONCE),
     "image-without-text": (
-        '<img class="photo" width="90" height="60" src="../../good.svg">',
-        "image-alt",
-        ONCE,
-    ),
+        '<img class="photo" width="90" height="60" src="../../good.svg">', "image-alt", ONCE),
     "too-wide-when-narrow": (
-        '<div style="width: 500px; height: 9px"></div>',
-        "390 px: scrolls sideways",
-        BOTH,
-    ),
+        '<div style="width: 500px; height: 9px"></div>', "390 px: scrolls sideways", BOTH),
     "too-wide-in-dark": (
         f'{HIDE_IN_LIGHT}<div class="x" style="width: 3000px; height: 9px"></div>',
-        "1280 px: scrolls sideways",
-        DARK,
-    ),
+        "1280 px: scrolls sideways", DARK),
     "image-from-elsewhere": (
-        '<img alt="Something" src="http://127.0.0.1:9/x.png">',
-        "asks another host",
-        BOTH,
-    ),
+        '<img alt="Something" src="http://127.0.0.1:9/x.png">', "asks another host", BOTH),
     "missing-image-far-below": (
         '<div style="height: 9000px"></div><img loading="lazy" alt="Something" class="photo" src="none.png">',
-        "broken image",
-        BOTH,
-    ),
+        "broken image", BOTH),
     "missing-script": ('<script src="none.js"></script>', "status 404", BOTH),
     "console": ('<script>console.error("Oh")</script>', "console: Oh", BOTH),
     "script": ("<script>nothing.at.all</script>", "script error", BOTH),
     "formula": (
-        r'<p><span class="math notranslate nohighlight">\(\left( x\)</span></p>',
-        "mathematics",
-        BOTH,
-    ),
+        r'<p><span class="math notranslate nohighlight">\(\left( x\)</span></p>', "mathematics", BOTH),
     "dark-ink-in-dark": (
         '<img class="photo" style="background: none !important" alt="Ink" src="../../ink.svg">',
-        "a figure with a contrast of",
-        DARK,
-    ),
+        "a figure with a contrast of", DARK),
     "plot-that-stays-light": (
         '<img class="plot" style="filter: none !important" alt="A plot" src="../../good.svg">',
-        "a plot on a light ground",
-        DARK,
-    ),
+        "a plot on a light ground", DARK),
     "figure-of-no-class": ('<img alt="Something" src="../../good.svg">', "no class", DARK),
-}
+}  # fmt: skip
 FINE = {
     "fine": "",
     "fine-figures": '<img class="plot" alt="Black on white" src="../../good.svg">'

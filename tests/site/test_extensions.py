@@ -1,9 +1,7 @@
 """Parts of the book's Sphinx extensions, without Sphinx."""
 
 import hashlib
-import io
 import os
-import tarfile
 from pathlib import Path
 
 import book_assets
@@ -16,15 +14,12 @@ from jupyter_cache.base import CacheBundleIn
 from sphinx.errors import ExtensionError
 
 from companion.data.download import DataError
+from tests.packing import tar_gz
 
 
 def make_archive(path: Path, files: dict[str, bytes]) -> str:
     """Write an npm package with these files; return its digest."""
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
+    path.write_bytes(tar_gz(files))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
