@@ -127,24 +127,13 @@ def classify(
 @app.command()
 def card(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="A recorded run: stem or path of its JSON.")],
-    out: Annotated[Path | None, typer.Option(help="Write Markdown there; printed if not given.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Make the model card of a recorded run, in the format of the Hugging Face hub."""
+    """Print the model card of a recorded run, Markdown in the format of the Hugging Face hub."""
     with errors_as_messages():
-        from companion.files import atomic_path
         from companion.model_cards import model_card
         from companion.runs import load_run
 
-        text = model_card(load_run(run_name))
-        if out is None:
-            print(text, end="")
-            return
-        if out.exists() and not force:
-            raise FileExistsError(f"{out} is there already; --force replaces it")
-        with atomic_path(out) as part:
-            part.write_text(text, encoding="utf8")
-        print(f"written to {out}")
+        print(model_card(load_run(run_name)), end="")
 
 
 @app.command()
