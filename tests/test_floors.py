@@ -27,7 +27,7 @@ MAY_NOT = {
 }
 
 
-BUDGET = 13_702
+BUDGET = 13_690
 """Lines of the package, docstrings and blanks included; only ever lowered."""
 LONGEST = 350
 STILL_LONG: set[str] = set()
