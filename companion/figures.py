@@ -52,6 +52,16 @@ def plot_series(
         ax.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
 
 
+def panels(rows: int, columns: int, xlabel: str, sharey: bool = True, synthetic: bool = False) -> list[Axes]:
+    """Small plots over one axis, row by row; the lowest have its label."""
+    size = (5.7, 1.95 * rows)
+    axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=sharey, squeeze=False)[1]
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel)
+    mark_synthetic(axes[0, -1], synthetic)
+    return list(axes.flat)
+
+
 def show_images(
     pictures: Sequence[np.ndarray], titles: Sequence[str] = (), columns: int = 4, size: float = 1.4
 ) -> Figure:

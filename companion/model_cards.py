@@ -8,10 +8,9 @@ template in ``companion/cards``. A run's metrics are called ``"<system>.<metric>
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from companion.notebook import mean_and_spread, table
+from companion.notebook import recorded, table
 from companion.runs import RecordedRun
 
 CARDS = Path(__file__).with_name("cards")
@@ -74,24 +73,17 @@ def _front_matter(run: RecordedRun, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluation(run: RecordedRun, about: dict[str, Any]) -> str:
-    def told(metric: str, digits: int, scale: float = 1) -> str:
-        """Mean and spread over the seeds, and the interval where the run has one."""
-        values = run.metric(metric)
-        text = mean_and_spread(values if np.ptp(values) else values[:1], digits, scale)
-        ends = f"{metric}_low", f"{metric}_high"
-        if any(end not in result.metrics for result in run.results for end in ends):
-            return text
-        low, high = (scale * run.metric(end).mean() for end in ends)
-        return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
-
     metrics, systems = about["metrics"], about["systems"]
     flagged = about.get("rates", {"tpr": "anomalies flagged", "tnr": "normals not flagged"})
     points = [(name, f"{label}: {of}", system)
               for name, label in about["points"].items() for system, of in systems.items()]  # fmt: skip
     points += [(name, f"under stress, {label}", about["model"])
                for name, label in about.get("stress", {}).items()]  # fmt: skip
-    ranking = [[of, *(told(f"{system}.{metric}", 4) for metric in metrics)] for system, of in systems.items()]
-    rates = [[what, *(told(f"{system}.{point}.{rate}", 2, 100) for rate in flagged)]
+    ranking = [
+        [of, *(recorded(run, f"{system}.{metric}", 4) for metric in metrics)]
+        for system, of in systems.items()
+    ]
+    rates = [[what, *(recorded(run, f"{system}.{point}.{rate}", 2, 100) for rate in flagged)]
              for point, what, system in points]  # fmt: skip
     return METHOD.format(
         seeds=len(run.seeds), ranking=table(["system", *metrics.values()], ranking).data,

@@ -4,7 +4,7 @@ import ast
 import inspect
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,31 @@ def mean_and_spread(values: np.ndarray, digits: int = 2, scale: float = 1.0) -> 
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def recorded(run: RecordedRun, metric: str, digits: int = 2, scale: float = 1.0) -> str:
+    """A metric of a run as mean ± spread over its seeds, and its recorded interval [low, high] if it has one.
+
+    What is equal for all seeds has no spread; the ends of the interval are averaged over the seeds.
+    """
+    values, ends = run.metric(metric), (f"{metric}_low", f"{metric}_high")
+    text = mean_and_spread(values if np.ptp(values) else values[:1], digits, scale)
+    if any(end not in result.metrics for result in run.results for end in ends):
+        return text
+    low, high = (scale * run.metric(end).mean() for end in ends)
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def recorded_table(
+    run: RecordedRun,
+    header: list[str],
+    rows: Mapping[str, Sequence[str]],
+    digits: int = 2,
+    scale: float = 1.0,
+) -> Markdown:
+    """The metrics of each row, as :func:`recorded` tells them, and under the table the :func:`provenance`."""
+    cells = [[row, *(recorded(run, name, digits, scale) for name in names)] for row, names in rows.items()]
+    return Markdown(f"{table(header, cells).data}\n\n{provenance(run).data}")  # type: ignore[no-untyped-call]
 
 
 def provenance(run: RecordedRun) -> Markdown:

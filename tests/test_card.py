@@ -8,6 +8,7 @@ import yaml
 from companion.data.casting import load_casting
 from companion.data.ecg import load_ecg5000
 from companion.model_cards import CARDS, model_card
+from companion.notebook import provenance, recorded_table
 from companion.runs import load_run
 from tests.test_cli import bad, good
 
@@ -42,6 +43,15 @@ def test_the_recorded_run_has_a_card_whose_numbers_are_the_runs(name):
         assert fact in body
     values, low = run.metric(f"{model}.roc_auc"), run.metric(f"{model}.roc_auc_low").mean()
     assert f"| {values.mean():.4f} ± {values.std(ddof=1):.4f} [{low:.4f}, " in body
+
+
+def test_a_recorded_table_has_means_intervals_and_where_they_come_from():
+    run = load_run("waveforms-full-cpu")
+    told = recorded_table(run, ["model", "area"], {"net": ["ae.roc_auc"], "PCA": ["pca.size"]}, 3).data
+    low = run.metric("ae.roc_auc_low").mean()
+    assert f"| net | {run.metric('ae.roc_auc').mean():.3f} ± 0.001 [{low:.3f}, 0.997] |" in told
+    assert "| PCA | 2.000 |" in told
+    assert told.endswith(provenance(run).data)
 
 
 def test_a_stand_in_is_told():
