@@ -87,13 +87,14 @@ def warn_of_rate(flagged: int, scored: int, fpr: float, what: str) -> None:
         )
 
 
-def load_first(path: Path, first: type[AnomalyDetector], other: type[AnomalyDetector]) -> Any:
-    """The model in a file, which is of one kind or the other."""
+def load_first(path: Path, *kinds: type[AnomalyDetector]) -> Any:
+    """The model in a file, which is of one of these kinds."""
     from companion.files import StateError
 
-    with suppress(StateError):
-        return first.load(path)
-    return other.load(path)
+    for kind in kinds[1:]:
+        with suppress(StateError):
+            return kind.load(path)
+    return kinds[0].load(path)
 
 
 def tell_choice(model: Any, faults: str) -> None:

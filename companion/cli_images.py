@@ -16,12 +16,8 @@ from companion.data.download import DataError
 from companion.files import atomic_path
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from companion.data.images import ImageSet, Range, Skipped
-    from companion.estimators import ImageAE
-
-    Unusual = tuple[float, str, np.ndarray, np.ndarray]  # score, name, image, and map
+    from companion.estimators.autoencoders import ImageDetector
 
 Size = Annotated[
     tuple[int, int], typer.Option(min=8, metavar="H W", help="Images are made so large; 8 divides both.")
@@ -107,28 +103,23 @@ def fit_images(
         common.finish(model, held.images, fpr, out, learned)
 
 
-def score_all(
-    detector: ImageAE, paths: Sequence[Path]
-) -> tuple[dict[str, float], list[Skipped], list[Unusual]]:
-    """Scores by file, what could not be read, and the most unusual; no other image is kept in memory."""
+def read_as(detector: ImageDetector, paths: Sequence[Path]) -> tuple[ImageSet, tuple[Skipped, ...]]:
+    """Images as those that the detector learned from, and what could not be read."""
     from companion.data.images import read_paths
-    from companion.detection.anomaly_maps import image_scores
 
     channels, height, width = detector.shape_
+    return read_paths(paths, (height, width), channels == 3, detector.value_range_)
+
+
+def score_all(detector: ImageDetector, paths: Sequence[Path]) -> tuple[dict[str, float], list[Skipped]]:
+    """Scores by file, and what could not be read; few images are in memory at a time."""
     found: dict[str, float] = {}
     skipped: list[Skipped] = []
-    worst: list[Unusual] = []
     for start in tqdm(range(0, len(paths), BATCH), desc="scoring", unit="batch", disable=None):
-        part, limits = paths[start : start + BATCH], detector.value_range_
-        images, unread = read_paths(part, (height, width), channels == 3, limits)
-        maps = detector.maps(images.images)
-        scores = image_scores(maps).tolist()
-        found |= dict(zip(images.names, scores, strict=True))
-        new = zip(scores, images.names, images.images.numpy(), maps.numpy(), strict=True)
-        worst = sorted([*worst, *new], key=lambda each: -each[0])[:12]
-        worst = [(score, name, image.copy(), error.copy()) for score, name, image, error in worst]
+        images, unread = read_as(detector, paths[start : start + BATCH])
+        found |= dict(zip(images.names, detector.decision_function(images.images).tolist(), strict=True))
         skipped += unread
-    return found, skipped, worst
+    return found, skipped
 
 
 def score_images(
@@ -145,13 +136,13 @@ def score_images(
         import pandas as pd
 
         from companion.data.images import find_images
-        from companion.estimators import ImageAE, ImageBaseline
+        from companion.estimators import FaultClassifier, ImageAE, ImageBaseline
 
-        detector: ImageAE = common.load_first(model, ImageBaseline, ImageAE)
+        detector: ImageDetector = common.load_first(model, ImageBaseline, ImageAE, FaultClassifier)
         limit, fpr = detector.limit()
         out.mkdir(parents=True, exist_ok=True)
         paths, left_out = find_images(folder)
-        found, skipped, worst = score_all(detector, paths)
+        found, skipped = score_all(detector, paths)
         reasons = {each.name: each.reason for each in skipped}
         names = [str(path) for path in paths]
         table = pd.DataFrame({"file": [common.safe_cell(common.shown_name(path, folder)) for path in paths]})
@@ -160,28 +151,30 @@ def score_images(
         table["error"] = [reasons.get(name, "") for name in names]
         with atomic_path(out / "scores.csv") as part:
             table.to_csv(part, index=False)
-        draw_unusual(out / "unusual.png", worst, folder, limit)
+        draw_unusual(out / "unusual.png", detector, found, folder)
         tell_skipped([*left_out, *skipped], folder)
         count = int(table["flagged"].sum())
         print(f"{len(found):,} images scored, {count:,} flagged; written to {out}")
         common.warn_of_rate(count, len(found), fpr, "images")
 
 
-def draw_unusual(path: Path, worst: Sequence[Unusual], folder: Path, limit: float) -> None:
-    """One picture of the most unusual images, each beside its error map, all maps on one scale."""
+def draw_unusual(path: Path, detector: ImageDetector, found: dict[str, float], folder: Path) -> None:
+    """One picture of the twelve most unusual images, each beside its map, all maps on one scale."""
     from matplotlib.figure import Figure
 
-    rows = -(-len(worst) // 3)
-    figure = Figure(figsize=(11, 0.5 + 2.1 * max(1, rows)), layout="constrained")
+    limit = detector.limit()[0]
+    worst = read_as(detector, [Path(name) for name in sorted(found, key=lambda name: -found[name])[:12]])[0]
+    maps, rows = detector.maps(worst.images).numpy(), max(1, -(-len(worst) // 3))
+    figure = Figure(figsize=(11, 0.5 + 2.1 * rows), layout="constrained")
     figure.suptitle(f"The {len(worst)} most unusual images; * flagged, above {limit:.3g}")
-    axes = figure.subplots(max(1, rows), 6, squeeze=False).flatten()
-    brightest = max((float(each[3].max()) for each in worst), default=1.0)
+    axes = figure.subplots(rows, 6, squeeze=False).flatten()
     for ax in axes:
         ax.axis("off")
-    for (score, name, image, error), left, right in zip(worst, axes[::2], axes[1::2], strict=False):
-        left.imshow(image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
-        right.imshow(error, cmap="magma", vmin=0, vmax=brightest)
-        text = f"{common.shown_name(name, folder)[-28:]}\n{score:.3g}{' *' if score > limit else ''}"
+    for place, name in enumerate(worst.names):
+        left, right = axes[2 * place : 2 * place + 2]
+        left.imshow(worst.images[place].permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
+        right.imshow(maps[place], cmap="magma", vmin=0, vmax=max(1e-9, maps.max()))
+        text = f"{common.shown_name(name, folder)[-28:]}\n{found[name]:.3g}{' *' * (found[name] > limit)}"
         left.set_title(text, fontsize=8, parse_math=False)
     with atomic_path(path) as part:
         figure.savefig(part, format="png", dpi=100)

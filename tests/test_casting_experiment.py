@@ -13,7 +13,7 @@ from companion.data.casting import synthetic_moulds
 from companion.data.images import ImageSet, SplitImages, split_images
 from companion.experiments import casting, casting_controls, casting_detectors, get_experiment
 from companion.experiments.base import Context
-from companion.experiments.casting_detectors import COLOR, GRAY, Detector, Views, ensemble
+from companion.experiments.casting_detectors import COLOR, GRAY, Views
 
 CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
 PARTS = ("train", "validation", "known", "held", "development", "test")
@@ -108,7 +108,7 @@ def test_disturbed_images_keep_their_form_and_are_always_the_same(data):
 def test_thresholds_keep_their_promise_and_depend_on_neither_test_nor_development_images(
     data, config, scores
 ):
-    first = casting.evaluate_detector(scores, data, config)
+    first = casting.judge(scores, data, config)
     assert np.mean(scores["disturbed"] > first["disturbed.threshold"]) <= config.fpr
     assert np.mean(scores["validation"] <= first["tnr_target.threshold"]) >= config.tnr
     rng = np.random.default_rng(1)
@@ -116,48 +116,34 @@ def test_thresholds_keep_their_promise_and_depend_on_neither_test_nor_developmen
     permuted = {part: rng.permutation(scores[part]) for part in tests}
     replaced = {part: rng.normal(100, 50, len(scores[part])) for part in tests}
     for other in (permuted, replaced):
-        judged = casting.evaluate_detector(scores | other, data, config)
+        judged = casting.judge(scores | other, data, config)
         for name in ("tnr_target", "disturbed"):
             assert judged[f"{name}.threshold"] == first[f"{name}.threshold"]
         assert judged["roc_auc"] != first["roc_auc"]
     higher = {part: scores[part] + 1 for part in ("validation", "held", "disturbed")}
-    judged = casting.evaluate_detector(scores | higher, data, config)
+    judged = casting.judge(scores | higher, data, config)
     for name in ("tnr_target", "disturbed"):
         assert judged[f"{name}.threshold"] == pytest.approx(first[f"{name}.threshold"] + 1)
-
-
-def test_two_scores_are_added_in_units_of_normals(data):
-    def mean(views):
-        return views.color.double().mean(dim=(1, 2, 3)).numpy()
-
-    def spread(views):
-        return views.color.double().std(dim=(1, 2, 3)).numpy()
-
-    first, second = Detector(mean), Detector(spread)
-    scaled = Detector(lambda views: 10 * mean(views) - 3)
-    both, same = (ensemble(each, second, data.validation).score(data.test) for each in (first, scaled))
-    np.testing.assert_allclose(same, both)
-    twice = ensemble(first, first, data.validation).score(data.validation)
-    np.testing.assert_allclose(np.quantile(twice, [0.5, 0.95]), [0, 2], atol=1e-12)
 
 
 def test_every_detector_is_judged_and_the_missed_and_flagged_images_are_those_of_the_rates(data, config):
     result, labels = get_experiment("casting").run(config, 0, CONTEXT), data.labels["test"]
     names = {name.split(".")[0] for name in result.metrics}
-    assert names == set(result.seconds) > {*casting.DISCRIMINATORS, "pca", "published", "memory", "ensemble"}
-    assert all((np.diff(result.curves[f"{name}.roc"]) >= 0).all() for name in names)
-    missed, flagged = (np.array(result.curves[f"final.{name}"], dtype=int) for name in ("missed", "flagged"))
+    assert names > {*casting.DISCRIMINATORS, "pca", "published", "memory"}
+    assert set(result.seconds) == {*casting.DISCRIMINATORS, "published", "moved", "residual"}
+    result = get_experiment("casting_controls").run(config, 0, CONTEXT)
+    missed, flagged = (np.array(result.curves[f"both.{name}"], dtype=int) for name in ("missed", "flagged"))
     assert (labels[missed] == 1).all()
     assert (labels[flagged] == 0).all()
-    rates = {rate: result.metrics[f"final.disturbed.{rate}"] for rate in ("tpr", "tnr")}
+    rates = {rate: result.metrics[f"both.disturbed.{rate}"] for rate in ("tpr", "tnr")}
     assert rates["tpr"] == pytest.approx(1 - len(missed) / np.sum(labels == 1))
     assert rates["tnr"] == pytest.approx(1 - len(flagged) / np.sum(labels == 0))
 
 
 def test_the_kinds_are_those_of_the_generated_moulds_and_no_mould_teaches_and_is_held_out(data):
-    found = casting_controls.kinds(data, "test")
+    found = casting.kinds(data, "test")
     assert (found["spill"] | found["empty"]).tolist() == (data.labels["test"] == 1).tolist()
-    rough = casting_controls.roughness(data.test)
+    rough = casting.roughness(data.test)
     assert rough[found["spill"]].min() > rough[found["empty"]].max()
     own, spills = casting_controls.split_by_mould(data), data.images.tuning.distinct()
     odd = [int(name.rpartition("/")[2]) % 2 for name in spills.names]

@@ -15,7 +15,10 @@ import torch
 
 from companion import runs
 from companion.compute import Compute, pick_compute
-from companion.experiments import NAMES, classifier, get_experiment, runner
+from companion.data.casting import load_casting
+from companion.detection.metrics import pr_auc
+from companion.estimators import FaultClassifier
+from companion.experiments import NAMES, casting_detectors, classifier, get_experiment, runner
 from companion.experiments.base import MODULES, REPLAY_STEPS, Context
 from companion.experiments.degradation import shrink
 from companion.experiments.runner import execute
@@ -112,6 +115,18 @@ def test_the_recorded_classifier_errs_as_recorded(cifar10):
     error = float((answers != labels).float().mean())
     assert error == pytest.approx(run.results[0].metrics["validation_error"], abs=0.04)
     assert trained.class_names == cifar10.class_names
+
+
+def test_the_recorded_fault_classifier_scores_as_recorded(real):
+    real(load_casting)
+    run, data = load_run("casting_controls-full-cpu"), casting_detectors.load()
+    model = FaultClassifier.load(weights_path(run, "net"), CPU)
+    recorded = {name: run.results[0].metrics[f"both.{name}"] for name in ("pr_auc", "disturbed.threshold")}
+    assert model.limit() == (pytest.approx(recorded["disturbed.threshold"], rel=1e-5), 0.01)
+    scores = model.decision_function(data.test.color)
+    assert pr_auc(data.labels["test"], scores) == pytest.approx(recorded["pr_auc"], abs=1e-4)
+    missed = np.flatnonzero((data.labels["test"] == 1) & (scores <= model.threshold_))
+    assert missed.tolist() == run.results[0].curves["both.missed"]
 
 
 def test_the_package_carries_its_tables_texts_and_recorded_runs():

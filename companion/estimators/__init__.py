@@ -3,7 +3,9 @@
 from companion.estimators.autoencoders import ImageAE, ResNetAE
 from companion.estimators.baselines import ImageBaseline, WindowBaseline, choose_image_detector
 from companion.estimators.events import EventDetector
+from companion.estimators.fault_classifier import FaultClassifier
 
 __all__ = [
-    "EventDetector", "ImageAE", "ImageBaseline", "ResNetAE", "WindowBaseline", "choose_image_detector",
+    "EventDetector", "FaultClassifier", "ImageAE", "ImageBaseline", "ResNetAE", "WindowBaseline",
+    "choose_image_detector",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale
 from companion.estimators.base import AnomalyDetector, Count, Positive
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder
 from companion.objectives.reconstruction import ImageReconstruction, Loss, WaveformReconstruction
-from companion.objectives.synthetic_anomalies import CameraJitter
+from companion.objectives.synthetic_anomalies import CameraJitter, as_floats
 
 _BATCH = 512  # examples in one forward pass that learns nothing
 Batch = Annotated[int, Field(ge=2)]
@@ -126,7 +126,40 @@ class ResNetAE(AnomalyDetector):
         return np.where(beyond, np.finfo(np.float64).max, scores)
 
 
-class ImageAE(AnomalyDetector):
+class ImageDetector(AnomalyDetector):
+    """What detectors over images uint8 (N, C, H, W), grey or colour, share; :meth:`maps` says where it is."""
+
+    _facts: ClassVar = {
+        "shape_": tuple[Literal[1, 3], Count, Count], "value_range_": tuple[float, float] | None,
+    }  # fmt: skip
+
+    def _learn_shapes(self, X: Tensor) -> None:
+        if X.ndim != 4:
+            raise ValueError(f"images are uint8 (N, C, H, W), not {tuple(X.shape)}")
+        self.shape_ = tuple(X.shape[1:])
+        self.value_range_: tuple[float, float] | None = None  # black and white of files deeper than 8 bits
+
+    def _examples(self, X: Tensor) -> tuple[Tensor, ...]:
+        if X.dtype != torch.uint8 or tuple(X.shape[1:]) != self.shape_:
+            asked = ", ".join(map(str, self.shape_))
+            raise ValueError(f"this model takes uint8 images (N, {asked}), not {X.dtype} {tuple(X.shape)}")
+        return (X,)
+
+    def maps(self, X: Tensor, **how: Any) -> Tensor:
+        """How unusual each place of the images is, float32 (N, H, W); ``how`` is for autoencoders."""
+        check_is_fitted(self, "net_")
+        images, parts = self._examples(X)[0], [torch.empty(0, *self.shape_[1:])]
+        parts += [self._maps(images[i : i + _BATCH], **how) for i in range(0, len(X), _BATCH)]
+        return torch.cat(parts)
+
+    def _maps(self, X: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _score(self, X: Tensor) -> np.ndarray:
+        return image_scores(self.maps(X))
+
+
+class ImageAE(ImageDetector):
     """An autoencoder over images uint8 (N, C, H, W), grey or colour; the score is the mean of an error map.
 
     Args:
@@ -144,10 +177,6 @@ class ImageAE(AnomalyDetector):
         (3,)
     """
 
-    _facts: ClassVar = {
-        "shape_": tuple[Literal[1, 3], Count, Count], "value_range_": tuple[float, float] | None,
-    }  # fmt: skip
-
     def __init__(
         self, net: Literal["conv", "residual"] = "conv", latent: Count = 32, widths: Numbers = (32, 64, 128),
         *, loss: Literal["l1", "mse"] = "l1", scales: Numbers = (1,),
@@ -157,12 +186,6 @@ class ImageAE(AnomalyDetector):
         self.net, self.latent, self.widths = net, latent, widths
         self.loss, self.scales, self.camera = loss, scales, camera
         self.lr, self.batch_size, self.patience, self.seed = lr, batch_size, patience, seed
-
-    def _learn_shapes(self, X: Tensor) -> None:
-        if X.ndim != 4:
-            raise ValueError(f"images are uint8 (N, C, H, W), not {tuple(X.shape)}")
-        self.shape_ = tuple(X.shape[1:])
-        self.value_range_: tuple[float, float] | None = None  # black and white of files deeper than 8 bits
 
     def _net(self) -> ConvAutoencoder | ResidualAutoencoder:
         channels, height, width = self.shape_
@@ -174,28 +197,17 @@ class ImageAE(AnomalyDetector):
         low = -1.0 if self.net == "conv" else 0.0  # tanh and the sigmoid
         return ImageReconstruction(self.loss, low, self.camera)
 
-    def _examples(self, X: Tensor) -> tuple[Tensor, ...]:
-        if X.dtype != torch.uint8 or tuple(X.shape[1:]) != self.shape_:
-            asked = ", ".join(map(str, self.shape_))
-            raise ValueError(f"this model takes uint8 images (N, {asked}), not {X.dtype} {tuple(X.shape)}")
-        return (X,)
-
-    def _reconstructed(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        check_is_fitted(self, "net_")
-        return self._objective().reconstruct(self.net_, self._examples(X)[0], _BATCH)
-
+    @torch.inference_mode()
     def reconstruct(self, X: Tensor) -> Tensor:
         """What the net makes of the images: float32 (N, C, H, W) in [0, 1], on the CPU."""
-        return self._reconstructed(X)[1]
+        check_is_fitted(self, "net_")
+        low, device, made = self._objective().low, next(self.net_.parameters()).device, []
+        for batch in torch.split(self._examples(X)[0], _BATCH):  # one empty batch of no images
+            x_hat = self.net_((as_floats(batch) * (1 - low) + low).to(device))[0]
+            made.append(((x_hat.float() - low) / (1 - low)).cpu())
+        return torch.cat(made)
 
-    def maps(self, X: Tensor, error: ErrorKind | None = None, scales: Sequence[int] | None = None) -> Tensor:
-        """How badly each place is reconstructed, float32 (N, H, W); by other errors or scales if told."""
-        parts = [torch.empty(0, *self.shape_[1:])]
-        for start in range(0, len(X), _BATCH):
-            given, made, _ = self._reconstructed(X[start : start + _BATCH])
-            parts.append(multiscale_map(given, made, error or self.loss, scales=scales or self.scales))
-        return torch.cat(parts)
-
-    def _score(self, X: Any) -> np.ndarray:
-        self._examples(X)
-        return image_scores(self.maps(X))
+    def _maps(self, X: Tensor, error: ErrorKind | None = None, scales: Sequence[int] | None = None) -> Tensor:
+        """How badly each place is reconstructed; by another error, or at other scales, if told."""
+        rebuilt = self.reconstruct(X)
+        return multiscale_map(as_floats(X), rebuilt, error or self.loss, scales=scales or self.scales)

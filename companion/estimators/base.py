@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_type_hints
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from companion.compute import Compute, pick_compute
 from companion.detection.thresholds import fixed_fpr
-from companion.files import StateError, load_state, save_state
+from companion.files import StateError, load_weights, save_weights
 from companion.training import FitConfig, History, evaluate
 from companion.training import fit as train
 
@@ -24,7 +25,7 @@ Positive = Annotated[float, Field(gt=0)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _CALIBRATION: dict[str, Any] = {  # facts of every detector
     "threshold_": float | None, "fpr_": Annotated[float, Field(gt=0, lt=1)] | None,
-    "compared_": dict[str, float] | None,
+    "compared_": dict[str, float] | None, "held_": list[float] | None,
 }  # fmt: skip
 
 
@@ -48,6 +49,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     history_: History  #: what was measured while training; empty after :meth:`load`
     threshold_: float | None  #: examples with a higher score are flagged; ``None`` until :meth:`calibrate`
     fpr_: float | None  #: the share of normal examples that may be
+    held_: list[float] | None  #: the scores that it was set by
     compared_: dict[str, float] | None = None  #: what it was chosen by
 
     def fit(
@@ -68,13 +70,8 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             self.net_ = self._net()
-        self.threshold_, self.fpr_, self.compared_, objective = None, None, None, self._objective()
-        steps = max(1, len(learn[0]) // self.batch_size)
-        config = FitConfig(
-            num_steps=epochs * steps, batch_size=self.batch_size, lr=self.lr, optimizer="adam",
-            schedule="constant" if self.patience else "cosine", weight_decay=1e-5, eval_every=steps,
-            checkpoint_every=10 * steps, patience=None if held is None else self.patience,
-        )  # fmt: skip
+        self._forget()
+        objective, config = self._objective(), self.recipe(len(learn[0]), epochs, held is not None)
         self.history_ = train(
             self.net_, learn, objective, config, compute=compute, seed=self.seed,
             evaluation=None if held is None else lambda net: evaluate(net, held, objective, compute, 256),
@@ -83,17 +80,31 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         self.net_.eval()
         return self
 
+    def recipe(self, count: int, epochs: int, watched: bool) -> FitConfig:
+        """How the net learns from ``count`` examples, whether or not others are ``watched`` while it does."""
+        steps = max(1, count // self.batch_size)
+        return FitConfig(
+            num_steps=epochs * steps, batch_size=self.batch_size, lr=self.lr, optimizer="adam",
+            schedule="constant" if self.patience else "cosine", weight_decay=1e-5, eval_every=steps,
+            checkpoint_every=10 * steps, patience=self.patience if watched else None,
+        )  # fmt: skip
+
+    def _forget(self) -> None:
+        self.threshold_ = self.fpr_ = self.held_ = self.compared_ = None
+
     def decision_function(self, X: Any) -> np.ndarray:
         """How unusual each example is, float64 (N,): the higher, the more; NaN where nothing is known."""
         check_is_fitted(self, "net_")
         return np.asarray(self._score(X))
 
-    def calibrate(self, X: Any, fpr: float = 0.01) -> Self:
+    def calibrate(self, X: Any = None, fpr: float = 0.01) -> Self:
         """Set ``threshold_`` so that at most a share ``fpr`` of new normal examples is flagged, on average.
 
         ``X`` are normal examples that training did not see; n of them can promise 1 / (n + 1) at the least.
+        Without ``X`` those of the last time count once more.
         """
-        self.threshold_, self.fpr_ = fixed_fpr(self.decision_function(X), fpr), fpr
+        scores = self.decision_function(X) if X is not None else np.array(self.held_ or [])
+        self.threshold_, self.fpr_, self.held_ = fixed_fpr(scores, fpr), fpr, np.sort(scores).tolist()
         return self
 
     def limit(self) -> tuple[float, float]:
@@ -123,11 +134,11 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
             raise ValueError(_reason(error)) from error
 
     def save(self, path: Path | str) -> None:
-        """Write parameters, weights, statistics and threshold to one file."""
+        """Write weights, and as text parameters, statistics and threshold, to one file (safetensors)."""
         check_is_fitted(self, "net_")
         facts = {name: getattr(self, name) for name in self._facts | _CALIBRATION}
-        about = {"parameters": self._parameters(), "facts": facts}
-        save_state(Path(path), f"{type(self).__name__} 4", about=about, net=self.net_.state_dict())
+        about = json.dumps({"parameters": self._parameters(), "facts": facts})
+        save_weights(Path(path), self.net_.state_dict(), kind=f"{type(self).__name__} 5", about=about)
 
     @classmethod
     def load(cls, path: Path | str, compute: Compute | None = None) -> Self:
@@ -135,21 +146,23 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
 
         Nothing is allocated that the file does not hold, and no number that is not finite is let in.
         """
-        state = load_state(Path(path), f"{cls.__name__} 4")
+        weights, texts = load_weights(Path(path))
+        if (found := texts.get("kind", "something else")) != f"{cls.__name__} 5":
+            raise StateError(f"{path} holds {found}, not {cls.__name__} 5")
         facts = _schema("Facts", cls._facts | _CALIBRATION)
         schema = _schema("About", {"parameters": cls._settings(), "facts": facts})
         try:
-            about: Any = schema.model_validate(state["about"])
+            about: Any = schema.model_validate_json(texts["about"])
             model = cls(**{name: getattr(about.parameters, name) for name in cls._get_param_names()})
             for name in facts.model_fields:
                 setattr(model, name, getattr(about.facts, name))
             with torch.device("meta"):  # shapes without memory
                 model.net_ = model._net()
-            check_weights(state["net"], model.net_)
+            check_weights(weights, model.net_)
         except (KeyError, ValueError, RuntimeError, ArithmeticError) as error:
             reason = _reason(error) if isinstance(error, ValidationError) else error
             raise StateError(f"{path} is not a model that can be used: {reason}") from error
-        model.net_.load_state_dict(state["net"], assign=True)
+        model.net_.load_state_dict(weights, assign=True)
         (compute or pick_compute(precision="float32")).model(model.net_).eval()
         model.history_ = History()
         return model
@@ -168,17 +181,15 @@ def _reason(error: ValidationError) -> str:
     return f"{place}: {first['msg']}, not {str(first['input'])[:40]!r}"
 
 
-def check_weights(weights: Any, net: nn.Module) -> None:
-    """Refuse weights that are not the net's, are larger than what the file holds, or are not finite."""
+def check_weights(weights: dict[str, Tensor], net: nn.Module) -> None:
+    """Refuse weights that are not the net's or are not finite."""
     wanted = net.state_dict()
-    if not isinstance(weights, dict) or weights.keys() != wanted.keys():
+    if weights.keys() != wanted.keys():
         raise ValueError("its weights are those of another net")
     for name, like in wanted.items():
         tensor = weights[name]
-        if not isinstance(tensor, Tensor) or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
             raise ValueError(f"its {name} is not {like.dtype} {tuple(like.shape)}")
-        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-            raise ValueError(f"its {name} is larger than what the file holds")
         least = 0.0 if name.endswith("running_var") else -torch.inf
         if not bool((torch.isfinite(tensor) & (tensor >= least)).all()):
             raise ValueError(f"its {name} holds numbers that no training leaves")

@@ -45,7 +45,7 @@ class _Baseline(AnomalyDetector):
             pca = PCA(min(self.size, *kept.shape), svd_solver="full").fit(kept)
             kept = np.concatenate([pca.mean_[None], pca.components_])
         self.kept_, self.history_ = kept.shape, History()
-        self.threshold_ = self.fpr_ = self.compared_ = None
+        self._forget()
         self.net_ = self._net()
         self.net_.load_state_dict({"kept": torch.from_numpy(kept.astype(np.float32))})
         return self
@@ -125,7 +125,8 @@ class ImageBaseline(_Baseline, ImageAE):
         """Pixels in [0, 1]."""
         return np.asarray(as_floats(self._examples(X)[0]).flatten(1).double())
 
-    def _reconstructed(self, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def reconstruct(self, X: Tensor) -> Tensor:
+        """What the components give back, or the mean of the nearest: float32 (N, C, H, W) in [0, 1]."""
         check_is_fitted(self, "net_")
         rows = self._rows(X)
         if self.method == "pca":
@@ -133,8 +134,7 @@ class ImageBaseline(_Baseline, ImageAE):
         else:
             near = NeighborIndex(min(self.size, self.kept_[0])).fit(self._kept()).nearest(rows)[1]
             made = self._kept()[near].mean(axis=1)
-        given, back = (torch.from_numpy(each).float().view(X.shape) for each in (rows, made))
-        return given, back, given
+        return torch.from_numpy(made).float().view(X.shape)
 
 
 def _best(models: dict[str, Model], learn: Any, held: Any, faults: Any, epochs: int) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,19 +12,16 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from companion.compute import seed_everything
 from companion.data.casting import load_casting
 from companion.data.images import ImageSet, SplitImages, share_by_hash
 from companion.detection.anomaly_maps import ErrorKind, image_scores
 from companion.detection.detectors import NeighborIndex
-from companion.estimators.autoencoders import ImageAE
+from companion.estimators import FaultClassifier, ImageAE
 from companion.experiments.base import Config, Context
 from companion.experiments.classifier import trained_classifier
-from companion.models.blocks import BasicResidualBlock
-from companion.models.resnet import ResNet
 from companion.models.resnet9 import ResNet9, patch_features
 from companion.objectives.classification import normalize
-from companion.objectives.synthetic_anomalies import NO_JITTER, AnomalyKind, CameraJitter, OutlierExposure
+from companion.objectives.synthetic_anomalies import NO_JITTER, PAINTERS, CameraJitter, OutlierExposure
 from companion.training import FitConfig, History
 
 GRAY, COLOR = (64, 64), (32, 48)  # height and width of the two views
@@ -45,10 +42,7 @@ class CastingConfig(Config):
     memory_images: int = 600  #: normal images whose patches are kept
     memory_patches: int = 10_000  #: how many of their patches
     width: int = 8  #: channels of the small residual net that tells normal images from faults
-    fit: FitConfig = FitConfig(
-        num_steps=300, batch_size=96, lr=5e-3, optimizer="adamw", weight_decay=0.01, schedule="cosine",
-        warmup_steps=37,
-    )  # fmt: skip  #: how that one learns
+    fit: FitConfig = FaultClassifier().recipe()  #: how that one learns
     tnr: float = 0.95  #: the share of validation normals that ``tnr_target`` leaves alone
     fpr: float = 0.01  #: the share of disturbed validation normals that ``fixed_fpr`` flags
     share: float = 1.0  #: of the images that are used
@@ -124,8 +118,7 @@ def some(labels: np.ndarray, share: float) -> np.ndarray:
 
 def _disturbed(images: Tensor) -> Tensor:
     unit = torch.zeros(images.shape[1]), torch.ones(images.shape[1])
-    objective = OutlierExposure(*unit, kinds=("spill", "empty"), camera=CAMERA)
-    return objective.augmented(images, torch.Generator().manual_seed(7))
+    return OutlierExposure(*unit, camera=CAMERA).augmented(images, torch.Generator().manual_seed(7))
 
 
 class Detector(NamedTuple):
@@ -150,33 +143,31 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
     return Detector(score)
 
 
-def fit_published(config: CastingConfig, data: Casting, seed: int, context: Context) -> ImageAE:
-    """The published baseline: 64x64, grey, squared error, Adam 3e-4, and no augmentation."""
-    around = {"epochs": config.epochs, "validation": data.validation.gray}
-    model = ImageAE(
-        latent=512, loss="mse", scales=(1,), lr=3e-4, camera=NO_JITTER, patience=config.patience, seed=seed
-    )
-    return context.fit_estimator("published", model, data.train.gray, **around)
+def fit_autoencoder(config: CastingConfig, data: Casting, seed: int, context: Context, name: str) -> ImageAE:
+    """The published recipe, on grey images of 64x64, or a smaller one in colour: ``name`` decides.
 
-
-def fit_moved(
-    config: CastingConfig, data: Casting, seed: int, context: Context, name: str,
-    camera: CameraJitter = CAMERA,
-) -> ImageAE:  # fmt: skip
-    """An autoencoder of small colour images that saw a moving camera; ``"residual"`` is a residual one."""
-    around = {"epochs": config.moved_epochs, "validation": data.validation.color}
-    options: dict[str, Any] = {"latent": config.latent}
-    if name == "residual":
-        options = {"net": name, "latent": config.residual_latent, "widths": config.residual_widths}
-    model = ImageAE(camera=camera, lr=config.moved_lr, seed=seed, **options)
-    return context.fit_estimator(name, model, data.train.color, **around)
+    Of the smaller ones ``"still"`` sees no moving camera, and ``"residual"`` is a residual net.
+    """
+    view, epochs = "color", config.moved_epochs
+    options: dict[str, Any] = {"latent": config.latent, "lr": config.moved_lr, "camera": CAMERA}
+    if name == "published":
+        view, epochs = "gray", config.epochs
+        options = {"latent": 512, "loss": "mse", "lr": 3e-4, "camera": NO_JITTER, "patience": config.patience}
+    elif name == "still":
+        options["camera"] = NO_JITTER
+    elif name == "residual":
+        options |= {"net": name, "latent": config.residual_latent, "widths": config.residual_widths}
+    learn, held = (getattr(part, view) for part in (data.train, data.validation))
+    model = ImageAE(seed=seed, **options)
+    return context.fit_estimator(name, model, learn, epochs=epochs, validation=held)
 
 
 def error_scores(
-    model: ImageAE, kind: ErrorKind, scales: tuple[int, ...], gray: bool = False
-) -> Callable[[Views], np.ndarray]:
-    """Scores of one fitted autoencoder by another kind of map."""
-    return lambda views: image_scores(model.maps(views.gray if gray else views.color, kind, scales))
+    model: ImageAE, error: ErrorKind, scales: tuple[int, ...], view: str = "color",
+    history: History = History(),  # noqa: B008
+) -> Detector:  # fmt: skip
+    """A fitted autoencoder that scores by another kind of map."""
+    return Detector(lambda v: image_scores(model.maps(getattr(v, view), error=error, scales=scales)), history)
 
 
 def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Detector:
@@ -211,32 +202,17 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
     return Detector(lambda views: np.concatenate([maps(p).mean(axis=(1, 2)) for p in views.batches(500)]))
 
 
-def discrimination(
-    data: Casting, kinds: tuple[AnomalyKind, ...], obstacles: float = 0.4, hazes: float = 0.15,
-    fog_faults: bool = False,
-) -> OutlierExposure:  # fmt: skip
-    """The objective that tells normal images from those kinds of fault."""
-    sample = data.train.color[:2000].float() / 255
-    return OutlierExposure(
-        sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)), known=data.known.color, kinds=kinds,
-        camera=CAMERA, occlusions=obstacles, fogged=hazes, fog_faults=fog_faults,
+def fit_classifier(
+    config: CastingConfig, data: Casting, seed: int, context: Context, name: str, kinds: Sequence[str],
+    occlusions: float = 0.4, fogged: float = 0.15, fog_faults: bool = False, **training: Any,
+) -> tuple[FaultClassifier, Detector]:  # fmt: skip
+    """A small residual net that tells normal images from those kinds of fault, "known" or painted ones."""
+    known = data.known.color[: len(data.known) if "known" in kinds else 0]
+    images, count = torch.cat([data.train.color, known]), len(data.train)
+    model = FaultClassifier(
+        config.width, config.fit.num_steps, occlusions=occlusions, fogged=fogged, fog_faults=fog_faults,
+        camera=CAMERA, lr=config.fit.lr, batch_size=config.fit.batch_size, seed=seed,
     )  # fmt: skip
-
-
-def fit_discriminator(
-    config: CastingConfig, data: Casting, seed: int, context: Context, objective: OutlierExposure,
-    name: str = "discriminator",
-) -> tuple[ResNet, Detector]:  # fmt: skip
-    """A small residual net that tells normal images from known and painted faults, and its scores."""
-    seed_everything(seed)
-    net = ResNet(BasicResidualBlock, (1, 1, 1), 1, stem="cifar", width=config.width)
-    history = context.fit(name, net, (data.train.color,), objective, config.fit, seed)
-    return net, Detector(lambda views: objective.scores(net, views.color), history)
-
-
-def ensemble(first: Detector, second: Detector, normals: Views) -> Detector:
-    """The sum of two scores, each 0 at the median of normal images and 1 at their 95 % quantile."""
-    units = [(one, *np.quantile(one.score(normals), [0.5, 0.95])) for one in (first, second)]
-    return Detector(
-        lambda views: np.sum([(one.score(views) - low) / (high - low) for one, low, high in units], axis=0)
-    )
+    faulty, paint = np.arange(len(images)) >= count, [PAINTERS[kind] for kind in kinds if kind != "known"]
+    context.fit_estimator(name, model, images, faulty, paint=paint, **training)
+    return model, Detector(lambda views: model.decision_function(views.color), model.history_)

@@ -30,21 +30,6 @@ class ImageReconstruction:
         cost = difference.abs() if self.loss == "l1" else difference.square()
         return {"loss": cost.mean()}
 
-    @torch.inference_mode()
-    def reconstruct(
-        self, model: nn.Module, images: Tensor, batch_size: int = 500
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Images uint8 (N, C, H, W) and what the net makes of them, as float32 in [0, 1], and the codes."""
-        device = next(model.parameters()).device
-        model.eval()
-        made, codes = [], []
-        for batch in torch.split(images, batch_size):  # one empty batch of no images
-            floats = as_floats(batch) * (1 - self.low) + self.low
-            x_hat, code = model(floats.to(device))
-            made.append(((x_hat.float() - self.low) / (1 - self.low)).cpu())
-            codes.append(code.float().cpu())
-        return as_floats(images), torch.cat(made), torch.cat(codes)
-
 
 @dataclass(frozen=True)
 class WaveformReconstruction:

@@ -7,16 +7,13 @@ Random numbers come from a CPU generator; the global one if it is ``None``.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from companion.objectives.classification import Batch, random_shift_flip
 
-AnomalyKind = Literal["known", "spill", "empty", "cut"]
 Change = Callable[[Tensor, Generator | None], Tensor]
 
 
@@ -211,21 +208,25 @@ class OutlierExposure:
     mean: Tensor  #: (C,) of the pixels scaled to [0, 1], for normalising
     std: Tensor  #: (C,), likewise
     known: Tensor | None = None  #: uint8 (K, C, H, W), known anomalies for training
-    kinds: tuple[AnomalyKind, ...] = ("known", "spill", "empty")  #: of anomaly, at least one
+    painters: tuple[Change, ...] = (spill, empty_mould)  #: each paints one kind of anomaly
     camera: CameraJitter = field(default_factory=CameraJitter)  #: the augmentation
     occlusions: float = 0.4  #: the share of images that get one
     fogged: float = 0.15  #: the share of images that are seen through fog
-    fog_faults: bool = False  #: whether anomalies are, too, or only normal images
+    fog_faults: bool = True  #: whether anomalies are, too, or only normal images
 
-    def logits(self, model: nn.Module, floats: Tensor) -> Tensor:
-        """Float32 (N,) of float images (N, C, H, W) in [0, 1]."""
+    def normalized(self, floats: Tensor) -> Tensor:
+        """Float images (N, C, H, W) in [0, 1] as the net takes them: (N, 3, H, W), grey ones three times."""
         mean, std = (each.to(floats).view(1, -1, 1, 1) for each in (self.mean, self.std))
-        answer: Tensor = model((floats - mean) / std).float()  # (N, 1)
-        assert answer.shape == (len(floats), 1), answer.shape
-        return answer[:, 0]
+        return ((floats - mean) / std).expand(-1, 3, -1, -1)
 
     def _fogged(self, floats: Tensor, generator: Generator | None) -> Tensor:
         return random_apply(fog, floats, self.fogged, generator)
+
+    def _draw_known(self, images: Tensor, generator: Generator | None) -> Tensor:
+        """As many known anomalies, at random."""
+        assert self.known is not None
+        rows = torch.randint(len(self.known), (len(images),), generator=generator)
+        return as_floats(self.known[rows.to(self.known.device)]).to(images)
 
     def training_batch(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Turn half of the normal images, uint8 (N, C, H, W), into anomalies and augment all.
@@ -235,13 +236,9 @@ class OutlierExposure:
         floats = as_floats(images)
         half = len(floats) // 2
         parts = [floats[:half] if self.fog_faults else self._fogged(floats[:half], generator)]
-        for kind, normal in zip(self.kinds, floats[half:].tensor_split(len(self.kinds)), strict=True):
-            if kind == "known":
-                assert self.known is not None
-                rows = torch.randint(len(self.known), (len(normal),), generator=generator)
-                parts.append(as_floats(self.known[rows.to(self.known.device)]).to(floats))
-            elif len(normal):
-                parts.append(PAINTERS[kind](normal, generator))
+        makers = [self._draw_known] * (self.known is not None) + [*self.painters]
+        for make, normal in zip(makers, floats[half:].tensor_split(len(makers)), strict=True):
+            parts.append(make(normal, generator) if len(normal) else normal)
         batch = torch.cat(parts)
         moved = self.camera(self._fogged(batch, generator) if self.fog_faults else batch, generator)
         labels = (torch.arange(len(floats), device=floats.device) >= half).float()
@@ -256,27 +253,10 @@ class OutlierExposure:
         return (255 * random_apply(occlusion, floats, self.occlusions, generator)).round().to(torch.uint8)
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
-        """``loss`` (nats) and ``error`` (share on the wrong side of 0).
-
-        With a generator the batch is uint8 images (N, C, H, W), all normal; without, also labels int64 (N,).
-        """
-        if generator is None:
-            floats, labels = as_floats(batch[0]), batch[1].float()
-        else:
-            floats, labels = self.training_batch(batch[0], generator)
-        logits = self.logits(model, floats)
+        """``loss`` (nats) and ``error`` (share on the wrong side of 0) of normal images, uint8."""
+        assert generator is not None, "this objective trains only"
+        floats, labels = self.training_batch(batch[0], generator)
+        logits = model(self.normalized(floats)).float()[:, 0]  # (N,)
         targets = 0.98 * labels + 0.01  # smoothed: logits would saturate, and rank no more
         loss = F.binary_cross_entropy_with_logits(logits, targets)
         return {"loss": loss, "error": ((logits.detach() > 0) != (labels > 0.5)).float().mean()}
-
-    @torch.inference_mode()
-    def scores(self, model: nn.Module, images: Tensor, batch_size: int = 500) -> np.ndarray:
-        """The mean logit of each uint8 image (N, C, H, W) and its mirror image, float64 (N,)."""
-        device = next(model.parameters()).device
-        model.eval()
-        parts = [np.empty(0)]
-        for batch in torch.split(images, batch_size):
-            floats = as_floats(batch).to(device)
-            both = self.logits(model, floats) + self.logits(model, floats.flip(3))
-            parts.append((both / 2).double().cpu().numpy())
-        return np.concatenate(parts)
