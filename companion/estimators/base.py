@@ -49,7 +49,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
     history_: History  #: what was measured while training; empty after :meth:`load`
     threshold_: float | None  #: examples with a higher score are flagged; ``None`` until :meth:`calibrate`
     fpr_: float | None  #: the share of normal examples that may be
-    held_: list[float] | None  #: the scores that it was set by
+    held_: list[float] | None = None  #: the scores that it was set by
     compared_: dict[str, float] | None = None  #: what it was chosen by
 
     def fit(
