@@ -91,9 +91,6 @@ def test_both_views_show_the_same_images_in_the_same_order(data):
         assert len(views) == len(data.labels[part])
         assert views.color.shape[1:] == (3, *COLOR)
         assert torch.equal(views.gray, gray(views.color, GRAY))
-    batches = list(data.train.batches(50))
-    assert sum(map(len, batches)) == len(data.train)
-    assert torch.equal(torch.cat([batch.color for batch in batches]), data.train.color)
 
 
 def test_disturbed_images_keep_their_form_and_are_always_the_same(data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -62,10 +62,6 @@ class Views:
 
     def __getitem__(self, chosen: slice | Tensor) -> Views:
         return Views(self.gray[chosen], self.color[chosen])
-
-    def batches(self, size: int) -> Iterator[Views]:
-        """Parts of ``size`` images, the last perhaps smaller."""
-        return (self[start : start + size] for start in range(0, len(self), size))
 
 
 class Casting(NamedTuple):
@@ -176,30 +172,28 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
     PatchCore (Roth et al. 2022), but the patches that are kept are no coreset, they are drawn at random.
     """
     classifier = trained_classifier(context.compute)
-    net = classifier.model
+    net, like = classifier.model, classifier.objective
     assert isinstance(net, ResNet9)
 
-    def features(views: Views) -> np.ndarray:
+    def features(images: Tensor) -> np.ndarray:
         parts = []
-        mean, std = classifier.objective.mean, classifier.objective.std
-        for part in views.batches(200):
-            prepared = normalize(context.compute.images(part.color), mean, std)
+        for part in images.split(200):
+            prepared = normalize(context.compute.images(part), like.mean, like.std)
             parts.append(patch_features(net, prepared, (1, 2), (8, 12)).cpu().numpy())
         return np.concatenate(parts)
 
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
-    patches = features(data.train[order[: config.memory_images]])  # (N, h, w, d)
+    patches = features(data.train.color[order[: config.memory_images]])  # (N, h, w, d)
     patches = patches.reshape(-1, patches.shape[3])
-    if len(patches) > config.memory_patches:
-        drawn = np.random.default_rng(seed).choice(len(patches), config.memory_patches, replace=False)
-        patches = patches[np.sort(drawn)]
-    memory = NeighborIndex(3).fit(patches)
+    most = min(config.memory_patches, len(patches))
+    drawn = np.random.default_rng(seed).choice(len(patches), most, replace=False)
+    memory = NeighborIndex(3).fit(patches[np.sort(drawn)])
 
-    def maps(views: Views) -> np.ndarray:
-        asked = features(views)
-        return memory.score(asked.reshape(-1, asked.shape[3])).reshape(asked.shape[:3])
+    def score(images: Tensor) -> np.ndarray:
+        asked = features(images)
+        return memory.score(asked.reshape(-1, asked.shape[3])).reshape(len(images), -1).mean(axis=1)
 
-    return Detector(lambda views: np.concatenate([maps(p).mean(axis=(1, 2)) for p in views.batches(500)]))
+    return Detector(lambda views: np.concatenate([score(part) for part in views.color.split(500)]))
 
 
 def fit_classifier(
