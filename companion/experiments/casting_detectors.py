@@ -177,7 +177,7 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
 
     def features(images: Tensor) -> np.ndarray:
         parts = []
-        for part in images.split(200):
+        for part in torch.split(images, 200):
             prepared = normalize(context.compute.images(part), like.mean, like.std)
             parts.append(patch_features(net, prepared, (1, 2), (8, 12)).cpu().numpy())
         return np.concatenate(parts)
@@ -191,9 +191,10 @@ def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context
 
     def score(images: Tensor) -> np.ndarray:
         asked = features(images)
-        return memory.score(asked.reshape(-1, asked.shape[3])).reshape(len(images), -1).mean(axis=1)
+        distances = memory.score(asked.reshape(-1, asked.shape[3])).reshape(len(images), -1)
+        return np.asarray(distances.mean(axis=1))
 
-    return Detector(lambda views: np.concatenate([score(part) for part in views.color.split(500)]))
+    return Detector(lambda views: np.concatenate([score(part) for part in torch.split(views.color, 500)]))
 
 
 def fit_classifier(
