@@ -129,6 +129,7 @@ class ResNetAE(AnomalyDetector):
 class ImageDetector(AnomalyDetector):
     """What detectors over images uint8 (N, C, H, W), grey or colour, share; :meth:`maps` says where it is."""
 
+    _maps: Any  #: of a child: maps of one batch
     _facts: ClassVar = {
         "shape_": tuple[Literal[1, 3], Count, Count], "value_range_": tuple[float, float] | None,
     }  # fmt: skip
@@ -151,9 +152,6 @@ class ImageDetector(AnomalyDetector):
         images, parts = self._examples(X)[0], [torch.empty(0, *self.shape_[1:])]
         parts += [self._maps(images[i : i + _BATCH], **how) for i in range(0, len(X), _BATCH)]
         return torch.cat(parts)
-
-    def _maps(self, X: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def _score(self, X: Tensor) -> np.ndarray:
         return image_scores(self.maps(X))

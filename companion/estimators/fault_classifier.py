@@ -49,7 +49,6 @@ class FaultClassifier(ImageDetector):
 
     _facts: ClassVar = ImageDetector._facts | {"mean_": list[float], "std_": list[Positive]}
     net_: ResNet
-    patience = None
     _faults: tuple[Tensor | None, tuple[Change, ...]] = None, ()  # known ones and painters, while it learns
 
     def __init__(

@@ -132,11 +132,10 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
 
     pca = PCA(config.components, svd_solver="randomized", random_state=seed).fit(rows(data.train))
 
-    def score(views: Views) -> np.ndarray:
-        left = rows(views) - pca.inverse_transform(pca.transform(rows(views)))
-        return np.asarray(np.abs(left).mean(axis=1), dtype=np.float64)
+    def left(views: Views) -> np.ndarray:
+        return np.asarray(rows(views) - pca.inverse_transform(pca.transform(rows(views))))
 
-    return Detector(score)
+    return Detector(lambda views: np.abs(left(views)).mean(axis=1).astype(np.float64))
 
 
 def fit_autoencoder(config: CastingConfig, data: Casting, seed: int, context: Context, name: str) -> ImageAE:

@@ -140,8 +140,7 @@ class WaveBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, L)
         out: Tensor = self.conv1(F.relu(self.bn1(x)))  # (N, C', L/s)
         out = self.conv2(F.relu(self.bn2(out)))  # (N, C', L/s)
-        out = out + self.shortcut(x)
-        return out
+        return cast(Tensor, out + self.shortcut(x))
 
 
 class WaveAutoencoder(Autoencoder):
@@ -181,8 +180,7 @@ class WaveAutoencoder(Autoencoder):
         for block in self.down:
             out = block(out)  # (N, C, L / 2**i)
         out = F.relu(self.encoder_norm(out))
-        latent: Tensor = self.to_latent(out.flatten(1))  # (N, bottleneck)
-        return latent
+        return cast(Tensor, self.to_latent(out.flatten(1)))  # (N, bottleneck)
 
     def decode(self, latent: Tensor) -> Tensor:
         out: Tensor = self.from_latent(latent).unflatten(1, self.inner)
@@ -190,6 +188,4 @@ class WaveAutoencoder(Autoencoder):
         for block, length in zip(self.up, lengths, strict=True):
             out = F.interpolate(out, size=length, mode="linear")
             out = block(out)  # (N, C / 2, 2 L)
-        out = F.relu(self.decoder_norm(out))
-        reconstruction: Tensor = self.out(out)  # (N, channels, L)
-        return reconstruction
+        return cast(Tensor, self.out(F.relu(self.decoder_norm(out))))  # (N, channels, L)
