@@ -134,17 +134,3 @@ def card(
         from companion.runs import load_run
 
         print(model_card(load_run(run_name)), end="")
-
-
-@app.command()
-def info() -> None:
-    """Say what the package would compute on, and with which versions."""
-    with errors_as_messages():
-        from companion.compute import describe_hardware, pick_compute
-        from companion.runs import library_versions
-
-        compute = pick_compute()
-        print(f"device:    {compute.device}")
-        print(f"precision: {'bfloat16 autocast' if compute.autocast_dtype else 'float32'}")
-        print(f"hardware:  {describe_hardware(compute.device)}")
-        print("versions:  " + ", ".join(f"{name} {version}" for name, version in library_versions().items()))

@@ -27,11 +27,7 @@ TABLES = tomllib.loads(Path(__file__).with_name("ocsf_mappings.toml").read_text(
 ZEEK_TO_OCSF: dict[str, str] = TABLES["zeek"]  #: conn.log's fields as Network Activity's (4001)
 CLOUDTRAIL_TO_OCSF: dict[str, str] = TABLES["cloudtrail"]  #: a record's fields as API Activity's (6003)
 DEMO_LEFT_OUT: dict[str, str] = TABLES["demo_left_out"]  #: fields that are no columns, and why
-DEMO_JSON = (
-    "metadata", "device", "actor", "src_endpoint", "dst_endpoint", "http_request", "http_response",
-    "resources", "anomaly", "error",
-)  # fmt: skip
-"""Fields of the demo service's log that hold objects as JSON text."""
+DEMO_JSON: list[str] = TABLES["demo_json"]["fields"]  #: those that hold objects as JSON text
 
 
 def load_zeek() -> Events:

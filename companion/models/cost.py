@@ -122,15 +122,7 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
     parts["head"] = [net.fc]
     if net.block.preactivated:  # then the norm is behind the last stage
         parts |= {"stem": [net.conv1, net.maxpool], "head": [net.bn1, net.fc]}
-    shapes: dict[nn.Module, tuple[torch.Size, torch.Size]] = {}
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        shapes[module] = inputs[0].shape, output.shape
-
-    for module in chain(*parts.values()):
-        module.register_forward_hook(note)
-    net(torch.empty(*input_shape, device="meta"))
-    costs: list[StageCost] = []
+    costs, maps = list[StageCost](), torch.empty(*input_shape, device="meta")
     side, step = 1, 1  # of what an output position sees, in pixels, and from it to the next
     for name, modules in parts.items():
         every = chain(*(module.named_modules() for module in modules))
@@ -139,9 +131,11 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
             side += (int(np.max(layer.kernel_size)) - 1) * step
             step *= int(np.max(layer.stride))
         parameters = sum(count_parameters(module) for module in modules)
-        macs = sum(multiply_adds(module, shapes[module][0]) for module in modules)
-        output_shape = tuple(shapes[modules[-1]][1])
-        costs.append(StageCost(name, output_shape, parameters, macs, None if name == "head" else side))
+        macs = 0
+        for module in modules:
+            maps = maps.mean(dim=(2, 3)) if module is net.fc else maps
+            macs, maps = macs + multiply_adds(module, maps.shape), module(maps)
+        costs.append(StageCost(name, tuple(maps.shape), parameters, macs, None if name == "head" else side))
     return costs
 
 
