@@ -15,7 +15,9 @@ from tests.test_cli import call
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf8")
 EXAMPLES = re.findall(r"```(bash|python)\n(.*?)```", README.partition("## On your own data")[2], re.DOTALL)
-LESS_TRAINING = {("fit", "images"): ["--epochs", "1"], ("fit", "events"): ["--steps", "5"]}
+LESS_TRAINING = {("fit", "images"): ["--epochs", "1"]} | {
+    ("fit", what): ["--steps", "5"] for what in ("events", "rows")
+}
 
 
 @pytest.fixture
@@ -41,8 +43,8 @@ def run(language: str, number: int) -> str:
     return "\n".join(told)
 
 
-def test_there_are_three_examples():
-    assert [kind for kind, _ in EXAMPLES] == ["bash", "bash", "python"]
+def test_the_examples_are_those_that_are_run_here():
+    assert [kind for kind, _ in EXAMPLES] == ["bash", "bash", "bash", "python"]
 
 
 def test_images(folder):
@@ -70,6 +72,18 @@ def test_events(folder):
     assert "\n1. " in told
     assert "expected" in told
     assert len(pd.read_csv("scores.csv")) == 300
+
+
+def test_rows(folder):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"heat": rng.normal(60, 5, 900), "mode": rng.choice(["idle", "run"], 900)})
+    rows.iloc[:800].to_csv("usual.csv", index=False)
+    rows.iloc[800:].assign(heat=lambda each: each["heat"].mask(each.index == 805, 600)).to_csv(
+        "new.csv", index=False
+    )
+    run("bash", 2)
+    scores = pd.read_csv("scores.csv")
+    assert scores["score"].argmax() == 5
 
 
 def test_signals(folder, capsys):
