@@ -107,11 +107,10 @@ def score_events(
         frames = _events(data, detector, "scoring")
 
         def tables() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-            for frame, scores in detector.stream(frames):
+            for frame, scores in detector.stream(frames, drift):
                 who = entities(frame, detector.columns).fillna("")
                 ids = entities(frame.assign(row=frame.index.astype(str)), ("metadata.uid", "row"))
                 about = {"id": ids, "time": frame["time"], "entity": who}
-                drift.add(detector.simple_.columns.transform(frame))
                 yield frame, scores.assign(**about)[[*about, *scores.columns]]
 
         found = _write(tables(), out, detector, drift)

@@ -165,37 +165,12 @@ def test_it_says_when_most_of_a_column_is_new():
         indices([*"aabcdefgh"], [*"aabcdefgh"], min_count=2)  # most are rare in training already
 
 
-MOMENTS = pd.to_datetime(["1995-03-01T12:30:15Z", "2024-10-04T23:09:02Z", "2099-01-01T00:00:00Z"])
-SECONDS = (MOMENTS - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1)
-
-
-@pytest.mark.parametrize("per", [1, 10**3, 10**6, 10**9], ids=["s", "ms", "us", "ns"])
-@pytest.mark.parametrize("form", [int, float, str, Decimal, np.int64])
-def test_numbers_since_1970_are_times_whatever_their_unit(per, form):
-    numbers = [form(int(second) * per) for second in SECONDS]
-    for values in (pd.Series(numbers), pd.Series([*numbers, None], dtype=object)):
-        torch.testing.assert_close(times(values)[:3], times(MOMENTS), rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [1_700_000_000, 1_700_000_000_000],  # seconds beside milliseconds
-        ["1700000000", "1700000000000"],
-        ["1700000000", "2024-01-05"],
-        [pd.Timestamp("2024-01-05"), 1_700_000_000],
-        [0, 1_700_000_000],
-        [20240105, 20240106],
-        [20240105120000],
-        [2024.0],
-        [np.inf],
-        [True],
-    ],
-    ids=repr,
-)
-def test_times_that_could_mean_anything_are_refused(values):
-    with pytest.raises(EncoderError, match=r"'c'.*(since 1970|no time)"):
-        times(values)
+def test_times_may_be_texts_but_numbers_are_refused():
+    moments = pd.to_datetime(["1995-03-01T12:30:15Z", "2024-10-04T23:09:02Z", None])
+    torch.testing.assert_close(times(moments.astype(str)[:2]), times(moments)[:2])
+    for values in ([1_700_000_000, None], [pd.Timestamp("2024-01-05"), 5], [True]):
+        with pytest.raises(EncoderError, match=r"'c'.*to_datetime"):
+            times(values)
 
 
 CELLS = st.one_of(st.none(), st.floats(allow_infinity=False, width=32), st.integers(-(10**6), 10**6))

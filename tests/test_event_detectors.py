@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from companion.detection.detectors import NeighborIndex
 from companion.detection.event_detectors import EVENT_DETECTORS
 from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import RATES, rates, remember, with_rates
@@ -127,6 +128,11 @@ def test_each_detector_finds_what_it_is_for(name):
     frame = with_rates(pd.concat([frame, burst], ignore_index=True), ENTITY)
     columns = PlainColumns(ENTITY).fit(frame[:1000])
     rows = columns.transform(frame)
-    scores = EVENT_DETECTORS[name](columns, 0).fit(rows[:1000]).score(rows)
+    detector = EVENT_DETECTORS[name](columns, 0).fit(rows[:1000])
+    scores = detector.score(rows)
     assert scores.dtype == np.float64
     assert np.median(scores[-60:]) > np.quantile(scores[1000:1500], 0.9)
+    assert detector.score(rows[:0]).shape == (0,)
+    if name == "nearest neighbours":  # searched by type, and the same
+        whole = NeighborIndex(5).fit(rows[:1000].plain).score(rows.plain)
+        np.testing.assert_allclose(scores, whole, rtol=1e-3, atol=1e-2)

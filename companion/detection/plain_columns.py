@@ -1,7 +1,5 @@
 """Columns of any table as numbers that need no net: scaled numbers, one-hot categories, shapes of texts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,7 +50,7 @@ class Column:
 class EventRows:
     """Rows as detectors want them."""
 
-    plain: np.ndarray  #: float64 (N, d): see :class:`PlainColumns`
+    plain: np.ndarray  #: float32 (N, d): see :class:`PlainColumns`
     codes: np.ndarray  #: int32 (N, fields): the category or the bin of each field, 0 missing, 1 unseen
     rates: np.ndarray  #: float64 (N, 4): logarithms of the columns ``COUNTS``; (N, 0) without them
     kinds: np.ndarray  #: text (N,): the type of event
@@ -61,8 +59,8 @@ class EventRows:
     def __len__(self) -> int:
         return len(self.plain)
 
-    def __getitem__(self, rows: Any) -> EventRows:
-        return EventRows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+    def __getitem__(self, rows: Any) -> Self:
+        return type(self)(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 class PlainColumns:
@@ -168,7 +166,7 @@ class PlainColumns:
         )
 
     def _block(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, ...]:
-        """One column as float64 (N, features), and its codes, int32 (N, 1 or 2)."""
+        """One column as float32 (N, features), and its codes, int32 (N, 1 or 2)."""
         if column.kind == "time":
             return self._circles(column, values, frame)
         if column.kind == "number":
@@ -177,23 +175,25 @@ class PlainColumns:
             scaled = np.clip((numbers - column.center[0]) / column.scale[0], -_FAR, _FAR)
             scaled[gone] = 0.0
             codes = np.where(gone, MISSING, 2 + np.searchsorted(column.edges, numbers)).astype(np.int32)
-            return np.column_stack([scaled, gone] if column.missing else [scaled]), codes[:, None]
+            block = np.column_stack([scaled, gone] if column.missing else [scaled])
+            return block.astype(np.float32), codes[:, None]
         if column.kind == "constant":  # whether it is missing is told by another column
-            new = (values.notna() & (_as_texts(values) != column.values[0])).to_numpy(dtype=bool)
-            return new[:, None].astype(np.float64), np.where(new, UNSEEN, 2).astype(np.int32)[:, None]
-        places, found = pd.factorize(_as_texts(values))
+            places, found = _factorized(values)
+            new = np.append(found != column.values[0], False)[places]
+            return new[:, None].astype(np.float32), np.where(new, UNSEEN, 2).astype(np.int32)[:, None]
+        places, found = _factorized(values)
         stems = [_stem(value) for value in found] if column.kind == "text" else found
         own = [_indices(found, column.values)] + [_indices(stems, column.stems)] * (column.kind == "text")
         slots = own[-1] - 2  # of the listed values, from 0; beyond them another, and missing
         count = len(column.listed)
         slots = np.where((slots < 0) | (slots >= count), count, slots)
         slots[-1] = count + 1
-        parts = [np.eye(count + 2)[slots][:, : count + 1 + column.missing]]
+        parts = [np.eye(count + 2, dtype=np.float32)[slots][:, : count + 1 + column.missing]]
         if column.kind == "text":
             scaled = (_text_measures(found) - column.center) / column.scale
             new = ~np.isin(_hashes(found), column.seen)
             measures = np.column_stack([scaled.clip(-_FAR, _FAR), new])
-            parts.insert(0, np.pad(measures, ((0, 1), (0, 0))))  # the last is what is missing
+            parts.insert(0, np.pad(measures.astype(np.float32), ((0, 1), (0, 0))))  # last: what is missing
         return np.concatenate(parts, axis=1)[places], np.stack(own, axis=1)[places]
 
     def _circles(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, ...]:
@@ -207,7 +207,7 @@ class PlainColumns:
         angles = (2 * np.pi * hour / 24, 2 * np.pi * local.dt.day_of_week.to_numpy(dtype=np.float64) / 7)
         circles = [f(angle) for angle in angles[: len(column.values)] for f in (np.sin, np.cos)]
         codes = np.where(np.isnan(hour), MISSING, 2 + np.nan_to_num(hour))
-        return np.nan_to_num(np.column_stack(circles)), codes.astype(np.int32)[:, None]
+        return np.nan_to_num(np.column_stack(circles)).astype(np.float32), codes.astype(np.int32)[:, None]
 
     @property
     def coded(self) -> list[tuple[Column, str]]:
@@ -251,6 +251,12 @@ def _as_texts(values: pd.Series) -> pd.Series:
     if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")  # whole numbers that a missing one made floats
     return values.astype("str")
+
+
+def _factorized(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The code of each value, int64 (N,), -1 where missing, and each code's text."""
+    places, found = pd.factorize(_as_texts(values) if values.dtype == object else values)
+    return places, _as_texts(pd.Series(found)).to_numpy(dtype=object)
 
 
 def _hashes(values: Any) -> np.ndarray:

@@ -49,12 +49,15 @@ class SimpleDetectors:
             self.detectors[name] = detector.fit(counted if name in _COUNTING else stored)
         return self
 
-    def scores(self, frame: pd.DataFrame, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Of each detector, or of those named, float64 (N,)."""
+    def scores(
+        self, frame: pd.DataFrame, names: Sequence[str] | None = None, drift: Drift | None = None
+    ) -> dict[str, np.ndarray]:
+        """Of each detector, or of those named, float64 (N,); ``drift`` counts the rows."""
         wanted = self.detectors if names is None else names
         found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
         for start in range(0, max(1, len(frame)), CHUNK):
             rows = self.columns.transform(frame.iloc[start : start + CHUNK])
+            _ = drift and drift.add(rows)
             for name, own in found.items():
                 own.append(self.detectors[name].score(rows))
         return {name: np.concatenate(own) for name, own in found.items()}
@@ -87,7 +90,7 @@ class Drift:
     def add(self, rows: EventRows) -> Drift:
         """Count rows."""
         self.unseen += (rows.codes == UNSEEN).sum(axis=0)
-        self.sums += rows.plain[:, list(self.sizes.values())].sum(axis=0)
+        self.sums += rows.plain[:, list(self.sizes.values())].sum(axis=0, dtype=np.float64)
         self.rows += len(rows)
         return self
 

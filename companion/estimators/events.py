@@ -168,7 +168,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
 
     def _choose(self, held: pd.DataFrame) -> None:
         """Choose detectors, and set scale and threshold, on held-out events."""
-        scores = self._scores(held)
+        self.usual_ = Drift(self.simple_.columns)
+        scores = self._scores(held, drift=self.usual_)
         changed, changes = inject(held, self.simple_.columns, seed=self.seed)
         kept = self._lowest(np.stack(list(scores.values()), axis=1))  # faults, too, may be among them
         usual = {name: own[kept] for name, own in scores.items()}
@@ -176,9 +177,6 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         if _NET not in self.chosen_:
             self.net_ = None  # it adds nothing to the others
         self._held, self._kept = np.stack([scores[name] for name in self.chosen_], axis=1), kept
-        self.usual_ = Drift(self.simple_.columns)
-        for start in range(0, len(held), CHUNK):
-            self.usual_.add(self.simple_.columns.transform(held.iloc[start : start + CHUNK]))
         self._tails = FisherTail(self._held, self._kept)
         levels = self._tails.level(self._held)
         if self.columns:
@@ -189,21 +187,29 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             self.threshold_ = fixed_fpr(levels, max(self.alerts / 1000, 1 / (len(levels) + 1)))
         self.share_ = float((levels > self.threshold_).mean())
 
-    def _scores(self, frame: pd.DataFrame, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def _scores(
+        self, frame: pd.DataFrame, names: Sequence[str] | None = None, drift: Drift | None = None
+    ) -> dict[str, np.ndarray]:
         """Of each detector, or of those named, float64 (N,)."""
         named = None if names is None else [name for name in names if name != _NET]
-        found = self.simple_.scores(frame, named)
+        found = self.simple_.scores(frame, named, drift)
         if self.net_ is not None:
             parts = [self._seen(frame.iloc[i : i + CHUNK]) for i in range(0, max(1, len(frame)), CHUNK)]
             found[_NET] = np.concatenate([self.net_.score(part) for part in parts])
         return found
 
-    def stream(self, frames: Iterable[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-        """Score frames in the order of time: each with its rates, and its :meth:`measure`."""
+    def stream(
+        self, frames: Iterable[pd.DataFrame], drift: Drift | None = None
+    ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        """Score frames in the order of time: each with its rates, and its :meth:`measure`.
+
+        ``drift`` counts the rows.
+        """
         past = self.past_
         for frame in frames:
             enriched, past = self._enrich(frame, past)
-            scores = pd.DataFrame(self._scores(enriched, self.chosen_), index=enriched.index)[self.chosen_]
+            found = self._scores(enriched, self.chosen_, drift)
+            scores = pd.DataFrame(found, index=enriched.index)[self.chosen_]
             levels = self._tails.level(scores.to_numpy())
             yield enriched, scores.assign(score=levels, flagged=levels > self.threshold_)
 

@@ -93,8 +93,7 @@ class Surprise:
             mean, scale = (part[:, place].cpu().numpy() for part in (guess.mean, guess.scale))
             low, high = (encoder.unscale(field, mean + sign * scale) for sign in (-1, 1))
             return [f"{a:,.4g} to {b:,.4g}" for a, b in zip(low, high, strict=True)]
-        logits = guess.logits[:, guess.column == column]
-        shares, best = logits.float().softmax(dim=1).max(dim=1)
+        shares, best = guess.logits[column].softmax(dim=1).max(dim=1)
         values = ["missing", "a rare value", *encoder.categories[field]]
         return [f"{values[int(i)]} ({100 * float(s):.0f} %)" for i, s in zip(best, shares, strict=True)]
 

@@ -50,7 +50,7 @@ def guess(net: SelfSupervisedResNet, events: PreparedEvents, field: str, rows: n
     x, c = (part.to(net.ignorance.device) for part in events.tensors(rows))
     with torch.inference_mode():
         vectors = net.embed(x, c, hidden.to(x.device).expand(len(x), -1))
-        return net.guess(vectors, place).logits[:, KNOWN:].argmax(dim=1).cpu() + KNOWN
+        return net.guess(vectors, place).logits[0][:, KNOWN:].argmax(dim=1).cpu() + KNOWN
 
 
 def look_up(events: PreparedEvents, field: str, rows: np.ndarray) -> tuple[str, np.ndarray, int]:

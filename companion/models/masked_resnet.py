@@ -25,9 +25,7 @@ class Reconstruction:
 
     mean: Tensor  # float32 (N, numbers that were asked for), of normal distributions
     scale: Tensor  # float32 (N, numbers), standard deviations, above RESOLUTION
-    logits: Tensor  # float32 (N, sum of sizes), those of the categorical columns side by side
-    column: Tensor  # int64 (sum of sizes,), which of the columns each logit belongs to
-    sizes: Tensor  # int64 (columns,), how many logits each of them has
+    logits: Sequence[Tensor]  # float32 (N, size), of each categorical column that was asked for
 
     def nll(self, numerical: Tensor, categorical: Tensor) -> Tensor:
         """The negative log-likelihood of the true features in nats.
@@ -39,20 +37,8 @@ class Reconstruction:
         """
         error = (numerical.float() - self.mean) / self.scale  # (N, numbers)
         numbers = torch.log(self.scale / RESOLUTION) + error.square() / 2
-        if not len(self.sizes):
-            return numbers
-        return torch.cat([numbers, self._cross_entropies(categorical)], dim=1)
-
-    def _cross_entropies(self, categorical: Tensor) -> Tensor:
-        """One for each column, (N, columns), without a loop over columns."""
-        shape = categorical.shape
-        largest = self.logits.new_full(shape, -torch.inf)
-        largest = largest.scatter_reduce(1, self.column.expand(shape[0], -1), self.logits.detach(), "amax")
-        with torch.autocast(self.logits.device.type, enabled=False):  # bfloat16 is too coarse
-            shares = torch.exp(self.logits - largest[:, self.column])  # (N, sum of sizes)
-            sums = shares @ F.one_hot(self.column, shape[1]).to(shares.dtype)  # (N, columns)
-        true = self.logits.gather(1, categorical + (self.sizes.cumsum(0) - self.sizes))  # (N, columns)
-        return sums.log() + largest - true
+        pairs = zip(self.logits, categorical.unbind(1), strict=True)
+        return torch.column_stack([numbers, *(F.cross_entropy(*pair, reduction="none") for pair in pairs)])
 
 
 class SelfSupervisedResNet(nn.Module):
@@ -73,7 +59,6 @@ class SelfSupervisedResNet(nn.Module):
     """
 
     mask_index: Tensor  # int64 (columns,), the index of a hidden category in each column: its cardinality
-    column: Tensor  # int64 (sum of cardinalities,), which column each logit belongs to
     first: Tensor  # int64 (columns,), where each column begins in the table of embeddings
     ignorance: Tensor  # float32 (numbers + columns,), nats of one who knows nothing
 
@@ -102,8 +87,7 @@ class SelfSupervisedResNet(nn.Module):
             )
         nats = [0.5 - math.log(RESOLUTION)] * num_numerical_features
         nats += [math.log(max(2, cardinality)) for cardinality in self.sizes]
-        column = torch.arange(len(indices)).repeat_interleave(indices)
-        buffers = {"mask_index": indices, "column": column, "first": (indices + 1).cumsum(0) - indices - 1}
+        buffers = {"mask_index": indices, "first": (indices + 1).cumsum(0) - indices - 1}
         for name, buffer in (buffers | {"ignorance": torch.tensor(nats, dtype=torch.float32)}).items():
             self.register_buffer(name, buffer, persistent=False)
 
@@ -120,23 +104,41 @@ class SelfSupervisedResNet(nn.Module):
             x = x + self.categories(categorical + self.first)  # (N, d_model)
         return F.relu(self.norm(self.blocks(x)))
 
+    def embed_hiding(self, numerical: Tensor, categorical: Tensor, groups: Tensor) -> Tensor:
+        """The rows' embeddings (groups, N, ``d_model``) with one group of features hidden after the other.
+
+        ``groups`` are bool (groups, features). The same as :meth:`embed`, but a category is looked up once.
+        """
+        split = self.num_numerical_features
+        hidden = groups[:, None, :split]  # (groups, 1, numbers)
+        shown = numerical.masked_fill(hidden, 0)  # (groups, N, numbers)
+        x = self.numbers(torch.cat([shown, hidden.expand_as(shown).to(shown.dtype)], dim=2))
+        if self.sizes:
+            table, unknown = self.categories.weight, groups[:, split:].to(x.dtype)  # (groups, columns)
+            known = table[(categorical + self.first).T]  # (columns, N, d_model)
+            with torch.autocast(x.device.type, enabled=False):
+                x = x + torch.tensordot(1 - unknown.float(), known, 1)
+                x = x + (unknown.float() @ table[self.mask_index + self.first])[:, None]
+        return F.relu(self.norm(self.blocks(x)))
+
     def guess(self, embedding: Tensor, features: Tensor | None = None) -> Reconstruction:
         """What rows with these embeddings are taken to be, in these features: int64, rising, numbers first.
 
         ``None`` asks for all: with many categories the heads cost as much as the net.
         """
-        heads = [self.numerical_head.weight, self.numerical_head.bias]
-        heads += [self.categorical_head.weight, self.categorical_head.bias]
-        column, sizes = self.column, self.mask_index
-        if features is not None:
+        body, head, split = self.numerical_head, self.categorical_head, self.num_numerical_features
+        if features is None:
+            whole = head(embedding)[:, : sum(self.sizes)].float()
+            both, logits = body(embedding), whole.split(self.sizes, dim=1)
+        else:
             numbers, columns = self.split(features)
-            own = torch.cat([numbers, numbers + self.num_numerical_features])  # means, then scales
-            column, rows = (self.column == columns[:, None]).nonzero(as_tuple=True)
-            heads = [heads[0][own], heads[1][own], heads[2][rows], heads[3][rows]]
-            sizes = sizes[columns]
-        mean, raw = F.linear(embedding, heads[0], heads[1]).float().chunk(2, dim=1)  # (N, numbers) each
-        logits = F.linear(embedding, heads[2], heads[3]).float()  # (N, sum of sizes)
-        return Reconstruction(mean, RESOLUTION + F.softplus(raw), logits, column, sizes)
+            own = torch.cat([numbers, numbers + split])  # means, then scales
+            both = F.linear(embedding, body.weight[own], body.bias[own])
+            starts = [sum(self.sizes[:i]) for i in columns.tolist()]
+            places = [slice(start, start + self.sizes[i]) for start, i in zip(starts, columns, strict=True)]
+            logits = [F.linear(embedding, head.weight[at], head.bias[at]).float() for at in places]
+        mean, raw = both.float().chunk(2, dim=1)  # (N, numbers) each
+        return Reconstruction(mean, RESOLUTION + F.softplus(raw), logits)
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Which numbers, and which categorical columns, the features with these indices are: int64."""

@@ -1,14 +1,12 @@
 """From the rows of a table to tensors: fitted on training rows only, kept with the model."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -20,8 +18,6 @@ MISSING, UNSEEN = 0, 1  # the first two indices of every categorical column
 _JITTER = 1e-3  # standard deviations; spreads values that occur often, see TableEncoder
 _FARTHEST = 1e-7  # the share of values beyond which a quantile is not told, 5.2 standard deviations
 _SAME = (("True", "true", "TRUE", "1"), ("False", "false", "FALSE", "0"))
-_PER_SECOND = (1.0, 1e3, 1e6, 1e9)
-_FIRST, _LAST = 315_532_800.0, 4_102_444_800.0  # seconds since 1970 in 1980 and in 2100
 
 
 class EncoderError(ValueError):
@@ -55,35 +51,6 @@ def factorize(column: pd.Series, known: Collection[str] | None = None) -> tuple[
     return codes, pd.Series(texts, dtype=object)
 
 
-def _is_epoch(value: object) -> bool:
-    if isinstance(value, str):  # digits that can be nothing but a count since 1970: 20240105 is a date
-        number = float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else 0.0
-        return any(_FIRST * per <= number <= _LAST * per for per in _PER_SECOND)
-    return isinstance(value, (Real, Decimal))
-
-
-def as_times(column: pd.Series) -> pd.Series:
-    """Moments in UTC, NaT where missing, from anything that pandas reads as times, or from numbers.
-
-    Numbers are seconds, milliseconds, microseconds or nanoseconds since 1970, in whichever of these units
-    all lie between 1980 and 2100.
-    """
-    known = column.dropna()
-    if pd.api.types.is_datetime64_any_dtype(column) or not (numbers := known.map(_is_epoch)).any():
-        return pd.to_datetime(column, utc=True)
-    if not numbers.all():
-        raise EncoderError(f"{column.name!r} mixes numbers since 1970 with other times")
-    size = known.astype(float)
-    for per in _PER_SECOND:
-        if size.between(_FIRST * per, _LAST * per).all():
-            return pd.to_datetime(column.astype(float) / per, unit="s", utc=True)
-    raise EncoderError(
-        f"{column.name!r} holds {size.min():.16g} to {size.max():.16g}: not all seconds, milliseconds, "
-        "microseconds or nanoseconds since 1970 that lie between 1980 and 2100; "
-        "make times of them with pandas.to_datetime, which takes the unit"
-    )
-
-
 @dataclass
 class TableEncoder:
     """Numbers scaled, categories indexed, times as circles.
@@ -105,7 +72,7 @@ class TableEncoder:
 
     numerical: Sequence[str] = ()  #: names of the numerical columns
     categorical: Sequence[str] = ()  #: names of the categorical columns
-    times: Sequence[str] = ()  #: names of the columns with times, see ``as_times``
+    times: Sequence[str] = ()  #: names of the columns with times, texts or datetimes
     scaling: Literal["quantile", "standard"] = "quantile"
     min_count: int = 1  #: how often training must have seen a value for it to have an index of its own
     most: int | None = None  #: values of a column that have one, at most; ``None`` for no bound
@@ -121,7 +88,7 @@ class TableEncoder:
         if self.scaling not in ("quantile", "standard") or self.min_count < 1:
             raise EncoderError("scaling is 'quantile' or 'standard'; min_count is 1 or more")
 
-    def fit(self, frame: pd.DataFrame) -> TableEncoder:
+    def fit(self, frame: pd.DataFrame) -> Self:
         """Learn scales and categories from training rows; return the encoder itself."""
         if len(frame) == 0:
             raise EncoderError("there are no rows to fit on")
@@ -230,8 +197,13 @@ def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _circles(frame: pd.DataFrame, name: str) -> list[np.ndarray]:
+    column = _column(frame, name)
+    if pd.api.types.infer_dtype(column) not in ("string", "datetime", "datetime64", "date", "empty"):
+        raise EncoderError(
+            f"column {name!r} holds numbers; pandas.to_datetime, told the unit, makes times of them"
+        )
     try:
-        times = as_times(_column(frame, name)).dt
+        times = pd.to_datetime(column, utc=True).dt
     except (ValueError, TypeError, OverflowError) as error:
         raise EncoderError(f"column {name!r} holds something that is no time: {error}") from error
     hours = times.hour + times.minute / 60 + times.second / 3600

@@ -1,11 +1,9 @@
 """From OCSF events to tensors: which field is a quantity, a category or an identifier, and what came last."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -67,7 +65,7 @@ class EventFeatures:
         self.columns, self.leave_out = tuple(columns), tuple(leave_out)
         self.encoder: TableEncoder | None = None
 
-    def fit(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> EventFeatures:
+    def fit(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> Self:
         """Choose fields and learn scales and categories from normal events.
 
         They have a ``time`` in milliseconds and are in the order of their times; rows of a table without

@@ -151,7 +151,7 @@ class Contrastive:
 @torch.inference_mode()
 def nll(
     model: SelfSupervisedResNet, numerical: Tensor, categorical: Tensor,
-    *, groups: Sequence[int] | None = None, compute: Compute | None = None, batch_size: int = 1024,
+    *, groups: Sequence[int] | None = None, compute: Compute | None = None, batch_size: int = 4096,
 ) -> Tensor:  # fmt: skip
     """How surprising each feature of each row is: float32 (N, numbers + columns) on the CPU, in nats.
 
@@ -163,19 +163,17 @@ def nll(
     hidden = F.one_hot(group_numbers(groups, model.num_features)).T.bool().to(compute.device)
     features = [own.nonzero().flatten() for own in hidden]  # of each group
     order = torch.cat(features).argsort().cpu()
+    asked = [(own, *model.split(own)) for own in features]
     parts = []
     model.eval()
     for rows in zip(*(torch.split(t, batch_size) for t in (numerical, categorical)), strict=True):
         x, c = (part.to(compute.device) for part in rows)
-        mask = hidden.repeat_interleave(len(x), dim=0)  # (groups * N, features)
         with compute.autocast():
-            many = [t.repeat(len(hidden), 1) for t in (x, c)]
-            vectors = torch.unflatten(model.embed(many[0], many[1], mask), 0, (len(hidden), len(x)))
-            guesses = [model.guess(own, asked) for own, asked in zip(vectors, features, strict=True)]
-        found = []
-        for guess, asked in zip(guesses, features, strict=True):
-            numbers, columns = model.split(asked)
-            found.append(guess.nll(x[:, numbers], c[:, columns]))
+            vectors = model.embed_hiding(x, c, hidden)  # (groups, N, d_model)
+            found = [
+                model.guess(own, which).nll(x[:, numbers], c[:, columns])
+                for own, (which, numbers, columns) in zip(vectors, asked, strict=True)
+            ]
         parts.append(torch.cat(found, dim=1).cpu())
     return torch.cat(parts)[:, order]
 
