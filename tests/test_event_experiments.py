@@ -8,11 +8,11 @@ import torch
 from companion.compute import Compute
 from companion.experiments import event_detection, get_experiment, self_supervised
 from companion.experiments.base import Context
-from companion.experiments.event_data import CONTRASTIVE, EventSetsConfig, Recipe, prepared, train
-from companion.experiments.self_supervised import SMOKE_DATA
+from companion.experiments.event_data import EventSetsConfig, Recipe, prepared, train
 from companion.objectives.event_features import field_family
 from companion.runs import SeedResult
 
+SMOKE_DATA = get_experiment("self_supervised").scales["smoke"].data
 CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
 
 
@@ -64,7 +64,7 @@ def _where(flags):
     return torch.tensor(flags).nonzero().flatten()
 
 
-@pytest.mark.parametrize("recipe", [Recipe(num_steps=3, d_model=8), CONTRASTIVE])
+@pytest.mark.parametrize("recipe", [Recipe(d_model=8), Recipe(objective="contrastive")])
 def test_a_net_is_trained_and_its_end_is_set_on_calibration_events(events, recipe):
     recipe, result = recipe.model_copy(update={"num_steps": 3}), SeedResult(seed=0)
     train(events, recipe, 0, CONTEXT, "generated.net", result)

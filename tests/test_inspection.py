@@ -9,7 +9,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from companion.compute import Compute
 from companion.data.download import DataError
-from companion.experiments.classifier import BASE, VARIANTS, override
+from companion.experiments.classifier import RECIPE, VARIANTS, override
 from companion.inspection import add_noise, fit_temperature, grad_cam, load_image, predict, reliability
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import ImageClassification
@@ -95,8 +95,9 @@ def test_files_that_are_no_images_are_named(tmp_path):
 
 
 def test_every_variant_changes_one_thing_and_sees_as_many_images():
-    configs = {variant: override(BASE, variant) for variant in VARIANTS}
-    assert configs.pop("as it is") == BASE
+    base = RECIPE.scales["full"].base
+    configs = {variant: override(base, variant) for variant in VARIANTS}
+    assert configs.pop("as it is") == base
     for variant, config in configs.items():
-        assert config != BASE, variant
-        assert config.fit.num_steps * config.fit.batch_size == BASE.fit.num_steps * BASE.fit.batch_size
+        assert config != base, variant
+        assert config.fit.num_steps * config.fit.batch_size == base.fit.num_steps * base.fit.batch_size

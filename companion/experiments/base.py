@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import yaml
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
@@ -116,6 +118,21 @@ class Experiment(Generic[C]):
     def compute(self, compute: Compute) -> Compute:
         """``compute``, or the same in float32 for an experiment that wants it."""
         return Compute(compute.device, None) if self.float32 else compute
+
+
+@cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("scales.yaml").read_text("utf8"))
+    return table
+
+
+def from_table(
+    name: str, config: type[C], run: Callable[[C, int, Context], SeedResult], data: Callable[[], DataInfo],
+    *, float32: bool = False,
+) -> Experiment[C]:  # fmt: skip
+    """The experiment ``name``; its question and its configs by scale are in ``scales.yaml``, beside this."""
+    scales = {scale: config(**own) for scale, own in _table()[name]["scales"].items()}
+    return Experiment(name, _table()[name]["question"], scales, run, data, float32)
 
 
 def check_scale(scale: str) -> str:

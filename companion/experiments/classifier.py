@@ -10,15 +10,13 @@ from torch import nn
 from companion.compute import Compute, seed_everything
 from companion.data.cifar10 import load_cifar10
 from companion.experiments import degradation
-from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments.base import Config, Context, from_table, window_means
 from companion.files import load_weights
 from companion.models.resnet import count_parameters, resnet18
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import Batch, ImageClassification
 from companion.runs import SeedResult, load_run, weights_path
 from companion.training import FitConfig, evaluate
-
-TRAIN_SIZE = 45_000
 
 
 class ClassifierConfig(Config):
@@ -33,29 +31,6 @@ class ClassifierConfig(Config):
     label_smoothing: float = 0.1  #: likewise
     fit: FitConfig  #: the recipe
     points: int = 100  #: how many points a training curve is averaged down to
-
-
-def recipe(num_epochs: int, batch_size: int, lr: float, warmup_epochs: int, eval_epochs: int) -> FitConfig:
-    """Nesterov SGD whose learning rate climbs in a straight line and falls in another, down to zero."""
-    steps = TRAIN_SIZE // batch_size
-    return FitConfig(
-        num_steps=num_epochs * steps, batch_size=batch_size, lr=lr, nesterov=True, weight_decay=5e-4,
-        warmup_steps=warmup_epochs * steps, schedule="linear", eval_every=eval_epochs * steps,
-        checkpoint_every=steps,
-    )  # fmt: skip
-
-
-SCALES = {
-    "smoke": ClassifierConfig(
-        net="resnet9-4", train_size=256, eval_size=128, cutout=8,
-        fit=FitConfig(num_steps=4, batch_size=32, lr=0.05, warmup_steps=1, schedule="linear", eval_every=2),
-        points=4,
-    ),
-    "live": ClassifierConfig(net="resnet9-16", eval_size=2000, fit=recipe(4, 256, 0.3, 1, 1)),
-    "full": ClassifierConfig(net="resnet9-48", cutout=8, fit=recipe(36, 256, 0.3, 8, 2)),
-    "live-cuda": ClassifierConfig(net="resnet18", fit=recipe(5, 256, 0.2, 1, 1)),
-    "full-cuda": ClassifierConfig(net="resnet18", cutout=8, fit=recipe(100, 128, 0.1, 5, 5)),
-}  # fmt: skip
 
 
 def build(net: str) -> nn.Module:
@@ -132,13 +107,9 @@ def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> Tr
     return TrainedClassifier(compute.model(model).eval(), ImageClassification(mean, std), names)
 
 
-CLASSIFIER = Experiment(
-    "classifier", "How well does a residual net classify CIFAR-10 after an hour on two CPU cores?",
-    SCALES, run, degradation.data_info,
-)  # fmt: skip
+CLASSIFIER = from_table("classifier", ClassifierConfig, run, degradation.data_info)
 
 
-BASE = ClassifierConfig(net="resnet9-16", fit=recipe(3, 256, 0.3, 1, 3))
 VARIANTS = (  # the recipe, and the recipe with one choice changed
     "as it is", "no mirroring", "no shifts", "cutout", "no label smoothing", "no weight decay",
     "no Nesterov", "no momentum", "constant lr", "lr / 3", "lr x 3", "batch of 64",
@@ -148,7 +119,7 @@ VARIANTS = (  # the recipe, and the recipe with one choice changed
 class RecipeConfig(Config):
     """The recipe, and which of ``VARIANTS`` are trained."""
 
-    base: ClassifierConfig = BASE
+    base: ClassifierConfig
     variants: tuple[str, ...] = VARIANTS
 
 
@@ -189,11 +160,4 @@ def run_recipe(config: RecipeConfig, seed: int, context: Context) -> SeedResult:
     return result
 
 
-RECIPE = Experiment("recipe", "What is each choice of the training recipe worth?", {
-    "smoke": RecipeConfig(base=SCALES["smoke"], variants=("as it is", "no shifts")),
-    "live": RecipeConfig(
-        base=BASE.model_copy(update={"fit": recipe(1, 256, 0.3, 0, 1)}),
-        variants=("as it is", "no mirroring"),
-    ),
-    "full": RecipeConfig(),
-}, run_recipe, degradation.data_info)  # fmt: skip
+RECIPE = from_table("recipe", RecipeConfig, run_recipe, degradation.data_info)

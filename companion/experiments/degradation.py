@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from companion.compute import seed_everything
 from companion.data.cifar10 import load_cifar10
 from companion.experiments import base
-from companion.experiments.base import Config, Context, Experiment, window_means
+from companion.experiments.base import Config, Context, from_table, window_means
 from companion.models.blocks import BasicResidualBlock, PreActResidualBlock
 from companion.models.resnet import CifarResNet, count_parameters
 from companion.objectives.classification import Batch, ImageClassification
@@ -169,68 +169,8 @@ def run_starts(config: StartsConfig, seed: int, context: Context) -> SeedResult:
     return result
 
 
-NETS = ("plain-20", "plain-56", "resnet-20", "resnet-56")
-_LIVE_FIT = FitConfig(num_steps=300, batch_size=128, lr=0.03, warmup_steps=20)
-_FULL_FIT = FitConfig(
-    num_steps=10 * 351, batch_size=128, lr=0.1, warmup_steps=100, schedule="step", milestones=(0.5, 0.75),
-    eval_every=351, checkpoint_every=351,
-)  # fmt: skip
-_PAPER_FIT = _FULL_FIT.model_copy(
-    update={"num_steps": 64_000, "warmup_steps": 400, "eval_every": 640, "checkpoint_every": 3200}
-)
-_PAPER_NETS = tuple(f"{kind}-{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56))
-_ORDER_FIT = FitConfig(num_steps=600, batch_size=128, lr=0.1, warmup_steps=50, schedule="linear")
-
-SCALES = {
-    "smoke": DegradationConfig(
-        nets=("plain-8", "plain-14", "resnet-8", "resnet-14"), image_size=8, train_size=512, eval_size=256,
-        fit=FitConfig(num_steps=6, batch_size=32, lr=0.05, warmup_steps=2), points=6,
-    ),
-    "live": DegradationConfig(nets=NETS, image_size=16, eval_size=2000, augment=False, fit=_LIVE_FIT),
-    "full": DegradationConfig(nets=NETS, fit=_FULL_FIT, peek=True),
-    "live-cuda": DegradationConfig(
-        nets=NETS, augment=False, fit=_LIVE_FIT.model_copy(update={"num_steps": 800}),
-    ),
-    "full-cuda": DegradationConfig(nets=(*_PAPER_NETS, "resnet-110"), fit=_PAPER_FIT, peek=True),
-}  # fmt: skip
-
-DEGRADATION = Experiment(
-    "degradation", "Do deeper plain nets train worse than shallower ones, and do residual nets mend it?",
-    SCALES, run, data_info,
-)  # fmt: skip
-
-LEARNING_RATES = Experiment(
-    "learning_rates", "Does any learning rate make the deep plain net train as well as the shallow one?", {
-    "smoke": LearningRatesConfig(lrs=(0.01, 0.1), base=SCALES["smoke"]),
-    "live": LearningRatesConfig(lrs=(0.03,), base=SCALES["live"]),
-    "full": LearningRatesConfig(base=SCALES["live"]),
-}, run_learning_rates, data_info)  # fmt: skip
-
-STARTS = Experiment(
-    "starts", "Does a deep plain net train as well as a shallow one if it begins near the identity?", {
-    "smoke": StartsConfig(base=SCALES["smoke"], scales={"plain-14": (0.1,)}),
-    "live": StartsConfig(base=SCALES["live"].model_copy(update={"nets": ()}), scales={"plain-56": (0.1,)}),
-    "full": StartsConfig(
-        base=SCALES["live"].model_copy(update={"nets": ("plain-20", "plain-56", "resnet-56")}),
-        scales={"plain-56": (0.1, 0.5)},
-    ),
-}, run_starts, data_info)  # fmt: skip
-
-BLOCK_ORDER = Experiment(
-    "block_order", "Do pre-activated residual nets train better than the original ones?", {
-    "smoke": SCALES["smoke"].model_copy(update={"nets": ("resnet-8", "preact-8")}),
-    "live": DegradationConfig(
-        nets=("resnet-20", "preact-20"), image_size=16, eval_size=2000, augment=False,
-        fit=_ORDER_FIT.model_copy(update={"num_steps": 150}), points=30,
-    ),
-    "full": DegradationConfig(
-        nets=tuple(f"{kind}-{depth}" for depth in (20, 56, 110) for kind in ("resnet", "preact")),
-        image_size=16, augment=False, fit=_ORDER_FIT,
-    ),
-}, run, data_info)  # fmt: skip
-
-_DEPTHS = ("plain-8", "plain-32", "plain-44", "resnet-8", "resnet-32", "resnet-44")
-DEPTHS = Experiment("depths", "What do 300 steps teach nets of other depths, with and without shortcuts?", {
-    "smoke": SCALES["smoke"], "live": SCALES["live"],
-    "full": SCALES["live"].model_copy(update={"nets": _DEPTHS}),
-}, run, data_info)  # fmt: skip
+DEGRADATION = from_table("degradation", DegradationConfig, run, data_info)
+DEPTHS = from_table("depths", DegradationConfig, run, data_info)
+BLOCK_ORDER = from_table("block_order", DegradationConfig, run, data_info)
+LEARNING_RATES = from_table("learning_rates", LearningRatesConfig, run_learning_rates, data_info)
+STARTS = from_table("starts", StartsConfig, run_starts, data_info)

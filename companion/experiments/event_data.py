@@ -131,12 +131,6 @@ class Recipe(Config):
         )  # fmt: skip
 
 
-UNTRAINED, CONVERGED = Recipe(num_steps=0), Recipe()
-SHORT = Recipe(num_steps=1000, epochs=40, lr=1e-2, patience=None)
-CONTRASTIVE = Recipe(objective="contrastive", num_steps=1500)
-NETS = {"untrained": UNTRAINED, "short": SHORT, "converged": CONVERGED, "contrastive": CONTRASTIVE}
-
-
 def make_net(events: PreparedEvents, recipe: Recipe, seed: int) -> SelfSupervisedResNet:
     """The untrained net for these events."""
     seed_everything(seed)

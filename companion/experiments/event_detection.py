@@ -14,9 +14,8 @@ from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import rates
 from companion.estimators.events import EventDetector
 from companion.experiments import event_data
-from companion.experiments.base import Config, Context, Experiment, with_ends
+from companion.experiments.base import Config, Context, from_table, with_ends
 from companion.experiments.event_data import PARTS, EventSetsConfig, PreparedEvents, Recipe, train
-from companion.experiments.self_supervised import LIVE_DATA, SMOKE_DATA, SMOKE_NETS
 from companion.objectives.selfsupervised import FamilySurprise, embed
 from companion.runs import SeedResult
 
@@ -32,7 +31,7 @@ class EventDetectionConfig(Config):
     """What is fitted and how it is judged."""
 
     data: EventSetsConfig = EventSetsConfig()  #: which events; all detectors of a seed learn from the same
-    nets: dict[str, Recipe] = event_data.NETS  #: by name
+    nets: dict[str, Recipe]  #: by name
     stored: int = 10_000  #: training events that neighbours are looked for among
     repeats: int = 50  #: samples of the bootstrap over incidents; 0 for no intervals
     detector: bool = True  #: whether ``EventDetector`` is fitted, too, with its own net
@@ -205,13 +204,4 @@ def run(config: EventDetectionConfig, seed: int, context: Context) -> SeedResult
     return result
 
 
-EVENT_DETECTION = Experiment(
-    "event_detection", "Which detectors find attacks in security events: counts, neighbours or nets?", {
-    "smoke": EventDetectionConfig(data=SMOKE_DATA, nets=SMOKE_NETS, stored=300, repeats=3, detector=False),
-    "live": EventDetectionConfig(
-        data=LIVE_DATA.model_copy(update={"sets": ("zeek", "demo")}),
-        nets={"untrained": Recipe(num_steps=0), "converged": Recipe(num_steps=400)},
-        repeats=0, detector=False,
-    ),
-    "full": EventDetectionConfig(),
-}, run, event_data.info, float32=True)  # fmt: skip
+EVENT_DETECTION = from_table("event_detection", EventDetectionConfig, run, event_data.info, float32=True)

@@ -12,7 +12,7 @@ from torch import nn
 from companion.data.sessions import SessionSet, generated_sessions, hdfs_sessions, load_hdfs
 from companion.detection.metrics import recall_at_fpr, roc_auc
 from companion.detection.sequences import BagOfEvents, NgramModel, Precedence
-from companion.experiments.base import Config, Context, Experiment, data_info
+from companion.experiments.base import Config, Context, data_info, from_table
 from companion.models.lstm import NextEventLSTM, NextEventTransformer
 from companion.objectives.next_event import NextEvent, judge, session_rows
 from companion.runs import SeedResult
@@ -170,17 +170,6 @@ def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult
     return result
 
 
-EVENT_SEQUENCES = Experiment(
-    "event_sequences", "Does a net that expects the next event find more unusual sessions than counting?", {
-    "smoke": EventSequencesConfig(
-        learn=60, validate_on=40, events=4000, orders=(2,),
-        nets={"lstm": NextEventConfig(steps=2), "deeplog": NextEventConfig(steps=2, history=10)},
-    ),
-    "live": EventSequencesConfig(sets=("hdfs",), orders=(2, 3), nets={"lstm": NextEventConfig(steps=500)}),
-    "full": EventSequencesConfig(nets={
-        "lstm": NextEventConfig(sets=("hdfs", "generated")),
-        "lstm-long": NextEventConfig(steps=2400),
-        "deeplog": NextEventConfig(history=10, steps=600),
-        "transformer": NextEventConfig(kind="transformer", steps=500, lr=3e-3),
-    }),
-}, run, lambda: data_info(load_hdfs(), name="HDFS sessions"))  # fmt: skip
+EVENT_SEQUENCES = from_table(
+    "event_sequences", EventSequencesConfig, run, lambda: data_info(load_hdfs(), name="HDFS sessions")
+)

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from companion.compute import seed_everything
-from companion.experiments.base import Config, Context, Experiment, window_means
-from companion.experiments.degradation import SCALES as DEGRADATION_SCALES
-from companion.experiments.degradation import DegradationConfig, build, data_info, prepare
+from companion.experiments.base import Config, Context, from_table, window_means
+from companion.experiments.degradation import DEGRADATION, DegradationConfig, build, data_info, prepare
 from companion.models.blocks import BasicResidualBlock, zero_residual
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import Batch, ImageClassification
@@ -28,7 +27,7 @@ class GradientsConfig(Config):
     depth: int = 56  #: of the nets
     batch_size: int = 128  #: images in the batch that the gradients are taken on
     trained: bool = True  #: whether the nets with batch norm are also trained by ``fit``, and measured again
-    fit: FitConfig = FitConfig(num_steps=40, batch_size=128, lr=0.03, warmup_steps=20)
+    fit: FitConfig
 
 
 def make_net(variant: str, depth: int, residual: bool) -> CifarResNet:
@@ -114,7 +113,7 @@ def run_gradients(config: GradientsConfig, seed: int, context: Context) -> SeedR
     The curves are ``"<net>.start.<signal>"`` and ``"<net>.trained.<signal>"``; the metric of a curve's name
     is the ratio of its first to its last value.
     """
-    splits, objective = prepare(DEGRADATION_SCALES["live"])
+    splits, objective = prepare(DEGRADATION.scales["live"])
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(splits["train"][0]), (config.batch_size,), generator=generator)
     batch = tuple(t[chosen] for t in splits["train"])
@@ -134,12 +133,7 @@ def run_gradients(config: GradientsConfig, seed: int, context: Context) -> SeedR
     return result
 
 
-GRADIENTS = Experiment(
-    "gradients", "Do gradients vanish in deep plain nets, and does batch normalisation keep them alive?", {
-    "smoke": GradientsConfig(depth=14, batch_size=16, fit=FitConfig(num_steps=3, batch_size=16)),
-    "live": GradientsConfig(),
-    "full": GradientsConfig(fit=GradientsConfig().fit.model_copy(update={"num_steps": 1000})),
-}, run_gradients, data_info)  # fmt: skip
+GRADIENTS = from_table("gradients", GradientsConfig, run_gradients, data_info)
 
 
 WIDTH, SIZE = 16, 8
@@ -151,9 +145,7 @@ class IdentityConfig(Config):
 
     num_blocks: tuple[int, ...] = (2, 8)  #: the heights of the stacks, two 3x3 convolutions a block
     num_examples: int = 2048  #: how many random inputs there are
-    fit: FitConfig = FitConfig(
-        num_steps=400, batch_size=64, lr=0.02, warmup_steps=20, schedule="cosine", weight_decay=0
-    )  #: the recipe, the same for all stacks
+    fit: FitConfig  #: the recipe, the same for all stacks
     points: int = 50  #: how many points a curve is averaged down to
 
 
@@ -189,15 +181,7 @@ def run_identity(config: IdentityConfig, seed: int, context: Context) -> SeedRes
 
 
 RANDOM_MAPS = DataInfo(name="random feature maps", source="generated", digest="", synthetic=False)
-IDENTITY = Experiment("identity", "Which stacks of blocks can learn to return their input?", {
-    "smoke": IdentityConfig(
-        num_blocks=(1, 2), num_examples=64, fit=FitConfig(num_steps=4, batch_size=16, weight_decay=0),
-    ),
-    "live": IdentityConfig(),
-    "full": IdentityConfig(
-        num_blocks=(2, 4, 8, 16), fit=IdentityConfig().fit.model_copy(update={"num_steps": 2000}),
-    ),
-}, run_identity, lambda: RANDOM_MAPS)  # fmt: skip
+IDENTITY = from_table("identity", IdentityConfig, run_identity, lambda: RANDOM_MAPS)
 
 
 # after Veit, Wilber and Belongie, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks",
@@ -284,16 +268,4 @@ def run_lesion(config: LesionConfig, seed: int, context: Context) -> SeedResult:
     return result
 
 
-_LIVE = DEGRADATION_SCALES["live"].model_copy(
-    update={"nets": ("plain-20", "resnet-20", "resnet-56"), "eval_size": 1000}
-)
-_FULL_FIT = FitConfig(num_steps=3000, batch_size=128, lr=0.1, warmup_steps=100, schedule="linear")
-
-LESION = Experiment("lesion", "What happens to a trained net when blocks are taken out or change places?", {
-    "smoke": LesionConfig(
-        base=DEGRADATION_SCALES["smoke"].model_copy(update={"nets": ("plain-14", "resnet-14", "resnet-20")}),
-        counts=(1, 2), repeats=2,
-    ),
-    "live": LesionConfig(base=_LIVE, repeats=2),
-    "full": LesionConfig(base=_LIVE.model_copy(update={"fit": _FULL_FIT, "eval_size": 2000})),
-}, run_lesion, data_info)  # fmt: skip
+LESION = from_table("lesion", LesionConfig, run_lesion, data_info)

@@ -7,7 +7,7 @@ from torch import Tensor
 from companion.detection.event_detectors import drawn
 from companion.detection.plain_columns import PlainColumns
 from companion.experiments import event_data
-from companion.experiments.base import Config, Context, Experiment
+from companion.experiments.base import Config, Context, from_table
 from companion.experiments.event_data import EventSetsConfig, PreparedEvents, Recipe
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.event_features import field_family
@@ -22,7 +22,7 @@ class SelfSupervisedConfig(Config):
     """What is trained and how it is looked at."""
 
     data: EventSetsConfig = EventSetsConfig()  #: which events
-    nets: dict[str, Recipe] = event_data.NETS  #: by name
+    nets: dict[str, Recipe]  #: by name
     rows: int = 5000  #: events of a part that are asked about, at most
 
 
@@ -154,19 +154,4 @@ def run(config: SelfSupervisedConfig, seed: int, context: Context) -> SeedResult
     return result
 
 
-SMOKE_DATA = EventSetsConfig(sets=("generated", "zeek"), num_events=2500, days=7, attack_share=0.05)
-SMOKE_NETS = {
-    "untrained": Recipe(num_steps=0, d_model=8), "converged": Recipe(num_steps=4, d_model=8),
-    "contrastive": Recipe(objective="contrastive", num_steps=4, d_model=8),
-}  # fmt: skip
-LIVE_DATA = EventSetsConfig(sets=("zeek",))
-LIVE_NETS = {
-    "converged": Recipe(num_steps=2000, epochs=300, lr=5e-3, batch_size=256, patience=None),
-    "contrastive": Recipe(objective="contrastive", num_steps=400, batch_size=256, patience=None),
-}
-
-SELF_SUPERVISED = Experiment("self_supervised", "What does a net learn of security events without labels?", {
-    "smoke": SelfSupervisedConfig(data=SMOKE_DATA, nets=SMOKE_NETS, rows=300),
-    "live": SelfSupervisedConfig(data=LIVE_DATA, nets=LIVE_NETS),
-    "full": SelfSupervisedConfig(),
-}, run, event_data.info, float32=True)  # fmt: skip
+SELF_SUPERVISED = from_table("self_supervised", SelfSupervisedConfig, run, event_data.info, float32=True)
