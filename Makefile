@@ -1,4 +1,4 @@
-# make book | test | check | serve | site | notebooks | bench | lint | links | lock | clean
+# make book | test | check | serve | site | notebooks | bench | gpu | lint | links | lock | clean
 # Each works on a fresh clone, alone, in any order. Variables:
 #   PYTHON=python3.12   the Python to make .venv with (3.11 or newer; found if not given)
 #   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 HTML := _build/html
 PORT ?= 8000
 
-.PHONY: book test check serve site notebooks bench lint links lock clean
+.PHONY: book test check serve site notebooks bench gpu lint links lock clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -47,6 +47,14 @@ notebooks: $(READY) $(HTML)/index.html
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+# where there is a GPU: what only it can show, then the runs that are sized for it, the shortest first;
+# a run that was stopped goes on where it was
+gpu: $(READY)
+	$(BIN)/python -m pytest tests/test_gpu.py
+	for name in classifier degradation; do \
+	    $(BIN)/companion run $$name --scale full --seeds 3 --device cuda --resume --out companion/recorded || exit; \
+	done
 
 lint: $(READY)
 	$(BIN)/ruff check .

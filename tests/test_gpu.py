@@ -1,12 +1,17 @@
 """What only a GPU can show: it computes what the CPU computes, and a run goes on as it began."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from companion.compute import Compute, agrees_with_cpu, pick_compute, seed_everything
+from companion.experiments import NAMES, get_experiment
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification
-from companion.training import FitConfig, evaluate, fit
+from companion.training import FitConfig, TrainingRun, evaluate, fit
 
 CUDA = torch.device("cuda")
 OBJECTIVE = ImageClassification(
@@ -59,3 +64,32 @@ def test_a_gpu_with_wrong_gradients_is_not_used(monkeypatch, capsys):
     monkeypatch.setattr("companion.compute.agrees_with_cpu", lambda device: True)
     assert pick_compute().memory_format == torch.contiguous_format
     assert agrees_with_cpu(torch.device("cpu"))
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations that make the processor wait for a GPU, to learn a value or a shape."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "masked_select")
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device():
+    cpu = Compute(torch.device("cpu"), None)
+    run = TrainingRun(CifarResNet(8).train(), images(), OBJECTIVE, FitConfig(num_steps=3), cpu, seed=0)
+    with Waits() as waits:
+        for _ in range(3):
+            run.train_step()
+        assert waits.count == 0
+        run.flush()
+        run.history.train["loss"] = [float(torch.tensor(value)) for value in run.history.train["loss"]]
+    assert waits.count == 3  # and the count counts
+
+
+def test_make_gpu_records_what_is_sized_for_a_gpu():
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text("utf8")
+    (names,) = re.findall(r"for name in (.*); do", makefile)
+    sized = {name for name in NAMES if get_experiment(name).scales.keys() & {"full-cuda"}}
+    assert set(names.split()) == sized
