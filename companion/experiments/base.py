@@ -35,7 +35,8 @@ MODULES = {  # the module of each experiment, which is there in upper case
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
     "lesion": "optimisation", "recipe": "classifier", "self_supervised": "self_supervised",
     "starts": "degradation", "tab_transformer": "tables", "table_depth": "tables",
-    "table_embeddings": "table_embeddings", "tables": "tables", "waveforms": "waveforms",
+    "table_embeddings": "table_embeddings", "table_rivals": "table_embeddings",
+    "tables": "tables", "waveforms": "waveforms",
 }  # fmt: skip
 NAMES = tuple(MODULES)
 

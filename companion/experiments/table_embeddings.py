@@ -1,5 +1,6 @@
 """Chapter 8: nets with and without embeddings of numbers, boosting and a linear model on seven tables."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -15,15 +16,16 @@ from companion.data.tables import Table, load_small
 from companion.experiments import base, tables
 from companion.experiments.base import Config, Context, Experiment
 from companion.experiments.tables import BOOSTING
-from companion.models.tabular_baselines import piecewise_linear
-from companion.objectives.tables import PreparedTable, boosting, predict, prepare, score
+from companion.models.tabular_baselines import SoftNeighbors, piecewise_linear
+from companion.objectives.classification import Batch
+from companion.objectives.tables import PreparedTable, boosting, lightgbm, predict, prepare, score
 from companion.runs import DataInfo, SeedResult
 from companion.training import FitConfig, evaluate
 
 LOADERS: dict[str, Callable[[], Table]] = tables.LOADERS | {
     name: partial(load_small, name) for name in ("diamonds", "pm25", "phoneme", "abalone", "wine")
 }
-LINEAR, EMBEDDED = "linear", "+embeddings"
+LINEAR, EMBEDDED, NEIGHBORS, LIGHTGBM = "linear", "+embeddings", "neighbors", "lightgbm"
 
 
 class EmbeddingsConfig(Config):
@@ -93,50 +95,100 @@ def sampling_error(table: PreparedTable, first: np.ndarray, second: np.ndarray, 
     return float(np.std(one - other))
 
 
-def train(
-    table: PreparedTable, kind: str, embedded: bool, config: EmbeddingsConfig, seed: int, context: Context
-) -> tuple[nn.Module, SeedResult]:
-    """One net as it was at its best look at the validation rows, the number ``best`` of its ``looks``."""
+def build(
+    table: PreparedTable, kind: str, embedded: bool, config: EmbeddingsConfig, seed: int,
+    outputs: int | None = None,
+) -> nn.Module:  # fmt: skip
+    """One net of ``config``, with as many ``outputs`` as the table asks for if none are given."""
     embed = partial(piecewise_linear, d_embedding=config.d_embedding, n_bins=config.n_bins)
-    model = tables.build(table, kind, config.nets[kind], seed, embed if embedded else None)
-    result, held = SeedResult(seed=seed), table.splits["validation"]
-    name = f"{table.table.name}-{kind}{EMBEDDED * embedded}"
+    return tables.build(table, kind, config.nets[kind], seed, embed if embedded else None, outputs)
+
+
+def train(
+    name: str, model: nn.Module, table: PreparedTable, config: EmbeddingsConfig, result: SeedResult,
+    context: Context,
+) -> None:  # fmt: skip
+    """Train a net up to its best look at the validation rows: number ``best`` of ``looks`` in ``result``."""
+    held = table.splits["validation"]
     history = context.fit(
-        name, model, table.splits["train"], table.objective, config.fit(), seed, result=result,
+        name, model, table.splits["train"], table.objective, config.fit(), result.seed, result=result,
         evaluation=lambda net: evaluate(net, held, table.objective, context.compute, 4096),
     )  # fmt: skip
     errors = history.evaluations["error"]
     result.metrics[f"{name}.best"] = float(np.argmin(errors) + 1)
     result.metrics[f"{name}.looks"] = float(len(errors))
-    return model, result
+
+
+def judge(table: PreparedTable, predictions: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
+    """The scores of all models on one table, and ``sampling``, the sampling error of a lead over boosting.
+
+    ``sampling_plain`` is that of the difference to the same net without embeddings.
+    """
+    metrics = {}
+    for model_name, each in predictions.items():
+        key = f"{table.table.name}-{model_name}"
+        for part in ("validation", "test"):
+            metrics[f"{key}.{part}"] = score(table, part, each[part])
+        rivals = {"sampling": BOOSTING, "sampling_plain": model_name.removesuffix(EMBEDDED)}
+        for metric, rival in rivals.items():
+            if rival != model_name:
+                metrics[f"{key}.{metric}"] = sampling_error(table, each["test"], predictions[rival]["test"])
+    return metrics
+
+
+def both(table: PreparedTable, model: nn.Module, context: Context) -> dict[str, np.ndarray]:
+    """A net's predictions for validation and test rows."""
+    return {part: predict(model, table, part, context.compute) for part in ("validation", "test")}
 
 
 def run(config: EmbeddingsConfig, seed: int, context: Context) -> SeedResult:
-    """Train the nets on every table, with and without embeddings; look at the test once.
-
-    ``sampling`` is the sampling error of the difference to boosting, ``sampling_plain`` of the difference to
-    the same net without embeddings.
-    """
+    """Train the nets on every table, with and without embeddings; look at the test once."""
     whole = SeedResult(seed=seed)
     for name in config.tables:
         table = prepared(name, config.train_size)
         predictions = {LINEAR: linear(table), BOOSTING: boosting(table, seed)[0]}
         for kind, embedded in product(config.nets, (False, True)):
-            model, result = train(table, kind, embedded, config, seed, context)
-            for part in ("metrics", "curves", "seconds"):
-                getattr(whole, part).update(getattr(result, part))
-            predictions[kind + EMBEDDED * embedded] = {
-                part: predict(model, table, part, context.compute) for part in ("validation", "test")
-            }
-        for model_name, each in predictions.items():
-            key = f"{name}-{model_name}"
-            for part in ("validation", "test"):
-                whole.metrics[f"{key}.{part}"] = score(table, part, each[part])
-            rivals = {"sampling": BOOSTING, "sampling_plain": model_name.removesuffix(EMBEDDED)}
-            for metric, rival in rivals.items():
-                if rival != model_name:
-                    error = sampling_error(table, each["test"], predictions[rival]["test"])
-                    whole.metrics[f"{key}.{metric}"] = error
+            model, called = build(table, kind, embedded, config, seed), kind + EMBEDDED * embedded
+            train(f"{name}-{called}", model, table, config, whole, context)
+            predictions[called] = both(table, model, context)
+        whole.metrics.update(judge(table, predictions))
+    return whole
+
+
+class RivalsConfig(EmbeddingsConfig):
+    """The same tables, rows and recipe for a net whose answers are those of neighbors, and LightGBM."""
+
+    d_space: int = 128  #: features of the space in which rows are neighbors
+    share: float = 0.1  #: of the training rows, which is asked in a step
+    trees: dict[str, int | float]  #: options of LightGBM for numbers
+    class_trees: dict[str, int | float]  #: for classes
+    tree_patience: int = 300  #: trees without gain after which there come no more
+
+
+def with_row_numbers(table: PreparedTable) -> PreparedTable:
+    """The table with a further category: the number of a training row, and -1 for every other row."""
+    splits: dict[str, Batch] = {}
+    for part, (numbers, categories, target) in table.splits.items():
+        rows = torch.arange(len(target)) if part == "train" else torch.full_like(target, -1)
+        splits[part] = (numbers, torch.column_stack([categories, rows.long()]), target)
+    return replace(table, splits=splits)
+
+
+def run_rivals(config: RivalsConfig, seed: int, context: Context) -> SeedResult:
+    """Train the net that asks neighbors, and LightGBM on every table; look at the test once."""
+    whole = SeedResult(seed=seed)
+    for name in config.tables:
+        table = prepared(name, config.train_size)
+        numbered, classes = with_row_numbers(table), table.objective.num_classes
+        net = build(table, "linear", True, config, seed, config.d_space)
+        model = SoftNeighbors(net, table.splits["train"], classes, config.share)
+        train(f"{name}-{NEIGHBORS}", model, numbered, config, whole, context)
+        predictions = {NEIGHBORS: both(numbered, model, context)}
+        options, began = config.class_trees if classes else config.trees, time.perf_counter()
+        predictions[LIGHTGBM] = lightgbm(table, config.tree_patience, seed, **options)
+        whole.seconds[f"{name}-{LIGHTGBM}"] = round(time.perf_counter() - began, 2)
+        predictions[BOOSTING] = boosting(table, seed)[0]  # for the sampling error of leads over it
+        whole.metrics.update(judge(table, predictions))
     return whole
 
 
@@ -154,3 +206,23 @@ TABLE_EMBEDDINGS = Experiment(
     "live": EmbeddingsConfig(tables=("california",), nets=_NETS, most=10),
     "full": EmbeddingsConfig(nets=_NETS),
 }, run, data_info)  # fmt: skip
+
+# the tuned defaults of Holzmüller, Grinsztajn and Steinwart 2024 for numbers, and for classes
+_TREES: dict[str, int | float] = {"n_estimators": 1000, "subsample_freq": 1, "min_child_weight": 1e-7}
+_NUMBERS = _TREES | {"learning_rate": 0.05, "subsample": 0.7, "num_leaves": 100, "min_child_samples": 3}
+_CLASSES = _TREES | {"learning_rate": 0.04, "subsample": 0.75, "num_leaves": 50, "min_child_samples": 40}
+_FEW: dict[str, int | float] = {"n_estimators": 5}
+TABLE_RIVALS = Experiment(
+    "table_rivals", "Do neighbors, or another boosting, do better on the seven tables?", {
+    "smoke": RivalsConfig(
+        tables=("adult", "california"), nets={"linear": {}}, trees=_FEW, class_trees=_FEW,
+        train_size=200, d_embedding=2, n_bins=4, batch_size=64, eval_every=2, most=2,
+    ),
+    "live": RivalsConfig(
+        tables=("california",), nets={"linear": {}}, trees=_NUMBERS, class_trees=_CLASSES, most=5
+    ),
+    "full": RivalsConfig(
+        nets={"linear": {}}, trees=_NUMBERS, class_trees=_CLASSES, eval_every=200, patience=3,
+        most=12,
+    ),
+}, run_rivals, data_info, float32=True)  # fmt: skip

@@ -73,11 +73,14 @@ def info() -> DataInfo:
 
 def build(
     table: PreparedTable, kind: str, options: Mapping[str, Any], seed: int,
-    embed: Callable[[Tensor], Any] | None = None,
+    embed: Callable[[Tensor], Any] | None = None, outputs: int | None = None,
 ) -> nn.Module:  # fmt: skip
-    """A net for a table with the weights of ``seed``; ``embed`` makes embeddings of the training numbers."""
+    """A net for a table with the weights of ``seed``; ``embed`` makes embeddings of the training numbers.
+
+    It has as many outputs as the table asks for, if not so many as ``outputs``.
+    """
     seed_everything(seed)
-    numbers, outputs = table.splits["train"][0], table.objective.num_classes or 1
+    numbers, outputs = table.splits["train"][0], outputs or table.objective.num_classes or 1
     embeddings = None if embed is None else embed(numbers)
     sizes = table.encoder.categorical_cardinalities
     return make_table_net(kind, numbers.shape[1], sizes, outputs, num_embeddings=embeddings, **options)

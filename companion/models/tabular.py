@@ -14,45 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NormKind = Literal["layer", "batch"]
-NORMS: dict[str, type[nn.LayerNorm | nn.BatchNorm1d]] = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
-
-
-class ClassicTabularBlock(nn.Module):
-    """The basic block of He et al. 2016 over vectors, with dropout.
-
-    ``relu(F(x) + x)``, F = ``norm(linear(dropout(relu(norm(linear(x))))))``; arguments of the pre-norm one.
-    """
-
-    def __init__(
-        self, d_model: int, d_hidden: int, dropout: float = 0.1,
-        residual_dropout: float = 0.0, norm: NormKind = "layer",
-        residual: bool = True,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.linear1 = nn.Linear(d_model, d_hidden)
-        self.norm1 = NORMS[norm](d_hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.linear2 = nn.Linear(d_hidden, d_model)
-        self.norm2 = NORMS[norm](d_model)
-        self.residual_dropout = nn.Dropout(residual_dropout)
-        self.residual = residual
-
-    def forward(self, x: Tensor) -> Tensor:  # (N, d_model)
-        out = F.relu(self.norm1(self.linear1(x)))  # (N, d_hidden)
-        out = self.norm2(self.linear2(self.dropout(out)))  # (N, d_model)
-        out = self.residual_dropout(out)
-        return F.relu(out + x if self.residual else out)
+Norm = type[nn.LayerNorm | nn.BatchNorm1d]
+NORMS: dict[str, Norm] = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
 
 
 class PreNormTabularBlock(nn.Module):
     """``x + linear(dropout(relu(linear(norm(x)))))`` (Gorishniy et al. 2021).
 
-    Args:
-        d_model, d_hidden: features of input and output, and inside.
-        dropout: share of the features inside that is dropped in training.
-        residual_dropout: share of what is added to the input that is dropped.
-        norm: "layer", or "batch" as in the paper.
-        residual: whether the input is added.
+    ``d_hidden`` features are inside, of which a share ``dropout`` is dropped in training, and of what is
+    added to the input a share ``residual_dropout``. Without ``residual`` the input is not added.
     """
 
     def __init__(
@@ -61,18 +31,37 @@ class PreNormTabularBlock(nn.Module):
         residual: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.norm = NORMS[norm](d_model)
+        self.make_norms(NORMS[norm], d_model, d_hidden)
         self.linear1 = nn.Linear(d_model, d_hidden)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(d_hidden, d_model)
         self.residual_dropout = nn.Dropout(residual_dropout)
         self.residual = residual
+
+    def make_norms(self, norm: Norm, d_model: int, d_hidden: int) -> None:
+        self.norm = norm(d_model)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, d_model)
         out: Tensor = F.relu(self.linear1(self.norm(x)))  # (N, d_hidden)
         out = self.linear2(self.dropout(out))  # (N, d_model)
         out = self.residual_dropout(out)
         return out + x if self.residual else out
+
+
+class ClassicTabularBlock(PreNormTabularBlock):
+    """The basic block of He et al. 2016 over vectors, with dropout.
+
+    ``relu(F(x) + x)``, F = ``norm(linear(dropout(relu(norm(linear(x))))))``; arguments of the pre-norm one.
+    """
+
+    def make_norms(self, norm: Norm, d_model: int, d_hidden: int) -> None:
+        self.norm1, self.norm2 = norm(d_hidden), norm(d_model)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, d_model)
+        out = F.relu(self.norm1(self.linear1(x)))  # (N, d_hidden)
+        out = self.norm2(self.linear2(self.dropout(out)))  # (N, d_model)
+        out = self.residual_dropout(out)
+        return F.relu(out + x if self.residual else out)
 
 
 BLOCKS = {"classic": ClassicTabularBlock, "prenorm": PreNormTabularBlock}

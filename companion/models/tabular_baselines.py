@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from rtdl_num_embeddings import PiecewiseLinearEmbeddings, compute_bins
 from rtdl_revisiting_models import MLP, FTTransformer
 from tabm import TabM
@@ -32,6 +33,20 @@ class TableMLP(nn.Module):
 
     def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
         return cast(Tensor, self.mlp(self.input(numerical, categorical)))  # (N, num_outputs)
+
+
+class TableLinear(nn.Module):
+    """Embeddings and numbers side by side, then one linear layer."""
+
+    def __init__(
+        self, num_numerical_features: int, categorical_cardinalities: Sequence[int], num_outputs: int
+    ) -> None:
+        super().__init__()
+        self.input = TableInput(num_numerical_features, categorical_cardinalities)
+        self.linear = nn.Linear(self.input.width, num_outputs)
+
+    def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
+        return cast(Tensor, self.linear(self.input(numerical, categorical)))  # (N, num_outputs)
 
 
 class TabTransformer(nn.Module):
@@ -125,9 +140,49 @@ def piecewise_linear(rows: Tensor, d_embedding: int = 8, n_bins: int = 32) -> Pi
     return PiecewiseLinearEmbeddings(compute_bins(rows, n_bins), d_embedding, activation=False, version="B")
 
 
+class SoftNeighbors(nn.Module):
+    """Training rows answer for a row: the nearer to it in the space of a net, the more.
+
+    ``net`` gives places (N, d) in that space; ``rows`` are all training rows with their targets (numbers,
+    classes if ``num_classes`` are given). The output is that of a net: logarithms of probabilities
+    (N, ``num_classes``), or numbers (N, 1).
+
+    A call has one categorical column more than ``net`` takes, the last: the row's number among the training
+    rows, or -1, so that no row answers for itself. In training a random ``share`` of the training rows is
+    asked, afresh in each step.
+
+    Source: H.-J. Ye, H.-H. Yin, D.-C. Zhan and W.-L. Chao, "Revisiting Nearest Neighbor for Tabular Data: A
+    Deep Tabular Baseline Two Decades Later", ICLR 2025, section 4; there, too, a linear layer may be the net.
+    """
+
+    numbers: Tensor
+    categories: Tensor
+    answers: Tensor
+
+    def __init__(self, net: nn.Module, rows: Sequence[Tensor], num_classes: int | None, share: float) -> None:
+        super().__init__()
+        self.net, self.share, self.classify = net, share, num_classes is not None
+        numbers, categories, target = rows
+        answers = target[:, None] if num_classes is None else F.one_hot(target, num_classes).float()
+        for name, tensor in (("numbers", numbers), ("categories", categories), ("answers", answers)):
+            self.register_buffer(name, tensor, persistent=False)
+
+    def forward(self, numerical: Tensor, categorical: Tensor) -> Tensor:
+        asked = torch.arange(len(self.answers), device=numerical.device)
+        if self.training:
+            asked = asked[torch.randperm(len(asked))[: int(self.share * len(asked))]]
+        numbers = torch.cat([numerical, self.numbers[asked]])
+        places = self.net(numbers, torch.cat([categorical[:, :-1], self.categories[asked]]))
+        distances = torch.cdist(places[: len(numerical)], places[len(numerical) :])  # (N, asked)
+        weights = distances.masked_fill(categorical[:, -1:] == asked, torch.inf).neg().softmax(dim=1)
+        answer = weights @ self.answers[asked]  # (N, outputs)
+        return answer.clamp_min(1e-7).log() if self.classify else answer
+
+
 NETS: dict[str, Callable[..., nn.Module]] = {
     "resnet": lambda n, sizes, outputs, **more: TabularResNet(n, sizes, num_classes=outputs, **more),
     "mlp": TableMLP,
+    "linear": TableLinear,
     "ft_transformer": _ft_transformer,
     "tab_transformer": TabTransformer,
     "tabm": _tabm,

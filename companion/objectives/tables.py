@@ -1,6 +1,8 @@
 """Learning from a table: one way to prepare it, to train any net on it, and to judge predictions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,20 +106,49 @@ def score(prepared: PreparedTable, split: str, prediction: np.ndarray) -> float:
     return float(np.mean(prediction.argmax(axis=1) == target))
 
 
+def fit_raw(
+    prepared: PreparedTable, kinds: tuple[Any, Any], held: Callable[..., dict[str, Any]], **options: Any
+) -> tuple[dict[str, np.ndarray], Any]:
+    """An estimator of scikit-learn's form learns from the raw table: its predictions by split, and itself.
+
+    ``kinds`` are the classes for numbers and for classes, ``options`` what is given to them. ``held`` makes
+    of the validation rows and their targets what ``fit`` wants, to stop early.
+    """
+    table, classify = prepared.table, prepared.objective.num_classes is not None
+    frame = table.frame.astype(dict.fromkeys(table.categorical, pd.CategoricalDtype()))
+    rows = {name: (frame.iloc[getattr(table, name)], table.target[getattr(table, name)]) for name in SPLITS}
+    model = kinds[classify](**options)
+    model.fit(*rows["train"], **held(*rows["validation"]))
+    ask = model.predict_proba if classify else model.predict
+    return {name: ask(part) for name, (part, _) in rows.items()}, model
+
+
 def boosting(prepared: PreparedTable, seed: int = 0) -> tuple[dict[str, np.ndarray], int]:
     """Predictions of scikit-learn's gradient boosting on the raw table by split, and how many trees it has.
 
     The learning rate is half the default, and trees are added until the validation loss does not fall for 20.
     """
-    table = prepared.table
-    frame = table.frame.astype(dict.fromkeys(table.categorical, pd.CategoricalDtype()))
-    rows = {name: (frame.iloc[getattr(table, name)], table.target[getattr(table, name)]) for name in SPLITS}
-    classify = prepared.objective.num_classes is not None
-    trees = (HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor)(
-        learning_rate=0.05, max_iter=2000, early_stopping=True, n_iter_no_change=20,
-        categorical_features="from_dtype", random_state=seed,
+    predictions, trees = fit_raw(
+        prepared, (HistGradientBoostingRegressor, HistGradientBoostingClassifier),
+        lambda X, y: {"X_val": X, "y_val": y}, learning_rate=0.05, max_iter=2000, early_stopping=True,
+        n_iter_no_change=20, categorical_features="from_dtype", random_state=seed,
     )  # fmt: skip
-    X_val, y_val = rows["validation"]
-    trees.fit(*rows["train"], X_val=X_val, y_val=y_val)
-    ask = trees.predict_proba if classify else trees.predict
-    return {name: ask(part) for name, (part, _) in rows.items()}, trees.n_iter_
+    return predictions, trees.n_iter_
+
+
+def lightgbm(prepared: PreparedTable, patience: int, seed: int, **options: Any) -> dict[str, np.ndarray]:
+    """Predictions of LightGBM on the raw table by split, of as many trees as were best on validation rows.
+
+    ``options`` are those of its classes; trees are added until ``patience`` of them brought nothing.
+    """
+    try:
+        from lightgbm import LGBMClassifier, LGBMRegressor, early_stopping
+    except ImportError as error:
+        raise ImportError(f"LightGBM is not there: pip install 'companion[rivals]' ({error})") from error
+
+    stop = [early_stopping(patience, verbose=False)]
+    common = {"n_jobs": torch.get_num_threads(), "verbose": -1, "random_state": seed}
+    return fit_raw(
+        prepared, (LGBMRegressor, LGBMClassifier),
+        lambda X, y: {"eval_X": X, "eval_y": y, "callbacks": stop}, **common | options,
+    )[0]  # fmt: skip
