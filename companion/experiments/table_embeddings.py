@@ -180,7 +180,7 @@ def run_rivals(config: RivalsConfig, seed: int, context: Context) -> SeedResult:
     for name in config.tables:
         table = prepared(name, config.train_size)
         numbered, classes = with_row_numbers(table), table.objective.num_classes
-        net = build(table, "linear", True, config, seed, config.d_space)
+        net = build(table, "resnet", True, config, seed, config.d_space)
         model = SoftNeighbors(net, table.splits["train"], classes, config.share)
         train(f"{name}-{NEIGHBORS}", model, numbered, config, whole, context)
         predictions = {NEIGHBORS: both(numbered, model, context)}
@@ -211,18 +211,22 @@ TABLE_EMBEDDINGS = Experiment(
 _TREES: dict[str, int | float] = {"n_estimators": 1000, "subsample_freq": 1, "min_child_weight": 1e-7}
 _NUMBERS = _TREES | {"learning_rate": 0.05, "subsample": 0.7, "num_leaves": 100, "min_child_samples": 3}
 _CLASSES = _TREES | {"learning_rate": 0.04, "subsample": 0.75, "num_leaves": 50, "min_child_samples": 40}
+# by default there are no blocks in the net of Ye et al. 2025 either
+_SPACE: dict[str, dict[str, int | float | str]] = {
+    "resnet": {"d_model": 128, "num_blocks": 0, "block": "classic", "norm": "batch"}
+}
 _FEW: dict[str, int | float] = {"n_estimators": 5}
 TABLE_RIVALS = Experiment(
     "table_rivals", "Do neighbors, or another boosting, do better on the seven tables?", {
     "smoke": RivalsConfig(
-        tables=("adult", "california"), nets={"linear": {}}, trees=_FEW, class_trees=_FEW,
+        tables=("adult", "california"), nets={"resnet": tables.SMALL["resnet"]}, trees=_FEW, class_trees=_FEW,
         train_size=200, d_embedding=2, n_bins=4, batch_size=64, eval_every=2, most=2,
     ),
     "live": RivalsConfig(
-        tables=("california",), nets={"linear": {}}, trees=_NUMBERS, class_trees=_CLASSES, most=5
+        tables=("california",), nets=_SPACE, trees=_NUMBERS, class_trees=_CLASSES, most=5
     ),
     "full": RivalsConfig(
-        nets={"linear": {}}, trees=_NUMBERS, class_trees=_CLASSES, eval_every=200, patience=3,
+        nets=_SPACE, trees=_NUMBERS, class_trees=_CLASSES, eval_every=200, patience=3,
         most=12,
     ),
 }, run_rivals, data_info, float32=True)  # fmt: skip

@@ -35,20 +35,6 @@ class TableMLP(nn.Module):
         return cast(Tensor, self.mlp(self.input(numerical, categorical)))  # (N, num_outputs)
 
 
-class TableLinear(nn.Module):
-    """Embeddings and numbers side by side, then one linear layer."""
-
-    def __init__(
-        self, num_numerical_features: int, categorical_cardinalities: Sequence[int], num_outputs: int
-    ) -> None:
-        super().__init__()
-        self.input = TableInput(num_numerical_features, categorical_cardinalities)
-        self.linear = nn.Linear(self.input.width, num_outputs)
-
-    def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
-        return cast(Tensor, self.linear(self.input(numerical, categorical)))  # (N, num_outputs)
-
-
 class TabTransformer(nn.Module):
     """Attention between the categories of a row; the numbers pass beside it.
 
@@ -152,7 +138,7 @@ class SoftNeighbors(nn.Module):
     asked, afresh in each step.
 
     Source: H.-J. Ye, H.-H. Yin, D.-C. Zhan and W.-L. Chao, "Revisiting Nearest Neighbor for Tabular Data: A
-    Deep Tabular Baseline Two Decades Later", ICLR 2025, section 4; there, too, a linear layer may be the net.
+    Deep Tabular Baseline Two Decades Later", ICLR 2025, section 4.
     """
 
     numbers: Tensor
@@ -182,7 +168,6 @@ class SoftNeighbors(nn.Module):
 NETS: dict[str, Callable[..., nn.Module]] = {
     "resnet": lambda n, sizes, outputs, **more: TabularResNet(n, sizes, num_classes=outputs, **more),
     "mlp": TableMLP,
-    "linear": TableLinear,
     "ft_transformer": _ft_transformer,
     "tab_transformer": TabTransformer,
     "tabm": _tabm,
