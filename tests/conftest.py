@@ -55,13 +55,12 @@ def own_cache(tmp_path, monkeypatch) -> None:
 @pytest.fixture
 def small(own_cache, monkeypatch):
     """Few images in the place of CIFAR-10, and generated rows in the place of the tables."""
-    from companion.experiments import classifier, degradation, table_embeddings, tables
+    from companion.experiments import classifier, degradation, tables
 
     for module in (degradation, classifier):
         monkeypatch.setattr(module, "load_cifar10", load_small)
-    for module in (tables, table_embeddings):
-        monkeypatch.setattr(module, "LOADERS", SMALL_TABLES)
-    cached = (degradation._splits, tables.prepared, table_embeddings.prepared)
+    monkeypatch.setattr(tables, "LOADERS", SMALL_TABLES)
+    cached = (degradation._splits, tables.prepared)
     for function in cached:
         function.cache_clear()
     yield

@@ -1,10 +1,9 @@
 """Chapter 8: nets with and without embeddings of numbers, boosting and a linear model on seven tables."""
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,19 +11,14 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 
-from companion.data.tables import Table, load_small
-from companion.experiments import base, tables
+from companion.experiments import tables
 from companion.experiments.base import Config, Context, Experiment
-from companion.experiments.tables import BOOSTING
+from companion.experiments.tables import BOOSTING, LOADERS, both, info, prepared
 from companion.models.tabular_baselines import SoftNeighbors, piecewise_linear
-from companion.objectives.classification import Batch
-from companion.objectives.tables import PreparedTable, boosting, lightgbm, predict, prepare, score
-from companion.runs import DataInfo, SeedResult
-from companion.training import FitConfig, evaluate
+from companion.objectives.tables import PreparedTable, boosting, lightgbm, score
+from companion.runs import SeedResult
+from companion.training import FitConfig
 
-LOADERS: dict[str, Callable[[], Table]] = tables.LOADERS | {
-    name: partial(load_small, name) for name in ("diamonds", "pm25", "phoneme", "abalone", "wine")
-}
 LINEAR, EMBEDDED, NEIGHBORS, LIGHTGBM = "linear", "+embeddings", "neighbors", "lightgbm"
 
 
@@ -51,22 +45,6 @@ class EmbeddingsConfig(Config):
             optimizer="adamw", weight_decay=self.weight_decay, warmup_steps=20, eval_every=self.eval_every,
             checkpoint_every=self.most * self.eval_every, patience=self.patience, monitor="error",
         )  # fmt: skip
-
-
-@cache
-def prepared(name: str, train_size: int) -> PreparedTable:
-    """A table as tensors, with at most so many of its training rows, drawn at random once and for all."""
-    table = LOADERS[name]()
-    if len(table.train) > train_size:
-        kept = np.random.default_rng(0).choice(table.train, train_size, replace=False)
-        table = replace(table, train=np.sort(kept))
-    return prepare(table)
-
-
-def data_info() -> DataInfo:
-    """All tables at once; synthetic if one of them is."""
-    loaded = [load() for load in LOADERS.values()]
-    return base.data_info(*loaded, name=", ".join(table.name for table in loaded))
 
 
 def linear(table: PreparedTable) -> dict[str, np.ndarray]:
@@ -96,10 +74,9 @@ def sampling_error(table: PreparedTable, first: np.ndarray, second: np.ndarray, 
 
 
 def build(
-    table: PreparedTable, kind: str, embedded: bool, config: EmbeddingsConfig, seed: int,
-    outputs: int | None = None,
-) -> nn.Module:  # fmt: skip
-    """One net of ``config``, with as many ``outputs`` as the table asks for if none are given."""
+    table: PreparedTable, kind: str, embedded: bool, config: EmbeddingsConfig, seed: int, outputs: int = 0
+) -> nn.Module:
+    """One net of ``config``, with as many outputs as the table asks for unless they are given."""
     embed = partial(piecewise_linear, d_embedding=config.d_embedding, n_bins=config.n_bins)
     return tables.build(table, kind, config.nets[kind], seed, embed if embedded else None, outputs)
 
@@ -109,14 +86,9 @@ def train(
     context: Context,
 ) -> None:  # fmt: skip
     """Train a net up to its best look at the validation rows: number ``best`` of ``looks`` in ``result``."""
-    held = table.splits["validation"]
-    history = context.fit(
-        name, model, table.splits["train"], table.objective, config.fit(), result.seed, result=result,
-        evaluation=lambda net: evaluate(net, held, table.objective, context.compute, 4096),
-    )  # fmt: skip
-    errors = history.evaluations["error"]
-    result.metrics[f"{name}.best"] = float(np.argmin(errors) + 1)
-    result.metrics[f"{name}.looks"] = float(len(errors))
+    errors = tables.fit_net(name, model, table, config.fit(), result.seed, result, context)
+    looks = {f"{name}.best": float(errors.argmin() + 1), f"{name}.looks": float(len(errors))}
+    result.metrics.update(looks)
 
 
 def judge(table: PreparedTable, predictions: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
@@ -134,11 +106,6 @@ def judge(table: PreparedTable, predictions: dict[str, dict[str, np.ndarray]]) -
             if rival != model_name:
                 metrics[f"{key}.{metric}"] = sampling_error(table, each["test"], predictions[rival]["test"])
     return metrics
-
-
-def both(table: PreparedTable, model: nn.Module, context: Context) -> dict[str, np.ndarray]:
-    """A net's predictions for validation and test rows."""
-    return {part: predict(model, table, part, context.compute) for part in ("validation", "test")}
 
 
 def run(config: EmbeddingsConfig, seed: int, context: Context) -> SeedResult:
@@ -165,25 +132,15 @@ class RivalsConfig(EmbeddingsConfig):
     tree_patience: int = 300  #: trees without gain after which there come no more
 
 
-def with_row_numbers(table: PreparedTable) -> PreparedTable:
-    """The table with a further category: the number of a training row, and -1 for every other row."""
-    splits: dict[str, Batch] = {}
-    for part, (numbers, categories, target) in table.splits.items():
-        rows = torch.arange(len(target)) if part == "train" else torch.full_like(target, -1)
-        splits[part] = (numbers, torch.column_stack([categories, rows.long()]), target)
-    return replace(table, splits=splits)
-
-
 def run_rivals(config: RivalsConfig, seed: int, context: Context) -> SeedResult:
     """Train the net that asks neighbors, and LightGBM on every table; look at the test once."""
     whole = SeedResult(seed=seed)
     for name in config.tables:
         table = prepared(name, config.train_size)
-        numbered, classes = with_row_numbers(table), table.objective.num_classes
-        net = build(table, "resnet", True, config, seed, config.d_space)
+        net, classes = build(table, "resnet", True, config, seed, config.d_space), table.objective.num_classes
         model = SoftNeighbors(net, table.splits["train"], classes, config.share)
-        train(f"{name}-{NEIGHBORS}", model, numbered, config, whole, context)
-        predictions = {NEIGHBORS: both(numbered, model, context)}
+        train(f"{name}-{NEIGHBORS}", model, table, config, whole, context)
+        predictions = {NEIGHBORS: both(table, model, context)}
         options, began = config.class_trees if classes else config.trees, time.perf_counter()
         predictions[LIGHTGBM] = lightgbm(table, config.tree_patience, seed, **options)
         whole.seconds[f"{name}-{LIGHTGBM}"] = round(time.perf_counter() - began, 2)
@@ -205,28 +162,24 @@ TABLE_EMBEDDINGS = Experiment(
     ),
     "live": EmbeddingsConfig(tables=("california",), nets=_NETS, most=10),
     "full": EmbeddingsConfig(nets=_NETS),
-}, run, data_info)  # fmt: skip
+}, run, info)  # fmt: skip
 
 # the tuned defaults of Holzmüller, Grinsztajn and Steinwart 2024 for numbers, and for classes
-_TREES: dict[str, int | float] = {"n_estimators": 1000, "subsample_freq": 1, "min_child_weight": 1e-7}
-_NUMBERS = _TREES | {"learning_rate": 0.05, "subsample": 0.7, "num_leaves": 100, "min_child_samples": 3}
-_CLASSES = _TREES | {"learning_rate": 0.04, "subsample": 0.75, "num_leaves": 50, "min_child_samples": 40}
-# by default there are no blocks in the net of Ye et al. 2025 either
+_BAGS = {"n_estimators": 1000, "subsample_freq": 1, "min_child_weight": 1e-7}
+_LEAVES = {"num_leaves": 100, "min_child_samples": 3}, {"num_leaves": 50, "min_child_samples": 40}
+_TREES: dict[str, Any] = {
+    "trees": _BAGS | _LEAVES[0] | {"learning_rate": 0.05, "subsample": 0.7},
+    "class_trees": _BAGS | _LEAVES[1] | {"learning_rate": 0.04, "subsample": 0.75},
+}
 _SPACE: dict[str, dict[str, int | float | str]] = {
     "resnet": {"d_model": 128, "num_blocks": 0, "block": "classic", "norm": "batch"}
 }
-_FEW: dict[str, int | float] = {"n_estimators": 5}
 TABLE_RIVALS = Experiment(
     "table_rivals", "Do neighbors, or another boosting, do better on the seven tables?", {
     "smoke": RivalsConfig(
-        tables=("adult", "california"), nets={"resnet": tables.SMALL["resnet"]}, trees=_FEW, class_trees=_FEW,
+        tables=("adult", "california"), nets={"resnet": tables.SMALL["resnet"]}, **_TREES, tree_patience=5,
         train_size=200, d_embedding=2, n_bins=4, batch_size=64, eval_every=2, most=2,
     ),
-    "live": RivalsConfig(
-        tables=("california",), nets=_SPACE, trees=_NUMBERS, class_trees=_CLASSES, most=5
-    ),
-    "full": RivalsConfig(
-        nets=_SPACE, trees=_NUMBERS, class_trees=_CLASSES, eval_every=200, patience=3,
-        most=12,
-    ),
-}, run_rivals, data_info, float32=True)  # fmt: skip
+    "live": RivalsConfig(tables=("california",), nets=_SPACE, **_TREES, most=5),
+    "full": RivalsConfig(nets=_SPACE, **_TREES, eval_every=200, patience=3, most=12),
+}, run_rivals, info, float32=True)  # fmt: skip

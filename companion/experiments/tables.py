@@ -1,10 +1,8 @@
 """Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -13,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from companion.compute import seed_everything
-from companion.data.tables import load_adult, load_california
+from companion.data.tables import Table, load_adult, load_california, load_small
 from companion.experiments.base import Config, Context, Experiment, data_info
 from companion.models.resnet import count_parameters
 from companion.models.tabular import NormKind
@@ -22,9 +20,10 @@ from companion.objectives.tables import PreparedTable, boosting, predict, prepar
 from companion.runs import DataInfo, SeedResult
 from companion.training import FitConfig, evaluate
 
-LOADERS = {"adult": load_adult, "california": load_california}
+LOADERS: dict[str, Callable[[], Table]] = {"adult": load_adult, "california": load_california} | {
+    name: partial(load_small, name) for name in ("diamonds", "pm25", "phoneme", "abalone", "wine")
+}
 BOOSTING = "boosting"
-EVAL_BATCH = 2048
 
 
 class NetConfig(Config):
@@ -59,31 +58,51 @@ class TablesConfig(Config):
 
 
 @cache
-def prepared(dataset: str, train_size: int | None = None) -> PreparedTable:
-    """The data set as tensors; with ``train_size``, only so many training rows are kept to learn from."""
-    whole = prepare(LOADERS[dataset]())
-    train = tuple(tensor[:train_size] for tensor in whole.splits["train"])
-    return replace(whole, splits=whole.splits | {"train": train})
+def prepared(name: str, train_size: int | None = None) -> PreparedTable:
+    """A table as tensors, with at most so many of its training rows, drawn at random once and for all."""
+    table = LOADERS[name]()
+    if train_size is not None and len(table.train) > train_size:
+        kept = np.random.default_rng(0).choice(table.train, train_size, replace=False)
+        table = replace(table, train=np.sort(kept))
+    return prepare(table)
 
 
-def info() -> DataInfo:
-    """Both tables at once; synthetic if one of them is."""
-    return data_info(*(prepared(name).table for name in LOADERS))
+def info(*names: str) -> DataInfo:
+    """Several tables at once, all if none are named; synthetic if one of them is."""
+    return data_info(*(LOADERS[name]() for name in names or LOADERS))
+
+
+def both(table: PreparedTable, model: nn.Module, context: Context) -> dict[str, np.ndarray]:
+    """A net's predictions for validation and test rows."""
+    return {part: predict(model, table, part, context.compute) for part in ("validation", "test")}
 
 
 def build(
     table: PreparedTable, kind: str, options: Mapping[str, Any], seed: int,
-    embed: Callable[[Tensor], Any] | None = None, outputs: int | None = None,
+    embed: Callable[[Tensor], Any] | None = None, outputs: int = 0,
 ) -> nn.Module:  # fmt: skip
-    """A net for a table with the weights of ``seed``; ``embed`` makes embeddings of the training numbers.
+    """A net with the weights of ``seed`` and as many outputs as the table asks for, unless they are given.
 
-    It has as many outputs as the table asks for, if not so many as ``outputs``.
+    ``embed`` makes embeddings of the training numbers.
     """
     seed_everything(seed)
     numbers, outputs = table.splits["train"][0], outputs or table.objective.num_classes or 1
     embeddings = None if embed is None else embed(numbers)
     sizes = table.encoder.categorical_cardinalities
     return make_table_net(kind, numbers.shape[1], sizes, outputs, num_embeddings=embeddings, **options)
+
+
+def fit_net(
+    name: str, model: nn.Module, table: PreparedTable, config: FitConfig, seed: int, result: SeedResult,
+    context: Context,
+) -> np.ndarray:  # fmt: skip
+    """Train a net up to its best look at the validation rows, and give the error of every look."""
+    held = table.splits["validation"]
+    history = context.fit(
+        name, model, table.splits["train"], table.objective, config, seed, result=result,
+        evaluation=lambda net: evaluate(net, held, table.objective, context.compute, 4096),
+    )  # fmt: skip
+    return np.array(history.evaluations["error"])
 
 
 def train(
@@ -94,13 +113,9 @@ def train(
     ``validation``, as a metric and a curve with one value an epoch, is the accuracy, or the root mean squared
     error in the target's unit.
     """
-    model, result = build(table, net.kind, net.options, seed + net.seed_offset), SeedResult(seed=seed)
-    rows, validation = table.splits["train"], table.splits["validation"]
-    history = context.fit(
-        name, model, rows, table.objective, net.fit(len(rows[0])), seed + net.seed_offset, result=result,
-        evaluation=lambda net: evaluate(net, validation, table.objective, context.compute, EVAL_BATCH),
-    )  # fmt: skip
-    errors = np.array(history.evaluations["error"])
+    own, result, config = seed + net.seed_offset, SeedResult(seed=seed), net.fit(len(table.table.train))
+    model = build(table, net.kind, net.options, own)
+    errors = fit_net(name, model, table, config, own, result, context)
     classify = table.objective.num_classes is not None
     curve = 1 - errors if classify else np.sqrt(errors) * table.target_std
     result.metrics.update(
@@ -116,13 +131,12 @@ def train(
 def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
     """Train every net on its data set, fit the boosting, and average the ensembles; look at the test once."""
     whole = SeedResult(seed=seed)
-    parts = ("validation", "test")
     for dataset, nets in config.nets.items():
         table = prepared(dataset, config.train_size)
         predictions: dict[str, dict[str, np.ndarray]] = {}
         for name, net in nets.items():
             model, result = train(table, net, seed, context, f"{dataset}-{name}")
-            predictions[name] = {part: predict(model, table, part, context.compute) for part in parts}
+            predictions[name] = both(table, model, context)
             whole.include(f"{dataset}-{name}", result)
         if config.boosting:
             predictions[BOOSTING], trees = boosting(table, seed)
@@ -130,10 +144,11 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
         for members in config.ensembles:
             if all(name in predictions for name in members):
                 predictions["+".join(members)] = {
-                    part: np.mean([predictions[name][part] for name in members], axis=0) for part in parts
+                    part: np.mean([predictions[name][part] for name in members], axis=0)
+                    for part in ("validation", "test")
                 }
         for name, each in predictions.items():
-            for part in parts:
+            for part in ("validation", "test"):
                 whole.metrics[f"{dataset}-{name}.{part}"] = score(table, part, each[part])
     return whole
 
@@ -193,32 +208,27 @@ _SMOKE = {
 }
 _ENSEMBLES = (("resnet", "ft_transformer"), ("resnet", "resnet-2"), ("resnet", BOOSTING))
 
-SCALES = {
+_BOTH = partial(info, "adult", "california")
+
+TABLES = Experiment(
+    "tables", "How good are a residual net and its rivals on two real tables?", {
     "smoke": TablesConfig(nets=_SMOKE, train_size=256, ensembles=_ENSEMBLES),
     "live": TablesConfig(nets=_LIVE),
     "full": TablesConfig(nets=_FULL, ensembles=_ENSEMBLES),
-}  # fmt: skip
-
-TABLES = Experiment(
-    "tables", "How good are a residual net and its rivals on two real tables?",
-    SCALES, run, info,
-)  # fmt: skip
+}, run, _BOTH)  # fmt: skip
 
 # in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
 _TAB_NET = NetConfig(kind="tab_transformer", num_epochs=16, lr=1e-3)
 _TAB_NETS = {
-    "smoke": (256, _SMOKE["adult"]["tab_transformer"].model_copy(update={"lr": 1e-3})),
-    "live": (None, _TAB_NET.model_copy(update={"num_epochs": 1})),
-    "full": (None, _TAB_NET),
+    "smoke": _SMOKE["adult"]["tab_transformer"].model_copy(update={"lr": 1e-3}),
+    "live": _TAB_NET.model_copy(update={"num_epochs": 1}), "full": _TAB_NET,
 }  # fmt: skip
 TAB_TRANSFORMER = Experiment(
     "tab_transformer", "How good does TabTransformer get on Adult when it is given more time?", {
-        scale: TablesConfig(nets={"adult": {"tab_transformer": net}}, train_size=size, boosting=False)
-        for scale, (size, net) in _TAB_NETS.items()
-}, run, info)  # fmt: skip
-
-
-KINDS = ("plain", "resnet")
+    scale: TablesConfig(
+        nets={"adult": {"tab_transformer": net}}, train_size=256 if scale == "smoke" else None, boosting=False
+    ) for scale, net in _TAB_NETS.items()
+}, run, _BOTH)  # fmt: skip
 
 
 class TableDepthConfig(Config):
@@ -231,12 +241,6 @@ class TableDepthConfig(Config):
     train_size: int | None = None  #: how many training rows are used; ``None`` for all
 
 
-def override(base: NetConfig, norm: NormKind, kind: str, depth: int) -> NetConfig:
-    """``base`` with so many blocks of a norm, with (``"resnet"``) or without (``"plain"``) the shortcut."""
-    options = base.options | {"norm": norm, "num_blocks": depth, "residual": kind == "resnet"}
-    return base.model_copy(update={"options": options})
-
-
 def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResult:
     """Train every depth with and without the shortcut; only training and validation rows are looked at.
 
@@ -246,9 +250,11 @@ def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResu
     whole = SeedResult(seed=seed)
     for dataset in config.datasets:
         table = prepared(dataset, config.train_size)
-        for norm, depth, kind in product(config.norms, config.depths, KINDS):
+        for norm, depth, kind in product(config.norms, config.depths, ("plain", "resnet")):
             name = f"{dataset}-{norm}-{kind}-{depth}"
-            model, result = train(table, override(config.base, norm, kind, depth), seed, context, name)
+            options = {"norm": norm, "num_blocks": depth, "residual": kind == "resnet"}
+            net = config.base.model_copy(update={"options": config.base.options | options})
+            model, result = train(table, net, seed, context, name)
             losses = evaluate(model, table.splits["train"], table.objective, context.compute)
             result.metrics["train_loss"] = losses["loss"]
             whole.include(name, result)
@@ -269,4 +275,4 @@ TABLE_DEPTH = Experiment(
         base=_BASE.model_copy(update={"num_epochs": 3}),
     ),
     "full": TableDepthConfig(base=_BASE),
-}, run_depth, info)  # fmt: skip
+}, run_depth, _BOTH)  # fmt: skip

@@ -4,8 +4,6 @@ Source: Y. Gorishniy, I. Rubachev, V. Khrulkov and A. Babenko, "Revisiting Deep 
 Data", NeurIPS 2021, section 3.2; the classic block carries He et al. 2016 over to vectors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -4,8 +4,6 @@ FT-Transformer and the multilayer perceptron are their authors' code (``rtdl_rev
 TabM (``tabm``). TabTransformer is put together here from PyTorch's own transformer layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -94,17 +92,6 @@ class Published(nn.Module):
         return cast(Tensor, self.net(*given))
 
 
-def _ft_transformer(numbers: int, cardinalities: Sequence[int], outputs: int, **options: Any) -> nn.Module:
-    sizes = {"n_cont_features": numbers, "cat_cardinalities": list(cardinalities), "d_out": outputs}
-    defaults = FTTransformer.get_default_kwargs() | {"_is_default": False}
-    return Published(FTTransformer(**sizes, **defaults | options))
-
-
-def _tabm(numbers: int, cardinalities: Sequence[int], outputs: int, **options: Any) -> nn.Module:
-    sizes = {"n_num_features": numbers, "cat_cardinalities": list(cardinalities), "d_out": outputs}
-    return Published(TabM.make(**sizes, **options))
-
-
 class EmbeddedNumbers(nn.Module):
     """A net that sees the embeddings of a row's numbers, side by side, in their place."""
 
@@ -129,13 +116,10 @@ def piecewise_linear(rows: Tensor, d_embedding: int = 8, n_bins: int = 32) -> Pi
 class SoftNeighbors(nn.Module):
     """Training rows answer for a row: the nearer to it in the space of a net, the more.
 
-    ``net`` gives places (N, d) in that space; ``rows`` are all training rows with their targets (numbers,
+    ``net`` gives places (N, d) in that space; ``rows`` are all training rows with their targets (numbers, or
     classes if ``num_classes`` are given). The output is that of a net: logarithms of probabilities
-    (N, ``num_classes``), or numbers (N, 1).
-
-    A call has one categorical column more than ``net`` takes, the last: the row's number among the training
-    rows, or -1, so that no row answers for itself. In training a random ``share`` of the training rows is
-    asked, afresh in each step.
+    (N, ``num_classes``), or numbers (N, 1). In training a random ``share`` of the training rows is asked,
+    afresh in each step, and none answers for a row that is equal to it.
 
     Source: H.-J. Ye, H.-H. Yin, D.-C. Zhan and W.-L. Chao, "Revisiting Nearest Neighbor for Tabular Data: A
     Deep Tabular Baseline Two Decades Later", ICLR 2025, section 4.
@@ -154,23 +138,32 @@ class SoftNeighbors(nn.Module):
             self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, numerical: Tensor, categorical: Tensor) -> Tensor:
-        asked = torch.arange(len(self.answers), device=numerical.device)
+        known, count = (self.numbers, self.categories), len(self.answers)
+        asked: slice | Tensor = slice(None)
         if self.training:
-            asked = asked[torch.randperm(len(asked))[: int(self.share * len(asked))]]
-        numbers = torch.cat([numerical, self.numbers[asked]])
-        places = self.net(numbers, torch.cat([categorical[:, :-1], self.categories[asked]]))
+            asked = torch.randperm(count, device=numerical.device)[: int(self.share * count)]
+        pairs = [(mine, theirs[asked]) for mine, theirs in zip((numerical, categorical), known, strict=True)]
+        places = self.net(*map(torch.cat, pairs))  # (N + asked, d)
         distances = torch.cdist(places[: len(numerical)], places[len(numerical) :])  # (N, asked)
-        weights = distances.masked_fill(categorical[:, -1:] == asked, torch.inf).neg().softmax(dim=1)
+        if self.training:
+            same = [(mine[:, None] == theirs).all(dim=2) for mine, theirs in pairs]  # (N, asked)
+            distances = distances.masked_fill(same[0] & same[1], torch.inf)
+        weights = distances.neg().softmax(dim=1)
         answer = weights @ self.answers[asked]  # (N, outputs)
         return answer.clamp_min(1e-7).log() if self.classify else answer
 
 
+_FT_DEFAULTS = FTTransformer.get_default_kwargs() | {"_is_default": False}
 NETS: dict[str, Callable[..., nn.Module]] = {
     "resnet": lambda n, sizes, outputs, **more: TabularResNet(n, sizes, num_classes=outputs, **more),
     "mlp": TableMLP,
-    "ft_transformer": _ft_transformer,
+    "ft_transformer": lambda n, sizes, outputs, **more: Published(
+        FTTransformer(n_cont_features=n, cat_cardinalities=[*sizes], d_out=outputs, **_FT_DEFAULTS | more)
+    ),
     "tab_transformer": TabTransformer,
-    "tabm": _tabm,
+    "tabm": lambda n, sizes, outputs, **more: Published(
+        TabM.make(n_num_features=n, cat_cardinalities=[*sizes], d_out=outputs, **more)
+    ),
 }
 
 
@@ -187,6 +180,6 @@ def make_table_net(
     if num_embeddings is None:
         return NETS[kind](numbers, cardinalities, num_outputs, **options)
     if kind == "tabm":  # has a place for them
-        return _tabm(numbers, cardinalities, num_outputs, num_embeddings=num_embeddings, **options)
+        return NETS[kind](numbers, cardinalities, num_outputs, num_embeddings=num_embeddings, **options)
     width = num_embeddings.get_output_shape().numel()
     return EmbeddedNumbers(num_embeddings, NETS[kind](width, cardinalities, num_outputs, **options))
