@@ -8,7 +8,7 @@ from companion.data.tables import synthetic_table
 from companion.experiments import get_experiment, tables
 from companion.experiments.base import Context
 from companion.experiments.tables import NetConfig
-from companion.objectives.tables import TableObjective, boosting, predict, prepare, score
+from companion.objectives.tables import TableObjective, boosting, lightgbm, predict, prepare, score
 from companion.training import evaluate
 
 CPU = Compute(torch.device("cpu"), None)
@@ -87,8 +87,9 @@ def test_predictions_agree_with_the_evaluation_and_do_not_depend_on_the_batch(ta
         assert 1 - score(table, "test", whole) == pytest.approx(error)
 
 
-def test_boosting_beats_guessing(table):
-    predictions, trees = boosting(table)
+@pytest.mark.parametrize("model", ["boosting", "lightgbm"])
+def test_boosting_beats_guessing(table, model):
+    predictions, trees = boosting(table) if model == "boosting" else (lightgbm(table, 20, seed=0), 2)
     target = table.table.target
     if table.objective.num_classes is None:
         assert score(table, "test", predictions["test"]) < 0.8 * target[table.table.test].std()

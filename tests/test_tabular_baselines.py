@@ -1,12 +1,20 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rtdl_revisiting_models import FTTransformer
+from torch import nn
 
 from companion.compute import seed_everything
 from companion.models.resnet import count_parameters
-from companion.models.tabular_baselines import NETS, TabTransformer, make_table_net, piecewise_linear
+from companion.models.tabular_baselines import (
+    NETS,
+    SoftNeighbors,
+    TabTransformer,
+    make_table_net,
+    piecewise_linear,
+)
 
 SMALL = {
     "resnet": {"d_model": 8, "num_blocks": 1},
@@ -86,3 +94,24 @@ def test_embedded_numbers_are_linear_at_first_and_bend_at_quantiles_later(kind):
     assert embeddings(line).diff(dim=0).diff(dim=0).abs().max() > 0.1
     net(rows, categories).sum().backward()
     assert embeddings.linear.weight.grad.abs().sum() > 0
+
+
+class Numbers(nn.Module):
+    """The space is that of the numbers."""
+
+    def forward(self, numerical, categorical):
+        return numerical
+
+
+@pytest.mark.parametrize("classes", [None, 2])
+def test_the_nearest_training_rows_answer_but_none_for_itself(classes):
+    numbers = torch.tensor([[0.0], [1.0], [50.0]])
+    categories, target = torch.zeros(3, 0, dtype=torch.long), torch.tensor([1, 0, 1])
+    rows = (numbers, categories, target.float() if classes is None else target)
+    net = SoftNeighbors(Numbers(), rows, classes, share=1.0)
+    told = net.eval()(torch.tensor([[0.25]]), categories[:1])
+    near, far = np.exp(-0.25), np.exp(-0.75)
+    positive = told if classes is None else told.exp()[:, 1:]
+    assert positive.item() == pytest.approx(near / (near + far), abs=1e-5)
+    alone = net.train()(numbers[:1], categories[:1])  # its own answer is 1, its neighbour's 0
+    assert (alone if classes is None else alone.exp()[:, 1:]).item() == pytest.approx(0, abs=1e-5)

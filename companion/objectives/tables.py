@@ -143,8 +143,9 @@ def lightgbm(prepared: PreparedTable, patience: int, seed: int, **options: Any) 
     """
     try:
         from lightgbm import LGBMClassifier, LGBMRegressor, early_stopping
-    except ImportError as error:
-        raise ImportError(f"LightGBM is not there: pip install 'companion[rivals]' ({error})") from error
+    except (ImportError, OSError) as error:  # it wants an OpenMP library of the system
+        told = "pip install 'companion[rivals]', and libgomp1 on Debian, libomp on macOS"
+        raise ImportError(f"LightGBM cannot be loaded ({error}): {told}") from error
 
     stop = [early_stopping(patience, verbose=False)]
     common = {"n_jobs": torch.get_num_threads(), "verbose": -1, "random_state": seed}
