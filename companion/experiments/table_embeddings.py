@@ -1,7 +1,6 @@
 """Chapter 8: nets with and without embeddings of numbers, boosting and a linear model on seven tables."""
 
 import time
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -9,11 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
-from torch import nn
+from torch import Tensor, nn
 
 from companion.experiments import tables
 from companion.experiments.base import Config, Context, Experiment
-from companion.experiments.tables import BOOSTING, LOADERS, both, info, prepared
+from companion.experiments.tables import BOOSTING, LOADERS, RECIPES, both, info, prepared
 from companion.models.tabular_baselines import SoftNeighbors, piecewise_linear
 from companion.objectives.tables import PreparedTable, boosting, lightgbm, score
 from companion.runs import SeedResult
@@ -46,6 +45,10 @@ class EmbeddingsConfig(Config):
             checkpoint_every=self.most * self.eval_every, patience=self.patience, monitor="error",
         )  # fmt: skip
 
+    def embed(self, rows: Tensor) -> Any:
+        """Embeddings of numbers for the training ``rows``."""
+        return piecewise_linear(rows, self.d_embedding, self.n_bins)
+
 
 def linear(table: PreparedTable) -> dict[str, np.ndarray]:
     """Predictions of ridge or logistic regression on numbers and one-hot categories, by split."""
@@ -71,14 +74,6 @@ def sampling_error(table: PreparedTable, first: np.ndarray, second: np.ndarray, 
     means = [counts @ loss / rows for loss in losses]
     one, other = means if classify else np.sqrt(means)
     return float(np.std(one - other))
-
-
-def build(
-    table: PreparedTable, kind: str, embedded: bool, config: EmbeddingsConfig, seed: int, outputs: int = 0
-) -> nn.Module:
-    """One net of ``config``, with as many outputs as the table asks for unless they are given."""
-    embed = partial(piecewise_linear, d_embedding=config.d_embedding, n_bins=config.n_bins)
-    return tables.build(table, kind, config.nets[kind], seed, embed if embedded else None, outputs)
 
 
 def train(
@@ -115,7 +110,8 @@ def run(config: EmbeddingsConfig, seed: int, context: Context) -> SeedResult:
         table = prepared(name, config.train_size)
         predictions = {LINEAR: linear(table), BOOSTING: boosting(table, seed)[0]}
         for kind, embedded in product(config.nets, (False, True)):
-            model, called = build(table, kind, embedded, config, seed), kind + EMBEDDED * embedded
+            embed, called = config.embed if embedded else None, kind + EMBEDDED * embedded
+            model = tables.build(table, kind, config.nets[kind], seed, embed)
             train(f"{name}-{called}", model, table, config, whole, context)
             predictions[called] = both(table, model, context)
         whole.metrics.update(judge(table, predictions))
@@ -137,7 +133,8 @@ def run_rivals(config: RivalsConfig, seed: int, context: Context) -> SeedResult:
     whole = SeedResult(seed=seed)
     for name in config.tables:
         table = prepared(name, config.train_size)
-        net, classes = build(table, "resnet", True, config, seed, config.d_space), table.objective.num_classes
+        net = tables.build(table, "resnet", config.nets["resnet"], seed, config.embed, config.d_space)
+        classes = table.objective.num_classes
         model = SoftNeighbors(net, table.splits["train"], classes, config.share)
         train(f"{name}-{NEIGHBORS}", model, table, config, whole, context)
         predictions = {NEIGHBORS: both(table, model, context)}
@@ -149,35 +146,22 @@ def run_rivals(config: RivalsConfig, seed: int, context: Context) -> SeedResult:
     return whole
 
 
-_NETS: dict[str, dict[str, int | float | str]] = {
-    "mlp": {"d_model": 128, "num_layers": 2, "dropout": 0.1},
-    "resnet": {"d_model": 64, "num_blocks": 2, "dropout": 0.1, "norm": "batch"},
-    "tabm": {"k": 8, "d_block": 64, "n_blocks": 2, "dropout": 0.1},
-}
+_NETS = RECIPES["seven"]
 TABLE_EMBEDDINGS = Experiment(
     "table_embeddings", "Do embeddings of numbers bring nets for tables level with boosting?", {
     "smoke": EmbeddingsConfig(
-        tables=("adult", "california"), nets={kind: tables.SMALL[kind] for kind in _NETS}, train_size=200,
+        tables=("adult", "california"), nets={kind: RECIPES["small"][kind] for kind in _NETS}, train_size=200,
         d_embedding=2, n_bins=4, batch_size=64, eval_every=2, most=2,
     ),
     "live": EmbeddingsConfig(tables=("california",), nets=_NETS, most=10),
     "full": EmbeddingsConfig(nets=_NETS),
 }, run, info)  # fmt: skip
 
-# the tuned defaults of Holzmüller, Grinsztajn and Steinwart 2024 for numbers, and for classes
-_BAGS = {"n_estimators": 1000, "subsample_freq": 1, "min_child_weight": 1e-7}
-_LEAVES = {"num_leaves": 100, "min_child_samples": 3}, {"num_leaves": 50, "min_child_samples": 40}
-_TREES: dict[str, Any] = {
-    "trees": _BAGS | _LEAVES[0] | {"learning_rate": 0.05, "subsample": 0.7},
-    "class_trees": _BAGS | _LEAVES[1] | {"learning_rate": 0.04, "subsample": 0.75},
-}
-_SPACE: dict[str, dict[str, int | float | str]] = {
-    "resnet": {"d_model": 128, "num_blocks": 0, "block": "classic", "norm": "batch"}
-}
+_SPACE, _TREES = RECIPES["neighbors"], RECIPES["lightgbm"]
 TABLE_RIVALS = Experiment(
     "table_rivals", "Do neighbors, or another boosting, do better on the seven tables?", {
     "smoke": RivalsConfig(
-        tables=("adult", "california"), nets={"resnet": tables.SMALL["resnet"]}, **_TREES, tree_patience=5,
+        tables=("adult", "california"), nets=_SPACE, **_TREES, tree_patience=5, d_space=4, share=0.5,
         train_size=200, d_embedding=2, n_bins=4, batch_size=64, eval_every=2, most=2,
     ),
     "live": RivalsConfig(tables=("california",), nets=_SPACE, **_TREES, most=5),

@@ -1,9 +1,11 @@
 """Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables."""
 
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ LOADERS: dict[str, Callable[[], Table]] = {"adult": load_adult, "california": lo
     name: partial(load_small, name) for name in ("diamonds", "pm25", "phoneme", "abalone", "wine")
 }
 BOOSTING = "boosting"
+RECIPES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf8"))
 
 
 class NetConfig(Config):
@@ -154,54 +157,25 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
 
 
 _FULL = {
-    "adult": {
-        "mlp": NetConfig(
-            kind="mlp", num_epochs=12, options={"d_model": 256, "num_layers": 3, "dropout": 0.3}
-        ),
-        "resnet": NetConfig(
-            kind="resnet", num_epochs=10, weight_decay=1e-2,
-            options={"d_model": 128, "num_blocks": 4, "dropout": 0.3, "residual_dropout": 0.1},
-        ),
-        "ft_transformer": NetConfig(kind="ft_transformer", num_epochs=8, options={"d_block": 128}, lr=5e-4),
-        "tab_transformer": NetConfig(kind="tab_transformer", num_epochs=8, lr=5e-4),
-        "tabm": NetConfig(
-            kind="tabm", num_epochs=12, lr=2e-3, weight_decay=1e-3,
-            options={"k": 16, "d_block": 256, "n_blocks": 2, "dropout": 0.2},
-        ),
-    },
-    "california": {
-        "mlp": NetConfig(kind="mlp", num_epochs=60, options={"d_model": 256, "num_layers": 3}),
-        "resnet": NetConfig(
-            kind="resnet", num_epochs=60, lr=2e-3, weight_decay=0.1,
-            options={"d_model": 256, "num_blocks": 4, "dropout": 0.1, "norm": "batch"},
-        ),
-        "ft_transformer": NetConfig(kind="ft_transformer", num_epochs=50, options={"d_block": 128}, lr=7e-4),
-        "tabm": NetConfig(
-            kind="tabm", num_epochs=60, lr=3e-3, weight_decay=3e-4,
-            options={"k": 16, "d_block": 256, "n_blocks": 3},
-        ),
-    },
-}  # fmt: skip
+    dataset: {name: NetConfig(kind=name, **net) for name, net in nets.items()}
+    for dataset, nets in RECIPES["nets"].items()
+}
 _QUICK = ("mlp", "resnet")
 _LIVE = {
     dataset: {
-        name: net.model_copy(update={"num_epochs": min(30, net.num_epochs) if name in _QUICK else 1})
+        name: net.model_copy(
+            update={"num_epochs": min(30, net.num_epochs) if name in ("mlp", "resnet") else 1}
+        )
         for name, net in nets.items()
     }
     for dataset, nets in _FULL.items()
 }
 for _nets in _FULL.values():
     _nets["resnet-2"] = _nets["resnet"].model_copy(update={"seed_offset": 1000})
-SMALL: dict[str, dict[str, bool | int | float | str]] = {  # options of the nets at the scale "smoke"
-    "mlp": {"d_model": 8},
-    "resnet": {"d_model": 8, "num_blocks": 1},
-    "ft_transformer": {"d_block": 8, "n_blocks": 1},
-    "tab_transformer": {"d_token": 8, "num_layers": 1},
-    "tabm": {"k": 2, "d_block": 8, "n_blocks": 1},
-}
+_TINY = {"batch_size": 64, "num_epochs": 1}
 _SMOKE = {
     dataset: {
-        name: net.model_copy(update={"options": SMALL[net.kind], "batch_size": 64, "num_epochs": 1})
+        name: net.model_copy(update=_TINY | {"options": RECIPES["small"][net.kind]})
         for name, net in nets.items()
     }
     for dataset, nets in _FULL.items()
@@ -209,7 +183,6 @@ _SMOKE = {
 _ENSEMBLES = (("resnet", "ft_transformer"), ("resnet", "resnet-2"), ("resnet", BOOSTING))
 
 _BOTH = partial(info, "adult", "california")
-
 TABLES = Experiment(
     "tables", "How good are a residual net and its rivals on two real tables?", {
     "smoke": TablesConfig(nets=_SMOKE, train_size=256, ensembles=_ENSEMBLES),

@@ -52,14 +52,11 @@ class TabTransformer(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.embeddings = nn.ModuleList(make_embedding(c, d_token) for c in categorical_cardinalities)
-        self.transformer, self.norm = None, None
-        if categorical_cardinalities:
-            layer = nn.TransformerEncoderLayer(
-                d_token, 8, 4 * d_token, dropout, "gelu", batch_first=True, norm_first=True
-            )
-            self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
-        if num_numerical_features:
-            self.norm = nn.LayerNorm(num_numerical_features)
+        layer = nn.TransformerEncoderLayer(
+            d_token, 8, 4 * d_token, dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(num_numerical_features) if num_numerical_features else nn.Identity()
         width = num_numerical_features + d_token * len(categorical_cardinalities)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.ReLU(), nn.Dropout(dropout),
@@ -69,12 +66,12 @@ class TabTransformer(nn.Module):
 
     def forward(self, numerical: Tensor | None, categorical: Tensor | None = None) -> Tensor:
         parts = []
-        if self.transformer is not None and categorical is not None:
+        if self.embeddings and categorical is not None:
             pairs = zip(self.embeddings, categorical.unbind(dim=1), strict=True)
             tokens = torch.stack([table(column) for table, column in pairs], 1)
             tokens = self.transformer(tokens)  # (N, columns, d_token)
             parts.append(tokens.flatten(1))  # (N, columns * d_token)
-        if self.norm is not None and numerical is not None:
+        if numerical is not None:
             parts.append(self.norm(numerical))  # (N, numbers)
         out: Tensor = self.mlp(torch.cat(parts, dim=1))
         return out  # (N, num_outputs)
