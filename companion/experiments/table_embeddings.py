@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
-from torch import Tensor, nn
+from torch import Tensor
 
 from companion.experiments import tables
 from companion.experiments.base import Config, Context, Experiment
@@ -76,14 +76,9 @@ def sampling_error(table: PreparedTable, first: np.ndarray, second: np.ndarray, 
     return float(np.std(one - other))
 
 
-def train(
-    name: str, model: nn.Module, table: PreparedTable, config: EmbeddingsConfig, result: SeedResult,
-    context: Context,
-) -> None:  # fmt: skip
-    """Train a net up to its best look at the validation rows: number ``best`` of ``looks`` in ``result``."""
-    errors = tables.fit_net(name, model, table, config.fit(), result.seed, result, context)
-    looks = {f"{name}.best": float(errors.argmin() + 1), f"{name}.looks": float(len(errors))}
-    result.metrics.update(looks)
+def looks(name: str, errors: np.ndarray) -> dict[str, float]:
+    """Which look at the validation rows was the best one, counted from 1, and how many there were."""
+    return {f"{name}.best": float(errors.argmin() + 1), f"{name}.looks": float(len(errors))}
 
 
 def judge(table: PreparedTable, predictions: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
@@ -91,11 +86,10 @@ def judge(table: PreparedTable, predictions: dict[str, dict[str, np.ndarray]]) -
 
     ``sampling_plain`` is that of the difference to the same net without embeddings.
     """
-    metrics = {}
+    metrics: dict[str, float] = {}
     for model_name, each in predictions.items():
         key = f"{table.table.name}-{model_name}"
-        for part in ("validation", "test"):
-            metrics[f"{key}.{part}"] = score(table, part, each[part])
+        metrics |= {f"{key}.{part}": score(table, part, each[part]) for part in ("validation", "test")}
         rivals = {"sampling": BOOSTING, "sampling_plain": model_name.removesuffix(EMBEDDED)}
         for metric, rival in rivals.items():
             if rival != model_name:
@@ -112,7 +106,9 @@ def run(config: EmbeddingsConfig, seed: int, context: Context) -> SeedResult:
         for kind, embedded in product(config.nets, (False, True)):
             embed, called = config.embed if embedded else None, kind + EMBEDDED * embedded
             model = tables.build(table, kind, config.nets[kind], seed, embed)
-            train(f"{name}-{called}", model, table, config, whole, context)
+            key = f"{name}-{called}"
+            errors = tables.fit_net(key, model, table, config.fit(), seed, context, whole)
+            whole.metrics.update(looks(key, errors))
             predictions[called] = both(table, model, context)
         whole.metrics.update(judge(table, predictions))
     return whole
@@ -136,7 +132,10 @@ def run_rivals(config: RivalsConfig, seed: int, context: Context) -> SeedResult:
         net = tables.build(table, "resnet", config.nets["resnet"], seed, config.embed, config.d_space)
         classes = table.objective.num_classes
         model = SoftNeighbors(net, table.splits["train"], classes, config.share)
-        train(f"{name}-{NEIGHBORS}", model, table, config, whole, context)
+        key = f"{name}-{NEIGHBORS}"
+        whole.metrics.update(
+            looks(key, tables.fit_net(key, model, table, config.fit(), seed, context, whole))
+        )
         predictions = {NEIGHBORS: both(table, model, context)}
         options, began = config.class_trees if classes else config.trees, time.perf_counter()
         predictions[LIGHTGBM] = lightgbm(table, config.tree_patience, seed, **options)
@@ -150,7 +149,7 @@ _NETS = RECIPES["seven"]
 TABLE_EMBEDDINGS = Experiment(
     "table_embeddings", "Do embeddings of numbers bring nets for tables level with boosting?", {
     "smoke": EmbeddingsConfig(
-        tables=("adult", "california"), nets={kind: RECIPES["small"][kind] for kind in _NETS}, train_size=200,
+        tables=("adult", "california"), nets={kind: tables.SMALL[kind] for kind in _NETS}, train_size=200,
         d_embedding=2, n_bins=4, batch_size=64, eval_every=2, most=2,
     ),
     "live": EmbeddingsConfig(tables=("california",), nets=_NETS, most=10),

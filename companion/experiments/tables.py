@@ -27,6 +27,7 @@ LOADERS: dict[str, Callable[[], Table]] = {"adult": load_adult, "california": lo
 }
 BOOSTING = "boosting"
 RECIPES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf8"))
+SMALL = RECIPES["small"]
 
 
 class NetConfig(Config):
@@ -96,8 +97,8 @@ def build(
 
 
 def fit_net(
-    name: str, model: nn.Module, table: PreparedTable, config: FitConfig, seed: int, result: SeedResult,
-    context: Context,
+    name: str, model: nn.Module, table: PreparedTable, config: FitConfig, seed: int, context: Context,
+    result: SeedResult | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Train a net up to its best look at the validation rows, and give the error of every look."""
     held = table.splits["validation"]
@@ -118,14 +119,13 @@ def train(
     """
     own, result, config = seed + net.seed_offset, SeedResult(seed=seed), net.fit(len(table.table.train))
     model = build(table, net.kind, net.options, own)
-    errors = fit_net(name, model, table, config, own, result, context)
+    errors = fit_net(name, model, table, config, own, context, result)
     classify = table.objective.num_classes is not None
     curve = 1 - errors if classify else np.sqrt(errors) * table.target_std
     result.metrics.update(
         validation=score(table, "validation", predict(model, table, "validation", context.compute)),
-        best_epoch=float(errors.argmin() + 1),
-        parameters=float(count_parameters(model)),
-    )
+        best_epoch=float(errors.argmin() + 1), parameters=float(count_parameters(model)),
+    )  # fmt: skip
     result.curves["validation"] = [round(float(value), 5) for value in curve]
     result.curves["first_loss"] = result.curves.pop(f"{name}.first_loss")
     return model, result
@@ -150,9 +150,8 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
                     part: np.mean([predictions[name][part] for name in members], axis=0)
                     for part in ("validation", "test")
                 }
-        for name, each in predictions.items():
-            for part in ("validation", "test"):
-                whole.metrics[f"{dataset}-{name}.{part}"] = score(table, part, each[part])
+        for (name, each), part in product(predictions.items(), ("validation", "test")):
+            whole.metrics[f"{dataset}-{name}.{part}"] = score(table, part, each[part])
     return whole
 
 
@@ -172,10 +171,9 @@ _LIVE = {
 }
 for _nets in _FULL.values():
     _nets["resnet-2"] = _nets["resnet"].model_copy(update={"seed_offset": 1000})
-_TINY = {"batch_size": 64, "num_epochs": 1}
 _SMOKE = {
     dataset: {
-        name: net.model_copy(update=_TINY | {"options": RECIPES["small"][net.kind]})
+        name: net.model_copy(update={"options": SMALL[net.kind], "batch_size": 64, "num_epochs": 1})
         for name, net in nets.items()
     }
     for dataset, nets in _FULL.items()
@@ -192,15 +190,13 @@ TABLES = Experiment(
 
 # in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
 _TAB_NET = NetConfig(kind="tab_transformer", num_epochs=16, lr=1e-3)
-_TAB_NETS = {
-    "smoke": _SMOKE["adult"]["tab_transformer"].model_copy(update={"lr": 1e-3}),
-    "live": _TAB_NET.model_copy(update={"num_epochs": 1}), "full": _TAB_NET,
-}  # fmt: skip
 TAB_TRANSFORMER = Experiment(
     "tab_transformer", "How good does TabTransformer get on Adult when it is given more time?", {
-    scale: TablesConfig(
-        nets={"adult": {"tab_transformer": net}}, train_size=256 if scale == "smoke" else None, boosting=False
-    ) for scale, net in _TAB_NETS.items()
+    scale: TablesConfig(nets={"adult": {"tab_transformer": net}}, train_size=size, boosting=False)
+    for scale, net, size in (
+        ("smoke", _SMOKE["adult"]["tab_transformer"], 256),
+        ("live", _TAB_NET.model_copy(update={"num_epochs": 1}), None), ("full", _TAB_NET, None),
+    )
 }, run, _BOTH)  # fmt: skip
 
 

@@ -97,8 +97,8 @@ class EmbeddedNumbers(nn.Module):
         self.embeddings, self.net = embeddings, net
 
     def forward(self, numerical: Tensor, categorical: Tensor | None = None) -> Tensor:
-        vectors = self.embeddings(numerical)  # (N, numbers, d)
-        return cast(Tensor, self.net(vectors.flatten(1), categorical))
+        vectors = self.embeddings(numerical).flatten(1)  # (N, numbers * d)
+        return cast(Tensor, self.net(vectors, categorical))
 
 
 def piecewise_linear(rows: Tensor, d_embedding: int = 8, n_bins: int = 32) -> PiecewiseLinearEmbeddings:
@@ -122,24 +122,19 @@ class SoftNeighbors(nn.Module):
     Deep Tabular Baseline Two Decades Later", ICLR 2025, section 4.
     """
 
-    numbers: Tensor
-    categories: Tensor
-    answers: Tensor
-
     def __init__(self, net: nn.Module, rows: Sequence[Tensor], num_classes: int | None, share: float) -> None:
         super().__init__()
         self.net, self.share, self.classify = net, share, num_classes is not None
         numbers, categories, target = rows
         answers = target[:, None] if num_classes is None else F.one_hot(target, num_classes).float()
-        for name, tensor in (("numbers", numbers), ("categories", categories), ("answers", answers)):
-            self.register_buffer(name, tensor, persistent=False)
+        kept = (nn.Buffer(tensor, persistent=False) for tensor in (numbers, categories, answers))
+        self.numbers, self.categories, self.answers = kept
 
     def forward(self, numerical: Tensor, categorical: Tensor) -> Tensor:
-        known, count = (self.numbers, self.categories), len(self.answers)
-        asked: slice | Tensor = slice(None)
+        count, asked = len(self.answers), torch.arange(len(self.answers), device=numerical.device)
         if self.training:
             asked = torch.randperm(count, device=numerical.device)[: int(self.share * count)]
-        pairs = [(mine, theirs[asked]) for mine, theirs in zip((numerical, categorical), known, strict=True)]
+        pairs = [(numerical, self.numbers[asked]), (categorical, self.categories[asked])]
         places = self.net(*map(torch.cat, pairs))  # (N + asked, d)
         distances = torch.cdist(places[: len(numerical)], places[len(numerical) :])  # (N, asked)
         if self.training:
@@ -170,9 +165,8 @@ def make_table_net(
 ) -> nn.Module:  # fmt: skip
     """A net of a kind in ``NETS`` for rows of a table.
 
-    ``num_embeddings``, such as ``piecewise_linear`` makes, embed the numbers of a ResNet, an MLP or TabM;
-    ``options`` are that kind's own. The net is called with float (N, ``numbers``) and int64 (N, columns), and
-    gives (N, outputs); TabM, which is k nets in one, gives (N, k, outputs).
+    ``num_embeddings``, such as ``piecewise_linear`` makes, embed the numbers of a ResNet, an MLP or TabM. The
+    net takes float (N, ``numbers``) and int64 (N, columns) to (N, outputs), TabM, k nets, to (N, k, outputs).
     """
     if num_embeddings is None:
         return NETS[kind](numbers, cardinalities, num_outputs, **options)

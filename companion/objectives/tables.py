@@ -109,10 +109,9 @@ def score(prepared: PreparedTable, split: str, prediction: np.ndarray) -> float:
 def fit_raw(
     prepared: PreparedTable, kinds: tuple[Any, Any], held: Callable[..., dict[str, Any]], **options: Any
 ) -> tuple[dict[str, np.ndarray], Any]:
-    """An estimator of scikit-learn's form learns from the raw table: its predictions by split, and itself.
+    """An estimator of scikit-learn's form, fitted on the raw table: its predictions by split, and itself.
 
-    ``kinds`` are the classes for numbers and for classes, ``options`` what is given to them. ``held`` makes
-    of the validation rows and their targets what ``fit`` wants, to stop early.
+    ``kinds`` are for numbers and for classes; ``held`` makes of the validation rows what ``fit`` wants.
     """
     table, classify = prepared.table, prepared.objective.num_classes is not None
     frame = table.frame.astype(dict.fromkeys(table.categorical, pd.CategoricalDtype()))
@@ -143,8 +142,8 @@ def lightgbm(prepared: PreparedTable, patience: int, seed: int, **options: Any) 
     """
     try:
         from lightgbm import LGBMClassifier, LGBMRegressor, early_stopping
-    except (ImportError, OSError) as error:  # it wants an OpenMP library of the system
-        told = "pip install 'companion[rivals]', and libgomp1 on Debian, libomp on macOS"
+    except (ImportError, OSError) as error:
+        told = "pip install 'companion[rivals]'; it wants libgomp1 on Debian, libomp on macOS"
         raise ImportError(f"LightGBM cannot be loaded ({error}): {told}") from error
 
     stop = [early_stopping(patience, verbose=False)]
