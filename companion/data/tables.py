@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,16 +104,8 @@ def load_california(*, split_seed: int = 0) -> Table:
     )  # fmt: skip
 
 
-_HEADERS = {  # the target's last
-    "adult": "age workclass fnlwgt education education-num marital-status occupation relationship race sex "
-    "capital-gain capital-loss hours-per-week native-country income",
-    "california": "longitude latitude median-age rooms bedrooms population households median-income value",
-    "wine": "acidity volatile citric sugar chlorides free-sulfur sulfur density pH sulphates alcohol quality",
-    "abalone": "sex length diameter height whole shucked viscera shell rings",
-    "phoneme": "h1 h2 h3 h4 h5 oral",
-}
-_TARGETS = {name: header.split()[-1] for name, header in _HEADERS.items()}
-_TARGETS |= {"diamonds": "price", "pm25": "pm2.5"}
+_COLUMNS: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf8"))
+_HEADERS, _TARGETS = _COLUMNS["headers"], _COLUMNS["targets"]
 
 
 def load_small(name: str) -> Table:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from companion.experiments import tables
 from companion.experiments.base import Config, Context, Experiment
-from companion.experiments.tables import BOOSTING, LOADERS, RECIPES, both, info, prepared
+from companion.experiments.tables import BOOSTING, LOADERS, both, info, prepared, scales
 from companion.models.tabular_baselines import SoftNeighbors, piecewise_linear
 from companion.objectives.tables import PreparedTable, boosting, lightgbm, score
 from companion.runs import SeedResult
@@ -145,24 +145,11 @@ def run_rivals(config: RivalsConfig, seed: int, context: Context) -> SeedResult:
     return whole
 
 
-_NETS = RECIPES["seven"]
 TABLE_EMBEDDINGS = Experiment(
-    "table_embeddings", "Do embeddings of numbers bring nets for tables level with boosting?", {
-    "smoke": EmbeddingsConfig(
-        tables=("adult", "california"), nets={kind: tables.SMALL[kind] for kind in _NETS}, train_size=200,
-        d_embedding=2, n_bins=4, batch_size=64, eval_every=2, most=2,
-    ),
-    "live": EmbeddingsConfig(tables=("california",), nets=_NETS, most=10),
-    "full": EmbeddingsConfig(nets=_NETS),
-}, run, info)  # fmt: skip
-
-_SPACE, _TREES = RECIPES["neighbors"], RECIPES["lightgbm"]
+    "table_embeddings", "Do embeddings of numbers bring nets for tables level with boosting?",
+    scales("table_embeddings", EmbeddingsConfig), run, info,
+)  # fmt: skip
 TABLE_RIVALS = Experiment(
-    "table_rivals", "Do neighbors, or another boosting, do better on the seven tables?", {
-    "smoke": RivalsConfig(
-        tables=("adult", "california"), nets=_SPACE, **_TREES, tree_patience=5, d_space=4, share=0.5,
-        train_size=200, d_embedding=2, n_bins=4, batch_size=64, eval_every=2, most=2,
-    ),
-    "live": RivalsConfig(tables=("california",), nets=_SPACE, **_TREES, most=5),
-    "full": RivalsConfig(nets=_SPACE, **_TREES, eval_every=200, patience=3, most=12),
-}, run_rivals, info, float32=True)  # fmt: skip
+    "table_rivals", "Do neighbors, or another boosting, do better on the seven tables?",
+    scales("table_rivals", RivalsConfig), run_rivals, info, float32=True,
+)  # fmt: skip

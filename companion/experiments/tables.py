@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from companion.compute import seed_everything
 from companion.data.tables import Table, load_adult, load_california, load_small
-from companion.experiments.base import Config, Context, Experiment, data_info
+from companion.experiments.base import SCALES, C, Config, Context, Experiment, data_info
 from companion.models.resnet import count_parameters
 from companion.models.tabular import NormKind
 from companion.models.tabular_baselines import make_table_net
@@ -27,7 +27,6 @@ LOADERS: dict[str, Callable[[], Table]] = {"adult": load_adult, "california": lo
 }
 BOOSTING = "boosting"
 RECIPES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf8"))
-SMALL = RECIPES["small"]
 
 
 class NetConfig(Config):
@@ -61,6 +60,12 @@ class TablesConfig(Config):
     ensembles: tuple[tuple[str, ...], ...] = ()  #: names of models whose predictions are averaged
 
 
+def scales(name: str, kind: type[C]) -> dict[str, C]:
+    """The configs of an experiment by scale, from the file of recipes."""
+    given = RECIPES[name]
+    return {scale: kind(**given.get("all", {}) | given[scale]) for scale in SCALES}
+
+
 @cache
 def prepared(name: str, train_size: int | None = None) -> PreparedTable:
     """A table as tensors, with at most so many of its training rows, drawn at random once and for all."""
@@ -85,10 +90,7 @@ def build(
     table: PreparedTable, kind: str, options: Mapping[str, Any], seed: int,
     embed: Callable[[Tensor], Any] | None = None, outputs: int = 0,
 ) -> nn.Module:  # fmt: skip
-    """A net with the weights of ``seed`` and as many outputs as the table asks for, unless they are given.
-
-    ``embed`` makes embeddings of the training numbers.
-    """
+    """A net with the weights of ``seed``; ``embed`` makes embeddings of the training numbers."""
     seed_everything(seed)
     numbers, outputs = table.splits["train"][0], outputs or table.objective.num_classes or 1
     embeddings = None if embed is None else embed(numbers)
@@ -136,7 +138,7 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
     whole = SeedResult(seed=seed)
     for dataset, nets in config.nets.items():
         table = prepared(dataset, config.train_size)
-        predictions: dict[str, dict[str, np.ndarray]] = {}
+        predictions = {}
         for name, net in nets.items():
             model, result = train(table, net, seed, context, f"{dataset}-{name}")
             predictions[name] = both(table, model, context)
@@ -156,24 +158,17 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
 
 
 _FULL = {
-    dataset: {name: NetConfig(kind=name, **net) for name, net in nets.items()}
+    dataset: {name: NetConfig(**{"kind": name} | net) for name, net in nets.items()}
     for dataset, nets in RECIPES["nets"].items()
 }
-_QUICK = ("mlp", "resnet")
 _LIVE = {
-    dataset: {
-        name: net.model_copy(
-            update={"num_epochs": min(30, net.num_epochs) if name in ("mlp", "resnet") else 1}
-        )
-        for name, net in nets.items()
-    }
-    for dataset, nets in _FULL.items()
+    dataset: {name: _FULL[dataset][name].model_copy(update={"num_epochs": n}) for name, n in nets.items()}
+    for dataset, nets in RECIPES["live"].items()
 }
-for _nets in _FULL.values():
-    _nets["resnet-2"] = _nets["resnet"].model_copy(update={"seed_offset": 1000})
+_SMALL = RECIPES["small"]
 _SMOKE = {
     dataset: {
-        name: net.model_copy(update={"options": SMALL[net.kind], "batch_size": 64, "num_epochs": 1})
+        name: net.model_copy(update={"options": _SMALL[net.kind], "batch_size": 64, "num_epochs": 1})
         for name, net in nets.items()
     }
     for dataset, nets in _FULL.items()
@@ -230,18 +225,7 @@ def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResu
     return whole
 
 
-_BASE = NetConfig(kind="resnet", options={"d_model": 128, "dropout": 0.1}, num_epochs=12, lr=1e-3)
-
 TABLE_DEPTH = Experiment(
-    "table_depth", "What does the shortcut buy in a net for tables, as it gets deeper?", {
-    "smoke": TableDepthConfig(
-        depths=(1, 2),
-        base=_BASE.model_copy(update={"options": {"d_model": 8}, "num_epochs": 1, "batch_size": 64}),
-        train_size=256,
-    ),
-    "live": TableDepthConfig(
-        datasets=("california",), norms=("layer",), depths=(2, 8, 16),
-        base=_BASE.model_copy(update={"num_epochs": 3}),
-    ),
-    "full": TableDepthConfig(base=_BASE),
-}, run_depth, _BOTH)  # fmt: skip
+    "table_depth", "What does the shortcut buy in a net for tables, as it gets deeper?",
+    scales("table_depth", TableDepthConfig), run_depth, _BOTH,
+)  # fmt: skip
