@@ -61,13 +61,12 @@ def cut(numbers: Numbers, length: int | None, stride: int | None) -> Windows:
     return Windows(values[:, None] if values.ndim == 2 else values, np.arange(len(values)), len(values))
 
 
-def together(parts: list[Any]) -> np.ndarray:
+def together(parts: list[np.ndarray]) -> np.ndarray:
     """Windows (N, C, L) of several files as one array, without those that hold no number at all."""
     import numpy as np
 
-    shapes = sorted({part.shape[1:] for part in parts})
-    if len(shapes) > 1:
-        raise ValueError(f"the files differ in channels or samples: {', '.join(map(str, shapes))}")
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise ValueError(f"files differ in channels or samples: {sorted({part.shape[1:] for part in parts})}")
     windows = np.concatenate(parts)
     return np.asarray(windows[~np.isnan(windows).all(axis=(1, 2))])
 
@@ -80,10 +79,8 @@ def hold_out(parts: list[Windows], series: bool) -> tuple[np.ndarray, np.ndarray
     import numpy as np
 
     if series:
-        borders = [round((1 - SHARE) * part.series_length) for part in parts]
-        pairs = list(zip(parts, borders, strict=True))
-        learn = together([part.values[part.ends <= border] for part, border in pairs])
-        held = together([part.values[part.starts >= border] for part, border in pairs])
+        learn = together([part.values[part.ends <= (1 - SHARE) * part.series_length] for part in parts])
+        held = together([part.values[part.starts >= (1 - SHARE) * part.series_length] for part in parts])
     else:
         windows = together([part.values for part in parts])
         order = np.random.default_rng(0).permutation(len(windows))

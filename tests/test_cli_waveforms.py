@@ -114,7 +114,7 @@ def test_several_files_are_learned_and_scored_and_known_faults_choose(tmp_path):
     assert table["end_time"][0] == pytest.approx(0.19)
     assert "a series has --length" in bad("fit", "waveforms", files[0], "--out", tmp_path / "x")
     np.save(tmp_path / "other.npy", np.zeros((800, 3)))
-    assert "the files differ in channels" in bad("fit", "waveforms", files[0], tmp_path / "other.npy", *out)
+    assert "files differ in channels" in bad("fit", "waveforms", files[0], tmp_path / "other.npy", *out)
 
 
 def test_much_less_flagged_than_promised_is_told_too(tmp_path, series):
@@ -176,7 +176,10 @@ def test_mistakes_end_with_status_1_and_a_message(tmp_path, monkeypatch):
         ((*fit, tmp_path / "few.npy", *out), "too few windows"),
         ((*fit, tmp_path / "deep.npy", *out), "windows are"),
         ((*fit, tmp_path / "good.npy", "--out", tmp_path), "is a folder"),
-        ((*score, tmp_path / "few.npy", *out, "--model", tmp_path / "model"), "model is damaged"),
+        (
+            (*score, tmp_path / "few.npy", *out, "--model", tmp_path / "model"),
+            "model is not a readable weight file",
+        ),
     ]:
         assert message in bad(*arguments)
         assert not (tmp_path / "out").exists()

@@ -52,38 +52,34 @@ def read_numbers(path: Path, columns: Sequence[str] | None = None) -> Numbers:
         if frame.dtype.kind not in "fiu":
             raise ValueError(f"{path} holds {frame.dtype}, and real numbers are needed")
         return Numbers(frame.astype(np.float64), None, f"{path.name}: an array {frame.shape}", times)
-    names = None if pd.api.types.is_integer_dtype(frame.columns) else [str(name) for name in frame.columns]
-    found = (place for place in range(frame.shape[1]) if _is_time(frame.iloc[:, place], columns or ()))
-    if (time := next(found, None)) is not None:
-        times, notes = frame.iloc[:, time], f"{notes}; times: {names[time] if names else 'as told'}"
-        frame = frame.drop(columns=frame.columns[time])
-        names = None if names is None else names[:time] + names[time + 1 :]
-    if names and names[0] in ("", "Unnamed: 0") and len(names) > 1:
-        frame, names, notes = (
-            frame.iloc[:, 1:],
-            names[1:],
-            f"{notes}; left out: a first column without a name",
-        )
-    if names == [str(place) for place in range(len(names or ()))]:  # pandas' own
-        names = None
+    names, kept = [str(name) for name in frame.columns], list(range(frame.shape[1]))
+    for place in kept:
+        if times is None and _is_time(frame.iloc[:, place], columns or ()):
+            times, notes = frame.iloc[:, place], f"{notes}; times: {names[place]}"
+            kept = [other for other in kept if other != place]
+    if names[kept[0]] in ("", "Unnamed: 0") and len(kept) > 1:
+        kept, notes = kept[1:], f"{notes}; left out: a first column without a name"
+    named = [names[place] for place in kept] != [str(place) for place in range(len(kept))]  # pandas' own
+    named = named and not pd.api.types.is_integer_dtype(frame.columns)
     if columns is not None:
-        if names is None:
+        if not named:
             raise ValueError(f"{path} does not name its columns, and {', '.join(columns)} are asked for")
-        missing = [name for name in columns if names.count(name) != 1]
-        if missing:
-            raise ValueError(f"{path} has not one column {missing[0]!r}; it has: {', '.join(names)}")
-        others = [name for name in names if name not in columns]
+        for name in columns:
+            if names.count(name) != 1:
+                have = ", ".join(names[place] for place in kept)
+                raise ValueError(f"{path} has not one column {name!r}; it has: {have}")
+        others = [names[place] for place in kept if names[place] not in columns]
         notes += f"; left out: {', '.join(others[:9])}" if others else ""
-        frame, names = frame.iloc[:, [names.index(name) for name in columns]], list(columns)
-    for place, dtype in enumerate(frame.dtypes):
-        if dtype.kind not in "iuf":
-            name, kept = names[place] if names else place + 1, frame.iloc[:, place].dropna()
-            told = f"holds {next(iter(kept), None)!r}, no number; name the columns to read"
+        kept = [names.index(name) for name in columns]
+    frame, names = frame.iloc[:, kept], [names[place] for place in kept]
+    for name, (_, column) in zip(names, frame.items(), strict=True):
+        if column.dtype.kind not in "iuf":
+            told = f"holds {next(iter(column.dropna()), None)!r}, no number; name the columns to read"
             raise ValueError(f"column {name} of {path} {told}")
     values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    shown = "" if names is None else f" ({', '.join(names[:9])}{', ...' if len(names) > 9 else ''})"
+    shown = f" ({', '.join(names[:9])}{', ...' if len(names) > 9 else ''})" if named else ""
     told = f"{path.name}: {len(values):,} rows, {values.shape[1]:,} columns{shown}{notes}"
-    return Numbers(values, names, told, times)
+    return Numbers(values, names if named else None, told, times)
 
 
 def _read(path: Path) -> tuple[Any, str, pd.Series | None]:

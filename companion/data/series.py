@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-StandardizerKind = Literal["window", "channel", "none"]
+StandardizerKind = Literal["window", "channel"]
 LIMIT = 1e15  # standardised samples are clipped to it: nets that square what is larger overflow in float32
 
 
@@ -104,16 +104,15 @@ def standardize(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Windows (N, C, L) without gaps, mean 0 and standard deviation 1, as float32; centre and scale.
 
-    By the numbers of each window and channel (``"window"``), by the :func:`channel_statistics` of training
-    windows (``"channel"``), or not at all (``"none"``). Centre and scale broadcast: ``standard * scale +
-    centre`` undoes it, but for samples that were clipped to ``LIMIT``.
+    By the numbers of each window and channel (``"window"``), or by the :func:`channel_statistics` of training
+    windows (``"channel"``). Centre and scale broadcast: ``standard * scale + centre`` undoes it, but for
+    samples that were clipped to ``LIMIT``.
 
     What is constant (up to rounding) becomes 0: a stuck sensor looks like the mean, see :func:`is_constant`.
     """
-    center, scale = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
     if kind == "window":
         center, scale = _statistics(windows, (2,))
-    elif kind == "channel":
+    else:
         center, scale = (np.array(each)[None, :, None] for each in channels or ())
     known = ~np.isnan(windows).all(axis=2, keepdims=True)  # an unknown channel becomes 0
     standard = np.where(known, (fill_gaps(windows) - center) / scale, 0)

@@ -9,17 +9,15 @@ from typing import Literal
 import numpy as np
 
 from companion.compute import Compute
-from companion.data.ecg import LENGTH, Beats, load_ecg5000
+from companion.data.ecg import Beats, load_ecg5000
 from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.estimators.autoencoders import ResNetAE
 from companion.estimators.baselines import WindowBaseline
 from companion.experiments import base
 from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means, with_ends
-from companion.files import load_weights
 from companion.models.resnet import count_parameters
 from companion.runs import SeedResult, load_run, weights_path
-from companion.training import History
 
 ROC_GRID = np.linspace(0, 0.1, 51)  # the false-positive rates at which the curve ``roc`` is given
 
@@ -132,10 +130,9 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     best: dict[str, tuple[float, Candidate, np.ndarray]] = {}
     for own in sorted(found, key=lambda own: -own[0]):
         best.setdefault(own[1].family, own)  # the first, if several are best
-    net = best["ae"][1].models[0]
-    limit = fixed_fpr(net.decision_function(beats.validation[labels == 0]), max(config.fprs))
-    context.keep_weights("net", net.net_, bottleneck=str(net.bottleneck), width=str(net.width),
-                         threshold=str(limit), fpr=str(max(config.fprs)))  # fmt: skip
+    net = best["ae"][1].models[0].calibrate(beats.validation[labels == 0], max(config.fprs))
+    if context.weights is not None:
+        net.save(context.weights / "net.safetensors")
     tests = {family: chosen.score(beats.test) for family, (_, chosen, _) in best.items()}
     baseline = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
@@ -153,13 +150,7 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
 
 def recorded_detector(name: str = "waveforms-full-cpu") -> ResNetAE:
     """The net whose weights a recorded run kept, with its threshold."""
-    weights, about = load_weights(weights_path(load_run(name), "net"))
-    model = ResNetAE(int(about["bottleneck"]), width=int(about["width"]))
-    model._learn_shapes(np.zeros((1, LENGTH)))
-    model.net_, model.history_ = model._net().eval(), History()
-    model.net_.load_state_dict(weights)
-    model.threshold_, model.fpr_ = float(about["threshold"]), float(about["fpr"])
-    return model
+    return ResNetAE.load(weights_path(load_run(name), "net"))
 
 
 WAVEFORMS = Experiment(
