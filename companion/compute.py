@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from companion.processes import join
+
 DEVICE_VARIABLE = "COMPANION_DEVICE"
 
 
 def pick_device(name: str | None = None) -> torch.device:
     """The device of that name, else of ``COMPANION_DEVICE``, else CUDA, MPS or CPU in that order."""
     name = name or os.environ.get(DEVICE_VARIABLE) or None
+    join()  # under torchrun, "cuda" is a GPU of this process's own
     if name is None:
         cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")

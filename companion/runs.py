@@ -71,6 +71,7 @@ class RecordedRun(_Record):
     libraries: dict[str, str]  #: versions by name, Python's among them
     hardware: str  #: see :func:`companion.compute.describe_hardware`
     threads: int | None = None  #: on the CPU, which the last digits depend on; older runs do not tell
+    processes: int = 1  #: that shared the rows of every batch
     device: str  #: ``"cpu"``, ``"cuda"`` or ``"mps"``
     precision: str  #: ``"float32"`` or ``"bfloat16"``
     wall_seconds: float  #: training time of all nets and seeds, over all sessions of a resumed run

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from companion.compute import Compute
 from companion.files import StateError, fingerprint, load_state, save_state
 from companion.objectives.classification import Batch, Objective
+from companion.processes import agreed, is_first, sharing
 
 FLUSH_EVERY = 50  # steps between looks at the loss, each of which makes a GPU wait
 
@@ -280,7 +281,8 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint, identity)
     bar = tqdm(total=config.num_steps, initial=run.step, desc=progress, disable=progress is None, unit="step")
-    with bar, torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else []):
+    drawing = torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else [])
+    with bar, drawing, sharing(run):  # under torchrun, each process takes its part of every batch
         began = time.perf_counter() - run.history.seconds
         while run.step < end and not run.stopped:
             run.train_step()
@@ -291,11 +293,10 @@ def fit(
                 run.flush()
                 bar.set_postfix(loss=f"{run.history.train['loss'][-1]:.3f}", refresh=False)
             if evaluating and evaluation is not None:
-                numbers = evaluation(run.model)
-                run.record_evaluation(numbers, time.perf_counter() - began)
+                run.record_evaluation(agreed(evaluation(run.model)), time.perf_counter() - began)
                 run.model.train()
             run.history.seconds = time.perf_counter() - began
-            if checkpoint is not None and (saving or run.stopped):
+            if checkpoint is not None and (saving or run.stopped) and is_first():
                 run.save(checkpoint, identity)
             bar.update()
     if run.best:

@@ -16,6 +16,7 @@ import companion
 from companion.compute import Compute, describe_hardware
 from companion.experiments.base import C, Config, Context, Experiment
 from companion.files import atomic_path
+from companion.processes import agreed, is_first, join
 from companion.runs import (
     DataInfo,
     RecordedRun,
@@ -36,6 +37,7 @@ def conditions(config: Config, data: DataInfo, compute: Compute) -> dict[str, An
         "libraries": library_versions(),
         "hardware": describe_hardware(compute.device),
         "threads": torch.get_num_threads(),
+        "processes": join(),
         "precision": "bfloat16" if compute.autocast_dtype else "float32",
     }
 
@@ -100,28 +102,32 @@ def execute(
     compute = experiment.compute(compute)
     config, data = experiment.config(scale, compute.device.type), experiment.data()
     today = conditions(config, data, compute)
-    work = work_folder(f"{experiment.name}-{scale}-{compute.device.type}", today, resume)
-    commit, results = package_commit(), []
+    stem = f"{experiment.name}-{scale}-{compute.device.type}"
+    work = agreed(work_folder(stem, today, resume) if is_first() else out)
+    commit = package_commit()
     for seed in seeds:
         finished = work / f"seed-{seed}.json"
-        if not finished.exists():
+        if not agreed(finished.exists()):
             folder = work / f"seed-{seed}"
-            kept = work if seed == seeds[0] else None
+            kept = work if seed == seeds[0] and is_first() else None
             if cuda := compute.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            result = experiment.run(config, seed, Context(compute, folder, progress, kept))
+            result = experiment.run(config, seed, Context(compute, folder, progress and is_first(), kept))
             if cuda:
                 peak = round(torch.cuda.max_memory_allocated() / 2**30, 2)
                 result = result.model_copy(update={"peak_gib": peak})
-            with atomic_path(finished) as part:
-                part.write_text(result.model_dump_json(), encoding="utf8")
-            shutil.rmtree(folder, ignore_errors=True)
-        results.append(_finished(finished))
+            if is_first():
+                with atomic_path(finished) as part:
+                    part.write_text(result.model_dump_json(), encoding="utf8")
+                shutil.rmtree(folder, ignore_errors=True)
+    if not is_first():
+        return out / f"{stem}.json"
+    results = [_finished(work / f"seed-{seed}.json") for seed in seeds]
     recorded = RecordedRun(
         experiment=experiment.name, scale=scale, data=data, results=results, device=compute.device.type,
         commit=commit, package=companion.__version__,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_seconds=round(sum(sum(result.seconds.values()) for result in results), 1),
-        **{name: today[name] for name in ("config", "libraries", "hardware", "threads", "precision")},
+        **{name: value for name, value in today.items() if name not in ("data", "source of companion")},
     )  # fmt: skip
     return recorded.save(out, weights=sorted(work.glob("*.safetensors")))

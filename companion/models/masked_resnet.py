@@ -58,6 +58,7 @@ class SelfSupervisedResNet(nn.Module):
     columns), true where a feature is hidden.
     """
 
+    shared = "blocks"  # see companion.processes
     mask_index: Tensor  # int64 (columns,), the index of a hidden category in each column: its cardinality
     first: Tensor  # int64 (columns,), where each column begins in the table of embeddings
     ignorance: Tensor  # float32 (numbers + columns,), nats of one who knows nothing

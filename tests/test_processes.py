@@ -1,0 +1,131 @@
+"""Two processes under torchrun: the numbers of one process, and an end that can be continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from companion import processes
+from companion.compute import pick_device, seed_everything
+from companion.experiments import classifier, degradation
+from companion.experiments.runner import execute
+from companion.models.masked_resnet import SelfSupervisedResNet
+from companion.models.resnet import CifarResNet
+from companion.objectives.selfsupervised import Contrastive, MaskedFeatures
+from companion.runs import load_run
+from companion.training import FitConfig, evaluate, fit
+from tests.small_data import load_small
+from tests.test_loop import CPU, OBJECTIVE, line_data, small_net, squared, toy_images
+
+ROOT = Path(__file__).parents[1]
+STEPS = 4  # of the classifier at the scale "smoke"
+
+
+def losses() -> dict[str, list[float]]:
+    """Of 20 steps and two evaluations, of nets whose losses are and are not means over rows."""
+    seed_everything(0)
+    rows = torch.randn(60, 3), torch.randint(0, 4, (60, 2))
+    encoders = [SelfSupervisedResNet(3, [4, 4], 16, 2, 0.2, d_projection=8) for _ in range(2)]
+    jobs = {
+        "batch norm and augmentation": (CifarResNet(8, num_classes=2), toy_images(), OBJECTIVE),
+        "dropout": (small_net(), line_data(), squared),
+        "masked features": (encoders[0], rows, MaskedFeatures()),
+        "contrastive": (encoders[1], rows, Contrastive(*rows)),
+    }
+    found = {}
+    for name, (model, data, objective) in jobs.items():
+        judge = partial(evaluate, data=data, objective=objective, compute=CPU, batch_size=16)
+        config = FitConfig(num_steps=20, batch_size=15, lr=0.02, eval_every=10)  # one part is larger
+        history = fit(model, data, objective, config, compute=CPU, evaluation=judge)
+        found[name] = history.train["loss"] + history.evaluations["loss"]
+        assert not any("forward" in vars(module) for module in model.modules())
+    return found
+
+
+def worker(job: str, *arguments: str) -> None:
+    """What each process does: write ``losses``, or run the command line until step ``job``."""
+    if job == "losses":
+        found = losses()
+        if processes.is_first():
+            Path(arguments[0]).write_text(json.dumps(found))
+        return
+    degradation.load_cifar10 = classifier.load_cifar10 = load_small
+    smoke = classifier.SCALES["smoke"]
+    often = smoke.model_copy(update={"fit": smoke.fit.model_copy(update={"checkpoint_every": 1})})
+    classifier.SCALES["smoke"] = often
+    forward, steps = processes.DistributedDataParallel.forward, []
+
+    def counted(self, *asked):
+        if len(steps) == int(job) and not processes.is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps.append(print("one step", file=sys.stderr))
+        return forward(self, *asked)
+
+    processes.DistributedDataParallel.forward = counted
+    sys.argv = ["companion", *arguments]
+    runpy.run_module("companion", run_name="__main__")
+
+
+def torchrun(cache: Path, *arguments: object) -> tuple[int, str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run(
+        [*command, "tests.test_processes", *map(str, arguments)],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    status, told = torchrun(tmp_path, "losses", tmp_path / "losses.json")
+    assert status == 0, told
+    two = json.loads((tmp_path / "losses.json").read_text())
+    for name, one in losses().items():
+        assert len(one) == 22
+        assert two[name] == pytest.approx(one, abs=1e-5), name
+
+
+def test_a_killed_process_ends_the_run_with_a_message_and_resume_continues_it(tmp_path, small):
+    command = ("run", "classifier", "--scale", "smoke", "--seeds", 2, "--out", tmp_path, "--allow-synthetic")
+    status, told = torchrun(tmp_path, STEPS + 2, *command)  # in the second net
+    assert status != 0
+    assert "error: a process of this run has ended" in told
+    assert "Signal 9" in told  # in torchrun's report, which says whose
+    assert not list(tmp_path.glob("*.json"))
+    status, told = torchrun(tmp_path, 100, *command, "--resume")
+    assert status == 0, told
+    assert len(re.findall("one step", told)) == 2 * 2  # in each process what was left
+    assert told.count("recorded in") == 1
+    two = load_run(tmp_path / "classifier-smoke-cpu.json")
+    one = load_run(execute(classifier.CLASSIFIER, "smoke", [0, 1], compute=CPU, out=tmp_path / "one"))
+    assert (one.processes, two.processes) == (1, 2)
+    assert two.curve("loss") == pytest.approx(one.curve("loss"), abs=1e-2)  # bfloat16 where it is
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    asked = []
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", asked.append)
+    monkeypatch.setattr(dist, "init_process_group", asked.append)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 8)
+    monkeypatch.setattr(signal, "signal", lambda *handler: None)
+    monkeypatch.setattr(processes.atexit, "register", lambda function: None)
+    assert pick_device("cpu").type == "cpu"
+    assert asked == [3, "cpu:gloo,cuda:nccl"]
+
+
+if __name__ == "__main__":
+    worker(*sys.argv[1:])
