@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -115,17 +115,6 @@ class _Rows:
         )  # a fast x * scale + ...
 
 
-class _Cost(nn.Module):
-    """An objective with its net as a module, of which ``DistributedDataParallel`` averages the gradients."""
-
-    def __init__(self, model: nn.Module, objective: Callable[..., dict[str, Tensor]]) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, *asked: Any) -> dict[str, Tensor]:
-        return self.objective(*asked)
-
-
 @contextmanager
 def sharing(run: Any) -> Iterator[None]:
     """Let the processes share the rows that ``run.objective`` sends through ``run.model``.
@@ -141,7 +130,9 @@ def sharing(run: Any) -> Iterator[None]:
         for kind, forward in ((_BatchNorm, rows.batch_norm), (nn.Dropout, rows.dropout)):
             if isinstance(module, kind):
                 vars(module)["forward"] = partial(forward, module)
-    run.objective = DistributedDataParallel(_Cost(run.model, run.objective), static_graph=True)
+    cost = nn.Module()  # the net and the objective, so that the averaging of gradients sees the whole way
+    cost.model, vars(cost)["forward"] = run.model, run.objective
+    run.objective = DistributedDataParallel(cost, static_graph=True)
     try:
         yield
     except RuntimeError as error:

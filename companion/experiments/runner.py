@@ -3,11 +3,11 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pooch
 import torch
 from pydantic import ValidationError
@@ -42,15 +42,6 @@ def conditions(config: Config, data: DataInfo, compute: Compute) -> dict[str, An
     }
 
 
-def _differences(then: Any, today: Any, name: str = "") -> Iterator[str]:
-    if isinstance(then, dict) and isinstance(today, dict):
-        for key in [*then, *(today.keys() - then)]:
-            yield from _differences(then.get(key), today.get(key), f"{name}.{key}".lstrip("."))
-    elif then != today:
-        short = [text if len(text) < 40 else text[:12] for text in (str(then), str(today))]
-        yield f"{name} was {short[0]}, is {short[1]}"
-
-
 def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
     """The folder of a run's finished seeds and half-trained nets: under other conditions, another folder.
 
@@ -66,8 +57,10 @@ def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
     elif begun and work not in begun:
         newest = max(begun, key=lambda folder: folder.stat().st_mtime)
         try:
-            then = json.loads((newest / "conditions.json").read_text("utf8"))
-            changes = "; ".join(_differences(then, today))
+            began = json.loads((newest / "conditions.json").read_text("utf8"))
+            then, now = (pd.json_normalize(each).iloc[0] for each in (began, today))
+            other = [name for name in then.index.union(now.index) if then.get(name) != now.get(name)]
+            changes = "; ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in other)
         except (OSError, ValueError):
             changes = "its file conditions.json cannot be read"
         raise RunError(
