@@ -29,6 +29,8 @@ from tests.small_data import load_small
 from tests.test_loop import CPU, OBJECTIVE, line_data, small_net, squared, toy_images
 
 ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "book/reference/beyond.md").read_text("utf8")
+(COMMAND,) = re.findall(r"^torchrun --standalone --nproc-per-node=2 -m companion (.*)$", PAGE, re.MULTILINE)
 STEPS = 4  # of the classifier at the scale "smoke"
 
 
@@ -97,7 +99,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 
 
 def test_a_killed_process_ends_the_run_with_a_message_and_resume_continues_it(tmp_path, small):
-    command = ("run", "classifier", "--scale", "smoke", "--seeds", 2, "--out", tmp_path, "--allow-synthetic")
+    command = (*COMMAND.split(), "--seeds", 2, "--out", tmp_path, "--allow-synthetic")
     status, told = torchrun(tmp_path, STEPS + 2, *command)  # in the second net
     assert status != 0
     assert "error: a process of this run has ended" in told

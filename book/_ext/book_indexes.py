@@ -215,7 +215,7 @@ def modules(package: str) -> list[str]:
         True
     """
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    return [f"{package}.{m.name}" for m in found if not m.ispkg and not m.name.startswith("cli")]
+    return [f"{package}.{m.name}" for m in found if not m.ispkg and not m.name.startswith(("cli", "__"))]
 
 
 class Modules(SphinxDirective):
