@@ -5,15 +5,13 @@ Then it gets the outputs of all rows, and computes the loss of the whole batch. 
 rows or not, has the gradient of a single process, but for rounding. Without ``torchrun`` this does nothing.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -21,8 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-
-T = TypeVar("T")
 
 
 def join() -> int:
@@ -43,7 +39,7 @@ def is_first() -> bool:
     return join() == 1 or dist.get_rank() == 0
 
 
-def agreed(value: T) -> T:
+def agreed(value: Any) -> Any:
     """What the first process gives, in all of them."""
     if join() > 1:
         dist.broadcast_object_list(told := [value])
@@ -77,16 +73,15 @@ class _Rows:
 
     def cut(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The own rows of inputs (N, ...)."""
-        self.all, count = len(inputs[0]), dist.get_world_size()
-        if self.all < count:
-            raise ValueError(f"{count} processes cannot share a batch of {self.all}; start fewer")
-        self.own = slice(*(self.all * (dist.get_rank() + end) // count for end in (0, 1)))
+        self.all = len(inputs[0])
+        ends = (self.all * (dist.get_rank() + end) // dist.get_world_size() for end in (0, 1))
+        self.own = slice(*ends)
         return tuple(t[self.own] for t in inputs)
 
-    def join(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+    def gather(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
         """Outputs of all rows, (N, ...), from those of the own rows."""
         if isinstance(output, tuple):
-            return tuple(self.join(module, inputs, each) for each in output)
+            return tuple(self.gather(module, inputs, each) for each in output)
         around = (self.own.start, self.all - self.own.stop)
         return _Sum.apply(F.pad(output, (0, 0) * (output.ndim - 1) + around))
 
@@ -108,11 +103,9 @@ class _Rows:
             norm.running_mean.lerp_(mean, norm.momentum)
             norm.running_var.lerp_(var * count / (count - 1), norm.momentum)
             norm.num_batches_tracked += 1
-        scale = norm.weight * torch.rsqrt(var + norm.eps)
-        none = torch.zeros_like(usual)
-        return F.batch_norm(
-            x, none, none + 1, scale, norm.bias - mean * scale, eps=0
-        )  # a fast x * scale + ...
+        zero, scale = torch.zeros_like(usual), norm.weight * torch.rsqrt(var + norm.eps)
+        level = norm.bias - mean * scale
+        return F.batch_norm(x, zero, zero + 1, scale, level, eps=0)  # x * scale + level, quickly
 
 
 @contextmanager
@@ -125,7 +118,6 @@ def sharing(run: Any) -> Iterator[None]:
         yield
         return
     rows, body = _Rows(), run.model.get_submodule(getattr(run.model, "shared", ""))
-    hooks = [body.register_forward_pre_hook(rows.cut), body.register_forward_hook(rows.join)]
     for module in body.modules():
         for kind, forward in ((_BatchNorm, rows.batch_norm), (nn.Dropout, rows.dropout)):
             if isinstance(module, kind):
@@ -134,13 +126,12 @@ def sharing(run: Any) -> Iterator[None]:
     cost.model, vars(cost)["forward"] = run.model, run.objective
     run.objective = DistributedDataParallel(cost, static_graph=True)
     try:
-        yield
+        with body.register_forward_pre_hook(rows.cut), body.register_forward_hook(rows.gather):
+            yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             _ended()
         raise
     finally:
-        for hook in hooks:
-            hook.remove()
         for module in body.modules():
             vars(module).pop("forward", None)

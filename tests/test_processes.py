@@ -47,7 +47,7 @@ def losses() -> dict[str, list[float]]:
     }
     found = {}
     for name, (model, data, objective) in jobs.items():
-        judge = partial(evaluate, data=data, objective=objective, compute=CPU, batch_size=16)
+        judge = partial(evaluate, data=data, objective=objective, compute=CPU, batch_size=13)
         config = FitConfig(num_steps=20, batch_size=15, lr=0.02, eval_every=10)  # one part is larger
         history = fit(model, data, objective, config, compute=CPU, evaluation=judge)
         found[name] = history.train["loss"] + history.evaluations["loss"]

@@ -90,8 +90,6 @@ def execute(
     The first seed's weights are written beside it, if the experiment keeps them. ``resume`` continues a run
     that was stopped or that wants more seeds: those that it had finished are kept.
     """
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"need different seeds, at least one, not {seeds}")
     compute = experiment.compute(compute)
     config, data = experiment.config(scale, compute.device.type), experiment.data()
     today = conditions(config, data, compute)
