@@ -12,7 +12,7 @@ from rich.table import Table
 
 from companion.cli_common import errors_as_messages
 from companion.cli_events import fit_events, fit_rows, score_events, score_rows
-from companion.cli_images import fit_images, score_images
+from companion.cli_images import calibrate_images, evaluate_images, fit_images, score_images
 from companion.cli_waveforms import fit_waveforms, score_waveforms
 from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
 
@@ -20,15 +20,18 @@ app = typer.Typer(
     help="Residual Networks, Measured: data, experiments and recorded runs.", no_args_is_help=True
 )
 data_app = typer.Typer(help="Get and list the data sets.", no_args_is_help=True)
-fit_app = typer.Typer(help="Fit a detector to data of your own.", no_args_is_help=True)
-score_app = typer.Typer(help="Score data of your own with a fitted detector.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-app.add_typer(fit_app, name="fit")
-app.add_typer(score_app, name="score")
-for fit in (fit_images, fit_waveforms, fit_events, fit_rows):
-    fit_app.command(fit.__name__.removeprefix("fit_"))(fit)
-for score in (score_images, score_waveforms, score_events, score_rows):
-    score_app.command(score.__name__.removeprefix("score_"))(score)
+for verb, told, commands in (
+    ("fit", "Fit a detector to data of your own.", (fit_images, fit_waveforms, fit_events, fit_rows)),
+    ("score", "Score data of your own with a fitted detector.",
+     (score_images, score_waveforms, score_events, score_rows)),
+    ("evaluate", "Measure a fitted detector on labelled data of your own.", (evaluate_images,)),
+    ("calibrate", "Set another threshold of a fitted detector.", (calibrate_images,)),
+):  # fmt: skip
+    group = typer.Typer(help=told, no_args_is_help=True)
+    app.add_typer(group, name=verb)
+    for command in commands:
+        group.command(command.__name__.removeprefix(f"{verb}_"))(command)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from companion.files import atomic_path
+
 if TYPE_CHECKING:
+    import numpy as np
+
     from companion.estimators.base import AnomalyDetector
 
 SHARE = 0.2  #: of the normal data, held out for the threshold: training does not see them
@@ -20,9 +25,11 @@ WEAK = 0.65  # a PR-AUC hardly better than guessing, which has 0.5
 Out = Annotated[Path, typer.Option(help="Where to write the model.")]
 Model = Annotated[Path, typer.Option(help="What `companion fit` wrote.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the data.")]
+Report = Annotated[Path | None, typer.Option(help="A JSON file for the numbers.")]
 Fpr = Annotated[
     float, typer.Option(min=1e-6, max=0.5, help="The share of normal data that the threshold may flag.")
 ]
+Detector = TypeVar("Detector", bound="AnomalyDetector")
 EXPECTED = (ValueError, RuntimeError, ArithmeticError, OSError, LookupError, TypeError, MemoryError)
 
 
@@ -87,7 +94,7 @@ def warn_of_rate(flagged: int, scored: int, fpr: float, what: str) -> None:
         )
 
 
-def load_first(path: Path, *kinds: type[AnomalyDetector]) -> Any:
+def load_first(path: Path, *kinds: type[Detector]) -> Detector:
     """The model in a file, which is of one of these kinds."""
     from companion.files import StateError
 
@@ -107,9 +114,39 @@ def tell_choice(model: Any, faults: str) -> None:
 
 def finish(model: AnomalyDetector, held: Any, fpr: float, out: Path, learned: str) -> None:
     """Calibrate as far as the held-out data allow, write the model, and say what the threshold promises."""
-    fpr = max(fpr, 1 / (len(held) + 1))
-    model.calibrate(held, fpr)
-    model.save(out)
+    print(f"learned from {learned}")
+    calibrate(model, held, max(fpr, 1 / (len(held) + 1)), out)
+
+
+def calibrate(model: AnomalyDetector, normal: Any, fpr: float, out: Path) -> None:
+    """Set a threshold by normal data, or those of the last time; write the model, and tell the promise."""
+    model.calibrate(normal, fpr).save(out)
     promise = f"of new normal ones it flags at most {100 * fpr:.3g} %, on average"
-    print(f"learned from {learned}\nthreshold {model.threshold_:.4g}, from {len(held):,} held out: {promise}")
+    print(f"threshold {model.threshold_:.4g}, from {len(model.held_ or []):,} held out: {promise}")
     print(f"written to {out}")
+
+
+def report(labels: np.ndarray, scores: np.ndarray, model: AnomalyDetector, out: Path | None) -> None:
+    """Print how well scores (N,) tell normal data, labels 0, from faults, 1, and write it as JSON.
+
+    Beside areas there are the rates at the model's threshold. What has no score (NaN) is left out.
+    """
+    import numpy as np
+
+    from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc
+
+    (threshold, fpr), known = model.limit(), np.isfinite(scores)
+    labels, scores = labels[known], scores[known]
+    counts = {"normal": sum(labels == 0), "faulty": sum(labels == 1), "left out": sum(~known)}
+    areas = {area.__name__: bootstrap(area, labels, scores) for area in (roc_auc, pr_auc)}
+    found = areas | confusion(labels, scores, threshold)._asdict()
+    print(*(f"{count:,} {name}" for name, count in counts.items()), sep=", ", end="; ")
+    print(f"threshold {threshold:.4g}, set to flag {100 * fpr:.3g} % of normal ones. With 95 % intervals:")
+    print(*(f"{name.upper().replace('_', '-')}: {value}" for name, value in found.items()), sep="\n")
+    if areas["roc_auc"].low <= 0.5:
+        print("warning: the model separates nothing; guessing may rank faults as well")
+    if out is not None:
+        numbers = {name: vars(value) for name, value in found.items()}
+        told = {"threshold": threshold, "fpr": fpr, **counts, **numbers}
+        with atomic_path(out) as part:
+            part.write_text(json.dumps(told, indent=1, default=int) + "\n", "utf8")

@@ -11,46 +11,45 @@ import typer
 from tqdm.auto import tqdm
 
 from companion import cli_common as common
-from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, errors_as_messages
+from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, Report, errors_as_messages
 from companion.data.download import DataError
 from companion.files import atomic_path
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from companion.data.images import ImageSet, Range, Skipped
     from companion.estimators.autoencoders import ImageDetector
 
-Size = Annotated[
-    tuple[int, int], typer.Option(min=8, metavar="H W", help="Images are made so large; 8 divides both.")
-]
+Size = Annotated[tuple[int, int], typer.Option(min=8, metavar="H W", help="To which images are scaled.")]
 Gray = Annotated[bool, typer.Option("--gray", help="Learn grey values, not colours.")]
-Method = Annotated[str, typer.Option(help="auto: the best of neighbours, pca, still (net) and net.")]
-Known = Annotated[
-    Path | None, typer.Option(help="Images of known faults, to choose by; else faults are painted.")
-]
-MOST = 20_000  # images that are learned from; of more, a sample
-SHOWN = 10  # how many of a long list are printed
+Method = Annotated[str, typer.Option(help="auto (the best), neighbours, pca, still, net or classifier.")]
+Known = Annotated[Path | None, typer.Option(help="Known faults to choose by; else rectangles are pasted.")]
+Faults = Annotated[Path | None, typer.Option(help="A folder of faults; then all images of DIR are normal.")]
+Normal = Annotated[Path | None, typer.Option(help="A folder of normal images; else those of the last time.")]
+Sorted = Annotated[Path, typer.Argument(metavar="DIR", help="Holds folders such as normal and fault.")]
 BATCH = 256  # image files in memory at a time
 
 
-def tell_skipped(skipped: Sequence[Skipped], folder: Path) -> None:
+def tell_skipped(skipped: Sequence[Skipped], folder: Path | None) -> None:
     """Print how many files were left out, and the first of them with the reason."""
     if skipped:
-        print(f"left out in {folder}: {len(skipped):,}")
-    for each in skipped[:SHOWN]:
+        print(f"left out{f' in {folder}' if folder else ''}: {len(skipped):,}")
+    for each in skipped[:10]:
         print(f"  {common.shown_name(each.name, folder)}: {each.reason}")
-    if len(skipped) > SHOWN:
-        print(f"  and {len(skipped) - SHOWN:,} more")
 
 
-def read_sample(folder: Path, size: tuple[int, int], color: bool) -> tuple[ImageSet, Range | None]:
+def read_sample(
+    folder: Path, size: tuple[int, int], color: bool, limits: Range | None = None
+) -> tuple[ImageSet, Range | None]:
     """Distinct images of a folder, or of very many a sample, and the range of those deeper than 8 bits."""
     from companion.data.images import deep_range, find_images, read_paths
 
     paths, left_out = find_images(folder)
-    most = max(2, min(MOST, 2**30 // (3 * size[0] * size[1])))
-    names = {path: common.shown_name(path, folder).encode() for path in paths}
-    chosen = sorted(paths, key=lambda path: hashlib.sha256(names[path]).digest())[:most]
-    limits = deep_range(chosen)
+    most = max(2, min(20_000, 2**30 // (3 * size[0] * size[1])))
+    digests = {path: hashlib.sha256(common.shown_name(path, folder).encode()).digest() for path in paths}
+    chosen = sorted(paths, key=lambda path: digests[path])[:most]
+    limits = limits or deep_range(chosen)
     bar = tqdm(sorted(chosen), desc="reading", unit="file", disable=None)
     images, skipped = read_paths(bar, size, color, limits)
     tell_skipped([*left_out, *skipped], folder)
@@ -74,9 +73,9 @@ def fit_images(
 
     DIR holds normal images and nothing else: of a data set with train/ and test/, name the folder train.
 
-    The methods are neighbours and pca on pixels, and an autoencoder: with --method net it learns under a
-    camera that moves, zooms, mirrors and lights the images, with --method still it does not. By default all
-    are fitted, and the best is kept, by PR-AUC on held-out normals and faults.
+    The methods are neighbours and pca on pixels; an autoencoder, under a camera that moves, zooms, mirrors
+    and lights the images (net) or not (still); and a classifier, which learns from half of the known faults.
+    By default all are fitted, and the best is kept, by PR-AUC on held-out normals and faults.
     """
     with errors_as_messages():
         from companion.data.images import check_not_sorted, share_by_hash
@@ -93,14 +92,29 @@ def fit_images(
         learn, held = normal.take(~held_out), normal.take(held_out)
         common.check_enough("images", learn, held)
         common.tell_promise(len(held), fpr)
-        faults = read_sample(known, size, not gray)[0].images if known else None
+        faults = halves(read_sample(known, size, not gray, limits)[0]) if known else ()
         names = METHODS if method == "auto" else (method,)
-        model = choose_image_detector(learn.images, held.images, faults, epochs=epochs, names=names)
+        model = choose_image_detector(learn.images, held.images, *faults, epochs=epochs, names=names)
         model.value_range_ = limits
         common.tell_choice(model, "known" if known else "painted")
-        kind = "grey" if gray else "colour"
-        learned = f"{len(learn):,} images of {size[0]}x{size[1]} {kind} pixels"
-        common.finish(model, held.images, fpr, out, learned)
+        kind = f"{size[0]}x{size[1]} {'grey' if gray else 'colour'} pixels"
+        common.finish(model, held.images, fpr, out, f"{len(learn):,} images of {kind}")
+
+
+def halves(faults: ImageSet) -> tuple[Tensor, Tensor]:
+    """Known faults to learn from, and others to choose by: of each folder the first half, and the rest."""
+    import pandas as pd
+
+    places = pd.Series(range(len(faults))).groupby([str(Path(name).parent) for name in faults.names])
+    first = (places.cumcount() < places.transform("size") // 2).to_numpy()
+    return faults.take(first).images, faults.take(~first).images
+
+
+def load(model: Path) -> ImageDetector:
+    """What ``companion fit images`` wrote."""
+    from companion.estimators import FaultClassifier, ImageAE, ImageBaseline
+
+    return common.load_first(model, ImageBaseline, ImageAE, FaultClassifier)
 
 
 def read_as(detector: ImageDetector, paths: Sequence[Path]) -> tuple[ImageSet, tuple[Skipped, ...]]:
@@ -136,19 +150,17 @@ def score_images(
         import pandas as pd
 
         from companion.data.images import find_images
-        from companion.estimators import FaultClassifier, ImageAE, ImageBaseline
 
-        detector: ImageDetector = common.load_first(model, ImageBaseline, ImageAE, FaultClassifier)
+        detector = load(model)
         limit, fpr = detector.limit()
         out.mkdir(parents=True, exist_ok=True)
         paths, left_out = find_images(folder)
         found, skipped = score_all(detector, paths)
         reasons = {each.name: each.reason for each in skipped}
-        names = [str(path) for path in paths]
         table = pd.DataFrame({"file": [common.safe_cell(common.shown_name(path, folder)) for path in paths]})
-        table["score"] = [found.get(name) for name in names]
+        table["score"] = [found.get(str(path)) for path in paths]
         table["flagged"] = (table["score"] > limit).astype("Int64").where(table["score"].notna())
-        table["error"] = [reasons.get(name, "") for name in names]
+        table["error"] = [reasons.get(str(path), "") for path in paths]
         with atomic_path(out / "scores.csv") as part:
             table.to_csv(part, index=False)
         draw_unusual(out / "unusual.png", detector, found, folder)
@@ -178,3 +190,29 @@ def draw_unusual(path: Path, detector: ImageDetector, found: dict[str, float], f
         left.set_title(text, fontsize=8, parse_math=False)
     with atomic_path(path) as part:
         figure.savefig(part, format="png", dpi=100)
+
+
+def evaluate_images(folder: Sorted, model: Model, faults: Faults = None, out: Report = None) -> None:
+    """Measure how well a model tells normal images from faults: areas, and rates at its threshold."""
+    with errors_as_messages():
+        import numpy as np
+
+        from companion.data.images import find_images, sorted_images
+
+        detector = load(model)
+        labels = sorted_images(folder) if faults is None else dict.fromkeys(find_images(folder)[0], 0)
+        labels |= {} if faults is None else dict.fromkeys(find_images(faults)[0], 1)
+        found, skipped = score_all(detector, list(labels))
+        tell_skipped(skipped, None)
+        known = np.array([labels[Path(name)] for name in found])
+        common.report(known, np.array(list(found.values())), detector, out)
+
+
+def calibrate_images(model: Model, normal: Normal = None, fpr: Fpr = 0.01) -> None:
+    """Set another threshold of a model, without fitting it again."""
+    with errors_as_messages():
+        from companion.data.images import find_images
+
+        detector = load(model)
+        images = normal and read_as(detector, find_images(normal)[0])[0].distinct().images
+        common.calibrate(detector, images, fpr, model)

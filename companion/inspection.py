@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from companion.compute import Compute
 from companion.data.download import DataError
-from companion.data.images import decode, read_file
+from companion.data.images import decode
 from companion.objectives.classification import ImageClassification
 
 
@@ -94,7 +94,7 @@ def add_noise(images: Tensor, std: float, generator: Generator | None = None) ->
 def load_image(path: str | Path, size: int = 32) -> Tensor:
     """The middle square of an image file as a viewer shows it, scaled: uint8 (1, 3, ``size``, ``size``)."""
     try:
-        image, _ = decode(read_file(Path(path)), (size, size), color=True)
+        image, _ = decode(Path(path).read_bytes(), (size, size), color=True)
     except (OSError, DataError) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)

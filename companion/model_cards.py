@@ -14,17 +14,7 @@ from companion.notebook import recorded, table
 from companion.runs import RecordedRun
 
 CARDS = Path(__file__).with_name("cards")
-METHOD = """\
-On the test split, which chose nothing in this run, over {seeds} seeds: mean ± standard deviation over seeds,
-and in brackets a 95 % interval over the test examples, its ends averaged over the seeds. A system that draws
-nothing at random has no spread.
-
-{ranking}
-
-Operating points: the threshold was set on validation data, the rates on the test split are in per cent.
-
-{operating}"""
-STAND_IN = "**The data were a synthetic stand-in: the numbers say nothing about the real data.**\n\n"
+STAND_IN = "\n**The data were a synthetic stand-in: the numbers say nothing about the real data.**\n"
 
 
 def model_card(run: RecordedRun) -> str:
@@ -36,17 +26,16 @@ def model_card(run: RecordedRun) -> str:
     _, front, body = path.read_text("utf8").split("---\n", 2)
     about = yaml.safe_load(front)
     try:
-        metadata, evaluation = _front_matter(run, about), _evaluation(run, about)
+        metadata, tables = _front_matter(run, about), _tables(run, about)
     except KeyError as error:
         raise ValueError(f"the run {run.stem} has no metric {error}; its card needs it") from error
     told = {name: ", ".join(map(str, x)) if isinstance(x, list) else x for name, x in run.config.items()}
-    percent = {name: f"{100 * x:g} %" for name, x in run.config.items() if isinstance(x, int | float)}
-    return (
-        f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n# {about['title']}\n\n"
-        + (STAND_IN if run.data.synthetic else "")
-        + body.format(**told, percent=percent, evaluation=evaluation)
-        + f"\n## Provenance\n\n{_provenance(run)}\n"
-    )
+    told["percent"] = {name: f"{100 * x:g} %" for name, x in run.config.items() if isinstance(x, int | float)}
+    told |= {"run": run, "seeds": ", ".join(map(str, run.seeds)), "count": len(run.seeds)}
+    told["versions"] = ", ".join(f"{name} {version}" for name, version in run.libraries.items())
+    told["stand_in"] = STAND_IN * run.data.synthetic
+    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n{body.format(**told, **tables)}"
 
 
 def _front_matter(run: RecordedRun, about: dict[str, Any]) -> dict[str, Any]:
@@ -56,49 +45,22 @@ def _front_matter(run: RecordedRun, about: dict[str, Any]) -> dict[str, Any]:
         for name, label in about["metrics"].items()
         for mean in [float(run.metric(f"{about['model']}.{name}").mean())]
     ]
-    result = {
-        "task": {"type": "other", "name": about["task"]},
-        "dataset": {"type": run.data.name, "name": about["dataset"], "split": "test"},
-        "metrics": metrics,
-    }
-    return {
-        "license": "mit",
-        "language": "en",
-        "library_name": "pytorch",
-        "tags": about["tags"] + ["synthetic-data"] * run.data.synthetic,
-        "datasets": [run.data.name],
-        "metrics": list(about["metrics"]),
-        "model-index": [{"name": about["title"], "results": [result]}],
-    }
+    hub: dict[str, Any] = about["hub"]
+    hub["tags"] += ["synthetic-data"] * run.data.synthetic
+    hub["model-index"][0]["results"][0]["metrics"] = metrics
+    return hub
 
 
-def _evaluation(run: RecordedRun, about: dict[str, Any]) -> str:
+def _tables(run: RecordedRun, about: dict[str, Any]) -> dict[str, str]:
     metrics, systems = about["metrics"], about["systems"]
     flagged = about.get("rates", {"tpr": "anomalies flagged", "tnr": "normals not flagged"})
     points = [(name, f"{label}: {of}", system)
               for name, label in about["points"].items() for system, of in systems.items()]  # fmt: skip
     points += [(name, f"under stress, {label}", about["model"])
                for name, label in about.get("stress", {}).items()]  # fmt: skip
-    ranking = [
-        [of, *(recorded(run, f"{system}.{metric}", 4) for metric in metrics)]
-        for system, of in systems.items()
-    ]
+    ranking = [[of, *(recorded(run, f"{system}.{metric}", 4) for metric in metrics)]
+               for system, of in systems.items()]  # fmt: skip
     rates = [[what, *(recorded(run, f"{system}.{point}.{rate}", 2, 100) for rate in flagged)]
              for point, what, system in points]  # fmt: skip
-    return METHOD.format(
-        seeds=len(run.seeds), ranking=table(["system", *metrics.values()], ranking).data,
-        operating=table(["threshold", *flagged.values()], rates).data,
-    )  # fmt: skip
-
-
-def _provenance(run: RecordedRun) -> str:
-    facts = {
-        "experiment": f"`{run.experiment}`, scale `{run.scale}`, seeds {', '.join(map(str, run.seeds))}",
-        "recorded": f"{run.finished}, commit `{run.commit or 'unknown'}`, companion {run.package}",
-        "data": f"{run.data.name} from {run.data.source}, SHA-256 `{run.data.digest}`",
-        "hardware": f"{run.hardware}, {run.precision}, {run.wall_seconds / 60:.0f} minutes",
-        "versions": ", ".join(f"{name} {version}" for name, version in run.libraries.items()),
-        "to repeat it": f"`companion run {run.experiment} --scale {run.scale} --seeds {len(run.seeds)}`",
-        "this card": f"generated from the recorded run by `companion card {run.stem}`",
-    }
-    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
+    head = ["threshold", *flagged.values()]
+    return {"ranking": table(["system", *metrics.values()], ranking).data, "rates": table(head, rates).data}

@@ -71,22 +71,17 @@ def pixels(views: Views) -> list[bytes]:
     return [image.numpy().tobytes() for image in views.color]
 
 
-def test_copies_stand_in_no_two_parts_and_the_whole_holds_both_shares_of_the_tests(data):
-    images = {part: pixels(getattr(data, part)) for part in (*PARTS, "whole")}
+def test_copies_stand_in_no_two_parts(data):
+    images = {part: pixels(getattr(data, part)) for part in PARTS}
     distinct = [image for part in PARTS for image in images[part]]
     assert len(distinct) == len(set(distinct)) == 90 + 24 + 86
-    assert len(images["whole"]) == 86 + 4
-    assert set(images["whole"]) == {*images["development"], *images["test"]}
-    verdicts = dict(zip(images["whole"], data.labels["whole"], strict=True))
-    for part in ("development", "test"):
-        assert [verdicts[image] for image in images[part]] == data.labels[part].tolist()
     sums = {part: int(labels.sum()) for part, labels in data.labels.items()}
     assert sums["train"] == sums["validation"] == 0
     assert sums["known"] == len(data.known) == sums["held"] == len(data.held) == 12
 
 
 def test_both_views_show_the_same_images_in_the_same_order(data):
-    for part in (*PARTS, "whole"):
+    for part in PARTS:
         views = getattr(data, part)
         assert len(views) == len(data.labels[part])
         assert views.color.shape[1:] == (3, *COLOR)
@@ -109,7 +104,7 @@ def test_thresholds_keep_their_promise_and_depend_on_neither_test_nor_developmen
     assert np.mean(scores["disturbed"] > first["disturbed.threshold"]) <= config.fpr
     assert np.mean(scores["validation"] <= first["tnr_target.threshold"]) >= config.tnr
     rng = np.random.default_rng(1)
-    tests = ("development", "test", "whole")
+    tests = ("development", "test")
     permuted = {part: rng.permutation(scores[part]) for part in tests}
     replaced = {part: rng.normal(100, 50, len(scores[part])) for part in tests}
     for other in (permuted, replaced):

@@ -1,5 +1,6 @@
-"""``companion fit images`` and ``companion score images``."""
+"""``companion fit images``, ``score images``, ``evaluate images`` and ``calibrate images``."""
 
+import json
 import os
 import re
 
@@ -10,9 +11,11 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from companion.cli_common import load_first
+from companion.cli_images import halves, read_sample
 from companion.data.casting import synthetic_moulds
 from companion.data.images import find_images, read_images
-from companion.estimators import ImageAE, ImageBaseline
+from companion.detection.metrics import confusion, pr_auc
+from companion.estimators import FaultClassifier, ImageAE, ImageBaseline
 from companion.estimators.baselines import METHODS
 from companion.objectives.synthetic_anomalies import NO_JITTER
 from tests.test_cli import bad, good
@@ -98,7 +101,7 @@ def test_the_best_of_four_is_kept_and_scores(tmp_path, normal):
     fit = ("fit", "images", normal, "--out", tmp_path / "m", "--fpr", 0.1, *FAST[:-2])
     told = good(*fit)
     found = re.findall(r"(\w+): PR-AUC ([\d.]+) on normals and painted faults", told)
-    assert {name for name, _ in found} == set(METHODS)
+    assert {name for name, _ in found} == set(METHODS) - {"classifier"}
     assert found == sorted(found, key=lambda each: -float(each[1]))
     kept = load_first(tmp_path / "m", ImageBaseline, ImageAE)
     assert kept.compared_ == pytest.approx({name: float(value) for name, value in found}, abs=1e-3)
@@ -110,7 +113,49 @@ def test_the_best_of_four_is_kept_and_scores(tmp_path, normal):
     own = ImageBaseline.load(tmp_path / "m")
     np.testing.assert_allclose(table["score"], own.decision_function(images.images), 1e-5)
     assert "warning: no method tells them" in good(*fit, "--known", normal)  # they are normal
-    assert "the method is auto, neighbours, pca, still, net, not x" in bad(*fit, "--method", "x")
+    assert "the method is auto, neighbours, pca, still, net, classifier, not x" in bad(*fit, "--method", "x")
+
+
+def test_a_classifier_learns_from_half_of_the_known_faults_and_is_chosen_by_the_rest(tmp_path, normal):
+    for kind in ("spill", "empty"):
+        write(tmp_path / "known" / kind, kind, 9, seed=3)
+    fit = ("fit", "images", normal, "--out", tmp_path / "m", "--fpr", 0.1, *FAST[:-1])
+    told = good(*fit, "classifier", "--known", tmp_path / "known")
+    assert "classifier: PR-AUC" in told
+    kept = FaultClassifier.load(tmp_path / "m")
+    assert kept.num_steps == 20
+    parts = halves(read_sample(tmp_path / "known", SIZE, True)[0])
+    assert [len(part) for part in parts] == [8, 10]
+    score(tmp_path / "known", tmp_path / "m", tmp_path / "report")
+    assert "learns from known faults" in bad(*fit, "classifier")
+
+
+def test_a_model_is_measured_on_labelled_folders_and_gets_another_threshold(tmp_path, model, normal):
+    write(tmp_path / "test" / "good", count=12, seed=8)
+    spoil(write(tmp_path / "test" / "rust", "spill", 10, seed=9))
+    evaluate = ("evaluate", "images", "--model", tmp_path / "m")
+    (tmp_path / "m").write_bytes(model.read_bytes())
+    told = good(*evaluate, tmp_path / "test", "--out", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert "left out: 3" in told
+    assert f"12 normal, 10 faulty, 0 left out; threshold {found['threshold']:.4g}, set to flag" in told
+    paths = find_images(tmp_path / "test")[0]
+    images = read_images([(str(p), int(p.parent.name == "rust"), p.read_bytes) for p in paths], SIZE, True)[0]
+    detector = ImageAE.load(model)
+    labels, scores = images.labels.numpy(), detector.decision_function(images.images)
+    assert found["pr_auc"]["value"] == pytest.approx(pr_auc(labels, scores))
+    assert found["tpr"] == vars(confusion(labels, scores, detector.threshold_).tpr)
+    parts = (tmp_path / "test" / "good", "--faults", tmp_path / "test" / "rust")
+    assert good(*evaluate, *parts) == told
+    assert "the model separates nothing" in good(*evaluate, normal, "--faults", tmp_path / "test" / "good")
+    assert "no folder tells" in bad(*evaluate, normal)
+
+    calibrate = ("calibrate", "images", "--model", tmp_path / "m", "--fpr", 0.25)
+    assert "from 12 held out: of new normal ones it flags at most 25 %" in good(*calibrate)
+    assert ImageAE.load(tmp_path / "m").threshold_ < detector.threshold_
+    assert "from 60 held out" in good(*calibrate, "--normal", normal)
+    assert ImageAE.load(tmp_path / "m").fpr_ == 0.25
+    assert "needs at least 99 normals" in bad(*calibrate[:-1], 0.01)
 
 
 def test_an_image_is_compared_with_components_or_with_its_neighbours(monkeypatch):

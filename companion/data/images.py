@@ -6,10 +6,11 @@ import hashlib
 import io
 import os
 import re
+import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +21,10 @@ from torch import Tensor
 
 from companion.data.download import DataError
 
-SUFFIXES = (
-    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-    *((".avif",) if features.check("avif") else ()),
-)  # fmt: skip
-"""Files with these endings, in capitals or not, are read."""
-NOT_READ = (
-    ".apng", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".heic", ".heif", ".ico", ".j2k", ".jp2",
-    ".jxl", ".nef", ".psd", ".raw", ".svg", ".tga",
-)  # fmt: skip
-"""Endings of images that are left out, and told."""
-LARGEST_FILE, LARGEST_PICTURE = 2**28, 50_000_000  # bytes, pixels: what is larger is refused, or shrunk
+_TOLD = tomllib.loads(Path(__file__).with_name("images.toml").read_text("utf8"))
+#: files with these endings, in capitals or not, are read
+SUFFIXES = (*_TOLD["read"], *((".avif",) if features.check("avif") else ()))
+LARGEST_PICTURE = 50_000_000  # pixels: what is larger is shrunk, or refused
 
 Item = tuple[str, int, Callable[[], bytes]]  # name and label of an image, and what gives its file's content
 Size = tuple[int, int]  # height and width
@@ -119,24 +113,13 @@ def deep_range(paths: Iterable[Path]) -> Range | None:
     Of training images it is the range to decode all later ones with; what lies outside is clipped.
     """
     found: list[float] = []
-    for path in paths:
-        try:
-            with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
-                if opened.mode.startswith(("I", "F")) and opened.width * opened.height <= LARGEST_PICTURE:
-                    values = np.asarray(opened)
-                    if np.isfinite(values).all():
-                        found += [float(values.min()), float(values.max())]
-        except Exception:  # told when it is decoded
-            continue
+    for path in paths:  # what cannot be read is told when it is decoded
+        with suppress(Exception), warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
+            if opened.mode.startswith(("I", "F")) and opened.width * opened.height <= LARGEST_PICTURE:
+                values = np.asarray(opened)
+                if np.isfinite(values).all():
+                    found += [float(values.min()), float(values.max())]
     return (min(found), max(found)) if found else None
-
-
-def read_file(path: Path) -> bytes:
-    """The content of a file; a DataError if it is absurdly large."""
-    size = path.stat().st_size
-    if size > LARGEST_FILE:
-        raise DataError(f"a file of {size / 1e6:,.0f} MB; at most {LARGEST_FILE / 1e6:,.0f} MB are read")
-    return path.read_bytes()
 
 
 def read_images(
@@ -181,7 +164,7 @@ def find_images(folder: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
                 found.append(path)
             elif suffix in SUFFIXES:
                 left_out.append(Skipped(str(path), "no file, or a link to one that is gone"))
-            elif suffix in NOT_READ:
+            elif suffix in _TOLD["not_read"]:
                 left_out.append(Skipped(str(path), f"images that end in {suffix} are not read"))
     if not found:
         raise DataError(f"{folder} holds no images; known are {', '.join(SUFFIXES)}")
@@ -192,16 +175,20 @@ def read_paths(
     paths: Iterable[Path], size: Size, color: bool, value_range: Range | None
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
     """What :func:`read_images` returns for files, which all have the label 0."""
-    return read_images(((str(path), 0, partial(read_file, path)) for path in paths), size, color, value_range)
+    return read_images(((str(path), 0, path.read_bytes) for path in paths), size, color, value_range)
 
 
-_GOOD = {"good", "normal", "normals", "ok", "okay", "pass", "passed"}
-_BAD = {
-    "abnormal", "anomalies", "anomalous", "anomaly", "bad", "broken", "defect", "defective", "defects",
-    "fail", "failed", "failures", "fault", "faults", "faulty", "ng", "nio", "nok", "proliv", "reject",
-    "rejected", "rejects", "scrap",
-}  # fmt: skip
-_NOT = {"free", "no", "non", "not", "without"}
+def _verdicts(names: Sequence[str]) -> dict[str, bool | None]:
+    """Whether folders beside each other hold faults; beside one for normal images ("good") all others do."""
+    found: dict[str, bool | None] = {}
+    for name in names:
+        words = set(re.findall(r"[a-z]+", name.lower()))
+        is_good, is_bad = not words.isdisjoint(_TOLD["good"]), not words.isdisjoint(_TOLD["bad"])
+        if not words.isdisjoint(_TOLD["negations"]):
+            is_good, is_bad = is_bad, is_good
+        found[name] = True if is_bad else False if is_good else None
+    others = True if False in found.values() else None
+    return {name: others if told is None else told for name, told in found.items()}
 
 
 def check_not_sorted(folder: Path) -> None:
@@ -210,21 +197,27 @@ def check_not_sorted(folder: Path) -> None:
     Names tell, at any depth: "NG", "defects_2024", "test", or any name beside one for normal images ("good").
     """
     for place, folders, _ in os.walk(folder):
-        folders[:] = names = sorted(name for name in folders if not name.startswith("."))
-        good: list[str] = []
-        bad: list[str] = []
-        for name in names:
-            words = set(re.findall(r"[a-z]+", name.lower()))
-            is_good, is_bad = bool(words & _GOOD), bool(words & _BAD)
-            if words & _NOT:
-                is_good, is_bad = is_bad, is_good
-            (bad if is_bad or name.lower() == "test" else good if is_good else []).append(name)
-        others = bad or [name for name in names if good and name not in good]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        told = _verdicts(folders)
+        others = [name for name in folders if told[name] or name.lower() == "test"]
+        good = [name for name in folders if told[name] is False]
         if others:
             raise ValueError(
                 f"all below {folder} would be learned as normal, also {Path(place, others[0])}; name the "
                 f"folder of normal images{f', such as {Path(place, good[0])}' if good else ''}"
             )
+
+
+def sorted_images(folder: Path) -> dict[Path, int]:
+    """Image files below a folder, and their labels, 0 normal and 1 faulty, by the innermost telling name."""
+    verdict: dict[Path, bool | None] = {folder: None}
+    for place, folders, _ in os.walk(folder):
+        for name, told in _verdicts(folders).items():
+            verdict[Path(place, name)] = verdict[Path(place)] if told is None else told
+    found = {path: verdict[path.parent] for path in find_images(folder)[0]}
+    if untold := [path for path, told in found.items() if told is None]:
+        raise ValueError(f"whether {untold[0]} is normal no folder tells: sort into normal and fault")
+    return {path: int(bool(told)) for path, told in found.items()}
 
 
 @dataclass(frozen=True)
@@ -240,13 +233,6 @@ class SplitImages:
     source: str  #: where the images came from
     digest: str  #: SHA-256 over names and contents
     synthetic: bool  #: whether they were generated
-
-    @property
-    def whole_test(self) -> ImageSet:
-        """The development and the test images together, for comparison with what others measured on all."""
-        one, other = self.development, self.test
-        images, labels = torch.cat([one.images, other.images]), torch.cat([one.labels, other.labels])
-        return ImageSet(images, labels, one.names + other.names, one.hashes + other.hashes)
 
 
 def share_by_hash(

@@ -1,13 +1,7 @@
-"""Autoencoders that find unusual waveforms and images: what they reconstruct badly is unusual.
-
-The blocks are those of He et al. 2016b ("Identity Mappings in Deep Residual Networks"); a noisy input with a
-clean target is Vincent et al. 2008 ("Extracting and Composing Robust Features with Denoising Autoencoders",
-section 2).
-"""
+"""Autoencoders that find unusual waveforms and images: what they reconstruct badly is unusual."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -17,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from companion.data.series import StandardizerKind, as_windows, channel_statistics, standardize
-from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale_map
+from companion.detection.anomaly_maps import image_scores, multiscale_map
 from companion.estimators.base import AnomalyDetector, Count, Positive
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder
 from companion.objectives.reconstruction import ImageReconstruction, Loss, WaveformReconstruction
@@ -146,12 +140,11 @@ class ImageDetector(AnomalyDetector):
             raise ValueError(f"this model takes uint8 images (N, {asked}), not {X.dtype} {tuple(X.shape)}")
         return (X,)
 
-    def maps(self, X: Tensor, **how: Any) -> Tensor:
-        """How unusual each place of the images is, float32 (N, H, W); ``how`` is for autoencoders."""
+    def maps(self, X: Tensor) -> Tensor:
+        """How unusual each place of the images is, float32 (N, H, W)."""
         check_is_fitted(self, "net_")
         images, parts = self._examples(X)[0], [torch.empty(0, *self.shape_[1:])]
-        parts += [self._maps(images[i : i + _BATCH], **how) for i in range(0, len(X), _BATCH)]
-        return torch.cat(parts)
+        return torch.cat(parts + [self._maps(images[i : i + _BATCH]) for i in range(0, len(X), _BATCH)])
 
     def _score(self, X: Tensor) -> np.ndarray:
         return image_scores(self.maps(X))
@@ -163,10 +156,8 @@ class ImageAE(ImageDetector):
     Args:
         net: :class:`companion.models.autoencoders.ConvAutoencoder` or ``ResidualAutoencoder``.
         latent: numbers in the code of the one, channels in that of the other.
-        widths: channels of the convolutions or stages.
         loss: mean absolute or squared error, in training and in the maps.
         scales: of the maps, see :func:`companion.detection.anomaly_maps.multiscale_map`.
-        camera: the augmentation while training.
 
     Example:
         >>> images = torch.randint(90, 110, (40, 1, 16, 16), dtype=torch.uint8)
@@ -205,7 +196,5 @@ class ImageAE(ImageDetector):
             made.append(((x_hat.float() - low) / (1 - low)).cpu())
         return torch.cat(made)
 
-    def _maps(self, X: Tensor, error: ErrorKind | None = None, scales: Sequence[int] | None = None) -> Tensor:
-        """How badly each place is reconstructed; by another error, or at other scales, if told."""
-        rebuilt = self.reconstruct(X)
-        return multiscale_map(as_floats(X), rebuilt, error or self.loss, scales=scales or self.scales)
+    def _maps(self, X: Tensor) -> Tensor:
+        return multiscale_map(as_floats(X), self.reconstruct(X), self.loss, scales=self.scales)

@@ -70,7 +70,7 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             self.net_ = self._net()
-        self._forget()
+        self.threshold_ = self.fpr_ = self.held_ = self.compared_ = None
         objective, config = self._objective(), self.recipe(len(learn[0]), epochs, held is not None)
         self.history_ = train(
             self.net_, learn, objective, config, compute=compute, seed=self.seed,
@@ -89,9 +89,6 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
             checkpoint_every=10 * steps, patience=self.patience if watched else None,
         )  # fmt: skip
 
-    def _forget(self) -> None:
-        self.threshold_ = self.fpr_ = self.held_ = self.compared_ = None
-
     def decision_function(self, X: Any) -> np.ndarray:
         """How unusual each example is, float64 (N,): the higher, the more; NaN where nothing is known."""
         check_is_fitted(self, "net_")
@@ -103,7 +100,9 @@ class AnomalyDetector(BaseEstimator):  # type: ignore[misc]
         ``X`` are normal examples that training did not see; n of them can promise 1 / (n + 1) at the least.
         Without ``X`` those of the last time count once more.
         """
-        scores = self.decision_function(X) if X is not None else np.array(self.held_ or [])
+        if X is None and not self.held_:
+            raise ValueError("the model keeps no scores of normal data; give some")
+        scores = np.array(self.held_) if X is None else self.decision_function(X)
         self.threshold_, self.fpr_, self.held_ = fixed_fpr(scores, fpr), fpr, np.sort(scores).tolist()
         return self
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -16,16 +17,17 @@ from torch import Tensor
 from companion.data.series import StandardizerKind
 from companion.detection.detectors import NeighborIndex
 from companion.detection.metrics import pr_auc
-from companion.estimators.autoencoders import ImageAE, ResNetAE
+from companion.estimators.autoencoders import ImageAE, ImageDetector, ResNetAE
 from companion.estimators.base import AnomalyDetector, Count
+from companion.estimators.fault_classifier import FaultClassifier
 from companion.objectives.synthetic_anomalies import NO_JITTER, as_floats, cut_paste
 from companion.training import History
 
 _MOST, _NUMBERS, _JUDGED = 2000, 2**25, 500  # images, and numbers, that a baseline keeps; images to choose by
 Method = Literal["pca", "neighbours"]
-Model = TypeVar("Model", ImageAE, ResNetAE)
+Model = TypeVar("Model", ImageDetector, ResNetAE)
 WINDOW_METHODS = ("pca", "neighbours", "net")
-METHODS = ("neighbours", "pca", "still", "net")  # for images, the simple ones first
+METHODS = ("neighbours", "pca", "still", "net", "classifier")  # for images, the simple ones first
 
 
 class _Baseline(AnomalyDetector):
@@ -45,7 +47,7 @@ class _Baseline(AnomalyDetector):
             pca = PCA(min(self.size, *kept.shape), svd_solver="full").fit(kept)
             kept = np.concatenate([pca.mean_[None], pca.components_])
         self.kept_, self.history_ = kept.shape, History()
-        self._forget()
+        self.threshold_ = self.fpr_ = self.held_ = self.compared_ = None
         self.net_ = self._net()
         self.net_.load_state_dict({"kept": torch.from_numpy(kept.astype(np.float32))})
         return self
@@ -103,11 +105,6 @@ class ImageBaseline(_Baseline, ImageAE):
 
     An image is compared with what the components give back, or with the mean of its nearest neighbours, of
     which there are ``size``.
-
-    Example:
-        >>> images = torch.randint(90, 110, (40, 1, 16, 16), dtype=torch.uint8)
-        >>> ImageBaseline("neighbours", 1).fit(images).decision_function(images[:2]).tolist()
-        [0.0, 0.0]
     """
 
     _facts: ClassVar = ImageAE._facts | {"kept_": tuple[Count, Count]}
@@ -137,12 +134,11 @@ class ImageBaseline(_Baseline, ImageAE):
         return torch.from_numpy(made).float().view(X.shape)
 
 
-def _best(models: dict[str, Model], learn: Any, held: Any, faults: Any, epochs: int) -> Model:
+def _best(fits: Mapping[str, Callable[[], Model]], held: Any, faults: Any) -> Model:
     """Fit all, and keep the one with the highest PR-AUC on held-out normals and as many faults."""
     many = max(len(held), len(faults))  # so that 0.5 is guessing; the fewer are repeated
-    found = dict[str, float]()
+    models, found = {name: fit() for name, fit in fits.items()}, dict[str, float]()
     for name, model in models.items():
-        model.fit(learn, epochs=epochs, progress=name)
         scores = [np.resize(model.decision_function(part), many) for part in (held, faults)]
         found[name] = pr_auc(np.repeat((0, 1), many), np.concatenate(scores))
     best = models[max(found, key=lambda name: found[name])]
@@ -151,24 +147,33 @@ def _best(models: dict[str, Model], learn: Any, held: Any, faults: Any, epochs: 
 
 
 def choose_image_detector(
-    learn: Tensor, held: Tensor, known: Tensor | None = None, *, epochs: int = 30,
-    names: Sequence[str] = METHODS,
-) -> ImageAE:  # fmt: skip
-    """Fit simple and learned detectors to normal images, and keep the best.
+    learn: Tensor, held: Tensor, known: Tensor | None = None, others: Tensor | None = None, *,
+    epochs: int = 30, names: Sequence[str] = METHODS,
+) -> ImageDetector:  # fmt: skip
+    """Fit simple and learned detectors to normal images uint8 (N, C, H, W), and keep the best.
 
-    The best has the highest PR-AUC on normals ``held`` out and faults: those that are ``known``, or else
-    held-out normals with a pasted rectangle (Li et al. 2021, "CutPaste"), which imitates no fault. All images
-    are uint8 (N, C, H, W); ``names`` limits the choice. The detector's ``compared_`` has the PR-AUC of each.
+    It has the highest PR-AUC on normals ``held`` out and faults: ``others`` than the ``known`` ones, which
+    teach a classifier, or else held-out normals with a pasted rectangle, which imitates no fault. ``names``
+    limits the choice; ``compared_`` of the result has the PR-AUC of each.
     """
-    held, faults = held[:_JUDGED], known
+    held, faults = held[:_JUDGED], others
     if faults is None:
         faults = (255 * cut_paste(as_floats(held), torch.Generator().manual_seed(0))).round().to(torch.uint8)
     batch = max(8, min(128, len(learn) // 16))  # some steps an epoch, however few the images
-    models: dict[str, ImageAE] = {
+    models: dict[str, ImageDetector] = {
         "neighbours": ImageBaseline("neighbours"), "pca": ImageBaseline("pca", 16),
         "still": ImageAE(camera=NO_JITTER, batch_size=batch), "net": ImageAE(batch_size=batch),
     }  # fmt: skip
-    return _best({name: models[name] for name in names}, learn, held, faults, epochs)
+    fits: dict[str, Callable[[], ImageDetector]] = {
+        name: partial(model.fit, learn, epochs=epochs, progress=name) for name, model in models.items()
+    }
+    if known is not None and len(known):
+        every, labels = torch.cat([learn, known]), np.repeat((0, 1), (len(learn), len(known)))
+        model = FaultClassifier(num_steps=10 * epochs)
+        fits["classifier"] = partial(model.fit, every, labels, progress="classifier")
+    if names == ("classifier",) and "classifier" not in fits:
+        raise ValueError("the classifier learns from known faults, of which it needs at least two")
+    return _best({name: fits[name] for name in names if name in fits}, held, faults)
 
 
 def inject(windows: np.ndarray) -> np.ndarray:
@@ -207,4 +212,5 @@ def choose_window_detector(
             ResNetAE(depth=depth, standardize=scale) if name == "net"
             else WindowBaseline("pca", 8, scale) if name == "pca" else WindowBaseline("neighbours", 1, scale)
         )  # fmt: skip
-    return _best(models, learn, held, inject(held) if known is None else known, epochs)
+    fits = {name: partial(model.fit, learn, epochs=epochs, progress=name) for name, model in models.items()}
+    return _best(fits, held, inject(held) if known is None else known)

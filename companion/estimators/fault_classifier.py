@@ -30,13 +30,11 @@ CUT = (PAINTERS["cut"],)
 class FaultClassifier(ImageDetector):
     """A small residual net with one output, the logit of a fault; the score is its mean over mirror images.
 
-    It learns from normal images, known faults, and normal images into which functions paint faults. A moving
-    camera, obstacles and haze teach it what is no fault; see
-    :class:`companion.objectives.synthetic_anomalies.OutlierExposure`.
+    It learns from normal images, known faults, and normal images into which functions paint faults, under a
+    moving camera: see :class:`companion.objectives.synthetic_anomalies.OutlierExposure`.
 
     Args:
         width: channels of the first of three blocks; each further one has twice as many.
-        num_steps: of the training.
         occlusions, fogged: shares of images that get an obstacle, and that are seen through haze.
         fog_faults: whether faults are, too: else the net learns that haze is normal, and misses faults in it.
 

@@ -30,7 +30,7 @@ DISCRIMINATORS: dict[str, tuple[tuple[str, ...], float, float]] = {
     FINAL: (("known", "spill", "empty"), 0.4, 0.15),
     "painted": (("spill", "empty"), 0.4, 0.15),
 }
-PARTS = ("validation", "disturbed", "held", "test", "whole")  # that detectors are judged by
+PARTS = ("validation", "disturbed", "held", "test")  # that detectors are judged by
 ROUGH = 0.5  # an anomaly is a spill if the logarithm of its roughness is this far above the normal median
 Scores = dict[str, np.ndarray]  # by part of the data
 Fitted = Iterator[tuple[str, Detector]]
@@ -63,33 +63,26 @@ def score_parts(detector: Detector, data: Casting, parts: Sequence[str] = PARTS)
 
 
 def judge(scores: Scores, data: Casting, config: CastingConfig) -> dict[str, float]:
-    """Metrics of one detector on the test part, per kind at three thresholds that no test image chose.
-
-    Those of the whole test set, copies included, begin with ``whole.``, if its scores are there.
-    """
+    """Metrics of one detector on the test part, per kind at three thresholds that no test image chose."""
     thresholds = {
         "disturbed": fixed_fpr(scores["disturbed"], config.fpr),
         "tnr_target": tnr_target(scores["validation"], scores["held"], config.tnr),
         "normal99": fixed_fpr(scores["validation"], config.fpr),
     }
     metrics = {f"{name}.threshold": threshold for name, threshold in thresholds.items()}
-    for part, prefix in (("test", ""), ("whole", "whole.")):
-        if (own := scores.get(part)) is None:
-            continue
-        for area in (roc_auc, pr_auc):
-            estimate = bootstrap(area, data.labels[part], own, repeats=config.repeats)
-            metrics |= with_ends(prefix + area.__name__, estimate)
-        for name, threshold in thresholds.items():
-            found = rates(own, threshold, data, part)
-            metrics |= {f"{prefix}{name}.{key}": value for key, value in found.items()}
+    for area in (roc_auc, pr_auc):
+        estimate = bootstrap(area, data.labels["test"], scores["test"], repeats=config.repeats)
+        metrics |= with_ends(area.__name__, estimate)
+    for name, threshold in thresholds.items():
+        found = rates(scores["test"], threshold, data)
+        metrics |= {f"{name}.{key}": value for key, value in found.items()}
     return metrics
 
 
-def rates(scores: np.ndarray, threshold: float, data: Casting, part: str = "test") -> dict[str, float]:
-    """Shares of a part with Wilson intervals: anomalies and each kind found, normals left alone."""
-    labels, found = data.labels[part], dict[str, float]()
-    groups = {"tpr": labels == 1, **kinds(data, part), "tnr": labels == 0}
-    for name, rows in groups.items():
+def rates(scores: np.ndarray, threshold: float, data: Casting) -> dict[str, float]:
+    """Shares of the test part with Wilson intervals: anomalies and each kind found, normals left alone."""
+    labels, found = data.labels["test"], dict[str, float]()
+    for name, rows in {"tpr": labels == 1, **kinds(data, "test"), "tnr": labels == 0}.items():
         right = (scores[rows] > threshold) == (name != "tnr")
         if len(right):
             found |= with_ends(name, wilson(int(right.sum()), len(right)))
@@ -97,13 +90,13 @@ def rates(scores: np.ndarray, threshold: float, data: Casting, part: str = "test
 
 
 def measure(
-    result: SeedResult, name: str, detector: Detector, data: Casting, config: CastingConfig,
-    parts: Sequence[str] = PARTS,
-) -> Scores:  # fmt: skip
+    result: SeedResult, name: str, detector: Detector, data: Casting, config: CastingConfig
+) -> Scores:
     """Score and judge a detector; its metrics, losses and seconds go into the result."""
-    scores = score_parts(detector, data, parts)
+    scores = score_parts(detector, data)
     result.metrics.update({f"{name}.{key}": value for key, value in judge(scores, data, config).items()})
-    if losses := detector.history.train.get("loss"):
+    losses = detector.history.train.get("loss", [])
+    if losses and losses[:REPLAY_STEPS] not in result.curves.values():  # else another score of the same net
         result.curves[f"{name}.first_loss"] = losses[:REPLAY_STEPS]
         result.curves[f"{name}.loss"] = window_means(losses, config.points)
         result.seconds[name] = round(detector.history.seconds, 2)
@@ -123,17 +116,17 @@ def detectors(config: CastingConfig, data: Casting, seed: int, context: Context)
     for kind in ("l1", "hybrid"):
         yield f"published-{kind}", fitted.error_scores(published, kind, (1,), "gray")
     moved = fitted.fit_autoencoder(config, data, seed, context, "moved")
-    yield "moved", fitted.error_scores(moved, "l1", (1,), history=moved.history_)
+    yield "moved", fitted.error_scores(moved, "l1", (1,))
     yield "coarse", fitted.error_scores(moved, "l1", (4, 8))
     residual = fitted.fit_autoencoder(config, data, seed, context, "residual")
-    yield "residual", fitted.error_scores(residual, "l1", (4, 8), history=residual.history_)
+    yield "residual", fitted.error_scores(residual, "l1", (4, 8))
     yield "memory", fitted.fit_memory(config, data, seed, context)
 
 
 def ablations(config: CastingConfig, data: Casting, seed: int, context: Context) -> Fitted:
     """``moved`` without a moving camera, and the classifier without painted spills."""
     still = fitted.fit_autoencoder(config, data, seed, context, "still")
-    yield "still", fitted.error_scores(still, "l1", (1,), history=still.history_)
+    yield "still", fitted.error_scores(still, "l1", (1,))
     yield "still-coarse", fitted.error_scores(still, "l1", (4, 8))
     name = "without-spills"
     yield name, fitted.fit_classifier(config, data, seed, context, name, ("known", "empty"))[1]
@@ -147,11 +140,11 @@ def _run(fit_all: Callable[..., Fitted], config: CastingConfig, seed: int, conte
     return result
 
 
-_SHORT = FaultClassifier(num_steps=4, batch_size=24).recipe()
 SCALES = {
     "smoke": CastingConfig(
         epochs=1, moved_epochs=1, latent=4, residual_widths=(4, 4), components=2, memory_images=20,
-        memory_patches=100, width=2, fit=_SHORT, share=0.01, repeats=5, points=4,
+        memory_patches=100, width=2, share=0.01, repeats=5, points=4,
+        fit=FaultClassifier(num_steps=4, batch_size=24).recipe(),
     ),
     "live": CastingConfig(epochs=8, repeats=200),
     "full": CastingConfig(),

@@ -88,14 +88,13 @@ def controls(
 def run(config: CastingConfig, seed: int, context: Context) -> SeedResult:
     """Judge every detector per kind, the stressed ones under stress, and measure how near the parts are.
 
-    The curves ``near.<kind>`` are distances of test images of a kind from the nearest of that kind in
-    development; ``both.missed`` and ``both.flagged`` are the places, among the test images, of anomalies
-    below and normals above its threshold.
+    The curves ``near.<kind>`` are distances of test images from the nearest of that kind in development,
+    ``both.missed`` and ``both.flagged`` places among the test images.
     """
     data, result = load(config.share), SeedResult(seed=seed)
     metrics, curves = result.metrics, result.curves
     for name, detector, own in controls(config, data, seed, context):
-        scores = casting.measure(result, name, detector, own, config, casting.PARTS[:-1])
+        scores = casting.measure(result, name, detector, own, config)
         threshold = metrics[f"{name}.{'normal99' if name == 'rule' else 'disturbed'}.threshold"]
         for stress, what in STRESS.items() if name in STRESSED else ():
             under = casting.rates(detector.score(stressed(own.test, *what)), threshold, own)

@@ -8,20 +8,27 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
 from companion.data.casting import load_casting
 from companion.data.images import ImageSet, SplitImages, share_by_hash
-from companion.detection.anomaly_maps import ErrorKind, image_scores
+from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale_map
 from companion.detection.detectors import NeighborIndex
 from companion.estimators import FaultClassifier, ImageAE
 from companion.experiments.base import Config, Context
 from companion.experiments.classifier import trained_classifier
 from companion.models.resnet9 import ResNet9, patch_features
 from companion.objectives.classification import normalize
-from companion.objectives.synthetic_anomalies import NO_JITTER, PAINTERS, CameraJitter, OutlierExposure
+from companion.objectives.synthetic_anomalies import (
+    NO_JITTER,
+    PAINTERS,
+    CameraJitter,
+    OutlierExposure,
+    as_floats,
+)
 from companion.training import FitConfig, History
 
 GRAY, COLOR = (64, 64), (32, 48)  # height and width of the two views
@@ -65,7 +72,7 @@ class Views:
 
 
 class Casting(NamedTuple):
-    """The casting images; of copies one is kept, but in ``whole``, to compare with what others measured."""
+    """The casting images; of copies one is kept."""
 
     images: SplitImages  #: all parts as :func:`companion.data.casting.load_casting` gives them, in colour
     train: Views  #: normal images to learn from
@@ -75,7 +82,6 @@ class Casting(NamedTuple):
     held: Views  #: the other half, for thresholds
     development: Views  #: a fifth of the test images, for choices between recipes
     test: Views  #: the others
-    whole: Views  #: both, with copies
     labels: dict[str, np.ndarray]  #: by part, int64 (N,), 0 for normal and 1 for anomalous
 
 
@@ -89,7 +95,7 @@ def load(share: float = 1.0) -> Casting:
         names = ("train", "validation", "development", "test")
         parts = {name: getattr(images, name).distinct() for name in names}
         spills = images.tuning.distinct()
-        return parts | {"known": spills.take(~held), "held": spills.take(held), "whole": images.whole_test}
+        return parts | {"known": spills.take(~held), "held": spills.take(held)}
 
     parts: dict[str, Views] = {}
     labels: dict[str, np.ndarray] = {}
@@ -105,11 +111,8 @@ def load(share: float = 1.0) -> Casting:
 
 def some(labels: np.ndarray, share: float) -> np.ndarray:
     """A mask of the first images of either label, at least 120 where there are so many."""
-    keep = np.zeros(len(labels), dtype=bool)
-    for label in (0, 1):
-        places = np.flatnonzero(labels == label)
-        keep[places[: max(120, round(share * len(places)))]] = True
-    return keep
+    own = pd.Series(labels).groupby(labels)
+    return np.asarray(own.cumcount() < np.maximum(120, (share * own.transform("size")).round()))
 
 
 def _disturbed(images: Tensor) -> Tensor:
@@ -120,7 +123,7 @@ def _disturbed(images: Tensor) -> Tensor:
 class Detector(NamedTuple):
     """A detector that can score."""
 
-    score: Callable[[Views], np.ndarray]  #: float64 (N,) of N images, the higher the more unusual
+    score: Callable[[Views], np.ndarray]  #: floats (N,) of N images, the higher the more unusual
     history: History = History()  #: what was measured while training; empty if nothing was trained
 
 
@@ -131,11 +134,7 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
         return views.color.flatten(1).numpy().astype(np.float32) / 255
 
     pca = PCA(config.components, svd_solver="randomized", random_state=seed).fit(rows(data.train))
-
-    def left(views: Views) -> np.ndarray:
-        return np.asarray(rows(views) - pca.inverse_transform(pca.transform(rows(views))))
-
-    return Detector(lambda views: np.abs(left(views)).mean(axis=1).astype(np.float64))
+    return Detector(lambda v: np.abs(rows(v) - pca.inverse_transform(pca.transform(rows(v)))).mean(axis=1))
 
 
 def fit_autoencoder(config: CastingConfig, data: Casting, seed: int, context: Context, name: str) -> ImageAE:
@@ -157,12 +156,13 @@ def fit_autoencoder(config: CastingConfig, data: Casting, seed: int, context: Co
     return context.fit_estimator(name, model, learn, epochs=epochs, validation=held)
 
 
-def error_scores(
-    model: ImageAE, error: ErrorKind, scales: tuple[int, ...], view: str = "color",
-    history: History = History(),  # noqa: B008
-) -> Detector:  # fmt: skip
+def error_scores(model: ImageAE, error: ErrorKind, scales: tuple[int, ...], view: str = "color") -> Detector:
     """A fitted autoencoder that scores by another kind of map."""
-    return Detector(lambda v: image_scores(model.maps(getattr(v, view), error=error, scales=scales)), history)
+
+    def score(images: Tensor) -> np.ndarray:
+        return image_scores(multiscale_map(as_floats(images), model.reconstruct(images), error, scales))
+
+    return Detector(lambda views: score(getattr(views, view)), model.history_)
 
 
 def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Detector:

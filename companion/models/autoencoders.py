@@ -64,8 +64,7 @@ class ConvAutoencoder(Autoencoder):
             down = conv3x3(a, b, stride=2)
             self.encoder.extend((down, nn.BatchNorm2d(b), nn.ReLU()))
         self.encoder.extend((nn.Flatten(), nn.Linear(numbers, latent)))
-        self.decoder = nn.Sequential(nn.Linear(latent, numbers), nn.ReLU())
-        self.decoder.append(nn.Unflatten(1, inner))  # (N, C, h, w)
+        self.decoder = nn.Sequential(nn.Linear(latent, numbers), nn.ReLU(), nn.Unflatten(1, inner))
         for a, b in pairwise(reversed(widths)):
             up = nn.ConvTranspose2d(a, b, 4, 2, padding=1, bias=False)
             self.decoder.extend((up, nn.BatchNorm2d(b), nn.ReLU()))
@@ -157,11 +156,7 @@ class WaveAutoencoder(Autoencoder):
         self, channels: int, length: int, depth: int = 4, bottleneck: int = 128, width: int = 16
     ) -> None:
         super().__init__()
-        if length < 2**depth:
-            raise ValueError(
-                f"windows of {length} samples cannot be halved {depth} times; "
-                f"take windows of at least {2**depth} samples, or depth={max(1, length.bit_length() - 1)}"
-            )
+        assert length >= 2**depth, f"{length} samples cannot be halved {depth} times; take a lower depth"
         self.latent_shape = (bottleneck,)
         self.lengths = [-(-length // 2**i) for i in range(depth + 1)]  # rounded up
         widths = [width * 2 ** min(i, 3) for i in range(depth + 1)]

@@ -219,9 +219,6 @@ class OutlierExposure:
         mean, std = (each.to(floats).view(1, -1, 1, 1) for each in (self.mean, self.std))
         return ((floats - mean) / std).expand(-1, 3, -1, -1)
 
-    def _fogged(self, floats: Tensor, generator: Generator | None) -> Tensor:
-        return random_apply(fog, floats, self.fogged, generator)
-
     def _draw_known(self, images: Tensor, generator: Generator | None) -> Tensor:
         """As many known anomalies, at random."""
         assert self.known is not None
@@ -235,12 +232,12 @@ class OutlierExposure:
         """
         floats = as_floats(images)
         half = len(floats) // 2
-        parts = [floats[:half] if self.fog_faults else self._fogged(floats[:half], generator)]
+        parts = [random_apply(fog, floats[:half], 0 if self.fog_faults else self.fogged, generator)]
         makers = [self._draw_known] * (self.known is not None) + [*self.painters]
         for make, normal in zip(makers, floats[half:].tensor_split(len(makers)), strict=True):
             parts.append(make(normal, generator) if len(normal) else normal)
-        batch = torch.cat(parts)
-        moved = self.camera(self._fogged(batch, generator) if self.fog_faults else batch, generator)
+        batch = random_apply(fog, torch.cat(parts), self.fogged if self.fog_faults else 0, generator)
+        moved = self.camera(batch, generator)
         labels = (torch.arange(len(floats), device=floats.device) >= half).float()
         return random_apply(occlusion, moved, self.occlusions, generator), labels
 
@@ -249,7 +246,7 @@ class OutlierExposure:
 
         A threshold chosen on the scores of such images allows for a shift that held-out images do not have.
         """
-        floats = self.camera(self._fogged(as_floats(images), generator), generator)
+        floats = self.camera(random_apply(fog, as_floats(images), self.fogged, generator), generator)
         return (255 * random_apply(occlusion, floats, self.occlusions, generator)).round().to(torch.uint8)
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
