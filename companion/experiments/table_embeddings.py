@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
 from companion.experiments import tables
-from companion.experiments.base import Config, Context, Experiment
-from companion.experiments.tables import BOOSTING, LOADERS, both, info, prepared, scales
+from companion.experiments.base import Config, Context, from_table
+from companion.experiments.tables import BOOSTING, LOADERS, both, info, prepared
 from companion.models.tabular_baselines import SoftNeighbors, piecewise_linear
 from companion.objectives.tables import PreparedTable, boosting, lightgbm, score
 from companion.runs import SeedResult
@@ -145,11 +145,5 @@ def run_rivals(config: RivalsConfig, seed: int, context: Context) -> SeedResult:
     return whole
 
 
-TABLE_EMBEDDINGS = Experiment(
-    "table_embeddings", "Do embeddings of numbers bring nets for tables level with boosting?",
-    scales("table_embeddings", EmbeddingsConfig), run, info,
-)  # fmt: skip
-TABLE_RIVALS = Experiment(
-    "table_rivals", "Do neighbors, or another boosting, do better on the seven tables?",
-    scales("table_rivals", RivalsConfig), run_rivals, info, float32=True,
-)  # fmt: skip
+TABLE_EMBEDDINGS = from_table("table_embeddings", EmbeddingsConfig, run, info)
+TABLE_RIVALS = from_table("table_rivals", RivalsConfig, run_rivals, info, float32=True)

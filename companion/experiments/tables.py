@@ -1,11 +1,9 @@
 """Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables."""
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from companion.compute import seed_everything
 from companion.data.tables import Table, load_adult, load_california, load_small
-from companion.experiments.base import SCALES, C, Config, Context, Experiment, data_info
+from companion.experiments.base import Config, Context, data_info, from_table
 from companion.models.resnet import count_parameters
 from companion.models.tabular import NormKind
 from companion.models.tabular_baselines import make_table_net
@@ -26,7 +24,6 @@ LOADERS: dict[str, Callable[[], Table]] = {"adult": load_adult, "california": lo
     name: partial(load_small, name) for name in ("diamonds", "pm25", "phoneme", "abalone", "wine")
 }
 BOOSTING = "boosting"
-RECIPES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf8"))
 
 
 class NetConfig(Config):
@@ -58,12 +55,6 @@ class TablesConfig(Config):
     train_size: int | None = None  #: how many training rows are used; ``None`` for all
     boosting: bool = True  #: whether gradient boosting is fitted, too
     ensembles: tuple[tuple[str, ...], ...] = ()  #: names of models whose predictions are averaged
-
-
-def scales(name: str, kind: type[C]) -> dict[str, C]:
-    """The configs of an experiment by scale, from the file of recipes."""
-    given = RECIPES[name]
-    return {scale: kind(**given.get("all", {}) | given[scale]) for scale in SCALES}
 
 
 @cache
@@ -157,42 +148,9 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
     return whole
 
 
-_FULL = {
-    dataset: {name: NetConfig(**{"kind": name} | net) for name, net in nets.items()}
-    for dataset, nets in RECIPES["nets"].items()
-}
-_LIVE = {
-    dataset: {name: _FULL[dataset][name].model_copy(update={"num_epochs": n}) for name, n in nets.items()}
-    for dataset, nets in RECIPES["live"].items()
-}
-_SMALL = RECIPES["small"]
-_SMOKE = {
-    dataset: {
-        name: net.model_copy(update={"options": _SMALL[net.kind], "batch_size": 64, "num_epochs": 1})
-        for name, net in nets.items()
-    }
-    for dataset, nets in _FULL.items()
-}
-_ENSEMBLES = (("resnet", "ft_transformer"), ("resnet", "resnet-2"), ("resnet", BOOSTING))
-
 _BOTH = partial(info, "adult", "california")
-TABLES = Experiment(
-    "tables", "How good are a residual net and its rivals on two real tables?", {
-    "smoke": TablesConfig(nets=_SMOKE, train_size=256, ensembles=_ENSEMBLES),
-    "live": TablesConfig(nets=_LIVE),
-    "full": TablesConfig(nets=_FULL, ensembles=_ENSEMBLES),
-}, run, _BOTH)  # fmt: skip
-
-# in the runs above it was still getting better when its training ended: twice the epochs, twice the rate
-_TAB_NET = NetConfig(kind="tab_transformer", num_epochs=16, lr=1e-3)
-TAB_TRANSFORMER = Experiment(
-    "tab_transformer", "How good does TabTransformer get on Adult when it is given more time?", {
-    scale: TablesConfig(nets={"adult": {"tab_transformer": net}}, train_size=size, boosting=False)
-    for scale, net, size in (
-        ("smoke", _SMOKE["adult"]["tab_transformer"], 256),
-        ("live", _TAB_NET.model_copy(update={"num_epochs": 1}), None), ("full", _TAB_NET, None),
-    )
-}, run, _BOTH)  # fmt: skip
+TABLES = from_table("tables", TablesConfig, run, _BOTH)
+TAB_TRANSFORMER = from_table("tab_transformer", TablesConfig, run, _BOTH)
 
 
 class TableDepthConfig(Config):
@@ -225,7 +183,4 @@ def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResu
     return whole
 
 
-TABLE_DEPTH = Experiment(
-    "table_depth", "What does the shortcut buy in a net for tables, as it gets deeper?",
-    scales("table_depth", TableDepthConfig), run_depth, _BOTH,
-)  # fmt: skip
+TABLE_DEPTH = from_table("table_depth", TableDepthConfig, run_depth, _BOTH)
