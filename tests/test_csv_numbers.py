@@ -53,6 +53,7 @@ def test_what_spreadsheets_and_programs_write_is_read(tmp_path, text, values, na
         ("a;b\n0,5;1.5\n", "some of its numbers have a decimal comma"),
         ('a,b\n"0,5",1\n', "column a .*holds '0,5', no number"),
         ("a,3\n", "the number 3 beside 'a'"),
+        ("date\n2024-01-01\n", "no column of numbers"),
         ("a,b\nlow,3\n", "column a .*holds 'low', no number; name the columns"),
         ("time,end,a\n2024-01-01,2024-01-02,3\n", "column end .*holds '2024-01-02', no number"),
         ("a\nTrue\n", "holds True, no number"),

@@ -18,7 +18,7 @@ GAPS = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "?", "-")
 """Words, in small letters or capitals, that stand for a number that is not known."""
 DECIMAL = r"[+-]?(\d*,)?\d+([eE][+-]?\d+)?"
 DATE = r"\s*\d+([-/.:]\d+){2}.*|\s*\d+:\d\d\s*"  # or a time of day
-TIMES = ("time", "timestamp", "date", "datetime")  # names of a column that rises and is no measurement
+TIMES = ("time", "timestamp", "ts", "date", "datetime")  # names of a column that rises and is no measurement
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".wav")
 
 
@@ -57,6 +57,8 @@ def read_numbers(path: Path, columns: Sequence[str] | None = None) -> Numbers:
         if times is None and _is_time(frame.iloc[:, place], columns or ()):
             times, notes = frame.iloc[:, place], f"{notes}; times: {names[place]}"
             kept = [other for other in kept if other != place]
+    if not kept:
+        raise ValueError(f"{path} holds no column of numbers")
     if names[kept[0]] in ("", "Unnamed: 0") and len(kept) > 1:
         kept, notes = kept[1:], f"{notes}; left out: a first column without a name"
     named = [names[place] for place in kept] != [str(place) for place in range(len(kept))]  # pandas' own
@@ -106,7 +108,7 @@ def _is_time(column: pd.Series, wanted: Sequence[str]) -> bool:
     if str(column.name) in wanted or pd.api.types.is_bool_dtype(column):
         return False
     if pd.api.types.is_numeric_dtype(column):
-        return str(column.name).lower() in TIMES and bool((column.diff().dropna() > 0).all())
+        return str(column.name).lower() in TIMES and column.is_monotonic_increasing and column.nunique() > 1
     dates = column.dropna()
     return pd.api.types.is_datetime64_any_dtype(column) or (
         len(dates) > 0 and bool(dates.astype(str).str.fullmatch(DATE).all())
