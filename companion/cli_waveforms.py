@@ -58,7 +58,7 @@ def cut(numbers: Numbers, length: int | None, stride: int | None) -> Windows:
         return cut_windows(values.T, length, stride)
     if values.ndim not in (2, 3) or shape[-1] < 3:
         raise ValueError(f"an array {shape}; windows are (N, L) or (N, channels, L), a series has --length")
-    return Windows(values[:, None] if values.ndim == 2 else values, np.arange(len(values)), len(values))
+    return Windows(values[:, None] if values.ndim == 2 else values, np.arange(len(values)))
 
 
 def together(parts: list[np.ndarray]) -> np.ndarray:
@@ -79,8 +79,8 @@ def hold_out(parts: list[Windows], series: bool) -> tuple[np.ndarray, np.ndarray
     import numpy as np
 
     if series:
-        learn = together([part.values[part.ends <= (1 - SHARE) * part.series_length] for part in parts])
-        held = together([part.values[part.starts >= (1 - SHARE) * part.series_length] for part in parts])
+        learn = together([part.values[part.ends <= (1 - SHARE) * part.ends[-1]] for part in parts])
+        held = together([part.values[part.starts >= (1 - SHARE) * part.ends[-1]] for part in parts])
     else:
         windows = together([part.values for part in parts])
         order = np.random.default_rng(0).permutation(len(windows))

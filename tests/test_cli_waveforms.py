@@ -91,7 +91,7 @@ def test_what_is_held_out_is_not_learned():
         own, later = (part[(part >= first) & (part < first + 1000)] for part in (learn, held))
         assert own.max() < first + 800 <= later.min()
     windows = np.arange(40.0)[:, None, None] + np.zeros((1, 1, 4))
-    learn, held = hold_out([Windows(windows, np.arange(40), 40)], series=False)
+    learn, held = hold_out([Windows(windows, np.arange(40))], series=False)
     assert len(held) == 8
     assert sorted([*learn[:, 0, 0], *held[:, 0, 0]]) == list(range(40))
 

@@ -16,7 +16,6 @@ import pandas as pd
 
 GAPS = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "?", "-")
 """Words, in small letters or capitals, that stand for a number that is not known."""
-DECIMAL = r"[+-]?(\d*,)?\d+([eE][+-]?\d+)?"
 DATE = r"\s*\d+([-/.:]\d+){2}.*|\s*\d+:\d\d\s*"  # or a time of day
 TIMES = ("time", "timestamp", "ts", "date", "datetime")  # names of a column that rises and is no measurement
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".wav")
@@ -144,28 +143,23 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
             f"the first line names {len(first)} columns, and the lines below have {used} fields; "
             "numbers need a decimal point, and every column a name"
         )
-    frame = pd.read_csv(
-        io.StringIO(text), sep=mark, header=0 if header else None, names=range(width), usecols=range(used),
-        index_col=False, na_values=GAPS, skipinitialspace=True, low_memory=False,
+    frame, comma = (
+        pd.read_csv(
+            io.StringIO(text), sep=mark, header=0 if header else None, names=range(width),
+            usecols=range(used), index_col=False, na_values=GAPS, skipinitialspace=True, low_memory=False,
+            decimal=decimal,
+        )
+        for decimal in (".", "," if mark != "," else ".")
     )  # fmt: skip
+    numeric = [set(each.select_dtypes("number")) for each in (frame, comma)]
+    if numeric[0] - numeric[1] and numeric[1] - numeric[0]:
+        raise ValueError("some of its numbers have a decimal comma, others a decimal point")
     notes = f"; left out: {blank} empty lines" if blank else ""
     notes += "; left out: an empty field behind each row" if used < width else ""
-    notes += "; with decimal commas" if mark != "," and _read_decimal_commas(frame) else ""
+    if numeric[1] - numeric[0]:
+        frame, notes = comma, notes + "; with decimal commas"
     frame.columns = first[:used] if header else pd.RangeIndex(used)
     return frame, notes
-
-
-def _read_decimal_commas(frame: pd.DataFrame) -> bool:
-    """Turn columns of numbers with decimal commas into numbers; whether there are any."""
-    texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    words = {name: frame[name].dropna().astype(str).str.strip() for name in texts}
-    found = [name for name in texts if words[name].str.fullmatch(DECIMAL).all()]
-    points = [name for name in frame if name not in texts and (frame[name].dropna() % 1 != 0).any()]
-    if found and points:
-        raise ValueError("some of its numbers have a decimal comma, others a decimal point")
-    for name in found:
-        frame[name] = frame[name].str.replace(",", ".").astype(np.float64)
-    return bool(found)
 
 
 def _is_header(words: list[str]) -> bool:

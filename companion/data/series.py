@@ -36,7 +36,6 @@ class Windows:
 
     values: np.ndarray  #: (N, channels, length), a view of the series where that is possible
     starts: np.ndarray  #: int64 (N,): the first sample of each window in the series, rising
-    series_length: int  #: samples in the series
 
     @property
     def ends(self) -> np.ndarray:
@@ -68,7 +67,7 @@ def cut_windows(series: np.ndarray, length: int, stride: int | None = None, *, t
     windows = views[:, ::stride].swapaxes(0, 1)  # (N, C, length), still a view
     if tail and starts[-1] != last:
         starts, windows = np.append(starts, last), np.concatenate([windows, views[:, -1][None]])
-    return Windows(windows, starts, samples)
+    return Windows(windows, starts)
 
 
 def as_windows(windows: Any, channels: int) -> np.ndarray:
