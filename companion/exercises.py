@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from bisect import bisect_left
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from companion.checker import BLOCK, Answer, Exercise, NotYet, Report, kind, near, normals
-from companion.detection.metrics import wilson
 from companion.detection.thresholds import fixed_fpr
 from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
 from companion.models.cost import multiply_adds
@@ -279,11 +277,6 @@ EXERCISES = {
         "best_threshold(labels, scores)", _best, _labelled,
         {"that is the rate; give the threshold that reaches it": lambda y, x: _lower(_best(y, x), y, x),
          "the sum of both rates is high, but the lower is not": lambda y, x: _best(y, x, sum)}, _lower),
-    "clean-sheet": Exercise(
-        "needed(promise)", lambda p: 1 + bisect_left(range(1, 9999), p, key=lambda n: wilson(n, n).low),
-        lambda: [(0.9,), (0.99,), (0.5,), (0.999,)],
-        {"the interval has two ends, each has half of the 5 %": lambda p: math.ceil(2.70554 * p / (1 - p)),
-         "that is the one-sided bound, not Wilson's": lambda p: math.ceil(math.log(0.05) / math.log(p))}),
     "alert-cost": Exercise(
         "cost(scores, anomalous, groups, threshold, miss_cost)", _cost, _sessions,
         {"flagged events of one group are one alert": _apart,

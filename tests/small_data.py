@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from companion.data.cifar10 import SHAPES, Cifar10, Images, synthetic_shapes
+from companion.data.cifar10 import RINGS, Cifar10, Images, synthetic_rings
 from companion.data.tables import synthetic_table
 
 SMALL_TABLES = {
@@ -12,9 +12,9 @@ SMALL_TABLES = {
 
 
 def load_small() -> Cifar10:
-    images, labels = synthetic_shapes(1000, seed=0)
+    images, labels = synthetic_rings(1000, seed=0)
     parts = [Images(images[a:b], labels[a:b]) for a, b in ((0, 600), (600, 800), (800, 1000))]
-    return Cifar10(*parts, class_names=SHAPES, source="a test", digest="small", synthetic=True)
+    return Cifar10(*parts, class_names=RINGS, source="a test", digest="small", synthetic=True)
 
 
 def waves(count, length=32, channels=None, seed=0):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from companion.data import cifar10 as module
 from companion.data import fetch
-from companion.data.cifar10 import CLASS_NAMES, SHAPES, load_cifar10, synthetic_shapes
+from companion.data.cifar10 import CLASS_NAMES, RINGS, load_cifar10, synthetic_rings
 from companion.data.download import DataError
 from tests import fake_cifar10
 from tests.packing import tar_gz
@@ -36,11 +36,11 @@ def test_the_split_is_the_same_each_time_and_loses_nothing(cifar10):
         assert labels.bincount().tolist() == [5000] * 10
 
 
-def test_the_stand_in_shows_every_shape_and_colour_does_not_tell_which():
-    images, labels = synthetic_shapes(4000, 0)
-    assert torch.equal(images, synthetic_shapes(4000, 0)[0])
+def test_the_stand_in_shows_every_class_and_colour_does_not_tell_which():
+    images, labels = synthetic_rings(4000, 0)
+    assert torch.equal(images, synthetic_rings(4000, 0)[0])
     assert (images.shape, images.dtype, labels.dtype) == ((4000, 3, 32, 32), torch.uint8, torch.int64)
-    means = torch.stack([images[labels == k].float().mean(dim=(0, 2, 3)) for k in range(len(SHAPES))])
+    means = torch.stack([images[labels == k].float().mean(dim=(0, 2, 3)) for k in range(len(RINGS))])
     assert labels.bincount(minlength=10).min() > 300
     assert (means - means.mean(dim=0)).abs().max() < 12  # of 255: colours differ less than noise does
 
@@ -82,12 +82,12 @@ def test_a_bad_file_in_the_cache_is_replaced(fake, mirror):
     assert fetch(fake.dataset) == "cache: cifar10.safetensors"
 
 
-def test_without_any_source_ten_shapes_stand_in(fake):
+def test_without_any_source_rings_stand_in(fake):
     with pytest.warns(UserWarning, match=r"(?s)SYNTHETIC.*COMPANION_OFFLINE is set") as caught:
         data = load_cifar10()
     assert len(caught) == 1
     assert data.synthetic
-    assert data.class_names == SHAPES
+    assert data.class_names == RINGS
     assert (len(data.train), len(data.validation), len(data.test)) == (45_000, 5_000, 10_000)
     with pytest.raises(DataError, match="could not be had"):
         fetch(fake.dataset)

@@ -146,7 +146,6 @@ def threshold_for(normals, fpr, least=1, error=ValueError):
         ("refuse", answered),
         ("level", lambda n, x: [-math.log10((1 + sum(n >= one)) / (len(n) + 1)) for one in x]),
         ("threshold", threshold_for),
-        ("clean-sheet", lambda p: math.ceil(1.959964**2 * p / (1 - p))),
         ("alert-cost", cost),
     ],
 )
