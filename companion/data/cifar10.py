@@ -24,7 +24,7 @@ from torch import Tensor
 from companion.data.download import REGISTRY, DataError, Dataset, Source, load, read_members, read_or_warn
 
 CIFAR10 = REGISTRY["cifar10"]
-CLASS_NAMES = (
+CLASS_NAMES: tuple[str, ...] = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 RINGS = tuple(f"rings {2.5 * k + 5:g} px wide" for k in range(10))  # classes of the stand-in
