@@ -63,9 +63,10 @@ def worker(job: str, *arguments: str) -> None:
             Path(arguments[0]).write_text(json.dumps(found))
         return
     degradation.load_cifar10 = classifier.load_cifar10 = load_small
-    smoke = classifier.SCALES["smoke"]
+    scales = classifier.CLASSIFIER.scales
+    smoke = scales["smoke"]
     often = smoke.model_copy(update={"fit": smoke.fit.model_copy(update={"checkpoint_every": 1})})
-    classifier.SCALES["smoke"] = often
+    scales["smoke"] = often
     forward, steps = processes.DistributedDataParallel.forward, []
 
     def counted(self, *asked):
