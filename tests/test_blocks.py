@@ -8,7 +8,6 @@ from torch import nn
 from companion.models.blocks import (
     BasicResidualBlock,
     BottleneckBlock,
-    ChannelBias,
     PreActResidualBlock,
     ZeroPadShortcut,
     conv1x1,
@@ -46,12 +45,6 @@ def test_zeroed_blocks_start_as_the_identity(block, training):
     assert not torch.allclose(made(x), x)
     zero_residual(made)
     assert torch.equal(made(x), x)
-
-
-def test_without_a_norm_the_last_convolution_is_zeroed():
-    block = BasicResidualBlock(8, 8, norm=ChannelBias)
-    zero_residual(block)
-    assert not block.conv2.weight.any()
 
 
 def test_pre_activation_is_the_formula():

@@ -8,13 +8,10 @@ import sys
 from pathlib import Path
 
 import jupytext
-import matplotlib as mpl
-import numpy as np
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
-from companion import figures
 from companion.models.blocks import BasicResidualBlock
 from companion.notebook import claim, provenance, show_source
 from companion.runs import load_run
@@ -117,15 +114,3 @@ def test_provenance_says_where_a_run_comes_from():
         assert part in line
     fake = run.model_copy(update={"data": run.data.model_copy(update={"synthetic": True}), "commit": None})
     assert "(synthetic)" in provenance(fake).data
-
-
-def test_figures_show_the_spread_and_say_what_is_synthetic():
-    figures.use_style()
-    curves = {"plain-20": np.ones((3, 10)), "resnet-8": np.ones((1, 10))}
-    fig = figures.plot_nets(curves, 100, ylabel="loss", synthetic=True)
-    (ax,) = fig.axes
-    assert len(ax.collections) == 1  # the band of the three seeds
-    assert ax.lines[0].get_xdata()[-1] == 100
-    assert "synthetic" in ax.get_title(loc="right")
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["plain-20", "ResNet-8"]
-    mpl.pyplot.close(fig)

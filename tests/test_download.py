@@ -284,15 +284,3 @@ def test_the_registry_is_complete_and_needs_no_torch():
     assert len({entry.cached for entry in REGISTRY.values()}) == len(REGISTRY)
     code = "import sys, companion.data.download; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_what_is_out_of_reach_is_told_from_what_is_here(monkeypatch):
-    def fetch(dataset):
-        if dataset.name == "california":
-            raise DataError("no source")
-        return f"cache: {dataset.name}"
-
-    monkeypatch.setattr(companion.data, "fetch", fetch)
-    found = companion.data.available()
-    assert found["california"] == ""
-    assert found["casting"] == "cache: casting"

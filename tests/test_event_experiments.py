@@ -98,22 +98,6 @@ def test_twenty_alerts_a_day_by_hand(events):
         assert event_detection.at_alerts(data, -scores) == {"found": 1.0, "right": 1.0}  # p and r
 
 
-def test_slow_for_its_kind_is_a_median_and_quartiles(events):
-    rng = np.random.default_rng(0)
-    count, who = 400, np.array(["a", "b"] * 200, dtype=object)
-    took = np.exp(rng.normal(np.where(who == "a", 2, 6), 0.1))
-    took[-1], who[-2:] = 30.0, "a"
-    frame = pd.DataFrame({"duration": took})
-    data = replace(events, train=np.arange(300), entities=who, events=replace(events.events, frame=frame))
-    scores = event_detection.robust_z(data)
-    own = np.log1p(took[:300][who[:300] == "a"])
-    width = np.subtract(*np.quantile(np.log1p(took[:300]), [0.75, 0.25]))
-    spread = np.subtract(*np.quantile(own, [0.75, 0.25])) + 0.05 * width
-    assert scores[-1] == pytest.approx((np.log1p(30.0) - np.median(own)) / spread)
-    assert scores[-1] == scores.max()
-    assert len(scores) == count
-
-
 def test_every_detector_of_a_set_has_its_numbers():
     config = get_experiment("event_detection").config("smoke")
     config = config.model_copy(update={"data": EventSetsConfig(sets=("zeek",))})

@@ -3,8 +3,7 @@
 import pytest
 
 from tests.site.test_book import HEADER
-from tests.test_download import served
-from tools.links import ROOT, addresses, broken_files, fault
+from tools.links import broken_files
 from tools.notebooks import faults, lint_code
 
 CHAPTER = (
@@ -58,19 +57,3 @@ def test_links_to_files_and_headings(tmp_path):
     assert broken_files(tmp_path, ["a.md"]) == []
     (tmp_path / "b.md").write_text("[x](a.md#two) [y](gone.md)")
     assert broken_files(tmp_path, ["b.md"]) == ["b.md: a.md#two", "b.md: gone.md"]
-
-
-def test_addresses_are_found_once_and_examples_left_out(tmp_path):
-    (tmp_path / "a.md").write_text(
-        "[x](https://a.test/b). https://a.test/b, http://127.0.0.1:8000/ https://example.org"
-    )
-    assert addresses(tmp_path, ["*.md"]) == {"https://a.test/b": "a.md"}
-    assert len(addresses(ROOT, ["references.bib"])) > 10
-
-
-def test_an_address_that_leads_nowhere_is_told_from_one_that_wants_a_person(monkeypatch):
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.setenv(name, "127.0.0.1")
-    with served(lambda handler: handler.send_error(int(handler.path[1:]))) as here:
-        assert [fault(f"{here}/{status}") for status in (200, 403, 404)] == ["", "", "status 404"]
-    assert fault(here, timeout=1) == "ConnectionError"

@@ -1,6 +1,6 @@
 """What keeps pages light, without Sphinx."""
 
-from book_weight import FONT_SOURCE, SEARCH, with_waiting_images
+from book_weight import with_waiting_images
 from PIL import Image
 
 
@@ -21,15 +21,3 @@ def test_the_size_that_a_page_gives_an_image_goes_before_its_own(tmp_path):
     assert 'width="15" height="10" loading="lazy"' in with_waiting_images(f"<article>{image}", tmp_path)
     sized = with_waiting_images('<article><img src="a.png" width="7" height="5">', tmp_path)
     assert sized == '<article><img src="a.png" width="7" height="5" loading="lazy">'
-
-
-def test_only_the_search_leaves():
-    page = '<script src="../_static/book.js"></script>\n    <script src="../searchindex.js"></script>'
-    assert SEARCH.sub("", page) == '<script src="../_static/book.js"></script>'
-
-
-def test_the_styles_name_the_small_fonts():
-    folder = "../vendor/fontawesome/webfonts"
-    source = f'{{src:url({folder}/fa-solid-900.woff2) format("woff2"),url({folder}/fa-solid-900.ttf)}}'
-    small = FONT_SOURCE.sub(r'url(\g<path>.woff) format("woff")', source)
-    assert small == f'{{src:url({folder}/fa-solid-900.woff) format("woff")}}'
