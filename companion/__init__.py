@@ -7,7 +7,7 @@ casting and waveforms (10)::
      models               data              objectives           experiments        recorded
   1  resnet, blocks       cifar10           classification       degradation        degradation, starts,
                                                                                     learning_rates
-     resnet, blocks       cifar10           classification       optimisation       -
+     resnet, blocks       cifar10           classification       optimisation       gradients
   2  resnet, blocks       cifar10           classification       degradation        block_order
      resnet, blocks       cifar10           classification       optimisation       lesion
   3  resnet, blocks, cost -                 -                    -                  -
@@ -31,7 +31,7 @@ All nets are trained by ``training.fit``, which ``experiments.base.Context`` and
 autoencoders are in ``estimators.autoencoders``. What is unusual is found with ``detection`` (numbers in,
 numbers out), and on data of your own with ``estimators``. Imports only go down: the command line and the
 chapters above the experiments, these above estimators, training, objectives and detection, and those above
-data and models.
+data and models. What readers can play with in the pages is made by ``pieces``.
 """
 
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ FLOORS = {
     "data": 1, "models": 1, "runs": 1,
     "training": 2, "objectives": 2, "detection": 2, "figures": 2, "notebook": 2, "checker": 2, "exercises": 2,
     "estimators": 3, "inspection": 3, "experiments": 3, "model_cards": 3,
-    "cli_common": 4, "cli_waveforms": 4, "cli_images": 4, "cli_events": 4, "cli": 4,
+    "pieces": 4, "cli_common": 4, "cli_waveforms": 4, "cli_images": 4, "cli_events": 4, "cli": 4,
 }  # fmt: skip
 MAY_NOT = {
     "models": {"data", "training", "objectives"},

@@ -56,6 +56,25 @@ ASSETS = (
         ),
     ),
 )
+PLAY = (
+    Asset(
+        "onnxruntime-web@1.30.0",
+        "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
+        tuple((f"dist/{name}", f"onnxruntime-web/{name}") for name in (
+            "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",
+        )),
+    ),
+    Asset(
+        "uplot@1.6.32",
+        "4b8a8191e425658e3ea8c8c1314b0fc679c861ee3a1af2b20c7b16ba50b5133d",
+        (
+            ("dist/uPlot.esm.js", "uplot/uPlot.esm.js"),
+            ("dist/uPlot.min.css", "uplot/uPlot.min.css"),
+            ("LICENSE", "uplot/LICENSE"),
+        ),
+    ),
+)  # fmt: skip
+"""Used by the interactive pieces, which are left out without them."""
 AXE = Asset(
     "axe-core@4.14.1",
     "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745",

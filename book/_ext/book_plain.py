@@ -53,6 +53,8 @@ def plain_directives(text: str, works: str = "", number: Callable[[str], str] = 
     def replace(match: re.Match[str]) -> str:
         name, title = match["name"], match["title"].strip()
         body = OPTIONS.sub("", match["body"]).strip("\n")
+        if name == "piece":
+            return "*The page on the web has something to play with here.*"
         if name == "mermaid":
             return f"```mermaid\n{body}\n```"
         if name == "exercise-start":

@@ -19,3 +19,26 @@ window.wanted = (selector) =>
       addEventListener(event, resolve, { once: true, passive: true });
     addEventListener("load", () => setTimeout(resolve, 5000), { once: true });
   });
+
+// Pieces to play with: a button each, before which nothing of them is fetched. See pieces/pieces.mjs.
+addEventListener("DOMContentLoaded", () => {
+  for (const root of document.querySelectorAll("[data-piece]")) {
+    const [button, told] = ["button", "p"].map((tag) => document.createElement(tag));
+    const label = `${root.dataset.title} (${root.dataset.megabytes} MB)`;
+    Object.assign(button, { type: "button", className: "piece-button", textContent: label });
+    told.role = "status";
+    button.addEventListener("click", async () => {
+      told.textContent = "Fetching, and starting …";
+      try {
+        const { open } = await import("./pieces/pieces.mjs");
+        await open(root);
+        button.remove();
+        told.remove();
+      } catch (error) {
+        root.querySelector(".piece-body")?.remove();
+        told.textContent = `It could not be started (${error.message}). From a file, browsers load no such scripts: use a web server.`;
+      }
+    });
+    root.append(button, told);
+  }
+});

@@ -1,0 +1,149 @@
+"""The interactive pieces in a real browser: `make check`, after `make book`.
+
+Each is opened and played with by pointer and by keyboard, and its numbers are compared with those that the
+package computes of the same inputs.
+"""
+
+import json
+import re
+import statistics
+import time
+
+import pytest
+from book_assets import AXE, vendor
+from playwright.sync_api import sync_playwright
+
+from companion.runs import load_run
+from tests.site import browser as views
+from tests.site.browser import HTML, launch_options, serving
+
+CHAPTERS = {"depth": "book/degradation.html"}
+FETCHED = re.compile(r"_static/(pieces|vendor/(onnxruntime-web|uplot))/")
+SECONDS = 2.0  # from the click to the first answer, on an idle machine; here others may work at the same time
+PATIENCE = 60_000  # milliseconds
+
+pytestmark = pytest.mark.site
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The address of a server of the built site."""
+    with serving(HTML) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser, in which each test has a window without a past."""
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(**launch_options())
+
+
+class Reader:
+    """Someone who opens a piece in a window of their own."""
+
+    def __init__(self, browser, site, name, query="", **options):
+        if not (HTML / f"_static/pieces/{name}.json").is_file():
+            pytest.skip("the piece was left out of this build")
+        self.window = browser.new_context(**options).new_page()
+        self.name, self.asked, self.faults = name, [], []
+        self.window.on("request", lambda request: self.asked.append(request.url))
+        self.window.on("console", lambda m: m.type in ("error", "warning") and self.faults.append(m.text))
+        self.window.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.window.goto(site + CHAPTERS[name] + query, wait_until="load")
+        self.root = self.window.locator(f"#piece-{name}")
+
+    def open(self):
+        self.root.locator(".piece-button").first.scroll_into_view_if_needed()
+        self.window.wait_for_load_state("networkidle")
+        self.before, clock = list(self.asked), time.perf_counter()
+        self.root.locator(".piece-button").first.focus()
+        self.window.keyboard.press("Enter")
+        self.window.wait_for_selector(f"#piece-{self.name}[data-open=true]", timeout=PATIENCE)
+        self.seconds = time.perf_counter() - clock
+        return self
+
+    def data(self):
+        return json.loads((HTML / f"_static/pieces/{self.name}.json").read_text("utf8"))
+
+    def milliseconds(self):
+        """How long the net took for an answer, in the middle."""
+        code = "name => performance.getEntriesByName(name).map(each => each.duration)"
+        return statistics.median(self.window.evaluate(code, self.name))
+
+    def control(self, name):
+        return self.root.locator(f"[name={name}]")
+
+    def numbers(self):
+        """What the piece says, in full, once it has come to rest."""
+        self.window.evaluate(views.SETTLED)
+        self.window.wait_for_function("document.querySelectorAll('.piece-body[aria-busy]').length === 0")
+        return json.loads(self.root.locator(".piece-result").get_attribute("data-numbers"))
+
+    def press(self, name, key, times=1):
+        """Move a control by the keyboard, and wait for the answer."""
+        self.control(name).focus()
+        for _ in range(times):
+            self.window.keyboard.press(key)
+        return self.numbers()
+
+
+@pytest.fixture(params=CHAPTERS)
+def reader(request, browser, site):
+    """A reader of each piece, before the button."""
+    return Reader(browser, site, request.param)
+
+
+def test_nothing_is_fetched_before_the_button_and_no_other_host_is_asked(reader, site):
+    reader.open()
+    assert not [url for url in reader.before if FETCHED.search(url)]
+    assert [url for url in reader.asked if FETCHED.search(url)]
+    assert [url for url in reader.asked if not url.startswith((site, "data:", "blob:"))] == []
+    assert reader.faults == []
+    print(f"{reader.name}: {reader.seconds:.2f} s from the button to the first answer")
+
+
+@pytest.mark.parametrize("scheme", views.SCHEMES)
+@pytest.mark.parametrize("width", views.WIDTHS)
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_an_open_piece_is_accessible(browser, site, name, scheme, width):
+    view = {"color_scheme": scheme, "viewport": {"width": width, "height": 900}, "reduced_motion": "reduce"}
+    reader = Reader(browser, site, name, **view).open()
+    reader.window.evaluate((vendor((AXE,)) / "vendor/axe/axe.min.js").read_text("utf8"))
+    reader.window.evaluate(views.SETTLED)
+    assert reader.window.evaluate(views.RUN_AXE, [views.AXE_TAGS, True]) == []
+    assert [fault for fault in reader.window.evaluate(views.FAULTS) if "sideways" in fault] == []
+    assert reader.root.locator(".piece-result").get_attribute("aria-live") == "polite"
+
+
+def test_without_scripts_a_page_has_its_pictures_and_tables_and_no_button(browser, site):
+    for name, page in CHAPTERS.items():
+        window = browser.new_context(java_script_enabled=False).new_page()
+        window.goto(site + page)
+        assert window.locator(f"#piece-{name}").inner_text() == ""
+        assert window.locator("article img").count()
+        assert window.locator("article table").count()
+
+
+def test_depth_shows_what_was_recorded(browser, site):
+    reader = Reader(browser, site, "depth").open()
+    run, near = load_run("degradation-live-cpu"), load_run("starts-full-cpu")
+
+    def recorded(run, net):
+        names = ("train_loss", "fixed_train_error", "test_error")
+        return {name: run.metric(f"{net}.{name}").mean() for name in names}
+
+    assert reader.numbers() == pytest.approx(recorded(run, "plain-56"))
+    assert reader.press("shortcuts", "Space") == pytest.approx(recorded(run, "resnet-56"))
+    assert reader.press("shortcuts", "Space") == pytest.approx(recorded(run, "plain-56"))
+    assert reader.press("depth", "Home") == pytest.approx(recorded(load_run("depths-full-cpu"), "plain-8"))
+    assert reader.press("depth", "End") == pytest.approx(recorded(run, "plain-56"))
+    reader.control("start").select_option("near")
+    assert reader.numbers() == pytest.approx(recorded(near, "plain-56~0.1"))
+    box = reader.control("depth").bounding_box()
+    reader.window.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
+    assert "No run of plain-8 from there was recorded" in reader.root.locator(".piece-result").inner_text()
+    reader.control("depth").press("ArrowRight")
+    here = reader.window.url
+    again = Reader(browser, site, "depth", "?" + here.partition("?")[2]).open()
+    assert again.numbers() == reader.numbers() == pytest.approx(recorded(run, "plain-20"))
