@@ -9,7 +9,6 @@ from torch import nn
 from companion.models.autoencoders import ConvAutoencoder, ResidualAutoencoder, WaveAutoencoder, WaveBlock
 from companion.models.resnet import count_parameters
 from companion.objectives.reconstruction import WaveformReconstruction
-from companion.training import FitConfig, make_optimizer
 
 
 def test_the_residual_autoencoder_has_the_parameters_of_its_source():
@@ -123,16 +122,3 @@ def test_the_input_is_noisy_and_the_target_is_not():
     assert loss.item() == pytest.approx(0.09, rel=0.05)
     assert (watch.seen - windows).std().item() == pytest.approx(0.3, rel=0.05)
     assert objective(watch, (windows, known), None)["loss"] == 0  # an evaluation augments nothing
-
-
-def test_adam_adds_the_decay_to_the_gradient():
-    def after_a_step(optimizer):
-        net = nn.Linear(1, 1, bias=False)
-        nn.init.constant_(net.weight, 2.0)
-        stepper = make_optimizer(net, FitConfig(num_steps=1, lr=0.1, optimizer=optimizer, weight_decay=0.5))
-        net.weight.grad = torch.tensor([[3.0]])
-        stepper.step()
-        return net.weight.item()
-
-    assert after_a_step("adam") == pytest.approx(2 - 0.1)  # whatever the decay, the first step has size lr
-    assert after_a_step("adamw") == pytest.approx(2 * (1 - 0.1 * 0.5) - 0.1)

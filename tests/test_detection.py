@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
-from sklearn.metrics import precision_recall_curve
 
 from companion.detection.alarms import alarm_spans, evaluate_alarms
 from companion.detection.metrics import (
@@ -132,13 +131,9 @@ def test_the_rates_at_a_threshold_equal_counts_by_hand(normals, anomalies, thres
 
 @settings(max_examples=60, deadline=None)
 @given(scores, scores)
-def test_areas_and_recall_equal_brute_force(normals, anomalies):
+def test_the_recall_that_can_be_had_equals_brute_force(normals, anomalies):
     labels = np.repeat([0, 1], [len(normals), len(anomalies)])
     both = np.concatenate([normals, anomalies])
-    pairs = np.sign(anomalies[:, None] - normals[None]).mean() / 2 + 0.5
-    assert roc_auc(labels, both) == pytest.approx(pairs)
-    precision, recall, _ = precision_recall_curve(labels, both)
-    assert pr_auc(labels, both) == pytest.approx(-(np.diff(recall) * precision[:-1]).sum())
     for fpr in (0.0, 0.1, 0.5, 1.0):
         thresholds = [-np.inf, *both]
         possible = [tpr(anomalies, t) for t in thresholds if 1 - tnr(normals, t) <= fpr + 1e-12]
@@ -254,18 +249,6 @@ def test_one_distribution_cannot_be_told_apart_and_two_can_by_the_rows_that_are_
     assert two_sample(normal_rows(300, 0), second)[0] == area
 
 
-def test_a_verdict_is_the_paired_t_test_of_scipy():
-    gains = np.random.default_rng(0).normal(0.5, size=(4, 6))
-    for found, own in zip(compare(gains), gains, strict=True):
-        oracle = ttest_1samp(own, 0)
-        interval = oracle.confidence_interval(0.95)
-        assert (found.p, found.gain.value) == (pytest.approx(oracle.pvalue), pytest.approx(own.mean()))
-        assert (found.gain.low, found.gain.high) == pytest.approx((interval.low, interval.high))
-        clear = found.gain.low > 0 or found.gain.high < 0
-        assert (str(found) != "not clearly different") == clear
-    assert str(compare([-np.arange(1.0, 7)])[0]) == "worse"
-
-
 def test_many_comparisons_are_corrected_by_holm():
     gains = np.random.default_rng(1).normal(np.linspace(0, 2, 8)[:, None], size=(8, 5))
     raw = np.array([ttest_1samp(own, 0).pvalue for own in gains])
@@ -282,6 +265,7 @@ def test_few_seeds_settle_nothing_and_equal_gains_do():
         "not clearly different", "not clearly different", "better", "not clearly different"
     ]  # fmt: skip
     assert compare([[0.5]])[0].gain.high == np.inf
+    assert str(compare([-np.arange(1.0, 7)])[0]) == "worse"
 
 
 @settings(max_examples=60, deadline=None)

@@ -48,17 +48,6 @@ def times(values):
     return transformed(values, times=["c"])[0]
 
 
-def test_what_comes_out_is_as_announced():
-    fitted = encoder().fit(table())
-    numerical, categorical = fitted.transform(table(50, seed=1))
-    assert numerical.shape == (50, fitted.num_numerical_features) == (50, 8)
-    assert numerical.dtype == torch.float32
-    assert torch.isfinite(numerical).all()
-    assert categorical.dtype == torch.int64
-    assert fitted.categorical_cardinalities == [4, 52]
-    assert (categorical < torch.tensor([4, 52])).all()
-
-
 def test_quantiles_are_scikit_learns():
     age, new = table(2000)["age"].to_numpy(), np.append(table(100, seed=1)["age"], [-1e9, 0.0, 1e9])
     ours = TableEncoder(["age"]).fit(table(2000)).transform(pd.DataFrame({"age": new}))[0][:, 0].numpy()

@@ -93,15 +93,6 @@ def test_a_stopped_fit_continues_to_the_same_model(case, tmp_path):
     assert np.array_equal(whole.decision_function(data(1)), again.decision_function(data(1)))
 
 
-def test_training_stops_early_and_takes_the_best_weights():
-    held = waves(20, seed=2)
-    model = ResNetAE(**WAVES, lr=0.05, patience=2).fit(waves(40), epochs=60, validation=held, compute=CPU)
-    losses = model.history_.evaluations["loss"]
-    assert len(losses) < 60
-    assert losses.index(min(losses)) == len(losses) - 3
-    assert model.decision_function(held).mean() == pytest.approx(min(losses), rel=1e-5)
-
-
 @pytest.mark.parametrize(
     ("model", "data", "arguments", "message"),
     [

@@ -93,15 +93,6 @@ def test_the_orientation_that_a_camera_noted_is_applied():
     assert np.array_equal(turned[0], np.rot90(pixels, -1))
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 20), st.integers(1, 20), st.booleans())
-def test_any_size_becomes_the_one_asked_for(high, wide, height, width, color):
-    flat = encoded(np.full((high, wide, 3), 77, dtype=np.uint8))
-    pixels = decode_image(flat, (height, width), color)
-    assert pixels.shape == (3 if color else 1, height, width)
-    assert (pixels == 77).all()
-
-
 @pytest.mark.parametrize(
     ("kind", "dtype", "low", "high"),
     [

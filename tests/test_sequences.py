@@ -60,14 +60,6 @@ def test_ngrams_have_the_probabilities_of_the_formula(training, others, order):
     assert sum(model.probability(token, history) for token in range(5)) == pytest.approx(1)
 
 
-def test_a_session_that_stops_too_early_surprises_by_its_end_alone():
-    model = NgramModel(3, 4).fit(arrays([[1, 2, 3]] * 50))
-    whole, cut = (model.surprises(session) for session in arrays([[1, 2, 3], [1, 2]]))
-    assert whole.max() < 0.3
-    assert cut[:-1].max() < 0.3
-    assert cut[-1] > 4
-
-
 @settings(max_examples=40, deadline=None)
 @given(many, many)
 def test_precedence_is_the_least_likely_relation_of_any_pair(training, others):
