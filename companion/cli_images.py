@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Size = Annotated[tuple[int, int], typer.Option(min=8, metavar="H W", help="To which images are scaled.")]
 Gray = Annotated[bool, typer.Option("--gray", help="Learn grey values, not colours.")]
-Method = Annotated[str, typer.Option(help="auto (the best), neighbours, pca, still, net or classifier.")]
+Method = Annotated[str, typer.Option(help="auto (best), neighbours, pca, patches, still, net, classifier.")]
 Known = Annotated[Path | None, typer.Option(help="Known faults to choose by; else rectangles are pasted.")]
 Faults = Annotated[Path | None, typer.Option(help="A folder of faults; then all images of DIR are normal.")]
 Normal = Annotated[Path | None, typer.Option(help="A folder of normal images; else those of the last time.")]
@@ -73,9 +73,10 @@ def fit_images(
 
     DIR holds normal images and nothing else: of a data set with train/ and test/, name the folder train.
 
-    The methods are neighbours and pca on pixels; an autoencoder, under a camera that moves, zooms, mirrors
-    and lights the images (net) or not (still); and a classifier, which learns from half of the known faults.
-    By default all are fitted, and the best is kept, by PR-AUC on held-out normals and faults.
+    The methods are neighbours and pca on pixels; a memory of patches in inner layers of a net; an
+    autoencoder, under a camera that moves, zooms, mirrors and lights the images (net) or not (still); and a
+    classifier, which learns from half of the known faults. By default all are fitted, and the best is kept,
+    by PR-AUC on held-out normals and faults.
     """
     with errors_as_messages():
         from companion.data.images import check_not_sorted, share_by_hash
@@ -112,9 +113,9 @@ def halves(faults: ImageSet) -> tuple[Tensor, Tensor]:
 
 def load(model: Path) -> ImageDetector:
     """What ``companion fit images`` wrote."""
-    from companion.estimators import FaultClassifier, ImageAE, ImageBaseline
+    from companion.estimators import FaultClassifier, ImageAE, ImageBaseline, PatchMemory
 
-    return common.load_first(model, ImageBaseline, ImageAE, FaultClassifier)
+    return common.load_first(model, ImageBaseline, ImageAE, PatchMemory, FaultClassifier)
 
 
 def read_as(detector: ImageDetector, paths: Sequence[Path]) -> tuple[ImageSet, tuple[Skipped, ...]]:

@@ -113,7 +113,7 @@ def test_the_best_of_four_is_kept_and_scores(tmp_path, normal):
     own = ImageBaseline.load(tmp_path / "m")
     np.testing.assert_allclose(table["score"], own.decision_function(images.images), 1e-5)
     assert "warning: no method tells them" in good(*fit, "--known", normal)  # they are normal
-    assert "the method is auto, neighbours, pca, still, net, classifier, not x" in bad(*fit, "--method", "x")
+    assert "is auto, neighbours, pca, patches, still, net, classifier, not x" in bad(*fit, "--method", "x")
 
 
 def test_a_classifier_learns_from_half_of_the_known_faults_and_is_chosen_by_the_rest(tmp_path, normal):

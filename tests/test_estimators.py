@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from companion.compute import pick_compute
 from companion.data.casting import synthetic_moulds
 from companion.detection.thresholds import ThresholdError
-from companion.estimators import FaultClassifier, ImageAE, ResNetAE, WindowBaseline
+from companion.estimators import FaultClassifier, ImageAE, PatchMemory, ResNetAE, WindowBaseline
 from companion.files import StateError, load_weights, save_weights
 from companion.objectives.synthetic_anomalies import CameraJitter
 from tests.small_data import waves
@@ -250,6 +250,19 @@ def test_maps_and_scores_fit_together(image_model):
     assert image_model.decision_function(images[:0]).shape == (0,)
     with pytest.raises(ValueError, match=r"\(N, 3, 16, 24\)"):
         image_model.decision_function(images[..., :20])
+
+
+def test_a_memory_of_patches_finds_what_is_new_and_where(tmp_path):
+    model = PatchMemory(40, 300).fit(moulds(count=50)).calibrate(moulds(count=30, seed=1), 0.1)
+    model.save(tmp_path / "m")
+    again, spills = PatchMemory.load(tmp_path / "m"), moulds("spill", 20, seed=2)
+    assert again.kept_ == (300, 288)
+    assert again.predict(spills).mean() > 0.5 > 0.3 > again.predict(moulds(count=30, seed=3)).mean()
+    changed = moulds(count=1, seed=4)
+    changed[:, :, 8:12, 16:20] = 255
+    rise = again.maps(changed) - again.maps(moulds(count=1, seed=4))
+    assert rise[0, 8:12, 16:20].min() > rise[0, :, :8].max()
+    np.testing.assert_allclose(again.maps(spills).mean(dim=(1, 2)), again.decision_function(spills), 1e-5)
 
 
 @pytest.mark.parametrize("method", ["pca", "neighbours"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
@@ -20,14 +22,18 @@ from companion.detection.metrics import pr_auc
 from companion.estimators.autoencoders import ImageAE, ImageDetector, ResNetAE
 from companion.estimators.base import AnomalyDetector, Count
 from companion.estimators.fault_classifier import FaultClassifier
+from companion.files import load_weights
+from companion.models.resnet9 import ResNet9, patch_features
+from companion.objectives.classification import normalize
 from companion.objectives.synthetic_anomalies import NO_JITTER, as_floats, cut_paste
+from companion.runs import load_run, weights_path
 from companion.training import History
 
 _MOST, _NUMBERS, _JUDGED = 2000, 2**25, 500  # images, and numbers, that a baseline keeps; images to choose by
 Method = Literal["pca", "neighbours"]
 Model = TypeVar("Model", ImageDetector, ResNetAE)
 WINDOW_METHODS = ("pca", "neighbours", "net")
-METHODS = ("neighbours", "pca", "still", "net", "classifier")  # for images, the simple ones first
+METHODS = ("neighbours", "pca", "patches", "still", "net", "classifier")  # for images, the simple ones first
 
 
 class _Baseline(AnomalyDetector):
@@ -134,6 +140,53 @@ class ImageBaseline(_Baseline, ImageAE):
         return torch.from_numpy(made).float().view(X.shape)
 
 
+@cache
+def _cifar_net() -> tuple[ResNet9, list[Tensor]]:
+    """The net that chapter 4 trained on CIFAR-10, and mean and spread (C,) of what it takes."""
+    weights, about = load_weights(weights_path(load_run("classifier-full-cpu"), "net"))
+    net = ResNet9(int(about["net"].partition("-")[2]))
+    net.load_state_dict(weights)
+    return net.eval(), [torch.tensor(json.loads(about[name])) for name in ("mean", "std")]
+
+
+class PatchMemory(_Baseline, ImageDetector):
+    """Patches of normal images, in inner layers of the net that chapter 4 trained on CIFAR-10; no training.
+
+    PatchCore (Roth et al. 2022), but the patches that are kept are no coreset, they are drawn at random. A
+    place is as unusual as its mean distance from the nearest three, an image as its places in the mean.
+
+    Args:
+        images, patches: how many normal images are looked at, and how many of their patches are kept.
+    """
+
+    _facts: ClassVar = ImageDetector._facts | {"kept_": tuple[Count, Count]}
+    method = "neighbours"
+
+    def __init__(self, images: Count = 600, patches: Count = 10_000, seed: int = 0) -> None:
+        self.images, self.patches, self.seed = images, patches, seed
+
+    def _features(self, X: Tensor) -> np.ndarray:
+        """Of a patch of 4x4 pixels in a row and column: float32 (N, H / 4, W / 4, d)."""
+        net, moments = _cifar_net()
+        grid = max(1, X.shape[2] // 4), max(1, X.shape[3] // 4)
+        batches = torch.split(X.expand(-1, 3, -1, -1), 200)
+        found = [patch_features(net, normalize(batch, *moments), (1, 2), grid) for batch in batches]
+        return torch.cat(found).numpy()
+
+    def _rows(self, X: Tensor) -> np.ndarray:
+        order = torch.randperm(len(X), generator=torch.Generator().manual_seed(self.seed))
+        found = self._features(self._examples(X[order[: self.images]])[0])
+        found = found.reshape(-1, found.shape[3])
+        most = min(self.patches, len(found))
+        return found[np.sort(np.random.default_rng(self.seed).choice(len(found), most, replace=False))]
+
+    def _maps(self, X: Tensor) -> Tensor:
+        asked = self._features(X)
+        memory = NeighborIndex(min(3, self.kept_[0])).fit(self._kept())
+        distances = memory.score(asked.reshape(-1, asked.shape[3])).reshape(len(X), 1, *asked.shape[1:3])
+        return F.interpolate(torch.from_numpy(distances).float(), self.shape_[1:])[:, 0]
+
+
 def _best(fits: Mapping[str, Callable[[], Model]], held: Any, faults: Any) -> Model:
     """Fit all, and keep the one with the highest PR-AUC on held-out normals and as many faults."""
     many = max(len(held), len(faults))  # so that 0.5 is guessing; the fewer are repeated
@@ -161,7 +214,7 @@ def choose_image_detector(
         faults = (255 * cut_paste(as_floats(held), torch.Generator().manual_seed(0))).round().to(torch.uint8)
     batch = max(8, min(128, len(learn) // 16))  # some steps an epoch, however few the images
     models: dict[str, ImageDetector] = {
-        "neighbours": ImageBaseline("neighbours"), "pca": ImageBaseline("pca", 16),
+        "neighbours": ImageBaseline("neighbours"), "pca": ImageBaseline("pca", 16), "patches": PatchMemory(),
         "still": ImageAE(camera=NO_JITTER, batch_size=batch), "net": ImageAE(batch_size=batch),
     }  # fmt: skip
     fits: dict[str, Callable[[], ImageDetector]] = {

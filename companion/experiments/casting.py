@@ -13,7 +13,7 @@ import numpy as np
 from companion.data.casting import load_casting
 from companion.detection.metrics import bootstrap, pr_auc, roc_auc, wilson
 from companion.detection.thresholds import fixed_fpr, tnr_target
-from companion.estimators import FaultClassifier
+from companion.estimators import FaultClassifier, PatchMemory
 from companion.experiments import base
 from companion.experiments import casting_detectors as fitted
 from companion.experiments.base import REPLAY_STEPS, Context, Experiment, window_means, with_ends
@@ -120,7 +120,8 @@ def detectors(config: CastingConfig, data: Casting, seed: int, context: Context)
     yield "coarse", fitted.error_scores(moved, "l1", (4, 8))
     residual = fitted.fit_autoencoder(config, data, seed, context, "residual")
     yield "residual", fitted.error_scores(residual, "l1", (4, 8))
-    yield "memory", fitted.fit_memory(config, data, seed, context)
+    memory = PatchMemory(config.memory_images, config.memory_patches, seed).fit(data.train.color)
+    yield "memory", Detector(lambda views: memory.decision_function(views.color))
 
 
 def ablations(config: CastingConfig, data: Casting, seed: int, context: Context) -> Fitted:

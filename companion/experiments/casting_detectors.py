@@ -16,12 +16,8 @@ from torch import Tensor
 from companion.data.casting import load_casting
 from companion.data.images import ImageSet, SplitImages, share_by_hash
 from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale_map
-from companion.detection.detectors import NeighborIndex
 from companion.estimators import FaultClassifier, ImageAE
 from companion.experiments.base import Config, Context
-from companion.experiments.classifier import trained_classifier
-from companion.models.resnet9 import ResNet9, patch_features
-from companion.objectives.classification import normalize
 from companion.objectives.synthetic_anomalies import (
     NO_JITTER,
     PAINTERS,
@@ -163,37 +159,6 @@ def error_scores(model: ImageAE, error: ErrorKind, scales: tuple[int, ...], view
         return image_scores(multiscale_map(as_floats(images), model.reconstruct(images), error, scales))
 
     return Detector(lambda views: score(getattr(views, view)), model.history_)
-
-
-def fit_memory(config: CastingConfig, data: Casting, seed: int, context: Context) -> Detector:
-    """Distances from normal patches, in features of the net that chapter 4 trained on CIFAR-10.
-
-    PatchCore (Roth et al. 2022), but the patches that are kept are no coreset, they are drawn at random.
-    """
-    classifier = trained_classifier(context.compute)
-    net, like = classifier.model, classifier.objective
-    assert isinstance(net, ResNet9)
-
-    def features(images: Tensor) -> np.ndarray:
-        parts = []
-        for part in torch.split(images, 200):
-            prepared = normalize(context.compute.images(part), like.mean, like.std)
-            parts.append(patch_features(net, prepared, (1, 2), (8, 12)).cpu().numpy())
-        return np.concatenate(parts)
-
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
-    patches = features(data.train.color[order[: config.memory_images]])  # (N, h, w, d)
-    patches = patches.reshape(-1, patches.shape[3])
-    most = min(config.memory_patches, len(patches))
-    drawn = np.random.default_rng(seed).choice(len(patches), most, replace=False)
-    memory = NeighborIndex(3).fit(patches[np.sort(drawn)])
-
-    def score(images: Tensor) -> np.ndarray:
-        asked = features(images)
-        distances = memory.score(asked.reshape(-1, asked.shape[3])).reshape(len(images), -1)
-        return np.asarray(distances.mean(axis=1))
-
-    return Detector(lambda views: np.concatenate([score(part) for part in torch.split(views.color, 500)]))
 
 
 def fit_classifier(
