@@ -1,23 +1,80 @@
-"""What the interactive pieces of the pages are made of: recorded numbers as JSON.
+"""What the interactive pieces of the pages are made of: recorded numbers as JSON, and nets as ONNX.
 
-A piece is ``NAME.json``, which ``book/_static/pieces/NAME.mjs`` reads. The function of its name writes it to
-a folder, or raises a DataError where its data are out of reach.
+A piece is ``NAME.json`` and, where a net answers, ``NAME.onnx``; ``book/_static/pieces/NAME.mjs`` reads them.
+The function of its name writes both to a folder, or raises a DataError where its data are out of reach.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from companion.data.download import DataError
+from companion.data.ecg import CLASS_NAMES, load_ecg5000
+from companion.experiments.waveforms import recorded_detector
 from companion.files import atomic_path
 from companion.runs import load_run
 
+OPSET = 20
+TOLERANCE = 1e-4  # of an output's absolute difference from PyTorch's
+Calculate = Callable[..., dict[str, Tensor]]
 
-def _write(folder: Path, name: str, **content: Any) -> None:
+
+def _write(folder: Path, name: str, data: Any = None, **content: Any) -> None:
+    if data is not None and data.synthetic:
+        raise DataError("its data are out of reach.")
     with atomic_path(folder / f"{name}.json") as part:
         part.write_text(json.dumps(content), encoding="utf8")
+
+
+class _Graph(nn.Module):
+    def __init__(self, net: nn.Module, calculate: Calculate) -> None:
+        super().__init__()
+        self.net, self.calculate = net, calculate
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return self.calculate(self.net, *inputs)
+
+
+@torch.inference_mode()
+def export_onnx(net: nn.Module, path: Path, calculate: Calculate, **inputs: Tensor) -> None:
+    """Write ``calculate(net, *inputs)``, with its named outputs, and run the file on the same inputs.
+
+    ``inputs`` are examples by name: batches (N, ...), whose N may be another one later, and vectors. Needs
+    the packages onnxscript and onnxruntime. Where the file differs from PyTorch by more than ``TOLERANCE``,
+    an AssertionError says by how much, and nothing is written.
+    """
+    import onnxruntime
+
+    graph, values = _Graph(net, calculate).eval(), tuple(inputs.values())
+    wanted, many = graph(*values), torch.export.Dim("N")
+    shapes = tuple({0: many} if value.ndim > 1 else None for value in values)
+    with atomic_path(path) as part:
+        torch.onnx.export(
+            graph, values, part, input_names=list(inputs), output_names=list(wanted),
+            dynamic_shapes={"inputs": shapes}, opset_version=OPSET, external_data=False, verbose=False,
+        )  # fmt: skip
+        session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
+        found = session.run(list(wanted), {name: value.numpy() for name, value in inputs.items()})
+        for ours, theirs in zip(found, wanted.values(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE, err_msg=path.name)
 
 
 def depth(folder: Path) -> None:
     """Chapter 1: the recorded runs of nets of all depths, with one recipe."""
     runs = [load_run(name).model_dump(mode="json") for name in ("degradation-live-cpu", "starts-full-cpu")]
     _write(folder, "depth", runs=runs, gradients=load_run("gradients-live-cpu").model_dump(mode="json"))
+
+
+def heartbeat(folder: Path) -> None:
+    """Chapter 10: the recorded net; of the beats only the mean of each class is passed on."""
+    data, detector = load_ecg5000(), recorded_detector()
+    some = torch.from_numpy(data.validation[:64, None]).float()
+    export_onnx(detector.net_, folder / "heartbeat.onnx", lambda net, x: {"rebuilt": net(x)[0]}, windows=some)
+    means = {name: data.validation[data.validation_classes == kind].mean(axis=0).round(4).tolist()
+             for kind, name in enumerate(CLASS_NAMES[:4], 1)}  # fmt: skip
+    _write(folder, "heartbeat", data, beats=means, threshold=detector.threshold_, fpr=detector.fpr_)

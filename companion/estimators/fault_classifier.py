@@ -104,10 +104,6 @@ class FaultClassifier(ImageDetector):
     @torch.inference_mode()
     def _maps(self, X: Tensor) -> Tensor:
         """Logits at each place, whose mean is the score: class activation maps, Zhou et al. 2016."""
-        fc = self.net_.fc
-        pixels = self._objective().normalized(as_floats(X).to(fc.weight.device))
-        one, other = (
-            F.conv2d(self.net_.features(each), fc.weight[:, :, None, None], fc.bias)
-            for each in (pixels, pixels.flip(3))
-        )
+        pixels = self._objective().normalized(as_floats(X).to(self.net_.fc.weight.device))
+        one, other = (self.net_.maps(each) for each in (pixels, pixels.flip(3)))
         return F.interpolate((one + other.flip(3)) / 2, self.shape_[1:])[:, 0].cpu()

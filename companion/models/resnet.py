@@ -96,6 +96,10 @@ class ResNet(nn.Module):
             x = stage(x)  # (N, C, H, W), then (N, 2C, H/2, W/2), ...
         return F.relu(self.bn1(x)) if self.block.preactivated else x
 
+    def maps(self, images: Tensor) -> Tensor:
+        """Logits at each place, whose means are the logits: (N, num_classes, H', W')."""
+        return F.conv2d(self.features(images), self.fc.weight[:, :, None, None], self.fc.bias)
+
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.features(images).mean(dim=(2, 3)))
         return logits

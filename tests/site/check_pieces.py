@@ -9,15 +9,20 @@ import re
 import statistics
 import time
 
+import numpy as np
 import pytest
 from book_assets import AXE, vendor
 from playwright.sync_api import sync_playwright
 
+from companion.experiments.waveforms import recorded_detector
 from companion.runs import load_run
 from tests.site import browser as views
 from tests.site.browser import HTML, launch_options, serving
 
-CHAPTERS = {"depth": "book/degradation.html"}
+CHAPTERS = {
+    "depth": "book/degradation.html",
+    "heartbeat": "book/waveforms.html",
+}
 FETCHED = re.compile(r"_static/(pieces|vendor/(onnxruntime-web|uplot))/")
 SECONDS = 2.0  # from the click to the first answer, on an idle machine; here others may work at the same time
 PATIENCE = 60_000  # milliseconds
@@ -147,3 +152,44 @@ def test_depth_shows_what_was_recorded(browser, site):
     here = reader.window.url
     again = Reader(browser, site, "depth", "?" + here.partition("?")[2]).open()
     assert again.numbers() == reader.numbers() == pytest.approx(recorded(run, "plain-20"))
+
+
+def test_heartbeat_scores_as_the_package_does(browser, site):
+    reader = Reader(browser, site, "heartbeat").open()
+    detector = recorded_detector()
+    beats = {name: np.array(beat) for name, beat in reader.data()["beats"].items()}
+    *_, last = beats
+
+    def expected(beat, place=60, lift=0.0, width=6):
+        bump = lift * np.exp(-0.5 * ((np.arange(len(beat)) - place) / width) ** 2)
+        window = (beat + bump)[None].astype(np.float32)
+        return float(detector.decision_function(window)[0]), detector.reconstruct(window)[0]
+
+    def agrees(**how):
+        score, made = expected(beats[reader.control("beat").input_value()], **how)
+        found = reader.numbers()
+        np.testing.assert_allclose(found["reconstruction"], made, atol=1e-3)
+        assert found["score"] == pytest.approx(score, abs=1e-3)
+        verdict = "flagged as unusual" if score > detector.threshold_ else "not flagged"
+        assert verdict in reader.root.locator(".piece-result").inner_text()
+
+    agrees()
+    reader.press("lift", "ArrowRight", 15)
+    reader.press("place", "ArrowLeft", 20)
+    reader.press("width", "PageUp")
+    width = int(reader.control("width").input_value())
+    agrees(lift=1.5, place=40, width=width)
+    box = reader.root.locator(".u-over").bounding_box()
+    reader.window.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.5 * box["height"])
+    reader.window.mouse.down()
+    reader.window.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.2 * box["height"], steps=5)
+    reader.window.mouse.up()
+    place, lift = (float(reader.control(name).input_value()) for name in ("place", "lift"))
+    assert 60 < place < 80
+    assert lift > 1
+    agrees(lift=lift, place=place, width=width)
+    assert reader.milliseconds() < 100
+    reader.control("beat").select_option(last)
+    agrees(lift=lift, place=place, width=width)
+    again = Reader(browser, site, "heartbeat", "?" + reader.window.url.partition("?")[2]).open()
+    assert again.numbers()["score"] == pytest.approx(reader.numbers()["score"], abs=1e-6)

@@ -68,9 +68,6 @@ export async function net(name) {
   };
 }
 
-/** Bytes that stand in JSON as text. */
-export const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-
 /** Pixels (images, 3, height, width) from 0 to 255 as a net was trained on them, by the mean and deviation of each colour. */
 export const normalized = (pixels, size, { mean, std }) =>
   Float32Array.from(pixels, (value, place) => (value / 255 - mean[Math.floor(place / size) % 3]) / std[Math.floor(place / size) % 3]);
