@@ -13,10 +13,10 @@ import numpy as np
 from companion.data.casting import load_casting
 from companion.detection.metrics import bootstrap, pr_auc, roc_auc, wilson
 from companion.detection.thresholds import fixed_fpr, tnr_target
-from companion.estimators import FaultClassifier, PatchMemory
+from companion.estimators import PatchMemory
 from companion.experiments import base
 from companion.experiments import casting_detectors as fitted
-from companion.experiments.base import REPLAY_STEPS, Context, Experiment, window_means, with_ends
+from companion.experiments.base import REPLAY_STEPS, Context, from_table, window_means, with_ends
 from companion.experiments.casting_detectors import Casting, CastingConfig, Detector, Views
 from companion.objectives.synthetic_anomalies import as_floats
 from companion.runs import DataInfo, SeedResult
@@ -141,22 +141,5 @@ def _run(fit_all: Callable[..., Fitted], config: CastingConfig, seed: int, conte
     return result
 
 
-SCALES = {
-    "smoke": CastingConfig(
-        epochs=1, moved_epochs=1, latent=4, residual_widths=(4, 4), components=2, memory_images=20,
-        memory_patches=100, width=2, share=0.01, repeats=5, points=4,
-        fit=FaultClassifier(num_steps=4, batch_size=24).recipe(),
-    ),
-    "live": CastingConfig(epochs=8, repeats=200),
-    "full": CastingConfig(),
-}  # fmt: skip
-
-CASTING = Experiment(
-    "casting", "What does it take to find casting faults at a true-positive and true-negative rate of 95 %?",
-    SCALES, partial(_run, detectors), data_info,
-)  # fmt: skip
-
-CASTING_ABLATION = Experiment(
-    "casting_ablation", "What are a moving camera and painted spills worth by themselves?",
-    SCALES, partial(_run, ablations), data_info,
-)  # fmt: skip
+CASTING = from_table("casting", CastingConfig, partial(_run, detectors), data_info)
+CASTING_ABLATION = from_table("casting_ablation", CastingConfig, partial(_run, ablations), data_info)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from companion.data.images import share_by_hash
 from companion.experiments import casting
 from companion.experiments import casting_detectors as fitted
-from companion.experiments.base import Context, Experiment
+from companion.experiments.base import Context, from_table
 from companion.experiments.casting_detectors import Casting, CastingConfig, Detector, Views, load
 from companion.objectives.synthetic_anomalies import as_floats, occlusion
 from companion.runs import SeedResult
@@ -111,9 +111,4 @@ def run(config: CastingConfig, seed: int, context: Context) -> SeedResult:
     return result
 
 
-CASTING_CONTROLS = Experiment(
-    "casting_controls", "What do a rule of one line, other painted faults and haze say of the detector?",
-    {scale: config.model_copy(update={"repeats": min(200, config.repeats)})
-     for scale, config in casting.SCALES.items()},
-    run, casting.data_info,
-)  # fmt: skip
+CASTING_CONTROLS = from_table("casting_controls", CastingConfig, run, casting.data_info)

@@ -15,7 +15,7 @@ from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.estimators.autoencoders import ResNetAE
 from companion.estimators.baselines import WindowBaseline
 from companion.experiments import base
-from companion.experiments.base import REPLAY_STEPS, Config, Context, Experiment, window_means, with_ends
+from companion.experiments.base import REPLAY_STEPS, Config, Context, from_table, window_means, with_ends
 from companion.models.resnet import count_parameters
 from companion.runs import SeedResult, load_run, weights_path
 
@@ -153,13 +153,6 @@ def recorded_detector(name: str = "waveforms-full-cpu") -> ResNetAE:
     return ResNetAE.load(weights_path(load_run(name), "net"))
 
 
-WAVEFORMS = Experiment(
-    "waveforms", "Does a residual autoencoder find unusual heartbeats better than simple detectors?", {
-        "smoke": WaveformsConfig(
-            bottlenecks=(2, 8), members=2, epochs=1, width=2, components=(2,), neighbours=(1,), repeats=5,
-            points=4,
-        ),
-        "live": WaveformsConfig(bottlenecks=(2, 8, 128), repeats=200),
-        "full": WaveformsConfig(),
-    }, run, lambda: base.data_info(_beats(validation_normals=1000)), float32=True,
-)  # fmt: skip
+WAVEFORMS = from_table(
+    "waveforms", WaveformsConfig, run, lambda: base.data_info(_beats(validation_normals=1000)), float32=True
+)
