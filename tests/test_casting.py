@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from companion.data import casting, download, fetch
 from companion.data.casting import COUNTS, load_casting, synthetic_archive
@@ -52,15 +51,7 @@ def test_the_archive_becomes_splits_without_common_images(archive):
     assert len(data.development) + len(data.test) == 660
     assert not data.synthetic
     assert data.digest == casting.CONTENT_SHA256
-
-
-def test_the_second_time_comes_from_the_cache(archive):
-    first = load_casting((16, 24))
-    archive.unlink()
-    again = load_casting((16, 24))
-    assert torch.equal(first.test.images, again.test.images)
-    assert first.test.names == again.test.names
-    assert (first.source, again.source) == ("a mirror's casting.tar.gz", "cache: casting.zip")
+    assert load_casting((16, 24)).source == "cache: casting.zip"
 
 
 def test_a_damaged_cache_is_got_again(archive):
@@ -100,17 +91,8 @@ def test_the_archive_of_a_whole_repository_will_do_and_another_is_passed_over(ar
     assert load_casting((16, 24)).source == "a mirror's 1.tar.gz"
 
 
-def test_archives_that_are_none_or_too_large_are_refused_and_links_in_them_passed_over(
-    tmp_path, files, monkeypatch
-):
+def test_archives_that_are_too_large_are_refused_and_links_in_them_passed_over(tmp_path, files, monkeypatch):
     path = tmp_path / "a.tar.gz"
-    path.write_bytes(b"nothing")
-    with pytest.raises(tarfile.ReadError):
-        read_members(path, casting.FILES)
-    whole = packed(path, files).read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(EOFError):
-        read_members(path, casting.FILES)
     with tarfile.open(packed(path, {}), "w:gz") as links:
         for kind, name in ((tarfile.SYMTYPE, "train/link.jpg"), (tarfile.DIRTYPE, "train/folder.jpg")):
             member = tarfile.TarInfo(f"dataset/{name}")

@@ -123,20 +123,6 @@ def test_much_less_flagged_than_promised_is_told_too(tmp_path, series):
     assert "0 % are flagged, and of such as were held out it should be 20 %: the windows have changed" in told
 
 
-def test_components_and_neighbours_are_there_and_much_that_is_flagged_is_told(tmp_path):
-    np.save(tmp_path / "data.npy", waves(150))
-    fit = ("fit", "waveforms", tmp_path / "data.npy", "--out", tmp_path / "model")
-    for method in ("pca", "neighbours"):
-        good(*fit, "--method", method, "--standardize", "channel")
-        model = WindowBaseline.load(tmp_path / "model")
-        assert (model.method, model.standardize) == (method, "channel")
-        np.save(tmp_path / "loud.npy", 3 * waves(150) + 5)
-        table, told = score(tmp_path, "loud.npy")
-        np.testing.assert_allclose(table["score"], model.decision_function(3 * waves(150) + 5))
-        assert "warning: 100 % are flagged" in told
-    assert "the method is" in bad(*fit, "--method", "x")
-
-
 def test_the_best_of_all_is_kept_and_a_moved_level_counts_where_it_is_told_from_normal(tmp_path):
     np.save(tmp_path / "data.npy", waves(150)[:, None])
     told = good("fit", "waveforms", tmp_path / "data.npy", "--out", tmp_path / "model", "--epochs", 2)
@@ -173,6 +159,7 @@ def test_mistakes_end_with_status_1_and_a_message(tmp_path, monkeypatch):
     fit, score, out = ("fit", "waveforms"), ("score", "waveforms"), ("--out", tmp_path / "out")
     for arguments, message in [
         ((*fit, tmp_path / "nothing.npy", *out), "there is no file"),
+        ((*fit, tmp_path / "good.npy", *out, "--method", "x"), "the method is auto"),
         ((*fit, tmp_path / "few.npy", *out), "too few windows"),
         ((*fit, tmp_path / "deep.npy", *out), "windows are"),
         ((*fit, tmp_path / "good.npy", "--out", tmp_path), "is a folder"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from companion.data.ecg import CLASS_NAMES, LENGTH, load_ecg5000, synthetic_beats
+from companion.data.ecg import LENGTH, load_ecg5000
 
 
 def check_split(beats):
@@ -33,14 +33,3 @@ def test_the_real_beats_have_their_published_sizes(real):
     assert np.array_equal(beats.test, again.test)
     assert np.array_equal(beats.validation, again.validation)
     np.testing.assert_allclose(beats.test.mean(axis=1), 0, atol=1e-5)
-
-
-def test_the_stand_in_has_beats_that_differ_by_class():
-    table = synthetic_beats(600, seed=3)
-    assert np.array_equal(table, synthetic_beats(600, seed=3))
-    classes, beats = table[:, 0], table[:, 1:]
-    mean = beats[classes == 1].mean(axis=0)
-    distance = ((beats - mean) ** 2).mean(axis=1)
-    assert all(distance[classes == c].mean() > 1.4 * distance[classes == 1].mean() for c in (2, 3, 4, 5))
-    np.testing.assert_allclose(beats.std(axis=1), 1, atol=1e-3)
-    assert CLASS_NAMES[0] == "normal"

@@ -62,18 +62,6 @@ def test_members_of_an_ensemble_learn_by_themselves_and_are_judged_together():
     assert scalars["error"].item() == 0
 
 
-def test_scores_are_accuracy_and_root_mean_squared_error(table):
-    target = table.table.target[table.table.validation]
-    if table.objective.num_classes is None:
-        assert score(table, "validation", target + 2) == pytest.approx(2, rel=1e-5)
-    else:
-        right = np.eye(3)[target]
-        assert score(table, "validation", right) == 1
-        wrong = right.copy()
-        wrong[:5] = np.roll(right[:5], 1, axis=1)
-        assert score(table, "validation", wrong) == pytest.approx(1 - 5 / len(target))
-
-
 def test_predictions_agree_with_the_evaluation_and_do_not_depend_on_the_batch(table):
     seed_everything(0)
     net = tables.build(table, "resnet", {"d_model": 8}, 0)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from companion.compute import Compute, pick_compute, seed_everything
-from companion.files import StateError, fingerprint, load_weights, save_weights
+from companion.files import fingerprint, load_weights, save_weights
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification
 from companion.training import (
@@ -287,9 +287,3 @@ def test_weights_go_out_and_come_back(tmp_path):
     weights, about = load_weights(tmp_path / "net.safetensors")
     assert about == {"source": "a test"}
     assert all(torch.equal(weights[name], tensor) for name, tensor in net.state_dict().items())
-    for content in (b"junk", None):
-        (tmp_path / "net.safetensors").unlink()
-        if content:
-            (tmp_path / "net.safetensors").write_bytes(content)
-        with pytest.raises(StateError, match="not a readable"):
-            load_weights(tmp_path / "net.safetensors")

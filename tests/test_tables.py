@@ -6,7 +6,7 @@ import pytest
 
 from companion.data import tables as tabular
 from companion.data.download import REGISTRY, Source
-from companion.data.tables import load_adult, load_california, load_small, synthetic_table
+from companion.data.tables import load_adult, load_california, load_small
 
 ADULT_ROW = (
     "39, State-gov, 77516, Bachelors, 13, Never-married, ?, Not-in-family, White, Male, 2174, 0, 40, "
@@ -102,13 +102,6 @@ def test_out_of_reach_a_labelled_stand_in_comes(mirror, load):
     assert data.synthetic
     assert set(data.frame.columns) == {*data.numerical, *data.categorical}
     assert len({*data.train, *data.validation, *data.test}) == len(data.frame)
-
-
-def test_the_stand_in_can_be_learned_and_has_gaps():
-    data = synthetic_table("x", 2000, num_categorical=3, num_classes=3)
-    assert np.bincount(data.target).min() > 500
-    assert data.frame.isna().to_numpy().any()
-    assert data.digest == synthetic_table("x", 2000, num_categorical=3, num_classes=3).digest
 
 
 def test_the_real_tables_have_their_published_sizes(real):

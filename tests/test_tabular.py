@@ -74,17 +74,6 @@ def test_any_mix_of_columns_and_any_number_of_rows_goes_through(
     logits.sum().backward()
 
 
-def test_a_plain_twin_has_the_same_weights_and_another_function():
-    nets = []
-    for residual in (True, False):
-        seed_everything(0)
-        nets.append(TabularResNet(3, [], 8, 2, num_classes=1, residual=residual).eval())
-    assert count_parameters(nets[0]) == count_parameters(nets[1])
-    x = torch.randn(4, 3)
-    assert not torch.allclose(nets[0](x, None), nets[1](x, None))
-    nets[1].load_state_dict(nets[0].state_dict())
-
-
 def test_embeddings_start_small():
     net = TabularResNet(1, [50, 4], d_model=8, num_blocks=1)
     for embedding in net.input.embeddings:

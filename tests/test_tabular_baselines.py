@@ -11,7 +11,6 @@ from companion.models.resnet import count_parameters
 from companion.models.tabular_baselines import (
     NETS,
     SoftNeighbors,
-    TabTransformer,
     make_table_net,
     piecewise_linear,
 )
@@ -68,15 +67,6 @@ def test_the_ft_transformer_is_the_authors():
     x, c = torch.randn(5, 3), torch.tensor([[0], [1], [2], [3], [3]])
     assert torch.equal(ours.eval()(x, c), theirs.eval()(x, c))
     assert count_parameters(ours) == count_parameters(theirs)
-
-
-def test_the_tab_transformer_lets_categories_look_at_each_other():
-    net = TabTransformer(1, [5, 5], 2, d_token=8, num_layers=1).eval()
-    kept: list[torch.Tensor] = []
-    net.transformer.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    net(torch.zeros(2, 1), torch.tensor([[1, 2], [1, 3]]))
-    first, second = kept[0]
-    assert not torch.allclose(first[0], second[0])  # the same category beside another one
 
 
 @pytest.mark.parametrize("kind", ["mlp", "resnet", "tabm"])

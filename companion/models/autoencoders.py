@@ -156,7 +156,9 @@ class WaveAutoencoder(Autoencoder):
         self, channels: int, length: int, depth: int = 4, bottleneck: int = 128, width: int = 16
     ) -> None:
         super().__init__()
-        assert length >= 2**depth, f"{length} samples cannot be halved {depth} times; take a lower depth"
+        if length < 2**depth:
+            least = f"at least {2**depth} samples, or depth={max(1, length.bit_length() - 1)}"
+            raise ValueError(f"{length} samples cannot be halved {depth} times; take windows of {least}")
         self.latent_shape = (bottleneck,)
         self.lengths = [-(-length // 2**i) for i in range(depth + 1)]  # rounded up
         widths = [width * 2 ** min(i, 3) for i in range(depth + 1)]
