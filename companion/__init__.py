@@ -5,8 +5,8 @@ chapters are degradation (1), blocks, bottleneck, resnet18, tables, selfsupervis
 casting and waveforms (10)::
 
      models               data              objectives           experiments        recorded
-  1  resnet, blocks       cifar10           classification       degradation        degradation, starts,
-                                                                                    learning_rates
+  1  resnet, blocks       cifar10           classification       degradation        degradation, depths,
+                                                                                    starts, learning_rates
      resnet, blocks       cifar10           classification       optimisation       gradients
   2  resnet, blocks       cifar10           classification       degradation        block_order
      resnet, blocks       cifar10           classification       optimisation       lesion

@@ -66,7 +66,8 @@ def export_onnx(net: nn.Module, path: Path, calculate: Calculate, **inputs: Tens
 
 def depth(folder: Path) -> None:
     """Chapter 1: the recorded runs of nets of all depths, with one recipe."""
-    runs = [load_run(name).model_dump(mode="json") for name in ("degradation-live-cpu", "starts-full-cpu")]
+    names = ("degradation-live-cpu", "depths-full-cpu", "starts-full-cpu")
+    runs = [load_run(name).model_dump(mode="json") for name in names]
     _write(folder, "depth", runs=runs, gradients=load_run("gradients-live-cpu").model_dump(mode="json"))
 
 
