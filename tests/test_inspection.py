@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from companion.compute import Compute
 from companion.data.download import DataError
 from companion.experiments.classifier import RECIPE, VARIANTS, override
-from companion.inspection import add_noise, fit_temperature, grad_cam, load_image, predict, reliability
+from companion.inspection import fit_temperature, grad_cam, load_image, predict, reliability
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import ImageClassification
 
@@ -61,14 +61,6 @@ def test_grad_cam_of_one_linear_readout_is_that_map():
     nn.init.zeros_(model[0].weight)  # no evidence at all
     assert not grad_cam(model, model[0], pixels, torch.zeros(4, dtype=torch.long)).any()
     assert not model[0]._forward_hooks
-
-
-def test_noise_has_its_strength_and_stays_in_range():
-    gray = torch.full((4, 3, 32, 32), 128, dtype=torch.uint8)
-    noisy = add_noise(gray, 10, torch.Generator().manual_seed(0))
-    assert noisy.dtype == torch.uint8
-    assert float(noisy.float().std()) == pytest.approx(10, rel=0.05)
-    assert torch.equal(add_noise(gray, 0), gray)
 
 
 def test_the_middle_square_is_taken_as_a_viewer_shows_it(tmp_path):

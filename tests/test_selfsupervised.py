@@ -270,15 +270,6 @@ def test_a_row_that_breaks_the_dependence_surprises_where_it_does(trained):
     assert set(found[1].topk(2).indices.tolist()) == {0, 1}
 
 
-def test_surprise_does_not_depend_on_the_batch(trained):
-    data = dependent_rows(50, 2)
-    trained.train()
-    whole = nll(trained, *data)
-    torch.testing.assert_close(nll(trained, *data, batch_size=7), whole, atol=1e-4, rtol=1e-4)
-    assert (whole >= 0).all()
-    assert nll(trained, *(t[:0] for t in data)).shape == (0, 5)
-
-
 def test_features_hidden_together_are_judged_without_one_another(trained):
     found = nll(trained, *dependent_rows(500, 1), groups=[0, 1, 2, 2, 3])
     alone = nll(trained, *dependent_rows(500, 1))

@@ -85,13 +85,6 @@ def test_the_table_says_what_there_is(data):
     assert 0.03 < data.labels["attack"].notna().mean() < 0.07
 
 
-def test_parts_follow_each_other_and_sessions_stay_whole(data):
-    attack = data.labels["attack"].notna().to_numpy()
-    assert [attack[rows].any() for rows in data.split.values()] == [False, False, True, True]
-    parts = [set(data.labels["incident"].iloc[rows]) for rows in data.split.values()]
-    assert len(set.union(*parts)) == sum(map(len, parts))
-
-
 def test_the_seed_is_the_company():
     small = EventConfig(num_events=500, days=3)
     first, again = generate_events(small), generate_events(small)
