@@ -15,7 +15,7 @@ from companion.cli_images import halves, read_sample
 from companion.data.casting import synthetic_moulds
 from companion.data.images import find_images, read_images
 from companion.detection.metrics import confusion, pr_auc
-from companion.estimators import FaultClassifier, ImageAE, ImageBaseline
+from companion.estimators import FaultClassifier, ImageAE, ImageBaseline, PatchMemory
 from companion.estimators.baselines import METHODS
 from companion.objectives.synthetic_anomalies import NO_JITTER
 from tests.test_cli import bad, good
@@ -103,7 +103,7 @@ def test_the_best_of_four_is_kept_and_scores(tmp_path, normal):
     found = re.findall(r"(\w+): PR-AUC ([\d.]+) on normals and painted faults", told)
     assert {name for name, _ in found} == set(METHODS) - {"classifier"}
     assert found == sorted(found, key=lambda each: -float(each[1]))
-    kept = load_first(tmp_path / "m", ImageBaseline, ImageAE)
+    kept = load_first(tmp_path / "m", ImageBaseline, PatchMemory, ImageAE)
     assert kept.compared_ == pytest.approx({name: float(value) for name, value in found}, abs=1e-3)
     told = good(*fit, "--known", spills, "--method", "neighbours")
     (only,) = re.findall(r"(\S+) on normals and known faults", told)

@@ -39,15 +39,6 @@ def test_only_training_rows_decide_the_encoding(table):
         assert torch.equal(ours, theirs)
 
 
-def test_numbers_are_standardised_by_the_training_rows():
-    table = prepare(synthetic_table("t", 600, num_categorical=0, num_classes=None))
-    target = table.splits["train"][2]
-    assert target.mean().item() == pytest.approx(0, abs=1e-5)
-    assert target.std(unbiased=False).item() == pytest.approx(1, abs=1e-5)
-    back = table.splits["test"][2].numpy() * table.target_std + table.target_mean
-    np.testing.assert_allclose(back, table.table.target[table.table.test], rtol=1e-5)
-
-
 def test_members_of_an_ensemble_learn_by_themselves_and_are_judged_together():
     objective = TableObjective(2)
     logits = torch.tensor([[[4.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])  # three members, one row

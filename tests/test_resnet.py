@@ -6,7 +6,6 @@ from torch import nn
 from companion.compute import seed_everything
 from companion.models.blocks import BasicResidualBlock, BottleneckBlock, PreActResidualBlock
 from companion.models.resnet import FAMILY, CifarResNet, ResNet, count_parameters, deepen
-from companion.models.resnet9 import ResNet9
 
 # torchvision's documentation
 PUBLISHED = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
@@ -51,14 +50,6 @@ def test_stems_and_stages_divide_the_size(block, stem, size):
     net = ResNet(block, (1, 2), 5, stem=stem, width=8)
     assert net.features(torch.zeros(1, 3, 32, 32)).shape == (1, 16 * block.expansion, size, size)
     assert net(torch.zeros(2, 3, 32, 40)).shape == (2, 5)
-
-
-def test_resnet9_takes_a_width_and_learns_from_the_first_step():
-    net = ResNet9(width=8, num_classes=3)
-    convolutions = [m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)]
-    assert convolutions == [8, 16, 16, 16, 32, 64, 64, 64]
-    net(torch.randn(4, 3, 16, 24)).sum().backward()
-    assert all(p.grad is not None for p in net.parameters())
 
 
 # He et al. 2016, table 6, in millions

@@ -2,7 +2,7 @@
 
 The archive holds ``train/`` (normal), ``proliv/`` (spills) and ``test/`` (both, with an annotation file). As
 the real one, the test set of the stand-in also holds what the training images do not show: a camera that has
-moved and arms in view (normal), and empty moulds (anomalous).
+moved (normal), and empty moulds (anomalous).
 """
 
 import hashlib
@@ -82,12 +82,12 @@ def archive_items(files: Mapping[str, bytes]) -> list[Item]:
     return [(name, labels[name], partial(bytes, files[name])) for name in sorted(files.keys() - {ANNOTATION})]
 
 
-Kind = Literal["normal", "moved", "arm", "spill", "empty"]
-KINDS: tuple[Kind, ...] = ("normal", "moved", "arm", "spill", "empty")  # the first three are normal
+Kind = Literal["normal", "moved", "spill", "empty"]
+KINDS: tuple[Kind, ...] = ("normal", "moved", "spill", "empty")  # the first two are normal
 COUNTS: dict[str, dict[Kind, int]] = {
     "train": {"normal": 1500},
     "proliv": {"spill": 60},
-    "test/imgs": {"normal": 480, "moved": 80, "arm": 40, "spill": 40, "empty": 20},
+    "test/imgs": {"normal": 480, "moved": 120, "spill": 40, "empty": 20},
 }
 
 
@@ -116,24 +116,13 @@ def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -
     image = floor + 0.01 * _noise(full, 5, generator)
     image = torch.where(inside < 1, rim, image)
     hollow = bottom + 0.04 * y
-    if kind == "empty":
-        shown = hollow.expand(count, 3, height, width)
-    else:
-        # the metal fills the mould up to a level, or comes in from above as a widening column
-        level, column = _uniform(one, -0.5, 0.1, generator), torch.rand(one, generator=generator) < 0.5
-        poured = torch.where(column, x.abs() < 0.45 + 0.3 * y.abs(), y > level - 0.3 * x.square())
-        shown = torch.where(poured, metal + texture, hollow)
-        image = torch.where(column & (x.abs() < 0.4) & (y < 0), metal + texture, image)
-    image = torch.where(inside < 0.75, shown, image)
+    level = _uniform(one, -0.5, 0.1, generator)  # up to which metal fills the mould
+    poured = (y > level - 0.3 * x.square()) & (kind != "empty")
+    image = torch.where(inside < 0.75, torch.where(poured, metal + texture, hollow), image)
     if kind == "spill":
         streaks = _noise((count, 1, 1, width), 12, generator).abs() * (1 - (x / 0.5).square()).clamp(min=0)
         glitter = torch.randn(count, 3, height, width, generator=generator)
         image = image + streaks * (inside < 1) * (0.15 + 0.25 * glitter)
-    if kind == "arm":
-        angle, place = _uniform(one, 0.2, 2.9, generator), _uniform(one, 0.2, 0.9, generator)
-        across = x * torch.cos(angle) + y * torch.sin(angle)
-        dark = _uniform((count, 3, 1, 1), 0.1, 0.5, generator)
-        image = torch.where(across > place, dark + 0.5 * texture, image)
     light = _uniform(one, 0.92, 1.08, generator)
     image = image * light + 0.01 * torch.randn(count, 3, height, width, generator=generator)
     return (255 * image.clamp(0, 1)).round().to(torch.uint8)
