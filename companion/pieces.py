@@ -11,13 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from companion.data.download import DataError
 from companion.data.ecg import CLASS_NAMES, load_ecg5000
+from companion.estimators import FaultClassifier
+from companion.experiments.casting_detectors import load
 from companion.experiments.waveforms import recorded_detector
 from companion.files import atomic_path
-from companion.runs import load_run
+from companion.objectives.synthetic_anomalies import as_floats, empty_mould, spill
+from companion.runs import load_run, weights_path
 
 OPSET = 20
 TOLERANCE = 1e-4  # of an output's absolute difference from PyTorch's
@@ -79,3 +83,22 @@ def heartbeat(folder: Path) -> None:
     means = {name: data.validation[data.validation_classes == kind].mean(axis=0).round(4).tolist()
              for kind, name in enumerate(CLASS_NAMES[:4], 1)}  # fmt: skip
     _write(folder, "heartbeat", data, beats=means, threshold=detector.threshold_, fpr=detector.fpr_)
+
+
+def desk(folder: Path) -> None:
+    """Chapter 9: the recorded net, its scores of the test part, and images, as those may not be passed on.
+
+    A dozen are drawn by the mean and 200 principal components of training images; half have a painted fault.
+    """
+    detector, data = FaultClassifier.load(weights_path(load_run("casting_controls-full-cpu"), "net")), load()
+    examples = detector._objective().normalized(as_floats(data.test.color[:64]))
+    export_onnx(detector.net_, folder / "desk.onnx", lambda n, x: {"maps": n.maps(x)[:, 0]}, images=examples)
+    pca = PCA(200, svd_solver="randomized", random_state=0).fit(as_floats(data.train.color[:2500]).flatten(1))
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(12, 200, generator=generator).numpy() * pca.explained_variance_**0.5
+    drawn = torch.from_numpy(pca.inverse_transform(codes)).float().clamp(0, 1).view(12, *examples.shape[1:])
+    made = torch.cat([drawn[:6], spill(drawn[6:9], generator), empty_mould(drawn[9:], generator)])
+    _write(folder, "desk", data.images, images=(255 * made).round().int().flatten(1).tolist(),
+           scores=detector.decision_function(data.test.color).round(4).tolist(),
+           labels=data.labels["test"].tolist(), threshold=detector.threshold_, mean=detector.mean_,
+           std=detector.std_)  # fmt: skip

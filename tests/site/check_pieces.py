@@ -11,18 +11,25 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from book_assets import AXE, vendor
 from playwright.sync_api import sync_playwright
 
+from companion.estimators import FaultClassifier
 from companion.experiments.waveforms import recorded_detector
-from companion.runs import load_run
+from companion.runs import load_run, weights_path
 from tests.site import browser as views
 from tests.site.browser import HTML, launch_options, serving
 
 CHAPTERS = {
     "depth": "book/degradation.html",
     "heartbeat": "book/waveforms.html",
+    "desk": "book/casting.html",
 }
+PIXELS = """e => { // what a canvas shows, by colour
+    const {data, width, height} = e.getContext("2d").getImageData(0, 0, e.width, e.height);
+    return [0, 1, 2].map(c => Array.from({length: width * height}, (_, i) => data[4 * i + c]));
+}"""
 FETCHED = re.compile(r"_static/(pieces|vendor/(onnxruntime-web|uplot))/")
 SECONDS = 2.0  # from the click to the first answer, on an idle machine; here others may work at the same time
 PATIENCE = 60_000  # milliseconds
@@ -75,6 +82,12 @@ class Reader:
         """How long the net took for an answer, in the middle."""
         code = "name => performance.getEntriesByName(name).map(each => each.duration)"
         return statistics.median(self.window.evaluate(code, self.name))
+
+    def picture(self):
+        """The pixels of the first canvas, uint8 (1, 3, height, width)."""
+        canvas = self.root.locator("canvas").first
+        sides = canvas.get_attribute("height"), canvas.get_attribute("width")
+        return torch.tensor(canvas.evaluate(PIXELS), dtype=torch.uint8).view(1, 3, *map(int, sides))
 
     def control(self, name):
         return self.root.locator(f"[name={name}]")
@@ -193,3 +206,38 @@ def test_heartbeat_scores_as_the_package_does(browser, site):
     agrees(lift=lift, place=place, width=width)
     again = Reader(browser, site, "heartbeat", "?" + reader.window.url.partition("?")[2]).open()
     assert again.numbers()["score"] == pytest.approx(reader.numbers()["score"], abs=1e-6)
+
+
+def test_desk_scores_paint_as_the_package_does_and_counts_on_the_real_test_images(browser, site):
+    reader = Reader(browser, site, "desk").open()
+    detector = FaultClassifier.load(weights_path(load_run("casting_controls-full-cpu"), "net"))
+    clean = reader.numbers()
+    assert clean["score"] == pytest.approx(detector.decision_function(reader.picture())[0], abs=1e-3)
+    assert clean["score"] < detector.threshold_
+    canvas = reader.root.locator("canvas").first
+    box = canvas.bounding_box()
+    reader.window.mouse.move(box["x"] + box["width"] / 3, box["y"] + 2)
+    reader.window.mouse.down()
+    reader.window.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 3, steps=25)
+    reader.window.mouse.up()
+    by_pointer = reader.numbers()
+    assert by_pointer["score"] == pytest.approx(detector.decision_function(reader.picture())[0], abs=1e-3)
+    assert by_pointer["score"] > clean["score"] + 1
+    canvas.focus()
+    for key in ("ArrowLeft", "ArrowLeft", " ", "ArrowUp", "ArrowUp", " "):
+        reader.window.keyboard.press(key)
+    reader.control("threshold").focus()  # the brush is no part of the image
+    by_keyboard = reader.numbers()
+    assert by_keyboard["score"] != by_pointer["score"]
+    assert by_keyboard["score"] == pytest.approx(detector.decision_function(reader.picture())[0], abs=1e-3)
+    found = reader.press("threshold", "ArrowRight", 12)
+    scores, labels = (np.array(reader.data()[name]) for name in ("scores", "labels"))
+    limit, cost = (float(reader.control(name).input_value()) for name in ("threshold", "cost"))
+    flagged = scores > limit
+    missed, false = ((labels == 1) & ~flagged).sum(), ((labels == 0) & flagged).sum()
+    assert found["tpr"] == pytest.approx(flagged[labels == 1].mean())
+    assert found["tnr"] == pytest.approx((~flagged)[labels == 0].mean())
+    assert (found["alerts"], found["cost"]) == (flagged.sum(), cost * missed + false)
+    assert reader.milliseconds() < 100
+    again = Reader(browser, site, "desk", "?" + reader.window.url.partition("?")[2]).open()
+    assert again.numbers() == pytest.approx(found)
