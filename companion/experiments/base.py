@@ -33,9 +33,9 @@ MODULES = {  # the module of each experiment, which is there in upper case
     "casting_controls": "casting_controls", "classifier": "classifier", "degradation": "degradation",
     "depths": "degradation", "event_detection": "event_detection", "event_sequences": "event_sequences",
     "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
-    "lesion": "optimisation", "recipe": "classifier", "self_supervised": "self_supervised",
-    "starts": "degradation", "tab_transformer": "tables", "table_depth": "tables",
-    "table_embeddings": "table_embeddings", "table_rivals": "table_embeddings",
+    "lesion": "optimisation", "neighbor_search": "neighbor_search", "recipe": "classifier",
+    "self_supervised": "self_supervised", "starts": "degradation", "tab_transformer": "tables",
+    "table_depth": "tables", "table_embeddings": "table_embeddings", "table_rivals": "table_embeddings",
     "tables": "tables", "waveforms": "waveforms",
 }  # fmt: skip
 NAMES = tuple(MODULES)

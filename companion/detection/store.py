@@ -1,0 +1,127 @@
+"""A store of embeddings: vectors with an id and a time each, in one file, and the nearest of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+import pandas as pd
+import torch
+
+from companion.detection.metrics import check_scores
+from companion.files import StateError, load_state, save_state
+
+KINDS = ("exact", "hnsw", "ivf")
+_KIND = "embedding store 1"
+_LINKS = 32  # of a vector in the graph
+_PER_CELL = 256  # vectors, about
+
+
+class EmbeddingStore:
+    """Vectors of events that were seen, such as those whose alerts somebody has judged.
+
+    ``"exact"`` compares a query with every vector. ``"hnsw"`` walks through a graph of near vectors (Malkov
+    and Yashunin 2018, arXiv 1603.09320) and ``"ivf"`` looks into the nearest cells of a k-means (Jegou, Douze
+    and Schmid 2011): both are much faster and miss some neighbours; a higher ``effort`` (vectors in the
+    queue of the walk, at least the neighbours asked for; cells looked into) misses fewer. All are indices of
+    FAISS, in float32.
+
+    Example:
+        >>> vectors, days = np.eye(3), np.array(["2026-01-05", "2026-01-06", "2026-01-07"], "datetime64[ms]")
+        >>> store = EmbeddingStore(3).add(vectors, ids=np.array([7, 8, 9]), times=days)
+        >>> distances, ids, times = store.nearest(vectors[1:2] * 0.9, 1)
+        >>> ids.item(), str(times.item().date()), distances.round(1).item()
+        (8, '2026-01-06', 0.1)
+    """
+
+    def __init__(self, size: int, kind: str = "exact", effort: int = 64) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"the kind of a store is one of {', '.join(KINDS)}, not {kind!r}")
+        self.size, self.kind, self.effort = size, kind, effort
+        self.times = pd.Series(dtype="datetime64[ms]")  #: of each vector, by its id
+        self._index: faiss.Index | None = None  # made from the first vectors: cells have to be learned
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def add(self, vectors: np.ndarray, ids: np.ndarray, times: np.ndarray) -> Self:
+        """Keep vectors (N, size) with new ids, int64 (N,), and times, datetime64 (N,).
+
+        The first vectors that an ``"ivf"`` is given are those that its cells are learned from.
+        """
+        vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
+        new = pd.Series(np.asarray(times, dtype="datetime64[ms]"), index=np.asarray(ids, dtype=np.int64))
+        if vectors.shape != (len(new), self.size) or not new.index.append(self.times.index).is_unique:
+            raise ValueError(
+                f"need vectors (N, {self.size}) with ids that are not in the store, once each; here are "
+                f"vectors {vectors.shape} and {new.index.nunique()} different ids"
+            )
+        if self._index is None:
+            self._index = self._empty(vectors)
+        self._index.add_with_ids(vectors, new.index.to_numpy())
+        self.times = pd.concat([self.times, new])
+        return self
+
+    def nearest(self, vectors: np.ndarray, count: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distances, float64 (N, count), rising, ids, int64, and times, datetime64, of the nearest.
+
+        Where fewer are found the distance is infinite, the id -1 and the time NaT.
+        """
+        vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
+        if self._index is None:
+            raise ValueError("the store is empty; add vectors first")
+        parameters: Any = None
+        if self.kind == "hnsw":  # the two are not in FAISS's type stubs
+            parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, count))  # type: ignore[attr-defined]
+        elif self.kind == "ivf":
+            parameters = faiss.SearchParametersIVF(nprobe=self.effort)  # type: ignore[call-arg]
+        squares, ids = self._index.search(vectors, count, params=parameters)
+        squares = np.where(ids < 0, np.inf, np.maximum(squares, 0)).astype(np.float64)
+        return np.sqrt(squares), ids, self.times.reindex(ids.ravel()).to_numpy().reshape(ids.shape)
+
+    def forget(self, before: np.datetime64) -> int:
+        """Drop what is older than a time, and tell how many that were. A graph cannot: build it again."""
+        if self.kind == "hnsw":
+            raise ValueError("a graph cannot forget; make another store of what should stay")
+        old = self.times.index[self.times < before].to_numpy()
+        if len(old):
+            assert self._index is not None
+            self._index.remove_ids(faiss.IDSelectorBatch(old))
+            self.times = self.times.drop(old)
+        return len(old)
+
+    def save(self, path: Path) -> None:
+        """Write all to one file, in one piece."""
+        if self._index is None:
+            raise ValueError("the store is empty; add vectors first")
+        save_state(
+            path, _KIND, size=self.size, kind_=self.kind, effort=self.effort,
+            ids=torch.tensor(self.times.index.to_numpy()),
+            times=torch.tensor(self.times.to_numpy().astype(np.int64)),
+            index=torch.from_numpy(faiss.serialize_index(self._index)),
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote. Only from those whom you trust: FAISS reads its part unchecked."""
+        state = load_state(path, _KIND)
+        try:
+            store = cls(state["size"], state["kind_"], state["effort"])
+            store._index = faiss.deserialize_index(state["index"].numpy())
+            times = state["times"].numpy().astype("datetime64[ms]")
+            store.times = pd.Series(times, index=state["ids"].numpy())
+        except (KeyError, RuntimeError, AttributeError, ValueError) as error:
+            raise StateError(f"{path} is damaged: {error}") from error
+        return store
+
+    def _empty(self, vectors: np.ndarray) -> faiss.Index:
+        if self.kind == "hnsw":
+            return faiss.IndexIDMap2(faiss.IndexHNSWFlat(self.size, _LINKS))
+        if self.kind == "ivf":
+            flat = faiss.IndexFlatL2(self.size)
+            index = faiss.IndexIVFFlat(flat, self.size, max(1, len(vectors) // _PER_CELL))
+            index.train(vectors)
+            return index
+        return faiss.IndexIDMap2(faiss.IndexFlatL2(self.size))

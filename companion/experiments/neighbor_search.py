@@ -1,0 +1,80 @@
+"""Chapter 6: how fast the nearest of a million embeddings are found, and how many of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+
+from companion.detection.store import EmbeddingStore
+from companion.experiments import event_data
+from companion.experiments.base import Config, Context, Experiment
+from companion.experiments.event_data import EventSetsConfig, Recipe
+from companion.objectives.selfsupervised import embed
+from companion.runs import SeedResult
+
+
+class Search(NamedTuple):
+    """A way to search: a kind of :class:`EmbeddingStore` and the efforts to try."""
+
+    kind: str
+    efforts: tuple[int, ...]
+
+
+class NeighborSearchConfig(Config):
+    """What is searched for what."""
+
+    data: EventSetsConfig = EventSetsConfig(sets=("generated",), num_events=1_010_000)
+    recipe: Recipe = Recipe(num_steps=2000, epochs=300, lr=5e-3, batch_size=256, patience=None)
+    queries: int = 2000  #: the last events, which are not in the store
+    count: int = 10  #: neighbours
+    searches: tuple[Search, ...] = (
+        Search("exact", (0,)), Search("hnsw", (16, 64, 256)), Search("ivf", (1, 8, 64)),
+    )  # fmt: skip
+
+
+def run(config: NeighborSearchConfig, seed: int, context: Context) -> SeedResult:
+    """Embed generated events, and search for the last ones among the others.
+
+    Of each ``"<kind>.<effort>"``: ``recall``, the share of true neighbours that are found (one as near as the
+    last of them counts), and ``ms``, processor time a query, in milliseconds. Of each kind: ``build``,
+    processor seconds, and ``bytes`` a vector on disk.
+    """
+    result = SeedResult(seed=seed)
+    events = event_data.prepared("generated", config.data, seed)
+    net = event_data.train(events, config.recipe, seed, context, "net", result)
+    vectors = embed(net, events.numerical, events.categorical, compute=context.compute)
+    kept, asked = vectors[: -config.queries], vectors[-config.queries :]
+    times = events.events.frame["time"].to_numpy()[: len(kept)].astype("datetime64[ms]")
+    truth = np.empty(0)
+    for kind, efforts in config.searches:
+        start = time.process_time()
+        store = EmbeddingStore(kept.shape[1], kind).add(kept, np.arange(len(kept)), times)
+        result.metrics[f"{kind}.build"] = round(time.process_time() - start, 1)
+        with TemporaryDirectory() as folder:
+            store.save(Path(folder) / "store")
+            size = (Path(folder) / "store").stat().st_size
+        result.metrics[f"{kind}.bytes"] = round(size / len(kept), 1)
+        for effort in efforts:
+            store.effort, start = effort, time.process_time()
+            distances = store.nearest(asked, config.count)[0]
+            spent = time.process_time() - start
+            truth = distances[:, -1:] if kind == "exact" else truth
+            found = float((distances <= truth * (1 + 1e-5)).mean())
+            result.metrics[f"{kind}.{effort}.recall"] = round(found, 4)
+            result.metrics[f"{kind}.{effort}.ms"] = round(1000 * spent / len(asked), 4)
+    return result
+
+
+SMOKE = NeighborSearchConfig(
+    data=EventSetsConfig(sets=("generated",), num_events=2500, days=7, attack_share=0.05),
+    recipe=Recipe(num_steps=4, d_model=8), queries=100,
+)  # fmt: skip
+
+NEIGHBOR_SEARCH = Experiment(
+    "neighbor_search", "How fast are the nearest of a million embeddings found, and how many of them?",
+    {"smoke": SMOKE, "live": SMOKE, "full": NeighborSearchConfig()}, run, event_data.info, float32=True,
+)  # fmt: skip
