@@ -16,7 +16,7 @@ from companion.files import StateError, load_state, save_state
 KINDS = ("exact", "hnsw", "ivf")
 _KIND = "embedding store 1"
 _LINKS = 32  # of a vector in the graph
-_PER_CELL = 256  # vectors, about
+_PER_CELL = 1000  # vectors, about
 
 
 class EmbeddingStore:
