@@ -1,7 +1,5 @@
 """A store of embeddings: vectors with an id and a time each, in one file, and the nearest of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Self
 

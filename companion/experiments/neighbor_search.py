@@ -1,11 +1,8 @@
 """Chapter 6: how fast the nearest of a million embeddings are found, and how many of them."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,13 +14,6 @@ from companion.objectives.selfsupervised import embed
 from companion.runs import SeedResult
 
 
-class Search(NamedTuple):
-    """A way to search: a kind of :class:`EmbeddingStore` and the efforts to try."""
-
-    kind: str
-    efforts: tuple[int, ...]
-
-
 class NeighborSearchConfig(Config):
     """What is searched for what."""
 
@@ -31,8 +21,9 @@ class NeighborSearchConfig(Config):
     recipe: Recipe = Recipe(num_steps=2000, epochs=300, lr=5e-3, batch_size=256, patience=None)
     queries: int = 2000  #: the last events, which are not in the store
     count: int = 10  #: neighbours
-    searches: tuple[Search, ...] = (
-        Search("exact", (0,)), Search("hnsw", (16, 64, 256)), Search("ivf", (1, 8, 64)),
+    #: kinds of :class:`EmbeddingStore`, and the efforts to try with each
+    searches: tuple[tuple[str, tuple[int, ...]], ...] = (
+        ("exact", (0,)), ("hnsw", (16, 64, 256)), ("ivf", (1, 8, 64)),
     )  # fmt: skip
 
 
