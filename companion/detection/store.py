@@ -11,20 +11,17 @@ import torch
 from companion.detection.metrics import check_scores
 from companion.files import StateError, load_state, save_state
 
-KINDS = ("exact", "hnsw", "ivf")
-_KIND = "embedding store 1"
-_LINKS = 32  # of a vector in the graph
-_PER_CELL = 1000  # vectors, about
+_FORMAT = "embedding store 1"
+_LINKS, _PER_CELL = 32, 1000  # of a vector in the graph; vectors, about
 
 
 class EmbeddingStore:
-    """Vectors of events that were seen, such as those whose alerts somebody has judged.
+    """Vectors of events that were seen, such as those whose alerts somebody has judged; FAISS, in float32.
 
     ``"exact"`` compares a query with every vector. ``"hnsw"`` walks through a graph of near vectors (Malkov
-    and Yashunin 2018, arXiv 1603.09320) and ``"ivf"`` looks into the nearest cells of a k-means (Jegou, Douze
-    and Schmid 2011): both are much faster and miss some neighbours; a higher ``effort`` (vectors in the
-    queue of the walk, at least the neighbours asked for; cells looked into) misses fewer. All are indices of
-    FAISS, in float32.
+    and Yashunin 2018, arXiv 1603.09320), ``"ivf"`` looks into the nearest cells of a k-means (Jegou, Douze
+    and Schmid 2011): both are much faster and miss some neighbours. A higher ``effort`` misses fewer: the
+    vectors in the queue of the walk, at least as many as are asked for, or the cells that are looked into.
 
     Example:
         >>> vectors, days = np.eye(3), np.array(["2026-01-05", "2026-01-06", "2026-01-07"], "datetime64[ms]")
@@ -35,19 +32,16 @@ class EmbeddingStore:
     """
 
     def __init__(self, size: int, kind: str = "exact", effort: int = 64) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"the kind of a store is one of {', '.join(KINDS)}, not {kind!r}")
+        if kind not in ("exact", "hnsw", "ivf"):
+            raise ValueError(f"the kind of a store is exact, hnsw or ivf, not {kind!r}")
         self.size, self.kind, self.effort = size, kind, effort
         self.times = pd.Series(dtype="datetime64[ms]")  #: of each vector, by its id
-        self._index: faiss.Index | None = None  # made from the first vectors: cells have to be learned
-
-    def __len__(self) -> int:
-        return len(self.times)
+        self._index: Any = None  # made from the first vectors, since cells have to be learned
 
     def add(self, vectors: np.ndarray, ids: np.ndarray, times: np.ndarray) -> Self:
         """Keep vectors (N, size) with new ids, int64 (N,), and times, datetime64 (N,).
 
-        The first vectors that an ``"ivf"`` is given are those that its cells are learned from.
+        The cells of ``"ivf"`` are learned from the first vectors that it is given.
         """
         vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
         new = pd.Series(np.asarray(times, dtype="datetime64[ms]"), index=np.asarray(ids, dtype=np.int64))
@@ -57,7 +51,12 @@ class EmbeddingStore:
                 f"vectors {vectors.shape} and {new.index.nunique()} different ids"
             )
         if self._index is None:
-            self._index = self._empty(vectors)
+            flat = faiss.IndexFlatL2(self.size)
+            graph = faiss.IndexHNSWFlat(self.size, _LINKS)
+            self._index = faiss.IndexIDMap2(graph if self.kind == "hnsw" else flat)
+            if self.kind == "ivf":
+                self._index = faiss.IndexIVFFlat(flat, self.size, max(1, len(vectors) // _PER_CELL))
+                self._index.train(vectors)
         self._index.add_with_ids(vectors, new.index.to_numpy())
         self.times = pd.concat([self.times, new])
         return self
@@ -68,58 +67,45 @@ class EmbeddingStore:
         Where fewer are found the distance is infinite, the id -1 and the time NaT.
         """
         vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
-        if self._index is None:
-            raise ValueError("the store is empty; add vectors first")
         parameters: Any = None
         if self.kind == "hnsw":  # the two are not in FAISS's type stubs
             parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, count))  # type: ignore[attr-defined]
         elif self.kind == "ivf":
             parameters = faiss.SearchParametersIVF(nprobe=self.effort)  # type: ignore[call-arg]
-        squares, ids = self._index.search(vectors, count, params=parameters)
-        squares = np.where(ids < 0, np.inf, np.maximum(squares, 0)).astype(np.float64)
-        return np.sqrt(squares), ids, self.times.reindex(ids.ravel()).to_numpy().reshape(ids.shape)
+        squares, ids = self._filled().search(vectors, count, params=parameters)
+        distances = np.sqrt(np.where(ids < 0, np.inf, np.maximum(squares, 0)).astype(np.float64))
+        return distances, ids, self.times.reindex(ids.ravel()).to_numpy().reshape(ids.shape)
 
     def forget(self, before: np.datetime64) -> int:
         """Drop what is older than a time, and tell how many that were. A graph cannot: build it again."""
         if self.kind == "hnsw":
             raise ValueError("a graph cannot forget; make another store of what should stay")
-        old = self.times.index[self.times < before].to_numpy()
-        if len(old):
-            assert self._index is not None
-            self._index.remove_ids(faiss.IDSelectorBatch(old))
-            self.times = self.times.drop(old)
+        old = self.times.index[self.times < before]
+        self._filled().remove_ids(faiss.IDSelectorBatch(old.to_numpy()))
+        self.times = self.times.drop(old)
         return len(old)
 
     def save(self, path: Path) -> None:
         """Write all to one file, in one piece."""
-        if self._index is None:
-            raise ValueError("the store is empty; add vectors first")
-        save_state(
-            path, _KIND, size=self.size, kind_=self.kind, effort=self.effort,
-            ids=torch.tensor(self.times.index.to_numpy()),
-            times=torch.tensor(self.times.to_numpy().astype(np.int64)),
-            index=torch.from_numpy(faiss.serialize_index(self._index)),
-        )  # fmt: skip
+        content = faiss.serialize_index(self._filled()), self.times.index, self.times.astype(np.int64)
+        index, ids, times = (torch.tensor(np.asarray(each)) for each in content)
+        made = [self.size, self.kind, self.effort]
+        save_state(path, _FORMAT, made=made, index=index, ids=ids, times=times)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what :meth:`save` wrote. Only from those whom you trust: FAISS reads its part unchecked."""
-        state = load_state(path, _KIND)
+        state = load_state(path, _FORMAT)
         try:
-            store = cls(state["size"], state["kind_"], state["effort"])
+            store = cls(*state["made"])
             store._index = faiss.deserialize_index(state["index"].numpy())
             times = state["times"].numpy().astype("datetime64[ms]")
             store.times = pd.Series(times, index=state["ids"].numpy())
-        except (KeyError, RuntimeError, AttributeError, ValueError) as error:
+        except (KeyError, RuntimeError, AttributeError, ValueError, TypeError) as error:
             raise StateError(f"{path} is damaged: {error}") from error
         return store
 
-    def _empty(self, vectors: np.ndarray) -> faiss.Index:
-        if self.kind == "hnsw":
-            return faiss.IndexIDMap2(faiss.IndexHNSWFlat(self.size, _LINKS))
-        if self.kind == "ivf":
-            flat = faiss.IndexFlatL2(self.size)
-            index = faiss.IndexIVFFlat(flat, self.size, max(1, len(vectors) // _PER_CELL))
-            index.train(vectors)
-            return index
-        return faiss.IndexIDMap2(faiss.IndexFlatL2(self.size))
+    def _filled(self) -> Any:
+        if self._index is None:
+            raise ValueError("the store is empty; add vectors first")
+        return self._index
