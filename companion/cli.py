@@ -10,15 +10,39 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from companion import __version__
 from companion.cli_common import errors_as_messages
 from companion.cli_events import fit_events, fit_rows, score_events, score_rows
 from companion.cli_images import calibrate_images, evaluate_images, fit_images, score_images
 from companion.cli_waveforms import fit_waveforms, score_waveforms
 from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
 
-app = typer.Typer(
-    help="Residual Networks, Measured: data, experiments and recorded runs.", no_args_is_help=True
-)
+
+def tell_version(asked: bool) -> None:
+    """Print the versions and what would be computed on, and stop."""
+    if asked:
+        with errors_as_messages():
+            from companion.compute import describe_hardware, pick_compute
+            from companion.runs import library_versions
+
+            versions = {"companion": __version__} | library_versions()
+            device = pick_compute().device
+            print(", ".join(f"{name} {version}" for name, version in versions.items()))
+            print(f"computes on {device}: {describe_hardware(device)}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=tell_version, help="Say versions and device.")
+]
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def about(version: Version = False) -> None:
+    """Residual Networks, Measured: data, experiments and recorded runs."""
+
+
 data_app = typer.Typer(help="Get and list the data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 for verb, told, commands in (

@@ -33,6 +33,12 @@ def bad(*arguments: object) -> str:
     return result.output
 
 
+def test_version_says_what_is_computed_on():
+    told = good("--version")
+    assert f"torch {torch.__version__.split('+')[0]}" in told
+    assert "computes on cpu" in told
+
+
 def test_data_are_listed_and_fetched(archives, mirror, monkeypatch):
     fake_cifar10.install(archives, monkeypatch)
     assert "no" in good("data", "list").splitlines()[3]
