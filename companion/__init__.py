@@ -16,6 +16,7 @@ casting and waveforms (10)::
      tabular_baselines
   6  masked_resnet        security          selfsupervised,      self_supervised,   self_supervised
                                             event_features       event_data
+     masked_resnet        synthetic_events  selfsupervised       neighbor_search    neighbor_search
   7  masked_resnet        security,         selfsupervised,      event_detection,   event_detection
                           synthetic_events  event_features       event_data
      lstm                 sessions          next_event           event_sequences    event_sequences

@@ -8,7 +8,7 @@ import numpy as np
 
 from companion.detection.store import EmbeddingStore
 from companion.experiments import event_data
-from companion.experiments.base import Config, Context, Experiment
+from companion.experiments.base import Config, Context, from_table
 from companion.experiments.event_data import EventSetsConfig, Recipe
 from companion.objectives.selfsupervised import embed
 from companion.runs import SeedResult
@@ -31,8 +31,8 @@ def run(config: NeighborSearchConfig, seed: int, context: Context) -> SeedResult
     """Embed generated events, and search for the last ones among the others.
 
     Of each ``"<kind>.<effort>"``: ``recall``, the share of true neighbours that are found (one as near as the
-    last of them counts), and ``ms``, processor time a query, in milliseconds. Of each kind: ``build``,
-    processor seconds, and ``bytes`` a vector on disk.
+    last of them counts), and of each kind ``bytes`` a vector on disk. What no seed decides is kept as curves:
+    ``ms``, processor time a query, in milliseconds, and ``build``, processor seconds.
     """
     result = SeedResult(seed=seed)
     events = event_data.prepared("generated", config.data, seed)
@@ -44,7 +44,7 @@ def run(config: NeighborSearchConfig, seed: int, context: Context) -> SeedResult
     for kind, efforts in config.searches:
         start = time.process_time()
         store = EmbeddingStore(kept.shape[1], kind).add(kept, np.arange(len(kept)), times)
-        result.metrics[f"{kind}.build"] = round(time.process_time() - start, 1)
+        result.curves[f"{kind}.build"] = [round(time.process_time() - start, 1)]
         with TemporaryDirectory() as folder:
             store.save(Path(folder) / "store")
             size = (Path(folder) / "store").stat().st_size
@@ -58,16 +58,8 @@ def run(config: NeighborSearchConfig, seed: int, context: Context) -> SeedResult
             truth = distances.max(axis=1, keepdims=True) if kind == "exact" else truth
             found = float((distances <= truth * (1 + 1e-5)).mean())
             result.metrics[f"{kind}.{effort}.recall"] = round(found, 4)
-            result.metrics[f"{kind}.{effort}.ms"] = round(1000 * spent / len(asked), 4)
+            result.curves[f"{kind}.{effort}.ms"] = [round(1000 * spent / len(asked), 4)]
     return result
 
 
-SMOKE = NeighborSearchConfig(
-    data=EventSetsConfig(sets=("generated",), num_events=2500, days=7, attack_share=0.05),
-    recipe=Recipe(num_steps=4, d_model=8), queries=100,
-)  # fmt: skip
-
-NEIGHBOR_SEARCH = Experiment(
-    "neighbor_search", "How fast are the nearest of a million embeddings found, and how many of them?",
-    {"smoke": SMOKE, "live": SMOKE, "full": NeighborSearchConfig()}, run, event_data.info, float32=True,
-)  # fmt: skip
+NEIGHBOR_SEARCH = from_table("neighbor_search", NeighborSearchConfig, run, event_data.info, float32=True)
