@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,10 +30,11 @@ Alerts = Annotated[float, typer.Option(min=1e-3, help="Alerts a day, or in all o
 Zone = Annotated[str, typer.Option(help="Of hours without a timezone_offset: Europe/Berlin.")]
 Flagged = Annotated[float, typer.Option(min=1e-3, help="Rows of a thousand that may be flagged.")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="Fields or objects not to use; may be given again.")]
-Scores = Annotated[Path, typer.Option(help="A CSV file for the scores.")]
+Scores = Annotated[Path, typer.Option(help="For the scores: a CSV file, or a folder of Parquet files.")]
 Top = Annotated[int, typer.Option(min=0, help="Print so many of the alerts, the most unusual first.")]
 Explain = Annotated[bool, typer.Option("--explain/--no-explain", help="Say why.")]
-_BATCH, _KEPT = 100_000, 5_000  # events at a time; flagged ones that are grouped into alerts
+Parts = Annotated[int, typer.Option(min=1, help="Of a folder of scores; each has whole entities.")]
+Past = Annotated[Path | None, typer.Option(help="What yesterday's run left to know; written for tomorrow's.")]
 
 
 def fit_events(
@@ -91,29 +93,45 @@ def _learn(
 
 
 def score_events(
-    data: Data, model: Model, out: Scores, top: Top = 5, explain: Explain = True, device: Device = None
-) -> None:
+    data: Data, model: Model, out: Scores, top: Top = 5, explain: Explain = True, device: Device = None,
+    past: Past = None, parts: Parts = 16,
+) -> None:  # fmt: skip
     """Score events, one line each, in the order of their times, and group those flagged into alerts.
 
     The columns are row (in the files, from 0), id (metadata.uid, or else the row), time, entity, the score of
     each detector, score and flagged. A score of 3 is reached by one normal event in a thousand. Flagged
     events of one entity with less than 30 minutes between them are one alert.
+
+    Into a folder, events that outgrow memory are scored in parts; a run that was stopped goes on.
     """
     with errors_as_messages():
-        from companion.data.events import entities
+        import pandas as pd
+
+        from companion.estimators.lakes import Lake, identified
+        from companion.files import atomic_path
 
         detector, drift = _loaded(model, device)
-        check_writable(out)
-        frames = _events(data, detector, "scoring")
-
-        def tables() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-            for frame, scores in detector.stream(frames, drift):
-                who = entities(frame, detector.columns).fillna("")
-                ids = entities(frame.assign(row=frame.index.astype(str)), ("metadata.uid", "row"))
-                about = {"id": ids, "time": frame["time"], "entity": who}
-                yield frame, scores.assign(**about)[[*about, *scores.columns]]
-
-        found = _write(tables(), out, detector, drift)
+        if past and past.exists():
+            detector.past_ = pd.read_parquet(past)
+        folder = out.is_dir() or not out.suffix
+        if not folder:
+            check_writable(out)
+            frames = detector.stream(_events(data, detector, "scoring"), drift)
+            tables = ((frame, identified(frame, detector).join(scores)) for frame, scores in frames)
+            found = _write(tables, out, detector, drift)
+        else:
+            lake = Lake(out, model, parts)
+            report = lake.divide(detector, data)
+            print(*report.lines() if report else ["going on with the parts that are left"], sep="\n")
+            for part in tqdm(lake.left, desc="scoring", unit=" parts", disable=None):
+                lake.score(detector, part)
+            count, flagged, found = lake.finish(detector, drift)
+            _tell_scored(count, flagged, out, detector, drift)
+        if past and detector.carried_ is not None:
+            with atomic_path(past) as file:
+                detector.carried_.to_parquet(file)
+        if folder:
+            rmtree(lake.work)
         if len(found):
             _alerts(detector, found, top, explain)
 
@@ -150,6 +168,7 @@ def _write(
     """Write scores part by part; the flagged rows come back, with all their columns, the highest 5,000."""
     import pandas as pd
 
+    from companion.estimators.lakes import highest
     from companion.files import atomic_path
 
     count, flagged, found = 0, 0, pd.DataFrame()
@@ -159,12 +178,15 @@ def _write(
             written = table.assign(flagged=table["flagged"].astype(int), **cells)
             written.rename_axis("row").to_csv(file, header=count == 0)
             count, flagged = count + len(table), flagged + int(table["flagged"].sum())
-            own = frame.join(table[["score", *(["entity"] if "entity" in table else [])]])[table["flagged"]]
-            found = pd.concat([found, own]).nlargest(_KEPT, "score") if len(own) else found
+            found = highest(found, frame, table)
+    _tell_scored(count, flagged, out, detector, drift)
+    return found
+
+
+def _tell_scored(count: int, flagged: int, out: Path, detector: EventDetector, drift: Drift) -> None:
     print(f"{count:,} scored, {flagged:,} flagged; written to {out}")
     for line in drift.lines(detector.usual_):
         print(f"drift since fitting: {line}")
-    return found
 
 
 def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: bool) -> None:
@@ -199,7 +221,7 @@ def _events(data: list[str], detector: EventDetector, label: str) -> Iterator[pd
     """Events part by part, under a progress bar, after what was met while reading."""
     from companion.data.event_files import read_batches
 
-    batches, report = read_batches(data, _BATCH, json_columns=detector.json_columns)
+    batches, report = read_batches(data, json_columns=detector.json_columns)
     print(*report.lines(), sep="\n")
     with tqdm(total=report.events, desc=label, unit=" events", disable=None) as bar:
         for frame in batches:

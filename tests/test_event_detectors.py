@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.detection.detectors import NeighborIndex
 from companion.detection.event_detectors import EVENT_DETECTORS
 from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import RATES, rates, remember, with_rates
@@ -133,6 +132,3 @@ def test_each_detector_finds_what_it_is_for(name):
     assert scores.dtype == np.float64
     assert np.median(scores[-60:]) > np.quantile(scores[1000:1500], 0.9)
     assert detector.score(rows[:0]).shape == (0,)
-    if name == "nearest neighbours":  # searched by type, and the same
-        whole = NeighborIndex(5).fit(rows[:1000].plain).score(rows.plain)
-        np.testing.assert_allclose(scores, whole, rtol=1e-3, atol=1e-2)

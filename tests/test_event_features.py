@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 import torch
 
-from companion.data.events import seconds_since_last
 from companion.objectives.encoding import MISSING, UNSEEN, EncoderError
 from companion.objectives.event_features import GAP, EventFeatures, field_family
 
@@ -42,9 +41,7 @@ def test_gaps_are_those_of_a_loop():
     for time, who in zip(frame["time"], frame["user.uid"].fillna(""), strict=True):
         expected.append((time - last[who]) / 1000 if who in last else np.nan)
         last[who] = time
-    np.testing.assert_allclose(seconds_since_last(frame), expected)
-    with pytest.raises(ValueError, match="order"):
-        seconds_since_last(frame[::-1])
+    np.testing.assert_allclose(EventFeatures().gaps(frame), expected)
 
 
 def test_fields_become_what_they_are(events):

@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -21,10 +21,11 @@ import pandas as pd
 import pyarrow as pa
 
 from companion.data.download import DataError
-from companion.data.events import TIMES, connect
+from companion.data.events import connect
 
 LIST_ITEMS, MAX_DEPTH, MAX_COLUMNS = 2, 20, 5_000
 MAX_LINE_BYTES = 2**24
+TIMES = Path(__file__).with_name("times.sql").read_text("utf8")
 LISTED = 10  #: bad lines that a report names; the others are counted
 ENDINGS = re.compile(r"\.(json|jsonl|ndjson|log|parquet)(\.gz|\.zst)?$", re.IGNORECASE)
 KINDS = {"Int64": "HUGEINT", "float64": "DOUBLE", "boolean": "BOOLEAN", "str": "VARCHAR"}
@@ -75,17 +76,28 @@ def read_batches(
     paths: Paths, rows: int = 100_000, *, json_columns: Sequence[str] = ()
 ) -> tuple[Iterator[pd.DataFrame], ReadReport]:
     """As :func:`read_events`, but frames of at most ``rows`` events, one after another, in bounded memory."""
+    stack = ExitStack()
+    base, columns, report = stack.enter_context(sorted_events(paths, json_columns))
+    return _batches(base, stack, columns, rows), report
+
+
+@contextmanager
+def sorted_events(
+    paths: Paths, json_columns: Sequence[str] = ()
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Columns, ReadReport]]:
+    """The events on disk, DuckDB's table ``sorted``: their ``row`` in the files, and ``c0``, ``c1``, ..."""
     report = ReadReport()
     files = _files(paths, report)
-    with ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory(prefix="companion-events-"))
-        base = stack.enter_context(connect(f"{folder}/events.duckdb"))
+    with (
+        TemporaryDirectory(prefix="companion-events-") as folder,
+        connect(f"{folder}/events.duckdb") as base,
+    ):
         try:
             columns = _load(base, files, json_columns, report)
             _sort(base, columns, report)
         except duckdb.Error as error:
             raise DataError(f"{', '.join(map(str, files[:3]))} cannot be read: {error}") from error
-        return _batches(base, stack.pop_all(), columns, rows), report
+        yield base, columns, report
 
 
 def _batches(
@@ -288,16 +300,7 @@ def _report_bad(
             for number, line in enumerate(io.TextIOWrapper(stream, "utf8", "replace") if wanted else (), 1):
                 count += bool(line.strip())  # DuckDB does not count empty lines
                 if count in wanted and line.strip():
-                    report.reasons.append(f"{path.name}, line {number}: {_why(line)}")
-
-
-def _why(line: str) -> str:
-    try:
-        if not isinstance(json.loads(line), dict):
-            return f"JSON, but no object: {line.strip()[:40]}"
-    except (ValueError, RecursionError) as error:
-        return f"not JSON: {error}"
-    return "not JSON: it holds half a character"  # of a pair of surrogates, or bytes that are no UTF-8
+                    report.reasons.append(f"{path.name}, line {number}: no JSON object: {line.strip()[:40]}")
 
 
 def _sort(base: duckdb.DuckDBPyConnection, columns: Columns, report: ReadReport) -> None:

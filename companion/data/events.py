@@ -3,15 +3,18 @@
 Columns are fields of the Open Cybersecurity Schema Framework (https://schema.ocsf.io, 1.8.0), with dots.
 """
 
+import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import gettempdir
 
 import duckdb
 import numpy as np
 import pandas as pd
 
+FIELDS = tomllib.loads(Path(__file__).with_name("event_fields.toml").read_text("utf8"))
 #: who an event is about, the first of these that it has
 ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
 MEMORY = "1GB"  #: of DuckDB; what is more goes to a temporary folder
@@ -37,34 +40,10 @@ class Events:
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns as ``Int64`` (whole numbers), ``float64``, ``boolean`` or ``str``; empty ones are left out.
-
-    Example:
-        >>> tidy(pd.DataFrame({"a": [1.0, None], "b": [0.5, 1.0], "c": ["x", None]})).dtypes.tolist()
-        [Int64Dtype(), dtype('float64'), <StringDtype(na_value=nan)>]
-    """
+    """Columns as ``Int64`` (whole numbers), ``float64``, ``boolean`` or ``str``; empty ones are left out."""
     found = frame.dropna(axis="columns", how="all").convert_dtypes()
     names = {"Float64": "float64", "string": "str", "object": "str"}
     return found.astype({n: names[str(kind)] for n, kind in found.dtypes.items() if str(kind) in names})
-
-
-TIMES = """
-    SELECT row, unit, round(CASE unit WHEN 'seconds' THEN number * 1e3 WHEN 'milliseconds' THEN number
-        WHEN 'microseconds' THEN number / 1e3 WHEN 'nanoseconds' THEN number / 1e6 ELSE moment END) AS ms
-    FROM (SELECT rowid AS row, {text} AS text, TRY_CAST(text AS DOUBLE) AS number,
-        epoch_ms(TRY_CAST(regexp_replace(text, '^(\\d{{4}})(\\d\\d)(\\d\\d)T(\\d\\d)(\\d\\d)(\\d\\d)',
-            '\\1-\\2-\\3T\\4:\\5:\\6') AS TIMESTAMPTZ)) AS moment,
-        CASE WHEN abs(number) < 1e11 THEN 'seconds' WHEN abs(number) < 1e14 THEN 'milliseconds'
-            WHEN abs(number) < 1e17 THEN 'microseconds' WHEN abs(number) < 9.2e18 THEN 'nanoseconds'
-            WHEN number IS NULL AND moment IS NOT NULL THEN 'ISO 8601 text' END AS unit
-    FROM events)
-"""
-"""The time in milliseconds since 1970 and the unit that it was given in, of each row; value by value.
-
-Numbers, also written as text, are seconds below 1e11 (the year 5138), milliseconds below 1e14, microseconds
-below 1e17, and nanoseconds above. So milliseconds before March 1973 would be misread. Other text is read as
-ISO 8601; without a zone it counts as UTC.
-"""
 
 
 def connect(path: str) -> duckdb.DuckDBPyConnection:
@@ -87,18 +66,6 @@ def entities(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> pd
     for column in there[1:]:
         found = found.where(found.notna(), column.astype("str"))
     return found.rename("entity")
-
-
-def seconds_since_last(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> np.ndarray:
-    """Inter-arrival time: seconds since the last event of the same entity, float64 (N,), NaN for its first.
-
-    The events have a ``time`` in milliseconds, none missing, and are in the order of their times.
-    """
-    time = frame["time"].to_numpy(dtype=np.int64)
-    if (np.diff(time) < 0).any():
-        raise ValueError("the events are not in the order of their times; sort them by 'time'")
-    who = entities(frame, columns).fillna("").to_numpy(dtype=object)
-    return np.asarray(pd.Series(time).groupby(who).diff().to_numpy(dtype=np.float64) / 1000)
 
 
 def split_by_time(

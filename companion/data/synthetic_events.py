@@ -42,11 +42,6 @@ def generate_events(config: EventConfig) -> Events:
     burst of guessed passwords; contextual ones a session from another user's place and one at night; in those
     of order a release is deployed before it is approved, or its steps are shuffled. All events of such a
     session are labelled, of a rare tool just its start.
-
-    Example:
-        >>> data = generate_events(EventConfig(num_events=500, days=5))
-        >>> len(data.frame), data.frame["class_uid"].unique().tolist()
-        (500, [3002, 4003, 1007, 6003])
     """
     rng = np.random.default_rng(config.seed)
     people = _people(rng)

@@ -24,11 +24,10 @@ def choose_detectors(
 ) -> tuple[list[str], pd.DataFrame]:
     """Choose the detectors whose combined levels find injected changes best.
 
-    One after the other is taken, first the best alone, then whichever serves the average precision best,
-    averaged over the kinds of changes, as long as it does not cost more than 0.05 of the best so far:
-    injected changes are no attacks, so what they do not show is not held against a detector; only one that
-    drowns the others is left out. Levels (``EmpiricalTail``) are fitted on every other held-out normal and
-    judged on the rest.
+    One after the other is taken, first the best alone, then whichever serves the mean average precision best,
+    as long as it does not cost more than 0.05 of the best so far: injected changes are no attacks, so only a
+    detector that drowns the others is left out. Levels (``EmpiricalTail``) are fitted on every other held-out
+    normal and judged on the rest.
 
     ``held`` has for each detector the scores (n,) of held-out normals, in the order of time, ``injected`` the
     scores (m,) of examples with a change, and ``changes`` text (m,), the kind of each. Gives the names in the

@@ -8,8 +8,6 @@ import pandas as pd
 
 from companion.detection.metrics import check_scores
 
-_CHUNK = 4096  # queries in one search
-
 
 class NeighborIndex:
     """Vectors, and the distance to the nearest of them; exact (FAISS, ``IndexFlatL2``), in float32."""
@@ -29,12 +27,8 @@ class NeighborIndex:
     def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distances to the nearest kept vectors, float64 (N, neighbors), rising, and their rows, int64."""
         vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
-        shape = (len(vectors), self.neighbors)
-        squares, rows = np.empty(shape), np.empty(shape, dtype=np.int64)
-        for start in range(0, len(vectors), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            squares[part], rows[part] = self.index_.search(vectors[part], self.neighbors)
-        return np.sqrt(np.maximum(squares, 0)), rows
+        squares, rows = self.index_.search(vectors, self.neighbors)
+        return np.sqrt(np.maximum(squares, 0, dtype=np.float64)), rows
 
     def score(self, vectors: np.ndarray) -> np.ndarray:
         """float64 (N,): the mean distance to the nearest; a kept vector is its own nearest."""
@@ -55,7 +49,6 @@ class GroupStandardizer:
 
     def fit(self, values: np.ndarray, groups: np.ndarray) -> Self:
         """Learn from normal rows (N, columns) and the group of each, text (N,)."""
-        values = check_scores(values, "values", axes=2)
         rows = pd.Series(groups).groupby(groups).indices
         parts = {"": values} | {name: values[own] for name, own in rows.items() if len(own) >= 100}
         self.stats_ = {name: (own.mean(axis=0), own.std(axis=0) + self.floor) for name, own in parts.items()}
@@ -63,7 +56,6 @@ class GroupStandardizer:
 
     def transform(self, values: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """float64 (N, columns)."""
-        check_scores(values, "values", axes=2)
         result = np.empty(values.shape)
         for name, rows in pd.Series(groups).groupby(groups).indices.items():
             mean, scale = self.stats_.get(name, self.stats_[""])

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
-from sklearn import config_context
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
 
@@ -17,7 +15,6 @@ from companion.detection.detectors import GroupStandardizer, NeighborIndex
 from companion.detection.plain_columns import UNSEEN, EventRows, PlainColumns
 
 _LIMIT = 10.0  # standard deviations of one field; more count no more
-_FEW = 100  # stored rows of a type; with fewer it is searched together with others like it
 _STORED = 10_000  # normal rows that neighbours are looked for among, drawn at random
 
 
@@ -143,46 +140,9 @@ class OnPlain:
 
     def score(self, rows: EventRows) -> np.ndarray:
         """float64 (N,)."""
-        if len(rows) == 0:
-            return np.empty(0)
-        with config_context(working_memory=64):  # MiB: parts of the rows that stay near the processor
-            return -np.asarray(self.model.score_samples(rows.plain), dtype=np.float64)  # low for the unusual
-
-
-class Neighbors:
-    """The mean distance to the five nearest of at most so many normal rows; exact, in float32.
-
-    Most columns are constant among the rows of one type, and tell at once how far a row is from all of them
-    at least. It is compared with the type that may be nearest, and with others if they may be nearer still.
-    """
-
-    def __init__(self, most: int, seed: int) -> None:
-        self.most, self.seed = most, seed
-
-    def fit(self, rows: EventRows) -> Self:
-        """Keep rows drawn at random; types with few of them count as one."""
-        kept = rows[drawn(len(rows), self.most, self.seed)]
-        kinds = pd.Series(kept.kinds)
-        kinds = kinds.where(kinds.map(kinds.value_counts()) >= _FEW, "")
-        parts = [kept.plain[own] for own in kinds.groupby(kinds).indices.values()]
-        self.varies_ = np.stack([np.ptp(own, axis=0) > 0 for own in parts])  # (types, d)
-        self.varies_[:, 0] = True  # FAISS wants a column
-        self.fixed_ = np.stack([own[0] for own in parts]) * ~self.varies_
-        pairs = zip(parts, self.varies_, strict=True)
-        self.indices_ = [NeighborIndex(min(5, len(own))).fit(own[:, varies]) for own, varies in pairs]
-        return self
-
-    def score(self, rows: EventRows) -> np.ndarray:
-        """float64 (N,)."""
-        least = rows.plain**2 @ (~self.varies_).T.astype(np.float32) - rows.plain @ (2 * self.fixed_.T)
-        least = (least + (self.fixed_**2).sum(axis=1)).clip(min=0)  # (N, types), squared distances
-        first, near = least.argmin(axis=1), np.full((len(rows), 5), np.inf)
-        for again in (False, True):
-            for i, index in enumerate(self.indices_):
-                asked = np.flatnonzero((first != i) & (least[:, i] < near[:, -1]) if again else first == i)
-                found = index.nearest(rows.plain[asked][:, self.varies_[i]])[0] ** 2 + least[asked, i, None]
-                near[asked] = np.sort(np.concatenate([near[asked], found], axis=1), axis=1)[:, :5]
-        return np.asarray(np.sqrt(near).mean(axis=1))
+        if len(rows) == 0 or isinstance(self.model, NeighborIndex):
+            return self.model.score(rows.plain) if len(rows) else np.empty(0)
+        return -np.asarray(self.model.score_samples(rows.plain), dtype=np.float64)  # low for the unusual
 
 
 def drawn(count: int, most: int, seed: int) -> np.ndarray:
@@ -274,7 +234,7 @@ EVENT_DETECTORS: dict[str, Callable[[PlainColumns, int], Any]] = {
     "class rarity": lambda columns, seed: ClassRarity(columns.cardinalities),
     "isolation forest": lambda columns, seed: OnPlain(IsolationForest(random_state=seed), 10**6, seed),
     "local outlier factor": lambda columns, seed: OnPlain(LocalOutlierFactor(novelty=True), _STORED, seed),
-    "nearest neighbours": lambda columns, seed: Neighbors(_STORED, seed),
+    "nearest neighbours": lambda columns, seed: OnPlain(NeighborIndex(5), _STORED, seed),
     "FRaC": FRaC,
 }
 """By name, of the fitted columns and a seed."""

@@ -265,12 +265,7 @@ def _hashes(values: Any) -> np.ndarray:
 
 
 def _stem(text: str) -> str:
-    """What a text has in common with its like.
-
-    Example:
-        >>> [_stem(text) for text in ("10.1.2.3", "a7.cdn.example.co.uk", "/item/42?x=1")]
-        ['10.1.2', 'example.co.uk', '/item/0?x=0']
-    """
+    """What a text has in common with its like: 10.1.2 of 10.1.2.3, example.co.uk of a7.cdn.example.co.uk."""
     if re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text):
         return text.rpartition(".")[0]
     if re.fullmatch(r"[\w-]+(\.[\w-]+)+\.?", text):

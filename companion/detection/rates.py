@@ -1,55 +1,19 @@
 """Rates: what an entity did shortly before each event, counted in windows of time by one query."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from companion.data.events import ENTITY_COLUMNS, connect, entities
+from companion.data.events import ENTITY_COLUMNS, FIELDS, connect, entities
 
-PEER_COLUMNS = (
-    "dst_endpoint.ip", "query.hostname", "api.operation", "process.name", "http_request.url.path"
-)  # fmt: skip
-"""What an entity reaches for, the first of these that an event has."""
-HABIT_COLUMNS = (
-    "src_endpoint.ip", "src_endpoint.location.country", "device.hostname", "dst_endpoint.ip",
-    "dst_endpoint.port", "api.operation", "process.name",
-)  # fmt: skip
-"""Fields of which it is counted that a value is new."""
-CLASS_FIELDS = (
-    "type_uid", "type_name", "class_uid", "class_name", "category_uid", "category_name", "activity_id",
-    "activity_name",
-)  # fmt: skip
-"""What kind of event it is; never a reason for an alert by itself."""
+PEER_COLUMNS, HABIT_COLUMNS, CLASS_FIELDS = (tuple(FIELDS[name]) for name in ("peer", "habit", "class"))
 COUNTS = ["events in 60 s", "events in 1 h", "share of failures in 1 h", "peers in 1 h"]
 FIRSTS = ["seconds since last", "new entity", "new for entity", "new for all"]
 RATES = [*COUNTS, *FIRSTS]
 _HOUR = 3_600_000  # milliseconds
-
-
-RATES_SQL = """
-SELECT
-    count(*) OVER type_minute AS "events in 60 s",
-    count(*) OVER type_hour AS "events in 1 h",
-    avg(failed) OVER hour AS "share of failures in 1 h",
-    count(DISTINCT peer) OVER hour AS "peers in 1 h",
-    (time - max(time) OVER before) / 1000 AS "seconds since last",
-    (min(time) OVER always = time)::DOUBLE AS "new entity",
-    {new_for_entity} AS "new for entity",
-    {new_for_all} AS "new for all"
-FROM events
-WINDOW
-    type_minute AS (PARTITION BY entity, type ORDER BY time
-        RANGE BETWEEN 60000 PRECEDING AND CURRENT ROW),
-    type_hour AS (PARTITION BY entity, type ORDER BY time
-        RANGE BETWEEN 3600000 PRECEDING AND CURRENT ROW),
-    hour AS (PARTITION BY entity ORDER BY time
-        RANGE BETWEEN 3600000 PRECEDING AND CURRENT ROW),
-    before AS (PARTITION BY entity ORDER BY time
-        RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
-    always AS (PARTITION BY entity)
-ORDER BY row
-"""
+RATES_SQL = Path(__file__).with_name("rates.sql").read_text("utf8")
 
 
 def rates(
@@ -66,11 +30,6 @@ def rates(
 
     Only the past counts; events of one millisecond are counted alike, whatever their order. ``past`` are
     earlier events, what :func:`remember` kept of them.
-
-    Example:
-        >>> frame = pd.DataFrame({"time": [0, 5_000, 70_000], "user.uid": ["a", "a", "a"]})
-        >>> rates(frame)[["events in 60 s", "seconds since last"]].values.tolist()
-        [[1.0, nan], [2.0, 5.0], [1.0, 65.0]]
     """
     events = _key_columns(frame, entity)
     if past is not None and len(past):

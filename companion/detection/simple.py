@@ -1,7 +1,5 @@
 """The simple detectors together: fitted on frames in parts, kept as the rows from which they grow again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Self
@@ -12,11 +10,44 @@ import pandas as pd
 from companion.detection.event_detectors import EVENT_DETECTORS, drawn
 from companion.detection.plain_columns import UNSEEN, Column, EventRows, PlainColumns
 
-CHUNK = 50_000  # rows that are made numbers at a time
+CHUNK = 25_000  # rows that are made numbers at a time
 _STORED = 4_000  # rows kept for the forest and the neighbours
 _LEAST = 200  # rows before drift is told
 _SHARE, _SHIFT = 0.05, 1.0  # of unseen values more than held out; robust standard deviations
 _COUNTING = ("rate", "entity frequency", "class rarity")  # without times the last of them only
+
+
+class Drift:
+    """Whether later rows still look like those held out: shares of unknown values, means of numbers."""
+
+    def __init__(self, columns: PlainColumns) -> None:
+        self.columns = columns
+        names = [name for name, _ in columns.feature_names]
+        self.sizes = {c.name: names.index(c.name) for c in columns.columns_ if c.kind == "number"}
+        self.unseen, self.sums, self.rows = np.zeros(len(columns.coded)), np.zeros(len(self.sizes)), 0
+
+    def add(self, rows: EventRows) -> Self:
+        """Count rows."""
+        self.unseen += (rows.codes == UNSEEN).sum(axis=0)
+        self.sums += rows.plain[:, list(self.sizes.values())].sum(axis=0, dtype=np.float64)
+        self.rows += len(rows)
+        return self
+
+    def lines(self, held: "Drift") -> list[str]:
+        """One for each field that moved much since ``held``; empty if none did, or there are too few rows."""
+        if min(self.rows, held.rows) < _LEAST:
+            return []
+        lines = []
+        news = zip(self.columns.coded, self.unseen / self.rows, held.unseen / held.rows, strict=True)
+        for (column, part), now, then in news:
+            if part == "value" and now > max(then + _SHARE, 2 * then):
+                lines.append(f"{column.name}: {100 * now:.0f} % new values, {100 * then:.0f} % when fitted")
+        means = zip(self.sizes, self.sums / self.rows, held.sums / held.rows, strict=True)
+        for name, now, then in means:
+            if abs(now - then) > _SHIFT:
+                way = "higher" if now > then else "lower"
+                lines.append(f"{name}: {abs(now - then):.1f} standard deviations {way} than when fitted")
+        return lines
 
 
 class SimpleDetectors:
@@ -53,14 +84,9 @@ class SimpleDetectors:
         self, frame: pd.DataFrame, names: Sequence[str] | None = None, drift: Drift | None = None
     ) -> dict[str, np.ndarray]:
         """Of each detector, or of those named, float64 (N,); ``drift`` counts the rows."""
-        wanted = self.detectors if names is None else names
-        found: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-        for start in range(0, max(1, len(frame)), CHUNK):
-            rows = self.columns.transform(frame.iloc[start : start + CHUNK])
-            _ = drift and drift.add(rows)
-            for name, own in found.items():
-                own.append(self.detectors[name].score(rows))
-        return {name: np.concatenate(own) for name, own in found.items()}
+        rows = self.columns.transform(frame)
+        _ = drift and drift.add(rows)
+        return {name: self.detectors[name].score(rows) for name in names or self.detectors}
 
     def state(self) -> dict[str, Any]:
         """The columns, and the rows that were learned, as arrays and lists."""
@@ -76,39 +102,6 @@ class SimpleDetectors:
         codes = state["codes"].astype(np.int32)
         self._plain, self._counted = state["plain"], [codes, state["rates"], *map(unpacked, state["names"])]
         return self._grow()
-
-
-class Drift:
-    """Whether later rows still look like those held out: shares of unknown values, means of numbers."""
-
-    def __init__(self, columns: PlainColumns) -> None:
-        self.columns = columns
-        names = [name for name, _ in columns.feature_names]
-        self.sizes = {c.name: names.index(c.name) for c in columns.columns_ if c.kind == "number"}
-        self.unseen, self.sums, self.rows = np.zeros(len(columns.coded)), np.zeros(len(self.sizes)), 0
-
-    def add(self, rows: EventRows) -> Drift:
-        """Count rows."""
-        self.unseen += (rows.codes == UNSEEN).sum(axis=0)
-        self.sums += rows.plain[:, list(self.sizes.values())].sum(axis=0, dtype=np.float64)
-        self.rows += len(rows)
-        return self
-
-    def lines(self, held: Drift) -> list[str]:
-        """One for each field that moved much since ``held``; empty if none did, or there are too few rows."""
-        if min(self.rows, held.rows) < _LEAST:
-            return []
-        lines = []
-        news = zip(self.columns.coded, self.unseen / self.rows, held.unseen / held.rows, strict=True)
-        for (column, part), now, then in news:
-            if part == "value" and now > max(then + _SHARE, 2 * then):
-                lines.append(f"{column.name}: {100 * now:.0f} % new values, {100 * then:.0f} % when fitted")
-        means = zip(self.sizes, self.sums / self.rows, held.sums / held.rows, strict=True)
-        for name, now, then in means:
-            if abs(now - then) > _SHIFT:
-                way = "higher" if now > then else "lower"
-                lines.append(f"{name}: {abs(now - then):.1f} standard deviations {way} than when fitted")
-        return lines
 
 
 def packed(values: Any) -> dict[str, Any]:

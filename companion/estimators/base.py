@@ -1,7 +1,5 @@
 """What all estimators share: fitting, a threshold, flags, and one file; the contract is scikit-learn's."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from pathlib import Path

@@ -1,9 +1,8 @@
 """One object that learns what events, or rows of a table, look like and finds the unusual ones."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -29,6 +28,7 @@ _LEAST = 50  # rows to learn from
 _HELD = 0.2  # the share of the rows, their latest part, that chooses and calibrates
 _STEPS, _TRIMMED = 3, 40_000  # times that the most unusual are left out, at first of so many events
 _NET = "surprise"
+Scores = dict[str, np.ndarray]  #: of each detector, float64 (N,)
 _KEY = "drawn by"  # a column for the time of drawing
 
 
@@ -44,20 +44,17 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     Args:
         num_steps: of its training, of 512 events each, at most: it stops when it no longer gets better.
         max_events: that are learned from; a random sample of more. Rates are counted over all.
-        alerts: the threshold flags so many incidents a day, or in all of a recording shorter than a day (an
-            incident is what one entity does with less than 30 minutes between); without times, so many of a
-            thousand rows.
+        alerts: that the threshold gives a day, or in all of a shorter recording (one is what an entity does
+            with less than 30 minutes between); without times, flagged rows of a thousand.
         trim: the share of the events to learn from that is left out as most unusual.
         columns: what names an entity, the first of these that an event has; none for the rows of a table.
-        leave_out: fields and objects that must not be used, ``*`` stands for any letters; by default the
-            names of sessions.
+        leave_out: fields and objects that must not be used; ``*`` stands for any letters.
         zone: of the hours of events without ``timezone_offset``, such as ``"Europe/Berlin"``.
         json_columns: fields whose text is JSON, for the reader; kept with the model.
 
     Attributes:
         choice_: how well each detector found injected changes, and which were chosen.
-        threshold_: events with a higher score are flagged.
-        share_: of the held-out events that is.
+        threshold_, share_: events with a higher score are flagged, this share of those held out.
         counts_: events read, learned, left out as unusual, held out.
 
     Example:
@@ -81,7 +78,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     def fit(
         self, X: pd.DataFrame | Iterable[pd.DataFrame], y: None = None, *,
         compute: Compute | None = None, progress: str | None = None,
-    ) -> EventDetector:  # fmt: skip
+    ) -> Self:  # fmt: skip
         """Learn from events that are mostly normal, by default on the best device.
 
         ``X`` is a frame, or frames one after the other in the order of time, which need not fit into memory;
@@ -138,8 +135,10 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         if not self.columns:
             return frame, None
         frame = frame.sort_values("time", kind="stable")
-        counted = pd.concat([frame, rates(frame, self.columns, past)], axis=1)
-        return counted, remember(frame, self.columns, past)
+        known = frame[[name for name in RATES if name in frame.columns]]  # counted where more was seen
+        counted = rates(frame, self.columns, past).assign(**known)
+        plain = frame.drop(columns=known.columns)
+        return pd.concat([plain, counted], axis=1), remember(frame, self.columns, past)
 
     def _simple(self) -> SimpleDetectors:
         columns = PlainColumns(self.columns, self.leave_out, self.zone)
@@ -153,7 +152,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         kept = some = learn.iloc[drawn(len(learn), _TRIMMED, self.seed)]
         for step in range(1, _STEPS + 1):
             simple, frame = self._simple().fit(kept), some if step < _STEPS else learn
-            kept = frame.iloc[self._lowest(np.stack(list(simple.scores(frame).values()), axis=1))]
+            kept = frame.iloc[self._lowest(np.stack(list(_by_parts(simple.scores, frame).values()), axis=1))]
         return kept
 
     def _lowest(self, scores: np.ndarray) -> np.ndarray:
@@ -192,22 +191,23 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
     ) -> dict[str, np.ndarray]:
         """Of each detector, or of those named, float64 (N,)."""
         named = None if names is None else [name for name in names if name != _NET]
-        found = self.simple_.scores(frame, named, drift)
-        if self.net_ is not None:
-            parts = [self._seen(frame.iloc[i : i + CHUNK]) for i in range(0, max(1, len(frame)), CHUNK)]
-            found[_NET] = np.concatenate([self.net_.score(part) for part in parts])
-        return found
+
+        def scores(part: pd.DataFrame) -> dict[str, np.ndarray]:
+            net = {} if self.net_ is None else {_NET: self.net_.score(self._seen(part))}
+            return self.simple_.scores(part, named, drift) | net
+
+        return _by_parts(scores, frame)
 
     def stream(
         self, frames: Iterable[pd.DataFrame], drift: Drift | None = None
     ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Score frames in the order of time: each with its rates, and its :meth:`measure`.
 
-        ``drift`` counts the rows.
+        ``drift`` counts the rows; afterwards ``carried_`` is the ``past_`` of a stream that follows.
         """
-        past = self.past_
+        self.carried_ = self.past_
         for frame in frames:
-            enriched, past = self._enrich(frame, past)
+            enriched, self.carried_ = self._enrich(frame, self.carried_)
             found = self._scores(enriched, self.chosen_, drift)
             scores = pd.DataFrame(found, index=enriched.index)[self.chosen_]
             levels = self._tails.level(scores.to_numpy())
@@ -265,7 +265,7 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         save_state(path, _KIND, **swapped(state))
 
     @classmethod
-    def load(cls, path: Path, compute: Compute | None = None) -> EventDetector:
+    def load(cls, path: Path, compute: Compute | None = None) -> Self:
         """Read what :meth:`save` wrote, or raise a StateError; on the same device all scores are the same."""
         state = swapped(load_state(path, _KIND))
         try:
@@ -287,3 +287,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
             raise StateError(f"{path} is not a model that can be read: {error}") from error
         return detector
+
+
+def _by_parts(scores: Callable[[pd.DataFrame], Scores], frame: pd.DataFrame) -> Scores:
+    parts = [scores(frame.iloc[i : i + CHUNK]) for i in range(0, max(1, len(frame)), CHUNK)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -105,23 +105,6 @@ class SelfSupervisedResNet(nn.Module):
             x = x + self.categories(categorical + self.first)  # (N, d_model)
         return F.relu(self.norm(self.blocks(x)))
 
-    def embed_hiding(self, numerical: Tensor, categorical: Tensor, groups: Tensor) -> Tensor:
-        """The rows' embeddings (groups, N, ``d_model``) with one group of features hidden after the other.
-
-        ``groups`` are bool (groups, features). The same as :meth:`embed`, but a category is looked up once.
-        """
-        split = self.num_numerical_features
-        hidden = groups[:, None, :split]  # (groups, 1, numbers)
-        shown = numerical.masked_fill(hidden, 0)  # (groups, N, numbers)
-        x = self.numbers(torch.cat([shown, hidden.expand_as(shown).to(shown.dtype)], dim=2))
-        if self.sizes:
-            table, unknown = self.categories.weight, groups[:, split:].to(x.dtype)  # (groups, columns)
-            known = table[(categorical + self.first).T]  # (columns, N, d_model)
-            with torch.autocast(x.device.type, enabled=False):
-                x = x + torch.tensordot(1 - unknown.float(), known, 1)
-                x = x + (unknown.float() @ table[self.mask_index + self.first])[:, None]
-        return F.relu(self.norm(self.blocks(x)))
-
     def guess(self, embedding: Tensor, features: Tensor | None = None) -> Reconstruction:
         """What rows with these embeddings are taken to be, in these features: int64, rising, numbers first.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from companion.data.events import ENTITY_COLUMNS, seconds_since_last
+from companion.data.events import ENTITY_COLUMNS, entities
 from companion.detection.plain_columns import CODES
 from companion.objectives.encoding import EncoderError, TableEncoder, factorize
 
@@ -119,7 +119,9 @@ class EventFeatures:
         """Seconds since each entity's last event, float64 (N,); 0 for a table without times or entities."""
         if "time" not in frame.columns or not any(name in frame.columns for name in self.columns):
             return np.zeros(len(frame))
-        return seconds_since_last(frame, self.columns)
+        time = pd.Series(frame["time"].to_numpy(dtype=np.int64))
+        who = entities(frame, self.columns).fillna("").to_numpy(dtype=object)
+        return np.asarray(time.groupby(who).diff().to_numpy(dtype=np.float64) / 1000)
 
     def transform(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         """Events (N) as float32 (N, numerical features) without NaN, and int64 (N, categorical fields).

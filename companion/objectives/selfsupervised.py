@@ -156,26 +156,24 @@ def nll(
     """How surprising each feature of each row is: float32 (N, numbers + columns) on the CPU, in nats.
 
     It is the negative log-likelihood, given the others. Each group of features is hidden alone: a row goes
-    through the net, put into evaluation mode, once for each group, all of them in one batch. A number costs
-    the square of its distance, so one that is far off can outweigh all categories.
+    through the net, put into evaluation mode, once for each group. A number costs the square of its distance,
+    so one that is far off can outweigh all categories.
     """
     compute = compute or Compute(model.ignorance.device, None)
     hidden = F.one_hot(group_numbers(groups, model.num_features)).T.bool().to(compute.device)
-    features = [own.nonzero().flatten() for own in hidden]  # of each group
-    order = torch.cat(features).argsort().cpu()
-    asked = [(own, *model.split(own)) for own in features]
+    asked = [own.nonzero().flatten() for own in hidden]  # the features of each group
     parts = []
     model.eval()
     for rows in zip(*(torch.split(t, batch_size) for t in (numerical, categorical)), strict=True):
         x, c = (part.to(compute.device) for part in rows)
         with compute.autocast():
-            vectors = model.embed_hiding(x, c, hidden)  # (groups, N, d_model)
-            found = [
-                model.guess(own, which).nll(x[:, numbers], c[:, columns])
-                for own, (which, numbers, columns) in zip(vectors, asked, strict=True)
-            ]
+            found = []
+            for mask, own in zip(hidden, asked, strict=True):
+                numbers, columns = model.split(own)
+                guess = model.guess(model.embed(x, c, mask.expand(len(x), -1)), own)
+                found.append(guess.nll(x[:, numbers], c[:, columns]))
         parts.append(torch.cat(found, dim=1).cpu())
-    return torch.cat(parts)[:, order]
+    return torch.cat(parts)[:, torch.cat(asked).argsort().cpu()]
 
 
 class FamilySurprise:
