@@ -14,12 +14,17 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
+from companion.compute import Compute
+from companion.data.cifar10 import load_cifar10
 from companion.data.download import DataError
 from companion.data.ecg import CLASS_NAMES, load_ecg5000
 from companion.estimators import FaultClassifier
 from companion.experiments.casting_detectors import load
+from companion.experiments.classifier import trained_classifier
 from companion.experiments.waveforms import recorded_detector
 from companion.files import atomic_path
+from companion.inspection import fit_temperature, predict
+from companion.objectives.classification import normalize
 from companion.objectives.synthetic_anomalies import as_floats, empty_mould, spill
 from companion.runs import load_run, weights_path
 
@@ -102,3 +107,16 @@ def desk(folder: Path) -> None:
            scores=detector.decision_function(data.test.color).round(4).tolist(),
            labels=data.labels["test"].tolist(), threshold=detector.threshold_, mean=detector.mean_,
            std=detector.std_)  # fmt: skip
+
+
+def photograph(folder: Path) -> None:
+    """Chapter 4: the recorded classifier, with the temperature that half of validation asks for."""
+    data, compute = load_cifar10(), Compute(torch.device("cpu"), None)
+    images, labels = data.validation.images, data.validation.labels
+    net, objective, names = trained_classifier(compute)
+    temperature = fit_temperature(predict(net, images[:2500], objective, compute), labels[:2500])
+    examples = normalize(images[:64], objective.mean, objective.std)
+    export_onnx(net, folder / "photograph.onnx", lambda net, x: {"logits": net(x)}, images=examples)
+    first = images[[int((labels == kind).nonzero()[0]) for kind in range(len(names))]]
+    _write(folder, "photograph", data, names=names, samples=first.flatten(1).tolist(),
+           temperature=temperature, mean=objective.mean.tolist(), std=objective.std.tolist())  # fmt: skip

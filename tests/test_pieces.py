@@ -34,7 +34,7 @@ def test_a_net_that_differs_from_pytorch_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["depth", "heartbeat", "desk"])
+@pytest.mark.parametrize("name", ["depth", "heartbeat", "desk", "photograph"])
 def test_a_piece_is_made_of_recorded_numbers_and_nets(name, tmp_path, monkeypatch):
     asked = []
 

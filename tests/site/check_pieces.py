@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import torch
 from book_assets import AXE, vendor
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from companion.compute import Compute
 from companion.estimators import FaultClassifier
+from companion.experiments.classifier import trained_classifier
 from companion.experiments.waveforms import recorded_detector
+from companion.inspection import predict
 from companion.runs import load_run, weights_path
 from tests.site import browser as views
 from tests.site.browser import HTML, launch_options, serving
@@ -25,6 +29,7 @@ CHAPTERS = {
     "depth": "book/degradation.html",
     "heartbeat": "book/waveforms.html",
     "desk": "book/casting.html",
+    "photograph": "book/resnet18.html",
 }
 PIXELS = """e => { // what a canvas shows, by colour
     const {data, width, height} = e.getContext("2d").getImageData(0, 0, e.width, e.height);
@@ -48,7 +53,9 @@ def site():
 def browser():
     """A browser, in which each test has a window without a past."""
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(**launch_options())
+        options = launch_options()
+        options["args"] += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        yield playwright.chromium.launch(**options)
 
 
 class Reader:
@@ -241,3 +248,47 @@ def test_desk_scores_paint_as_the_package_does_and_counts_on_the_real_test_image
     assert reader.milliseconds() < 100
     again = Reader(browser, site, "desk", "?" + reader.window.url.partition("?")[2]).open()
     assert again.numbers() == pytest.approx(found)
+
+
+def test_photograph_answers_as_the_package_does(browser, site, tmp_path):
+    reader = Reader(browser, site, "photograph", permissions=["camera"]).open()
+    trained, compute = trained_classifier(cpu := Compute(torch.device("cpu"), None)), cpu
+
+    def shares(images, how=trained):
+        logits = predict(how.model, images, how.objective, compute)
+        return (logits / reader.data()["temperature"]).softmax(dim=1)
+
+    def agrees(how=trained):
+        found, expected = reader.numbers()["shares"], shares(reader.picture(), how)[0]
+        torch.testing.assert_close(torch.tensor(found), expected, atol=1e-3, rtol=0)
+        return found
+
+    whole = agrees()
+    reader.window.wait_for_selector("#piece-photograph[data-map]", timeout=PATIENCE)
+    lost = torch.tensor(json.loads(reader.root.get_attribute("data-map"))).view(32, 32)
+    covered = reader.picture()
+    covered[:, :, :8, :8] = 127  # no other place of the square covers the corner
+    best = int(torch.tensor(whole).argmax())
+    assert float(lost[0, 0]) == pytest.approx(whole[best] - float(shares(covered)[0, best]), abs=1e-3)
+    for name in ("shift", "blur", "noise"):
+        reader.press(name, "ArrowRight", 6)
+        assert agrees() != whole
+    box = reader.control("sample").bounding_box()
+    reader.window.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    sample = agrees()
+    assert reader.milliseconds() < 1000
+    again = Reader(browser, site, "photograph", "?" + reader.window.url.partition("?")[2]).open()
+    assert again.numbers()["shares"] == pytest.approx(sample, abs=1e-5)
+    for name in ("shift", "blur", "noise"):
+        reader.press(name, "Home")
+    reader.press("shift", "ArrowRight", 12)
+    photo = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    reader.root.locator("input[type=file]").set_input_files(tmp_path / "photo.png")
+    reader.window.wait_for_timeout(1000)
+    assert np.array_equal(reader.picture()[0].permute(1, 2, 0), photo)
+    own = agrees()
+    reader.root.get_by_text("Use the camera").click()
+    reader.window.wait_for_timeout(2000)
+    assert agrees() != own
+    assert not [url for url in reader.asked if not url.startswith((site, "data:", "blob:"))]
