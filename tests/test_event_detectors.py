@@ -67,6 +67,15 @@ def test_rates_go_on_from_what_is_remembered():
     assert len(past) < cut
 
 
+def test_events_from_before_what_was_learned_are_scored_alike_in_one_part_and_in_two():
+    frame = stream(400)
+    cut = int(np.searchsorted(frame["time"], frame["time"][250]))  # not within a moment
+    learned = remember(stream(400, seed=1).assign(time=lambda each: each["time"] + 86_400_000), ENTITY)
+    whole, first = (rates(part, ENTITY, learned) for part in (frame, frame[:cut]))
+    second = rates(frame[cut:], ENTITY, remember(frame[:cut], ENTITY, learned))
+    pd.testing.assert_frame_equal(pd.concat([first, second]), whole)
+
+
 def test_events_of_one_moment_count_alike_in_any_order():
     frame = stream(200)
     mixed = frame.sample(frac=1, random_state=0).sort_values("time", kind="stable")

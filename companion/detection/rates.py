@@ -77,7 +77,7 @@ def remember(
     habit for its entity; of more than ``most`` the oldest are forgotten, and will be new once more.
     """
     events = pd.concat([past, _key_columns(frame, entity)], ignore_index=True)
-    keep = (events["time"] >= events["time"].max() - _HOUR) | ~events.duplicated("entity", keep="last")
+    keep = (events["time"] >= frame["time"].max() - _HOUR) | ~events.duplicated("entity", keep="last")
     for name in map(str, events.columns):
         if name.startswith("habit."):
             keep |= ~events.duplicated(["entity", name])
