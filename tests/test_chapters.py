@@ -60,7 +60,7 @@ def test_it_runs_as_a_notebook_with_nothing_but_the_installed_package(path, inst
     assert outputs
     text = path.read_text("utf8")
     glued = {o["metadata"]["scrapbook"]["name"] for o in outputs if "scrapbook" in o.get("metadata", {})}
-    used = set(re.findall(r"\{glue:text\}`([^`:]+)", text))
+    used = set(re.findall(r"\{glue:(?:text\}`|figure\} )([^`:\n]+)", text))
     assert used <= glued, f"not handed to the text: {used - glued}"
     assert glued <= used, f"handed to the text and not used: {glued - used}"
     shown = [str(output.get("data", {}).get("text/plain", "")) for output in outputs]
