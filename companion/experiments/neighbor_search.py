@@ -21,7 +21,7 @@ class NeighborSearchConfig(Config):
     recipe: Recipe = Recipe(num_steps=400, epochs=300, lr=5e-3, batch_size=256, patience=None)
     queries: int = 2000  #: the last events, which are not in the store
     count: int = 10  #: neighbours
-    #: kinds of :class:`EmbeddingStore`, and the efforts to try with each
+    #: kinds of ``EmbeddingStore``, and the efforts to try with each
     searches: tuple[tuple[str, tuple[int, ...]], ...] = (
         ("exact", (0,)), ("hnsw", (16, 64, 256)), ("ivf", (1, 8, 64)),
     )  # fmt: skip
