@@ -59,7 +59,7 @@ def export_onnx(net: nn.Module, path: Path, calculate: Calculate, **inputs: Tens
     """
     import onnxruntime
 
-    graph, values = _Graph(net, calculate).eval(), tuple(inputs.values())
+    graph, values = _Graph(net, calculate).eval().cpu(), tuple(inputs.values())
     wanted, many = graph(*values), torch.export.Dim("N")
     shapes = tuple({0: many} if value.ndim > 1 else None for value in values)
     with atomic_path(path) as part:

@@ -148,6 +148,10 @@ def test_too_many_pixels_are_refused_before_decoding_and_a_jpeg_is_shrunk(monkey
         with pytest.raises(DataError, match="160 x 160 pixels are too many"):
             decode_image(png, (8, 8))
     assert (decode_image(encoded(pixels, "jpeg"), (8, 8)) == 77).all()
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(2**28 + 1)
+    (skipped,) = read_paths([tmp_path / "sparse.png"], (8, 8), False, None)[1]
+    assert "at most 268 MB are read" in skipped.reason
 
 
 @pytest.mark.skipif(".avif" not in module.SUFFIXES, reason="Pillow without AVIF")

@@ -18,7 +18,7 @@ from sphinx.environment import BuildEnvironment
 ROLE = re.compile(r"\{(?P<role>[a-z]+(?::[a-z]+)?)\}`(?P<content>[^`]+)`")
 TITLED = re.compile(r"(?P<title>.*\S)\s*<(?P<target>[^<>]+)>", re.DOTALL)
 DIRECTIVE = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[a-z-]+)\}[ ]*(?P<title>.*)\n(?P<body>(?:.*\n)*?)(?P=fence)[ ]*$",
+    r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[a-z:-]+)\}[ ]*(?P<title>.*)\n(?P<body>(?:.*\n)*?)(?P=fence)[ ]*$",
     re.MULTILINE,
 )
 OPTIONS = re.compile(r"\A(?::[\w-]+:.*\n)+")
@@ -52,7 +52,7 @@ def plain_directives(text: str, works: str = "", number: Callable[[str], str] = 
 
     def replace(match: re.Match[str]) -> str:
         name, title = match["name"], match["title"].strip()
-        body = OPTIONS.sub("", match["body"]).strip("\n")
+        body = plain_directives(OPTIONS.sub("", match["body"]), works, number).strip("\n")
         if name == "piece":
             return "*The page on the web has something to play with here.*"
         if name == "mermaid":
@@ -61,7 +61,7 @@ def plain_directives(text: str, works: str = "", number: Callable[[str], str] = 
             return f"### Exercise: {title}\n" if title else "### Exercise\n"
         if name == "solution-start":
             return "### A solution\n"
-        if name in ("exercise-end", "solution-end"):
+        if name in ("exercise-end", "solution-end", "glue:figure"):  # the figure is an output of its cell
             return ""
         if name == "bibliography":
             return works
@@ -70,6 +70,7 @@ def plain_directives(text: str, works: str = "", number: Callable[[str], str] = 
             return "\n".join(f"> {line}".rstrip() for line in f"**{head}.** {body}".split("\n"))
         if name == "learning-paths":
             return "\n".join(f"- {line}" for line in body.splitlines())
+        title = "" if name == "grid" else title  # the numbers of its columns
         named = NAME.search(match["body"])
         head = f"**{number(named[1])}.** " if named and name == "table" else ""
         return "\n\n".join(filter(None, (f"{head}*{title}*" if title else "", body)))

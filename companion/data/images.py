@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,7 +176,13 @@ def read_paths(
     paths: Iterable[Path], size: Size, color: bool, value_range: Range | None
 ) -> tuple[ImageSet, tuple[Skipped, ...]]:
     """What :func:`read_images` returns for files, which all have the label 0."""
-    return read_images(((str(path), 0, path.read_bytes) for path in paths), size, color, value_range)
+    return read_images(((str(path), 0, partial(_content, path)) for path in paths), size, color, value_range)
+
+
+def _content(path: Path) -> bytes:
+    if (size := path.stat().st_size) > 2**28:
+        raise DataError(f"a file of {size / 1e6:,.0f} MB; at most 268 MB are read")
+    return path.read_bytes()
 
 
 def _verdicts(names: Sequence[str]) -> dict[str, bool | None]:

@@ -71,7 +71,7 @@ FIGURES = """() => {
         if (!image.naturalWidth) continue; // that is another fault
         const style = getComputedStyle(image);
         const name = image.src.split("/").pop();
-        if (!image.matches(".plot, .photo")) found.push(`a figure of no class: ${name}`);
+        if (!image.matches(".plot, .photo, .sd-card img")) found.push(`a figure of no class: ${name}`);
         const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
         const paint = canvas.getContext("2d", {willReadFrequently: true});
         const grounds = ["white"];

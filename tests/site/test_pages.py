@@ -30,6 +30,11 @@ def test_a_notebook_that_did_not_run_ends_the_build(execution):
             "**Table t.** *Errors.*\n\n| a |\n|:--|\n| 1 |",
         ),
         ("```{bibliography}\n:filter: x\n```", "- [A] A work."),
+        (
+            "````{grid} 1 2\n:gutter: 3\n\n```{grid-item-card} One\n:link: a\n\nIt is so.\n```\n````\n",
+            "*One*\n\nIt is so.\n",
+        ),
+        ("````{note}\nSo.\n\n```{glue:figure} bars\n:alt: Bars.\n```\n````", "> **Note.** So."),
         ("```python\nx = {1}\n```", "```python\nx = {1}\n```"),
     ],
 )
