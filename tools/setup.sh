@@ -24,7 +24,8 @@ if [ ! -x "$venv/bin/python" ]; then
   "$python" -m venv "$venv"
 fi
 
-pip=("$venv/bin/python" -m pip install --disable-pip-version-check --quiet)
+pip=("$venv/bin/python" -m pip install --disable-pip-version-check --quiet
+  --no-compile) # Python compiles what is imported; all of it would take a minute
 if [ -n "${TORCH_INDEX:-}" ]; then
   echo "Installing torch and torchvision from the given index ..."
   "${pip[@]}" --index-url "$TORCH_INDEX" $(grep -E '^(torch|torchvision)==' requirements.txt | cut -d' ' -f1)
