@@ -1,4 +1,4 @@
-# make book | test | check | serve | site | notebooks | bench | gpu | lint | links | lock | clean
+# make book | test | check | serve | site | sphinx | notebooks | bench | gpu | lint | links | lock | clean
 # Each works on a fresh clone, alone, in any order. Variables:
 #   PYTHON=python3.12   the Python to make .venv with (3.11 or newer; found if not given)
 #   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
@@ -10,9 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 HTML := _build/html
+NEWER := _build/newer
 PORT ?= 8000
 
-.PHONY: book test check serve site notebooks bench gpu lint links lock clean
+.PHONY: book test check serve site sphinx notebooks bench gpu lint links lock clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -28,6 +29,16 @@ $(HTML)/index.html:
 
 check: $(READY) $(HTML)/index.html
 	$(BIN)/python -m pytest -m site tests/site/check_*.py
+
+# the way out when Jupyter Book 1 ends: the same strict site by today's Sphinx, from the same cache of outputs
+sphinx: $(READY) $(HTML)/index.html
+	test -e $(NEWER)/bin/python || $(BIN)/python -c 'import sys, venv; venv.create(sys.argv[1], with_pip=True)' $(NEWER)
+	$(NEWER)/bin/python -m pip install --quiet --no-compile --requirement tools/sphinx.txt
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >$(NEWER)/book.pth
+	mv $(NEWER)/book.pth "$$($(NEWER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(BIN)/jupyter-book config sphinx . >/dev/null
+	PYTHONPATH=book/_ext $(NEWER)/bin/python -m sphinx . _build/sphinx; status=$$?; rm conf.py; exit $$status
+	$(BIN)/python tools/equal.py $(HTML) _build/sphinx
 
 serve: $(READY) $(HTML)/index.html
 	@echo "http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)"

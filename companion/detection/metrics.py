@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, ttest_1samp
+from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
@@ -49,7 +49,7 @@ class Estimate:
 
 def wilson(successes: int, trials: int) -> Estimate:
     """A share with its 95 % Wilson score interval (Wilson 1927), which stays inside 0 and 1."""
-    found = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    found = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     low = 0.0 if successes == 0 else float(found.low)  # SciPy leaves 1e-17 or so
     return Estimate(successes / trials, low, 1.0 if successes == trials else float(found.high))
 
@@ -219,7 +219,7 @@ def compare(gains: Sequence[Any]) -> list[Comparison]:
         if len(own) > 1 and np.ptp(own) == 0:  # the t-test divides by 0
             interval, p[i] = (mean, mean), mean == 0
         elif len(own) > 1:
-            test = ttest_1samp(own, 0.0)
+            test = stats.ttest_1samp(own, 0.0)
             interval, p[i] = test.confidence_interval(), test.pvalue
         p[i] = p[i] if len(own) >= 5 else 1
         means.append(Estimate(mean, *map(float, interval)))
