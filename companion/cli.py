@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -58,6 +59,9 @@ for verb, told, commands in (
         group.command(command.__name__.removeprefix(f"{verb}_"))(command)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
+EXPERIMENTS = yaml.safe_load(
+    Path(__file__).with_name("experiments").joinpath("scales.yaml").read_text("utf8")
+)
 
 
 @data_app.command("list")
@@ -95,7 +99,7 @@ def fetch_data(names: Names = None) -> None:
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(help="The experiment, such as 'degradation'.")],
+    name: Annotated[str, typer.Argument(help=f"The experiment: {', '.join(EXPERIMENTS)}.")],
     scale: Annotated[str, typer.Option(help="smoke, live or full.")] = "live",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, 2 ...")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the recorded run.")] = Path("runs"),
@@ -103,12 +107,13 @@ def run(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")] = None,
     allow_synthetic: Annotated[bool, typer.Option(help="Record even without real data.")] = False,
 ) -> None:
-    """Run an experiment over several seeds and record the result as JSON."""
+    """Run an experiment over several seeds, record the result as JSON, and print its metrics."""
     with errors_as_messages():
         from companion.compute import pick_compute
         from companion.experiments import get_experiment
         from companion.experiments.base import check_scale
         from companion.experiments.runner import execute
+        from companion.runs import load_run
 
         experiment = get_experiment(name)
         check_scale(scale)
@@ -120,6 +125,12 @@ def run(
         path = execute(
             experiment, scale, list(range(seeds)), compute=pick_compute(device), out=out, resume=resume
         )
+        recorded = load_run(str(path))
+        table = Table("metric", "mean", "standard deviation")
+        for metric in recorded.results[0].metrics:
+            values = recorded.metric(metric)
+            table.add_row(metric, f"{values.mean():.4g}", f"{values.std(ddof=1):.2g}" if seeds > 1 else "")
+        Console().print(table)
         print(f"recorded in {path}")
 
 

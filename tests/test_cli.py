@@ -53,7 +53,10 @@ def test_an_experiment_is_run_and_recorded(tmp_path, small):
     path = tmp_path / "identity-smoke-cpu.json"
     told = good("run", "identity", "--scale", "smoke", "--seeds", 2, "--out", tmp_path, "--device", "cpu")
     assert f"recorded in {path}" in told
-    assert load_run(path).seeds == [0, 1]
+    recorded = load_run(path)
+    assert recorded.seeds == [0, 1]
+    assert f"{recorded.metric('plain-2.final_loss').mean():.4g}" in told
+    assert all(name in good("run", "--help") for name in ("identity", "table_rivals"))
 
 
 @pytest.mark.parametrize(

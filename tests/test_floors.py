@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import companion
-from companion.experiments.base import MODULES
+from companion.experiments.base import TABLE
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "companion"
@@ -27,7 +27,7 @@ MAY_NOT = {
 }
 
 
-BUDGET = 13_897
+BUDGET = 13_892
 """Lines of the package, docstrings and blanks included; only ever lowered."""
 LONGEST = 350
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -92,7 +92,7 @@ def test_the_map_of_chapters_names_what_is_there():
     assert [line.split()[0] for line in lines[1:] if line[:5].strip()] == [str(n) for n in range(1, 11)]
     told = set(re.findall(r"[a-z]\w+", " ".join(lines[1:])))
     assert {path.name.rpartition("-full")[0] for path in (PACKAGE / "recorded").glob("*-full-*.json")} <= told
-    assert set(MODULES.values()) <= told
+    assert {own["module"] for own in TABLE.values()} <= told
 
 
 def test_importing_the_package_has_no_side_effect_and_loads_nothing_heavy():

@@ -19,7 +19,7 @@ from companion.data.casting import load_casting
 from companion.detection.metrics import pr_auc
 from companion.estimators import FaultClassifier
 from companion.experiments import NAMES, casting_detectors, classifier, get_experiment, runner
-from companion.experiments.base import MODULES, REPLAY_STEPS, Context
+from companion.experiments.base import REPLAY_STEPS, TABLE, Context
 from companion.experiments.degradation import shrink
 from companion.experiments.runner import execute
 from companion.inspection import predict
@@ -29,7 +29,7 @@ CPU = Compute(torch.device("cpu"), None)
 RECORDED_PATHS = sorted(RECORDED.glob("*.json"))
 # experiments of one module load the same data, which one process keeps
 REPLAYED = [
-    pytest.param(path, marks=pytest.mark.xdist_group(MODULES[path.stem.partition("-")[0]]))
+    pytest.param(path, marks=pytest.mark.xdist_group(TABLE[path.stem.partition("-")[0]]["module"]))
     for path in RECORDED_PATHS
 ]
 

@@ -24,7 +24,7 @@ from sphinx.util import logging
 LOGGER = logging.getLogger(__name__)
 
 KEEP = 3  # caches: the current one and the last ones before it
-READ = (".py", ".json", ".md", ".sql", ".toml", ".yaml", ".safetensors")  # files of the package that decide what chapters show
+READ = (".py", ".json", ".md", ".sql", ".toml", ".yaml", ".safetensors")  # of the package: chapters show them
 
 
 def fingerprint(root: Path, data: str, scale: str, device: str = "cpu") -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,24 +27,15 @@ from companion.training import Evaluation, FitConfig, History, fit
 # seconds, for tests; at most a minute and a half on two CPU cores; what the claim needs
 SCALES = ("smoke", "live", "full")
 REPLAY_STEPS = 3
-MODULES = {  # the module of each experiment, which is there in upper case
-    "block_order": "degradation", "casting": "casting", "casting_ablation": "casting",
-    "casting_controls": "casting_controls", "classifier": "classifier", "degradation": "degradation",
-    "depths": "degradation", "event_detection": "event_detection", "event_sequences": "event_sequences",
-    "gradients": "optimisation", "identity": "optimisation", "learning_rates": "degradation",
-    "lesion": "optimisation", "neighbor_search": "neighbor_search", "recipe": "classifier",
-    "self_supervised": "self_supervised", "starts": "degradation", "tab_transformer": "tables",
-    "table_depth": "tables", "table_embeddings": "table_embeddings", "table_rivals": "table_embeddings",
-    "tables": "tables", "waveforms": "waveforms",
-}  # fmt: skip
-NAMES = tuple(MODULES)
+TABLE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("scales.yaml").read_text("utf8"))
+NAMES = tuple(sorted(TABLE))
 
 
 def get_experiment(name: str) -> Experiment[Any]:
     """The experiment called ``name``; its module is imported only now."""
-    if name not in MODULES:
+    if name not in NAMES:
         raise ValueError(f"there is no experiment {name!r}; there are: {', '.join(NAMES)}")
-    module = import_module(f"companion.experiments.{MODULES[name]}")
+    module = import_module(f"companion.experiments.{TABLE[name]['module']}")
     experiment: Experiment[Any] = getattr(module, name.upper())
     return experiment
 
@@ -121,19 +111,13 @@ class Experiment(Generic[C]):
         return Compute(compute.device, None) if self.float32 else compute
 
 
-@cache
-def _table() -> dict[str, Any]:
-    table: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("scales.yaml").read_text("utf8"))
-    return table
-
-
 def from_table(
     name: str, config: type[C], run: Callable[[C, int, Context], SeedResult], data: Callable[[], DataInfo],
     *, float32: bool = False,
 ) -> Experiment[C]:  # fmt: skip
     """The experiment ``name``; its question and its configs by scale are in ``scales.yaml``, beside this."""
-    scales = {scale: config(**own) for scale, own in _table()[name]["scales"].items()}
-    return Experiment(name, _table()[name]["question"], scales, run, data, float32)
+    scales = {scale: config(**own) for scale, own in TABLE[name]["scales"].items()}
+    return Experiment(name, TABLE[name]["question"], scales, run, data, float32)
 
 
 def check_scale(scale: str) -> str:
