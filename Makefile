@@ -1,4 +1,4 @@
-# make book | test | check | serve | site | sphinx | notebooks | bench | gpu | lint | links | lock | clean
+# make book | test | check | serve | site | sphinx | notebooks | assignments | bench | gpu | lint | links | lock | clean
 # Each works on a fresh clone, alone, in any order. Variables:
 #   PYTHON=python3.12   the Python to make .venv with (3.11 or newer; found if not given)
 #   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
@@ -13,7 +13,7 @@ HTML := _build/html
 NEWER := _build/newer
 PORT ?= 8000
 
-.PHONY: book test check serve site sphinx notebooks bench gpu lint links lock clean
+.PHONY: book test check serve site sphinx notebooks assignments bench gpu lint links lock clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -55,6 +55,10 @@ notebooks: $(READY) $(HTML)/index.html
 	mkdir -p _build/notebooks
 	cp $(HTML)/_sources/book/*.ipynb _build/notebooks
 	@echo "The chapters, executed, are in _build/notebooks."
+
+# for a course: the same notebooks without their solutions
+assignments: $(READY) $(HTML)/index.html
+	@echo "The chapters, executed and without solutions, are in _build/assignments."
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

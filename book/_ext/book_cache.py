@@ -28,11 +28,7 @@ READ = (".py", ".json", ".md", ".sql", ".toml", ".yaml", ".safetensors")  # of t
 
 
 def fingerprint(root: Path, data: str, scale: str, device: str = "cpu") -> str:
-    """A digest of what chapters depend on beside their own cells.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """A digest, 16 hexadecimal digits, of what chapters depend on beside their own cells."""
     digest = hashlib.sha256(f"{data}\0{scale}\0{device}\0".encode())
     files = [path for path in (root / "companion").rglob("*") if path.suffix in READ]
     for path in [*sorted(files), root / "requirements.txt"]:

@@ -23,11 +23,6 @@ import companion
 GLUE_ROLE = re.compile(r"\{glue:text\}`(?P<key>[^`:]+)(?::(?P<format>[^`]*))?`")
 
 
-def notebook_path(app: Sphinx, docname: str) -> Path:
-    """Where myst-nb leaves the executed notebook of a page."""
-    return Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
-
-
 def glued_values(path: Path) -> dict[str, str]:
     """What cells handed to the prose, by key, from the file that myst-nb keeps it in."""
     if not path.is_file():
@@ -57,11 +52,7 @@ def fill_in(text: str, values: dict[str, str]) -> str:
 
 
 def check_executed(docname: str, execution: dict[str, Any] | None) -> None:
-    """Make sure that a notebook's cells all ran.
-
-    Raises:
-        ExtensionError: if they were not executed or did not succeed.
-    """
+    """End the build where a notebook's cells were not executed or did not succeed."""
     if not execution or not execution.get("succeeded"):
         reason = (execution or {}).get("error") or "its cells were not executed"
         raise ExtensionError(f"{docname}: {reason}")
@@ -91,7 +82,7 @@ def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
     for docname in sorted(app.env.found_docs):
-        path = notebook_path(app, docname)
+        path = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"  # where myst-nb leaves it
         if not path.is_file() or "kernelspec" not in app.env.metadata.get(docname, {}):
             continue
         notebook = with_outputs(app, nbformat.read(path, as_version=4))
@@ -110,6 +101,11 @@ def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
         target = Path(app.outdir) / "_sources" / f"{docname}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
+        kept = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", ())]
+        if len(kept) < len(notebook.cells):
+            notebook.cells, target = kept, Path(app.outdir).parent / "assignments" / target.name
+            target.parent.mkdir(exist_ok=True)
+            nbformat.write(notebook, target)
 
 
 def _download_button(

@@ -25,6 +25,11 @@ OPTIONS = re.compile(r"\A(?::[\w-]+:.*\n)+")
 NAME = re.compile(r"^:name: *(\S+)$", re.MULTILINE)
 LABEL = re.compile(r"^\([\w-]+\)=(?:\n|\Z)", re.MULTILINE)
 ATTRIBUTES = re.compile(r"(?<=[`\])])\{[.#][^}]*\}")
+EDGES = re.compile(
+    r"^(?=```\{solution-start\})|(?<=\n:class: dropdown\n```)\n|(?<=\{solution-end\}\n```)\n", re.MULTILINE
+)
+CHECK = re.compile(r"`(?:exercises\.)?(check\([^`]+\))`")
+ANSWER = "from companion.exercises import check\n\n# Write your code here."
 REMARKS = ("note", "warning", "tip", "important", "admonition")
 
 Resolve = Callable[[str, str, str], str]
@@ -57,6 +62,8 @@ def plain_directives(text: str, works: str = "", number: Callable[[str], str] = 
             return "*The page on the web has something to play with here.*"
         if name == "mermaid":
             return f"```mermaid\n{body}\n```"
+        if name == "dropdown":
+            return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
         if name == "exercise-start":
             return f"### Exercise: {title}\n" if title else "### Exercise\n"
         if name == "solution-start":
@@ -85,14 +92,6 @@ def _cited(env: BuildEnvironment, page: str) -> dict[str, Any]:
     for work in sorted(domain.citations, key=lambda work: work.bibliography_key.docname == page):  # type: ignore[attr-defined]
         found[work.key] = work
     return found
-
-
-def _label(env: BuildEnvironment, target: str) -> str:
-    """What a reference to a section, an exercise, a figure or a table is called."""
-    domain = env.get_domain("std")
-    if target in domain.labels:  # type: ignore[attr-defined]
-        return str(domain.labels[target][2])  # type: ignore[attr-defined]
-    return "the place"
 
 
 def _number(env: BuildEnvironment, target: str) -> str:
@@ -135,7 +134,7 @@ def resolver(app: Sphinx, page: str, keys: list[str]) -> Resolve:
         if role == "numref":
             return _number(env, target)
         if role == "ref":
-            return title or _label(env, target)
+            return title or str(env.get_domain("std").labels.get(target, ["the place"])[-1])  # type: ignore[attr-defined]
         if role.startswith("py:"):
             return f"`{(title or target).lstrip('~').rpartition('.')[2]}`"
         return title or target
@@ -169,22 +168,35 @@ def fitted(notebook: nbformat.NotebookNode, cell: nbformat.NotebookNode, name: s
 
 
 def with_captions(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """The cells of a notebook, each figure followed by its number and caption, and the solutions closed.
+    """The cells of a notebook, each figure followed by its caption, each exercise by a cell for the answer.
 
-    The captions are in the settings of the cells, which only the build of the book reads.
+    The captions are in the settings of the cells, which only the build of the book reads. The cells of a
+    solution have the tag "solution", and JupyterLab folds them under the solution's heading.
     """
-    cells, solution = [], False
+    cells: list[nbformat.NotebookNode] = []
+    solution = False
+
+    def add(make: Callable[..., nbformat.NotebookNode], source: str, **metadata: Any) -> None:
+        metadata |= {"tags": ["solution"]} if solution else {}
+        cells.append(fitted(notebook, make(source, metadata=metadata), f"made-{len(cells)}"))
+
     for cell in notebook.cells:
-        cells.append(cell)
         if cell.cell_type == "markdown":
-            start, end = (cell.source.rfind(f"{{solution-{edge}}}") for edge in ("start", "end"))
-            solution = start > end or (solution and end < 0)
+            for text in EDGES.split(cell.source):
+                fold = {}
+                if text.startswith("```{solution-start}"):
+                    asked = CHECK.search(cells[-1].source)
+                    add(nbformat.v4.new_code_cell, ANSWER + (f" Then ask: {asked[1]}" if asked else ""))
+                    solution, fold = True, {"jp-MarkdownHeadingCollapsed": True}
+                add(nbformat.v4.new_markdown_cell, text, **fold)
+                solution = solution and "{solution-end}" not in text
             continue
-        if solution:  # JupyterLab and Colab show it on a click
-            cell.metadata["jupyter"], cell.metadata["cellView"] = {"source_hidden": True}, "form"
+        cells.append(cell)
+        if solution:  # Colab shows it on a click
+            cell.metadata["cellView"] = "form"
+            cell.metadata.setdefault("tags", []).append("solution")
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
         if figure.get("caption"):
             number = f"{{numref}}`{figure['name']}`" if "name" in figure else "Figure"
-            caption = nbformat.v4.new_markdown_cell(f"**{number}.** {figure['caption'].strip()}")
-            cells.append(fitted(notebook, caption, f"caption-{len(cells)}"))
+            add(nbformat.v4.new_markdown_cell, f"**{number}.** {figure['caption'].strip()}")
     return cells

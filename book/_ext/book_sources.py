@@ -126,11 +126,7 @@ def _code_cell(page: Page, lines: list[str], first: int) -> None:
 
 
 def read_page(path: Path) -> Page:
-    """Take a page's source apart.
-
-    Returns:
-        Its text and its code.
-    """
+    """A page's source, taken apart into its text and its code."""
     return parse(path.name, path.read_text("utf8"))
 
 

@@ -42,3 +42,27 @@ addEventListener("DOMContentLoaded", () => {
     root.append(button, told);
   }
 });
+
+// Questions: a numbered list of choices in front of a folded answer, which begins with the number of the right one.
+// Each choice becomes a button that says whether it is right, and opens the answer if it is.
+addEventListener("DOMContentLoaded", () => {
+  for (const answer of document.querySelectorAll("ol + details.sd-dropdown")) {
+    const choices = [...answer.previousElementSibling.children];
+    const right = choices[parseInt(answer.querySelector("strong").textContent) - 1];
+    const told = document.createElement("p");
+    Object.assign(told, { className: "question-told", role: "status" });
+    const buttons = choices.map((choice) => {
+      const button = document.createElement("button");
+      Object.assign(button, { type: "button", className: "question-choice", ariaPressed: "false" });
+      button.append(...(choice.querySelector("p") ?? choice).childNodes);
+      button.addEventListener("click", () => {
+        for (const each of buttons) each.ariaPressed = String(each === button);
+        told.textContent = choice === right ? "Right. The reason is below." : "No. Choose again, or open the answer.";
+        answer.open ||= choice === right;
+      });
+      choice.replaceChildren(button);
+      return button;
+    });
+    answer.before(told);
+  }
+});

@@ -24,6 +24,34 @@ URL = "https://example.org/a/book/"
 GREEK = "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|phi|psi"
 PAGES = ["book/chapter.html", "book/figures.html", "book/index.html"]
 FIGURE = "\n```{{figure}} _static/social.png\n:name: fig-card\n:alt: A card.\n\n{caption}\n```\n"
+EXERCISE = """
+**Which one?**
+1. This one.
+2. That one.
+
+```{dropdown} Answer
+**1.** This it is.
+```
+
+```{exercise-start} Try it
+:label: ex-try
+```
+Write `f`, and ask `check("a", f)`.
+```{exercise-end}
+```
+
+```{solution-start} ex-try
+:class: dropdown
+```
+Like this.
+
+```{code-cell} ipython3
+"solved"
+```
+
+```{solution-end}
+```
+"""
 
 pytestmark = pytest.mark.xdist_group("published")  # one after the other: they share a book
 
@@ -35,7 +63,7 @@ def book(tmp_path_factory):
     toc = "format: jb-book\nroot: book/index\nchapters:\n  - file: book/chapter\n  - file: book/figures\n"
     book.write("_toc.yml", toc)
     figure = FIGURE.format(caption="A first thing. Then more.")
-    book.write("book/chapter.md", HEADER + CHAPTER + TEXT + figure)
+    book.write("book/chapter.md", HEADER + CHAPTER + EXERCISE + TEXT + figure)
     book.write("book/index.md", "# A book\n\n```{learning-paths}\nImages: chapter\n```\n")
     book.write("book/figures.md", "# Figures\n\n```{figure-index}\n```\n")
     status, output = book.build(BOOK_URL=URL, BOOK_REPOSITORY="https://github.com/someone/something")
@@ -87,6 +115,18 @@ def test_the_notebook_is_plain_markdown(book):
     assert f"in [A chapter]({link}), [the one page]({link}).\nSee More and Fig. 1." in text
     assert f"- [{label[1]}] Kaiming He" in text
     assert not re.search(r"\{[a-z:]+\}`|^(```|:::)\{|^\(sec", text, re.MULTILINE), text
+
+
+def test_solutions_are_folded_in_the_notebook_and_left_out_of_the_assignment(book):
+    folders = (book.folder / "_build" / name for name in ("html/_sources/book", "assignments"))
+    notebook, left = (nbformat.read(folder / "chapter.ipynb", as_version=4).cells for folder in folders)
+    sources = [cell.source for cell in notebook]
+    place = sources.index("### A solution")
+    assert sources[place - 1].endswith('# Write your code here. Then ask: check("a", f)')
+    assert sources[place + 1 : place + 3] == ["Like this.", '"solved"']
+    assert notebook[place].metadata["jp-MarkdownHeadingCollapsed"]
+    assert [cell.source for cell in left] == sources[:place] + sources[place + 3 :]
+    assert "\n<details><summary>Answer</summary>\n\n**1.** This it is.\n\n</details>\n" in sources[place - 2]
 
 
 def test_a_learning_path_has_the_times_of_its_chapters(book):
