@@ -93,6 +93,21 @@ def test_it_has_the_parts_of_a_chapter(path):
     assert exercises == solutions
 
 
+@pytest.mark.parametrize("path", [p for p in CHAPTERS if p.stem != "index"], ids=lambda path: path.stem)
+def test_its_questions_have_answers_and_its_exercises_say_how_hard_they_are(path):
+    text = path.read_text("utf8")
+    if "## Questions" not in text:
+        pytest.skip("not yet")
+    questions = text.partition("## Questions\n")[2].partition("\n## ")[0]
+    whole = r"^\*\*.+\?\*\*\n((?:\d\. .+\n)+)\n```\{dropdown\} Answer\n\*\*(\d)\.\*\* "
+    asked = re.findall(whole, questions, re.MULTILINE)
+    assert 3 <= len(asked) == questions.count("{dropdown}") <= 5
+    assert all(int(right) <= len(choices.splitlines()) for choices, right in asked)
+    assert re.search(r"\bpredict[:,]|[Bb]efore you (?:read|go) on", text), "no prediction is asked for"
+    level = r"\{exercise-start\}.*\n.*\n```\n(?:Easy|Medium|Hard|Open), (?:\d\d minutes|an hour)\. "
+    assert len(re.findall(level, text)) == text.count("{exercise-start}")
+
+
 def test_the_source_that_is_shown_is_the_source_that_runs():
     shown = show_source(BasicResidualBlock).data
     assert "class BasicResidualBlock(nn.Module):" in shown
