@@ -19,7 +19,7 @@ PORT ?= 8000
 book: $(READY)
 	@$(BIN)/companion data fetch || echo "Going on with synthetic stand-ins, which the pages say."
 	$(BIN)/jb build .
-	@echo; echo "The book is in $(HTML). Open $(CURDIR)/$(HTML)/index.html, or run: make serve"
+	@echo; echo "The book is in $(HTML). Run: make serve (opened as a file, it has its diagrams in words and no pieces to play with)"
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov=companion --cov-report=term:skip-covered --cov-fail-under=95

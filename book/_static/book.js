@@ -66,3 +66,13 @@ addEventListener("DOMContentLoaded", () => {
     answer.before(told);
   }
 });
+
+// From a file, browsers load no modules, and so draw no diagrams. Then each says in words what it shows.
+if (location.protocol === "file:")
+  addEventListener("DOMContentLoaded", () => {
+    for (const diagram of document.querySelectorAll("pre.mermaid")) {
+      const [title, told] = ["accTitle", "accDescr"].map((name) => diagram.textContent.match(`${name}: *(.*)`)?.[1] ?? "");
+      diagram.textContent = `${title}. ${told} (The diagram is drawn by \`make serve\`, or any other web server.)`;
+      diagram.style.whiteSpace = "normal";
+    }
+  });

@@ -34,10 +34,10 @@ class ClassifierConfig(Config):
 
 
 def build(net: str) -> nn.Module:
-    """The net called ``"resnet9-<width>"``, ``"resnet18"`` or ``"resnet-<depth>"`` (chapter 1's)."""
-    if net == "resnet18":
-        return resnet18(10, stem="cifar")
+    """The net ``"resnet9-<width>"``, ``"resnet18"`` or ``"resnet18-<width>"``, or one of chapter 1."""
     kind, _, number = net.partition("-")
+    if kind == "resnet18":
+        return resnet18(10, stem="cifar", width=int(number or 64))
     return ResNet9(int(number)) if kind == "resnet9" and number.isdecimal() else degradation.build(net)
 
 

@@ -105,6 +105,12 @@ def test_front_page_leads_to_the_book(site, window, protocol):
     window.wait_for_selector("article h1", timeout=20_000)
 
 
+def test_a_diagram_that_cannot_be_drawn_says_what_it_shows(window):
+    window.goto(f"{HTML.as_uri()}/book/blocks.html")
+    told = window.inner_text("pre.mermaid >> nth=0")
+    assert told.startswith("A plain block, the original residual block") and "flowchart" not in told
+
+
 @cache
 def anchors(name: str) -> frozenset[str]:
     """What links can point to in a page."""
