@@ -1,6 +1,6 @@
 # make book | test | check | serve | site | sphinx | notebooks | assignments | bench | gpu | lint | links | lock | clean
 # Each works on a fresh clone, alone, in any order. Variables:
-#   PYTHON=python3.12   the Python to make .venv with (3.11 or newer; found if not given)
+#   PYTHON=python3.12   the Python to make .venv with (3.11 to 3.14; found if not given)
 #   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
 #   PORT=8000           for `make serve`
 #   BOOK_URL=https://.../   the public address, for `make site` (else the one in _config.yml)

@@ -1,4 +1,4 @@
-"""Compile requirements.txt from pyproject.toml, for Python 3.11 to 3.13 on any platform.
+"""Compile requirements.txt from pyproject.toml, for Python 3.11 to 3.14 on any platform.
 
 torch pins its CUDA libraries itself. They are left out, so that a CPU build of torch needs none.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HEADER = """\
-# The whole environment, pinned for Python 3.11 to 3.13; made by `make lock` from pyproject.toml.
+# The whole environment, pinned for Python 3.11 to 3.14; made by `make lock` from pyproject.toml.
 # torch itself pins its CUDA libraries, so they are not repeated here and a CPU build of torch needs none.
 """
 TORCHS_OWN = re.compile(r"^(nvidia-|cuda-|triton==)")

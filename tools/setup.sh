@@ -3,17 +3,18 @@
 set -euo pipefail
 venv=$1
 
-is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+# for other versions some of the pinned packages have no wheel
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
 
 if [ ! -x "$venv/bin/python" ]; then
   python=${PYTHON:-}
   if [ -z "$python" ]; then
-    for candidate in python3.13 python3.12 python3.11 python3 python; do
-      if is_new_enough "$candidate"; then python=$candidate; break; fi
+    for candidate in python3.13 python3.12 python3.11 python3.14 python3 python; do
+      if fits "$candidate"; then python=$candidate; break; fi
     done
   fi
-  if [ -z "$python" ] || ! is_new_enough "$python"; then
-    echo "The book needs Python 3.11 or newer, and ${python:-this machine} is not or has none." >&2
+  if [ -z "$python" ] || ! fits "$python"; then
+    echo "The book needs Python 3.11, 3.12, 3.13 or 3.14, and ${python:-this machine} is or has none of them." >&2
     echo "Install one and try again, or name it: make PYTHON=/path/to/python3.12" >&2
     exit 1
   fi
