@@ -108,7 +108,8 @@ def test_front_page_leads_to_the_book(site, window, protocol):
 def test_a_diagram_that_cannot_be_drawn_says_what_it_shows(window):
     window.goto(f"{HTML.as_uri()}/book/blocks.html")
     told = window.inner_text("pre.mermaid >> nth=0")
-    assert told.startswith("A plain block, the original residual block") and "flowchart" not in told
+    assert told.startswith("A plain block, the original residual block")
+    assert "flowchart" not in told
 
 
 @cache
