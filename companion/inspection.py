@@ -1,15 +1,13 @@
 """Looking at a trained classifier: its answers, how sure it is, where it looks, and what throws it off."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from scipy.optimize import minimize_scalar
-from sklearn.calibration import calibration_curve
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from companion.compute import Compute
 from companion.data.download import DataError
@@ -30,27 +28,6 @@ def predict(model: nn.Module, images: Tensor, objective: ImageClassification, co
         logits = [objective.logits(model, batch).cpu() for batch in batches]
     model.train(was_training)
     return torch.cat(logits)
-
-
-class Reliability(NamedTuple):
-    """Answers grouped by how sure they were; groups without an answer are left out."""
-
-    confidence: np.ndarray  #: (groups,) mean probability of the answers
-    accuracy: np.ndarray  #: (groups,) share of right answers
-    share: np.ndarray  #: (groups,) share of all answers that the group holds
-
-
-def reliability(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Reliability:
-    """Confidence against accuracy in bins of equal width (Guo et al. 2017, section 2).
-
-    Of probabilities (N, num_classes), whose rows have the sum 1, and labels, int64 (N,).
-    """
-    confidence, answer = probabilities.max(dim=1)
-    right, sure = (answer == labels).numpy(), confidence.double().numpy()
-    accuracy, mean = calibration_curve(right, sure, n_bins=num_bins)  # bins are (a, b]
-    edges = np.linspace(0, 1, num_bins + 1)
-    counts = np.unique(np.searchsorted(edges[1:-1], sure), return_counts=True)[1]
-    return Reliability(mean, accuracy, counts / len(labels))
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -83,12 +60,6 @@ def grad_cam(model: nn.Module, layer: nn.Module, pixels: Tensor, classes: Tensor
     heat = F.relu((weights * maps).sum(dim=1, keepdim=True)).detach()  # (N, 1, h, w)
     heat = F.interpolate(heat.float(), pixels.shape[2:], mode="bilinear")[:, 0]
     return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-
-
-def add_noise(images: Tensor, std: float, generator: Generator | None = None) -> Tensor:
-    """uint8 images with Gaussian noise of ``std`` grey levels, rounded and kept within 0 to 255."""
-    noise = torch.randn(images.shape, generator=generator) * std
-    return (images.float() + noise).round().clamp(0, 255).to(torch.uint8)
 
 
 def load_image(path: str | Path, size: int = 32) -> Tensor:

@@ -74,12 +74,9 @@ def recorded(run: RecordedRun, metric: str, digits: int = 2, scale: float = 1.0)
 
 
 def recorded_table(
-    run: RecordedRun,
-    header: list[str],
-    rows: Mapping[str, Sequence[str]],
-    digits: int = 2,
-    scale: float = 1.0,
-) -> Markdown:
+    run: RecordedRun, header: list[str], rows: Mapping[str, Sequence[str]],
+    digits: int = 2, scale: float = 1.0,
+) -> Markdown:  # fmt: skip
     """The metrics of each row, as :func:`recorded` tells them, and under the table the :func:`provenance`."""
     cells = [[row, *(recorded(run, name, digits, scale) for name in names)] for row, names in rows.items()]
     return Markdown(f"{table(header, cells).data}\n\n{provenance(run).data}")  # type: ignore[no-untyped-call]

@@ -6,6 +6,8 @@ The function of its name writes both to a folder, or raises a DataError where it
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from companion.experiments.classifier import trained_classifier
 from companion.experiments.waveforms import recorded_detector
 from companion.files import atomic_path
 from companion.inspection import fit_temperature, predict
+from companion.models.resnet9 import Residual
 from companion.objectives.classification import normalize
 from companion.objectives.synthetic_anomalies import as_floats, empty_mould, spill
 from companion.runs import load_run, weights_path
@@ -40,33 +43,41 @@ def _write(folder: Path, name: str, data: Any = None, **content: Any) -> None:
         part.write_text(json.dumps(content), encoding="utf8")
 
 
-class _Graph(nn.Module):
-    def __init__(self, net: nn.Module, calculate: Calculate) -> None:
-        super().__init__()
-        self.net, self.calculate = net, calculate
+def _shrink(path: Path) -> None:
+    """Simplify an ONNX file, and keep in half the bytes what float16 holds exactly, as recorded nets."""
+    import onnx
+    from onnxscript.optimizer import optimize
 
-    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        return self.calculate(self.net, *inputs)
+    model = onnx.load(path)
+    for weight in model.graph.initializer:
+        name, whole = weight.name, onnx.numpy_helper.to_array(weight)
+        half = whole.astype(np.float16)
+        if whole.dtype == np.float32 and np.array_equal(half, whole):
+            weight.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
+            back = onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT)
+            model.graph.node.insert(0, back)
+    onnx.save(optimize(model), path)
 
 
 @torch.inference_mode()
 def export_onnx(net: nn.Module, path: Path, calculate: Calculate, **inputs: Tensor) -> None:
     """Write ``calculate(net, *inputs)``, with its named outputs, and run the file on the same inputs.
 
-    ``inputs`` are examples by name: batches (N, ...), whose N may be another one later, and vectors. Needs
-    the packages onnxscript and onnxruntime. Where the file differs from PyTorch by more than ``TOLERANCE``,
-    an AssertionError says by how much, and nothing is written.
+    ``inputs`` are examples by name, batches (N, ...), whose N may be another one later. Weights that float16
+    holds exactly take half the bytes. Needs the packages onnxscript and onnxruntime. Where the file differs
+    from PyTorch by more than ``TOLERANCE``, an AssertionError says by how much, and nothing is written.
     """
     import onnxruntime
 
-    graph, values = _Graph(net, calculate).eval().cpu(), tuple(inputs.values())
-    wanted, many = graph(*values), torch.export.Dim("N")
-    shapes = tuple({0: many} if value.ndim > 1 else None for value in values)
+    graph, values = nn.Module().eval(), tuple(inputs.values())
+    graph.net, vars(graph)["forward"] = net.eval().cpu(), partial(calculate, net)
+    wanted, many = graph(*values), {0: torch.export.Dim("N")}
     with atomic_path(path) as part:
         torch.onnx.export(
-            graph, values, part, input_names=list(inputs), output_names=list(wanted),
-            dynamic_shapes={"inputs": shapes}, opset_version=OPSET, external_data=False, verbose=False,
+            graph, values, part, input_names=list(inputs), output_names=list(wanted), optimize=False,
+            dynamic_shapes=(many,) * len(values), opset_version=OPSET, external_data=False, verbose=False,
         )  # fmt: skip
+        _shrink(part)
         session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
         found = session.run(list(wanted), {name: value.numpy() for name, value in inputs.items()})
         for ours, theirs in zip(found, wanted.values(), strict=True):
@@ -74,8 +85,8 @@ def export_onnx(net: nn.Module, path: Path, calculate: Calculate, **inputs: Tens
 
 
 def depth(folder: Path) -> None:
-    """Chapter 1: the recorded runs of nets of all depths, with one recipe."""
-    names = ("degradation-live-cpu", "depths-full-cpu", "starts-full-cpu")
+    """Chapter 1: the recorded runs, first a long one, then those of nets of all depths, with one recipe."""
+    names = ("degradation-full-cpu", "degradation-live-cpu", "depths-full-cpu", "starts-full-cpu")
     runs = [load_run(name).model_dump(mode="json") for name in names]
     _write(folder, "depth", runs=runs, gradients=load_run("gradients-live-cpu").model_dump(mode="json"))
 
@@ -109,14 +120,30 @@ def desk(folder: Path) -> None:
            std=detector.std_)  # fmt: skip
 
 
+def switched(net: nn.Module, x: Tensor, on: Tensor) -> dict[str, Tensor]:
+    """The logits of a net some of whose residual blocks are off.
+
+    ``x`` are images (N, 3, H, W), ``on`` has 1 or 0 for each of them and each block, float32 (N, blocks). A
+    block gives ``x + on * F(x)``: off, it passes on its input, as in chapter 2's lesions.
+    """
+    blocks = [each for each in net.modules() if isinstance(each, Residual)]
+    switches = on.T[..., None, None, None]  # (blocks, N, 1, 1, 1)
+    with ExitStack() as hooks:
+        for block, s in zip(blocks, switches, strict=True):
+            hook = block.branch.register_forward_hook(lambda m, x, y, s=s: s * y)
+            hooks.enter_context(hook)
+        return {"logits": net(x)}
+
+
 def photograph(folder: Path) -> None:
     """Chapter 4: the recorded classifier, with the temperature that half of validation asks for."""
     data, compute = load_cifar10(), Compute(torch.device("cpu"), None)
     images, labels = data.validation.images, data.validation.labels
     net, objective, names = trained_classifier(compute)
     temperature = fit_temperature(predict(net, images[:2500], objective, compute), labels[:2500])
-    examples = normalize(images[:64], objective.mean, objective.std)
-    export_onnx(net, folder / "photograph.onnx", lambda net, x: {"logits": net(x)}, images=examples)
+    examples = normalize(images[:64], objective.mean, objective.std).repeat(3, 1, 1, 1)
+    switches = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]]).repeat_interleave(64, dim=0)
+    export_onnx(net, folder / "photograph.onnx", switched, images=examples, switches=switches)
     first = images[[int((labels == kind).nonzero()[0]) for kind in range(len(names))]]
     _write(folder, "photograph", data, names=names, samples=first.flatten(1).tolist(),
            temperature=temperature, mean=objective.mean.tolist(), std=objective.std.tolist())  # fmt: skip

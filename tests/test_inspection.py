@@ -1,16 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from companion.compute import Compute
 from companion.data.download import DataError
 from companion.experiments.classifier import RECIPE, VARIANTS, override
-from companion.inspection import fit_temperature, grad_cam, load_image, predict, reliability
+from companion.inspection import fit_temperature, grad_cam, load_image, predict
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import ImageClassification
 
@@ -25,19 +22,6 @@ def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode():
     torch.testing.assert_close(whole[998:], last)
     assert whole.shape == (1003, 10)
     assert net.training
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 200), st.integers(2, 10))
-def test_the_reliability_gives_torchmetrics_calibration_error(seed, number, classes):
-    generator = torch.Generator().manual_seed(seed)
-    probabilities = (3 * torch.randn(number, classes, generator=generator)).softmax(dim=1)
-    labels = torch.randint(classes, (number,), generator=generator)
-    groups = reliability(probabilities, labels, num_bins=15)
-    ours = float((groups.share * np.abs(groups.confidence - groups.accuracy)).sum())
-    theirs = multiclass_calibration_error(probabilities, labels, classes, n_bins=15)
-    assert ours == pytest.approx(float(theirs), abs=1e-5)
-    assert groups.share.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

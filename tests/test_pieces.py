@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from companion import pieces
-from companion.pieces import export_onnx
+from companion.experiments.optimisation import without
+from companion.models.resnet9 import ResNet9
+from companion.pieces import export_onnx, switched
 
 
 def through(net, values):
@@ -32,6 +34,21 @@ def test_a_net_that_differs_from_pytorch_is_not_written(tmp_path):
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         export_onnx(nn.Linear(2, 1), tmp_path / "net.onnx", drifting, input=torch.randn(64, 2))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_that_is_switched_off_is_a_block_that_chapter_2_takes_out():
+    net, images = ResNet9(4).eval(), torch.randn(3, 3, 8, 8)
+    found = switched(net, images, torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]]))["logits"]
+    cut = [without(net, places)(images)[n] for n, places in enumerate(([], [(1, 1)], [(3, 1)]))]
+    torch.testing.assert_close(found, torch.stack(cut))
+
+
+def test_weights_that_float16_holds_take_half_the_bytes(tmp_path):
+    pytest.importorskip("onnxruntime")
+    for number, net in enumerate((nn.Linear(100, 1000), nn.Linear(100, 1000).half().float())):
+        export_onnx(net, tmp_path / f"{number}.onnx", through, input=torch.randn(64, 100))
+    whole, half = (path.stat().st_size for path in sorted(tmp_path.iterdir()))
+    assert half < 0.55 * whole
 
 
 @pytest.mark.parametrize("name", ["depth", "heartbeat", "desk", "photograph"])

@@ -1,7 +1,7 @@
 // Chapter 9: the caster's desk. A net scores generated moulds, on which the reader paints faults; a threshold decides, and
 // what it costs is counted on the scores of the real test images.
 
-import { drag, make, net, newest, normalized, paint } from "./pieces.mjs";
+import { drag, make, newest, normalized, paint } from "./pieces.mjs";
 
 const [WIDTH, HEIGHT] = [48, 32];
 const SIZE = WIDTH * HEIGHT;
@@ -17,7 +17,9 @@ function painted(image, dabs) {
   return pixels;
 }
 
-export async function start(piece) {
+export const hasNet = true;
+
+export async function start(piece, ask) {
   const { scores, labels, threshold } = piece.data;
   const images = piece.data.images.map((pixels) => Uint8Array.from(pixels));
   const kinds = images.map((_, i) => (i < 6 ? "normal" : i < 9 ? "painted spill" : "painted empty mould"));
@@ -72,7 +74,6 @@ export async function start(piece) {
     if (column >= 0 && column < WIDTH && line >= 0 && line < HEIGHT) add(column, line);
   });
 
-  const ask = await net("desk");
   await piece.follow(newest(async (state) => {
     const pixels = painted(images[state.image - 1], dabs());
     show(pixels);

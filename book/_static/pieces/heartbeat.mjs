@@ -1,6 +1,6 @@
 // Chapter 10: a beat that the reader deforms, what the net makes of it, and its score against the threshold.
 
-import { drag, net, newest } from "./pieces.mjs";
+import { drag, newest } from "./pieces.mjs";
 
 /** A beat with a bump of a height (in standard deviations of the beat) and a width (in samples) at a place. */
 const deformed = (beat, { place, lift, width }) =>
@@ -13,7 +13,9 @@ function standard(beat) {
   return [beat.map((value) => (value - center) / scale), (value) => value * scale + center];
 }
 
-export async function start(piece) {
+export const hasNet = true;
+
+export async function start(piece, ask) {
   const { beats, threshold, fpr } = piece.data;
   const names = Object.keys(beats);
   const length = beats[names[0]].length;
@@ -23,7 +25,6 @@ export async function start(piece) {
   piece.slider("width", "Width of the bump", { min: 1, max: 30, value: 6 });
   piece.button("Undo", () => piece.set({ lift: 0 }));
 
-  const ask = await net("heartbeat");
   let made = beats[names[0]];
   const label = "The beat and what the net makes of it; draw on it, or use the sliders";
   const chart = piece.chart(label, {

@@ -1,12 +1,14 @@
 // Chapter 4: the recorded classifier looks at a sample or at a photograph of the reader's own, changed as the reader likes.
 // A photograph is decoded and looked at in the browser; it is sent nowhere.
 
-import { make, net, newest, normalized, paint } from "./pieces.mjs";
+import { make, newest, normalized, paint } from "./pieces.mjs";
 
 const SIDE = 32;
 const SIZE = SIDE * SIDE;
 const PATCH = 8; // side of the square that is covered, and STEP of its way
 const STEP = 4;
+const REST = 200; // milliseconds without a change, after which the map is made
+const BLOCKS = ["first", "second"]; // those with a shortcut
 
 /** Normally distributed numbers that are the same each time (Box and Muller, from a generator of 32 bits). */
 function* normals(seed) {
@@ -53,13 +55,16 @@ function square(source, width, height) {
   return Float64Array.from({ length: 3 * SIZE }, (_, place) => data[4 * (place % SIZE) + Math.floor(place / SIZE)]);
 }
 
-export async function start(piece) {
+export const hasNet = true;
+
+export async function start(piece, ask) {
   const { names, temperature } = piece.data;
   const images = piece.data.samples.map((pixels) => Uint8Array.from(pixels));
   piece.slider("sample", "Sample", { min: 1, max: images.length, value: 4 });
   piece.slider("shift", "Shift to the right", { min: -12, max: 12, value: 0, tell: (value) => `${value} pixels` });
   piece.slider("blur", "Blur", { min: 0, max: 3, step: 0.25, value: 0, tell: (value) => `${value} pixels` });
   piece.slider("noise", "Noise", { min: 0, max: 60, value: 0, tell: (value) => `${value} grey levels` });
+  for (const which of BLOCKS) piece.toggle(which, `The ${which} residual block is on`, true);
 
   let own; // a photograph, which is not part of the address
   const take = (source, width, height) => {
@@ -80,6 +85,7 @@ export async function start(piece) {
   piece.controls.append(make("div", {}, make("label", { for: file.id }, "A photograph of yours"), file));
   piece.button("Use the camera", async () => {
     try {
+      if (!navigator.mediaDevices) throw new Error("browsers lend it only to pages that come by https");
       const stream = await navigator.mediaDevices.getUserMedia({ video: true });
       const video = make("video", { muted: true, playsinline: true });
       video.srcObject = stream;
@@ -106,60 +112,57 @@ export async function start(piece) {
   });
   const list = make("ol", { class: "piece-shares", "aria-label": "The most likely classes" });
   piece.body.append(row, list, told);
-  const ask = await net("photograph");
-  /** Calibrated shares of the classes, one row of them after the other. */
-  const shared = async (pixels, count) => {
-    const images = [normalized(pixels, SIZE, piece.data), [count, 3, SIDE, SIDE]];
-    const { logits } = await ask({ images });
-    return Array.from({ length: count }, (_, n) => {
-      const row = Array.from(logits.slice(n * names.length, (n + 1) * names.length), (logit) => logit / temperature);
-      const powers = row.map((logit) => Math.exp(logit - Math.max(...row)));
-      return powers.map((power) => power / powers.reduce((a, b) => a + b));
-    });
+  /** Calibrated shares of the classes, by a net whose residual blocks are on, 1, or off, 0. */
+  const shared = async (pixels, switches) => {
+    const images = [normalized(pixels, SIZE, piece.data), [1, 3, SIDE, SIDE]];
+    const { logits } = await ask({ images, switches: [switches, [1, BLOCKS.length]] });
+    const powers = Array.from(logits, (logit) => Math.exp((logit - Math.max(...logits)) / temperature));
+    return powers.map((power) => power / powers.reduce((a, b) => a + b));
   };
 
   let round = 0;
-  /** The share that the answer loses when a grey square covers each place; row by row, so that sliders stay quick. */
-  const occlude = async (pixels, best, share, mine) => {
-    const places = Array.from({ length: (SIDE - PATCH) / STEP + 1 }, (_, i) => i * STEP);
+  /** The share that the answer loses when a grey square covers each place; one by one, so that sliders stay quick. */
+  const occlude = async (pixels, switches, best, share) => {
+    const mine = ++round;
+    delete piece.root.dataset.map;
+    map.setAttribute("aria-busy", "true");
+    await new Promise((done) => setTimeout(done, REST));
     const lost = new Float64Array(SIZE), seen = new Float64Array(SIZE);
     const drawn = new Float64Array(3 * SIZE);
-    for (const top of places) {
-      const covered = new Float32Array(places.length * 3 * SIZE);
-      const inside = (place, left) => {
-        const [x, y] = [place % SIDE, Math.floor((place % SIZE) / SIDE)];
-        return x >= left && x < left + PATCH && y >= top && y < top + PATCH;
-      };
-      places.forEach((left, n) => pixels.forEach((value, place) => (covered[n * 3 * SIZE + place] = inside(place, left) ? 127 : value)));
-      const shares = await shared(covered, places.length);
-      if (mine !== round) return;
-      places.forEach((left, n) => {
+    for (let top = 0; top <= SIDE - PATCH; top += STEP)
+      for (let left = 0; left <= SIDE - PATCH; left += STEP) {
+        if (mine !== round) return;
+        const [x, y] = [(place) => (place % SIDE) - left, (place) => Math.floor((place % SIZE) / SIDE) - top];
+        const covers = (place) => x(place) >= 0 && x(place) < PATCH && y(place) >= 0 && y(place) < PATCH;
+        const shares = await shared(pixels.map((value, place) => (covers(place) ? 127 : value)), switches);
         for (let place = 0; place < SIZE; place++)
-          if (inside(place, left)) {
-            lost[place] += share - shares[n][best];
+          if (covers(place)) {
+            lost[place] += share - shares[best];
             seen[place] += 1;
           }
-      });
-    }
+      }
+    if (mine !== round) return;
     const mean = lost.map((value, place) => value / Math.max(1, seen[place]));
     for (let place = 0; place < SIZE; place++) {
       const heat = Math.max(0, mean[place]) / Math.max(0.05, ...mean);
       [255, 160, 40].forEach((most, c) => (drawn[c * SIZE + place] = most * heat));
     }
     paint(map, drawn, SIDE, SIDE);
+    map.removeAttribute("aria-busy");
     piece.root.dataset.map = JSON.stringify(Array.from(mean));
   };
 
   await piece.follow(newest(async (state) => {
-    const mine = ++round;
+    round += 1; // what an older map still had to ask is dropped
     const pixels = changed(own ?? images[state.sample - 1], state);
+    const switches = BLOCKS.map((which) => Number(state[which]));
     paint(canvas, pixels, SIDE, SIDE);
-    const [shares] = await shared(pixels, 1);
+    const shares = await shared(pixels, switches);
     const order = names.map((_, i) => i).sort((a, b) => shares[b] - shares[a]);
     const part = (i) => `${names[i]} ${(100 * shares[i]).toFixed(1)} %`;
     list.replaceChildren(...order.slice(0, 3).map((i) => make("li", { style: `--share: ${shares[i]}` }, part(i))));
-    piece.say(`The net says: ${part(order[0])}.`, { shares });
-    delete piece.root.dataset.map;
-    occlude(pixels, order[0], shares[order[0]], mine);
+    const off = BLOCKS.filter((_, i) => !switches[i]).join(" and its ");
+    piece.say(`${off ? `Without its ${off} residual block the` : "The"} net says: ${part(order[0])}.`, { shares });
+    occlude(pixels, switches, order[0], shares[order[0]]);
   }));
 }

@@ -45,26 +45,31 @@ export function newest(work) {
   };
 }
 
-let library;
-/** The net of `NAME.onnx`: a function from {input: [numbers, sides]} to {output: numbers}, all float32. */
-export async function net(name) {
-  library ??= import(`${VENDOR}onnxruntime-web/ort.wasm.bundle.min.mjs`);
-  const { InferenceSession, Tensor, env } = await library;
-  env.wasm.numThreads = 1; // more would need headers that a plain static server does not send
-  const session = await InferenceSession.create(`${HERE}${name}.onnx`);
-  let last = Promise.resolve(); // a session answers one question after the other
-  return (inputs) => {
-    const tensors = Object.entries(inputs).map(([key, [numbers, sides]]) => [
-      key, new Tensor("float32", Float32Array.from(numbers), sides),
-    ]);
+/**
+ * The net of `NAME.onnx`: a function from {input: [numbers, sides]} to {output: numbers}, all float32. It can be asked
+ * before it is there. It runs beside the page, which stays quick meanwhile.
+ */
+function net(name) {
+  const started = import(`${VENDOR}onnxruntime-web/ort.wasm.bundle.min.mjs`).then(async ({ InferenceSession, Tensor, env }) => {
+    env.wasm.proxy = true; // in a worker, with one thread: more would need headers that a plain static server does not send
+    env.wasm.numThreads = 1;
+    return [await InferenceSession.create(`${HERE}${name}.onnx`), Tensor];
+  });
+  let last = started; // a session answers one question after the other
+  last.catch(() => {}); // whoever asks is told
+  return async (inputs) => {
     const answer = last.then(async () => {
+      const [session, Tensor] = await started;
+      const tensors = Object.entries(inputs).map(([key, [numbers, sides]]) => [
+        key, new Tensor("float32", Float32Array.from(numbers), sides),
+      ]);
       const start = performance.now();
       const outputs = await session.run(Object.fromEntries(tensors));
       performance.measure(name, { start });
-      return outputs;
+      return Object.entries(outputs).map(([key, { data }]) => [key, data]);
     });
     last = answer.catch(() => {});
-    return answer.then((outputs) => Object.fromEntries(Object.entries(outputs).map(([key, { data }]) => [key, data])));
+    return Object.fromEntries(await answer);
   };
 }
 
@@ -237,7 +242,7 @@ export class Piece {
           scales: { x: { time: false }, y: { distr: log ? 3 : 1, ...(range ? { range } : {}) } },
           axes: [{ ...axis, label: xlabel, labelSize: 20, size: 34 }, { ...axis, size: 56 }],
           series: [{}, ...shown.map((line) => ({
-            stroke: colour(line.colour), width: line.width ?? 2, dash: line.dash, points: { show: Boolean(line.dots), size: 8 },
+            stroke: colour(line.colour), width: line.width ?? 2, dash: line.dash, points: { show: Boolean(line.dots), size: 8 }, spanGaps: true,
           }))],
         },
         [x(), ...shown.map((line) => line.values)],
@@ -256,18 +261,18 @@ export class Piece {
   }
 }
 
-/** Put a piece in the place of its button. */
+/** Put a piece in the place of its button; what it needs is fetched at the same time. */
 export async function open(root) {
   const name = root.dataset.piece;
-  const [data, { start }] = await Promise.all([
-    fetch(`${HERE}${name}.json`).then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error(`status ${answer.status}`)))),
-    import(`./${name}.mjs`),
-  ]);
+  const data = fetch(`${HERE}${name}.json`).then((answer) =>
+    answer.ok ? answer.json() : Promise.reject(new Error(`status ${answer.status}`)));
+  const { start, hasNet } = await import(`./${name}.mjs`);
+  const ask = hasNet && net(name);
   if (!document.querySelector("link[data-uplot]"))
     document.head.append(make("link", { rel: "stylesheet", href: `${VENDOR}uplot/uPlot.min.css`, "data-uplot": "" }));
-  const piece = new Piece(root, data);
+  const piece = new Piece(root, await data);
   root.append(piece.body); // boxes have a width from now on
-  await start(piece);
+  await start(piece, ask);
   piece.body.focus({ preventScroll: true });
   root.dataset.open = "true";
 }
