@@ -49,7 +49,7 @@ def archives(tmp_path_factory) -> fake_cifar10.Fake:
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch) -> None:
     """Checkpoints of experiments go to a folder of the test's own."""
-    monkeypatch.setattr("companion.experiments.runner.pooch.os_cache", lambda name: tmp_path / "work")
+    monkeypatch.setattr("companion.experiments.runner.cache_folder", lambda: tmp_path / "work")
 
 
 @pytest.fixture

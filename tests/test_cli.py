@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,6 +70,11 @@ def test_an_experiment_is_run_and_recorded(tmp_path, small):
 )
 def test_mistakes_end_with_status_1_and_a_message(arguments, message):
     assert message in bad(*arguments)
+
+
+def test_a_cache_that_cannot_be_written_is_told(monkeypatch):
+    monkeypatch.setattr("companion.experiments.runner.cache_folder", lambda: Path("/proc/nowhere"))
+    assert "set COMPANION_DATA" in bad("run", "identity", "--scale", "smoke")
 
 
 def test_the_stand_in_is_not_recorded_by_accident(tmp_path, small):

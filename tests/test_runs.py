@@ -257,7 +257,7 @@ from companion.experiments import degradation, runner
 from tests.small_data import load_small
 from tests.test_runs import executed
 degradation.load_cifar10 = load_small
-runner.pooch.os_cache = lambda name: Path(sys.argv[2])
+runner.cache_folder = lambda: Path(sys.argv[2])
 executed(Path(sys.argv[1]), 0, 1, resume=True)
 """
 

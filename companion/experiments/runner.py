@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pooch
 import torch
 from pydantic import ValidationError
 
 import companion
 from companion.compute import Compute, describe_hardware
+from companion.data.download import CACHE_VARIABLE, cache_folder
 from companion.experiments.base import C, Config, Context, Experiment
 from companion.files import atomic_path
 from companion.processes import agreed, is_first, join
@@ -48,7 +48,7 @@ def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
     Without ``resume`` the folders of older runs are deleted. With it, a run that was begun under other
     conditions is refused, as its numbers are not those of today's code, libraries or machine.
     """
-    parent = Path(pooch.os_cache("companion")) / "checkpoints"
+    parent = cache_folder() / "checkpoints"
     key = hashlib.sha256(json.dumps(today, sort_keys=True).encode()).hexdigest()[:12]
     work, begun = parent / f"{stem}-{key}", list(parent.glob(f"{stem}-*"))
     if not resume:
@@ -67,8 +67,11 @@ def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
             f"the run in {newest} cannot be resumed, it was begun under other conditions: {changes}. "
             "Go back to those to continue it, or start anew without --resume, which deletes it."
         )
-    with atomic_path(work / "conditions.json") as part:
-        part.write_text(json.dumps(today, indent=1), encoding="utf8")
+    try:
+        with atomic_path(work / "conditions.json") as part:
+            part.write_text(json.dumps(today, indent=1), encoding="utf8")
+    except OSError as error:
+        raise RunError(f"{parent} cannot be written ({error}); set {CACHE_VARIABLE}") from error
     return work
 
 
