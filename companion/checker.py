@@ -8,6 +8,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import permutations, product
 from typing import Any
@@ -44,14 +45,12 @@ class Exercise:
         name, _, inside = self.call.rstrip(")").partition("(")
         if not callable(answer):
             raise NotYet(f"this is {kind(answer)}; hand over {name} itself, and not what it gives")
-        try:
+        with suppress(ValueError):  # of what is written in C, and does not tell
             signature = inspect.signature(answer)
-        except ValueError:
-            return  # written in C, and does not tell
-        try:
-            signature.bind(*inside.split(", "))
-        except TypeError:
-            raise NotYet(f"yours takes {signature}") from None
+            try:
+                signature.bind(*inside.split(", "))
+            except TypeError:
+                raise NotYet(f"yours takes {signature}") from None
 
     def agrees(self, answer: Answer, right: Answer) -> None:
         """Compare the answer with the reference, and with the mistakes, over all inputs."""
@@ -190,10 +189,8 @@ def _computes_the_same(block: Answer, right: Answer) -> None:
 
 def _same_weights(mine: nn.Module, theirs: nn.Module) -> Iterator[None]:
     """Load the original's weights in every order of layers in which they fit."""
-    own, other = (
-        [[m for m in net.modules() if type(m) is of] for of in (nn.Conv2d, nn.BatchNorm2d)]
-        for net in (mine, theirs)
-    )
+    kinds = nn.Conv2d, nn.BatchNorm2d
+    own, other = ([[m for m in net.modules() if type(m) is of] for of in kinds] for net in (mine, theirs))
     for orders in product(*map(permutations, other)):
         pairs = [pair for layers in zip(own, orders, strict=True) for pair in zip(*layers, strict=True)]
         if all(a.weight.shape == b.weight.shape for a, b in pairs):
