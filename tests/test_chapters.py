@@ -99,7 +99,7 @@ def test_its_questions_have_answers_and_its_exercises_say_how_hard_they_are(path
     if "## Questions" not in text:
         pytest.skip("not yet")
     questions = text.partition("## Questions\n")[2].partition("\n## ")[0]
-    whole = r"^\*\*.+\?\*\*\n((?:\d\. .+\n)+)\n```\{dropdown\} Answer\n\*\*(\d)\.\*\* "
+    whole = r"^\*\*.+\?\*\*\n((?:\d\. .+\n)+)\n?```\{dropdown\} Answer\n\*\*(\d)\.\*\* "
     asked = re.findall(whole, questions, re.MULTILINE)
     assert 3 <= len(asked) == questions.count("{dropdown}") <= 5
     assert all(int(right) <= len(choices.splitlines()) for choices, right in asked)
