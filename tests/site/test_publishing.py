@@ -126,7 +126,7 @@ def test_solutions_are_folded_in_the_notebook_and_left_out_of_the_assignment(boo
     assert sources[place + 1 : place + 3] == ["Like this.", '"solved"']
     assert notebook[place].metadata["jp-MarkdownHeadingCollapsed"]
     assert [cell.source for cell in left] == sources[:place] + sources[place + 3 :]
-    assert "one.\n\n\n<details><summary>Answer</summary>\n\n**1.** This it is.\n\n</details>\n" in sources[place - 2]
+    assert "\n\n<details><summary>Answer</summary>\n\n**1.** This it is." in sources[place - 2]
 
 
 def test_a_learning_path_has_the_times_of_its_chapters(book):
