@@ -16,9 +16,10 @@ def through(net, values):
 
 def test_an_exported_net_answers_as_pytorch_does_for_any_number_of_examples(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    net, path = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), tmp_path / "net.onnx"
-    export_onnx(net, path, through, input=torch.randn(64, 3, 5, 5))
-    images = torch.randn(2, 3, 5, 5)
+    net, path = nn.Sequential(nn.Conv2d(64, 128, 3), nn.BatchNorm2d(128), nn.ReLU()), tmp_path / "net.onnx"
+    export_onnx(net.half().float(), path, through, input=torch.randn(64, 64, 5, 5))
+    assert path.stat().st_size < 2.5 * net[0].weight.numel()  # as float16 holds them
+    images = torch.randn(2, 64, 5, 5)
     (found,) = onnxruntime.InferenceSession(path).run(["output"], {"input": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), net(images))
 
@@ -41,14 +42,6 @@ def test_a_block_that_is_switched_off_is_a_block_that_chapter_2_takes_out():
     found = switched(net, images, torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]]))["logits"]
     cut = [without(net, places)(images)[n] for n, places in enumerate(([], [(1, 1)], [(3, 1)]))]
     torch.testing.assert_close(found, torch.stack(cut))
-
-
-def test_weights_that_float16_holds_take_half_the_bytes(tmp_path):
-    pytest.importorskip("onnxruntime")
-    for number, net in enumerate((nn.Linear(100, 1000), nn.Linear(100, 1000).half().float())):
-        export_onnx(net, tmp_path / f"{number}.onnx", through, input=torch.randn(64, 100))
-    whole, half = (path.stat().st_size for path in sorted(tmp_path.iterdir()))
-    assert half < 0.55 * whole
 
 
 @pytest.mark.parametrize("name", ["depth", "heartbeat", "desk", "photograph"])
