@@ -15,7 +15,7 @@ from companion import __version__
 from companion.cli_common import errors_as_messages
 from companion.cli_events import fit_events, fit_rows, score_events, score_rows
 from companion.cli_images import calibrate_images, evaluate_images, fit_images, score_images
-from companion.cli_waveforms import fit_waveforms, score_waveforms
+from companion.cli_waveforms import calibrate_waveforms, evaluate_waveforms, fit_waveforms, score_waveforms
 from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
 
 
@@ -50,8 +50,8 @@ for verb, told, commands in (
     ("fit", "Fit a detector to data of your own.", (fit_images, fit_waveforms, fit_events, fit_rows)),
     ("score", "Score data of your own with a fitted detector.",
      (score_images, score_waveforms, score_events, score_rows)),
-    ("evaluate", "Measure a fitted detector on labelled data of your own.", (evaluate_images,)),
-    ("calibrate", "Set another threshold of a fitted detector.", (calibrate_images,)),
+    ("evaluate", "Measure a fitted detector on labelled data.", (evaluate_images, evaluate_waveforms)),
+    ("calibrate", "Set another threshold of a fitted detector.", (calibrate_images, calibrate_waveforms)),
 ):  # fmt: skip
     group = typer.Typer(help=told, no_args_is_help=True)
     app.add_typer(group, name=verb)

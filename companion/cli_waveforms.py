@@ -1,14 +1,15 @@
-"""The command line for waveforms: ``companion fit waveforms`` and ``companion score waveforms``."""
+"""The command line for waveforms: ``companion fit waveforms``, ``score waveforms`` and so on."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from companion import cli_common as common
-from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, errors_as_messages
+from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, Report, errors_as_messages
 from companion.files import atomic_path
 
 if TYPE_CHECKING:
@@ -16,23 +17,18 @@ if TYPE_CHECKING:
 
     from companion.data.csv_numbers import Numbers
     from companion.data.series import Windows
+    from companion.estimators import ResNetAE
 
-Files = Annotated[
-    list[Path], typer.Argument(help="CSV, Parquet, NPY, NPZ or WAV; rows are windows, or see --length.")
-]
-Length = Annotated[
-    int | None,
-    typer.Option(min=2, help="Rows are samples of a series, columns its channels: cut windows so long."),
-]
+Files = Annotated[list[Path], typer.Argument(help="CSV, Parquet, NPY, NPZ or WAV; a row is a window.")]
+Length = Annotated[int | None, typer.Option(min=2, help="Rows are samples: cut windows of so many.")]
 Columns = Annotated[str | None, typer.Option(help="Those to read, with commas between; or all.")]
 Known = Annotated[
-    list[Path] | None,
-    typer.Option(help="A file of faulty windows only: choose by these, not by put-in faults. Repeatable."),
+    list[Path] | None, typer.Option(help="Faulty windows to choose by; else faults are put in.")
 ]
+Faults = Annotated[list[Path], typer.Option(help="A file of faulty windows only; may be given again.")]
+Normal = Annotated[list[Path] | None, typer.Option(help="Normal windows; else those of the last time.")]
 Method = Annotated[str, typer.Option(help="auto: the best of net, pca (8 components) and neighbours (1).")]
-Standardize = Annotated[
-    str, typer.Option(help="window: offset and height of each do not matter; channel: they do; or auto.")
-]
+Standardize = Annotated[str, typer.Option(help="window: its level and height do not matter; channel; auto.")]
 Stride = Annotated[int | None, typer.Option(min=1, help="Samples from window to window; half the length.")]
 
 
@@ -123,6 +119,24 @@ def fit_waveforms(
         common.finish(model, held, fpr, out, f"{len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}")
 
 
+def load(model: Path) -> ResNetAE:
+    """What ``companion fit waveforms`` wrote."""
+    from companion.estimators import ResNetAE, WindowBaseline
+
+    return common.load_first(model, WindowBaseline, ResNetAE)
+
+
+def read_as(detector: ResNetAE, files: list[Path]) -> Iterator[tuple[Numbers, Windows]]:
+    """What files hold, with the columns and cut as when the model was fitted."""
+    for numbers in read_all(files, detector.columns_):
+        yield numbers, cut(numbers, detector.stride_ and detector.length_, detector.stride_)
+
+
+def windows_of(detector: ResNetAE, files: list[Path]) -> np.ndarray:
+    """All windows of files, as one array."""
+    return together([found.values for _, found in read_as(detector, files)])
+
+
 def score_waveforms(
     files: Files, model: Model, out: Annotated[Path, typer.Option(help="A CSV file for the scores.")]
 ) -> None:
@@ -137,14 +151,12 @@ def score_waveforms(
         import pandas as pd
 
         from companion.data.series import is_constant
-        from companion.estimators import ResNetAE, WindowBaseline
 
-        detector: ResNetAE = common.load_first(model, WindowBaseline, ResNetAE)
+        detector = load(model)
         limit, fpr = detector.limit()
         common.check_writable(out)
-        length, tables, flat = None if detector.stride_ is None else detector.length_, [], 0
-        for file, numbers in zip(files, read_all(files, detector.columns_), strict=True):
-            found = cut(numbers, length, detector.stride_)
+        tables, flat = [], 0
+        for file, (numbers, found) in zip(files, read_as(detector, files), strict=True):
             times = None if numbers.times is None else numbers.times.to_numpy()
             flat += int(is_constant(found.values).sum())
             scores = pd.Series(detector.decision_function(found.values))
@@ -152,7 +164,7 @@ def score_waveforms(
                 {"file": common.safe_cell(common.shown_name(file))} if len(files) > 1 else {}
             )
             table |= {"window": range(len(scores))}
-            if length is not None:
+            if detector.stride_ is not None:
                 table |= {"start": found.starts, "end": found.ends}
                 if times is not None:
                     table |= {"start_time": times[found.starts], "end_time": times[found.ends - 1]}
@@ -171,3 +183,23 @@ def score_waveforms(
         if flat:
             print(f"warning: {flat:,} windows are flat lines, as of a stuck sensor; the score may miss that")
         print(f"written to {out}")
+
+
+def evaluate_waveforms(files: Files, model: Model, faults: Faults, out: Report = None) -> None:
+    """Measure how well a model tells normal windows from faulty ones: areas, and rates at its threshold.
+
+    Files hold normal windows only. Where windows overlap, the intervals are too narrow.
+    """
+    with errors_as_messages():
+        import numpy as np
+
+        detector = load(model)
+        scores = [detector.decision_function(windows_of(detector, part)) for part in (files, faults)]
+        common.report(np.repeat((0, 1), list(map(len, scores))), np.concatenate(scores), detector, out)
+
+
+def calibrate_waveforms(model: Model, normal: Normal = None, fpr: Fpr = 0.01) -> None:
+    """Set another threshold of a model, without fitting it again."""
+    with errors_as_messages():
+        detector = load(model)
+        common.calibrate(detector, windows_of(detector, normal) if normal else None, fpr, model)

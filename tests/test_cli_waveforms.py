@@ -1,5 +1,6 @@
 """``companion fit waveforms`` and ``companion score waveforms``."""
 
+import json
 import re
 
 import numpy as np
@@ -115,6 +116,20 @@ def test_several_files_are_learned_and_scored_and_known_faults_choose(tmp_path):
     assert "a series has --length" in bad("fit", "waveforms", files[0], "--out", tmp_path / "x")
     np.save(tmp_path / "other.npy", np.zeros((800, 3)))
     assert "files differ in channels" in bad("fit", "waveforms", files[0], tmp_path / "other.npy", *out)
+
+
+def test_a_model_is_measured_on_faulty_windows_and_gets_another_threshold(tmp_path, series):
+    (series[["left", "right"]] * [1, -1]).to_csv(tmp_path / "turned.csv", index=False)
+    asked = (tmp_path / "series.csv", "--model", tmp_path / "model")
+    told = good("evaluate", "waveforms", *asked, "--faults", tmp_path / "turned.csv", "--out", tmp_path / "f")
+    assert "59 normal, 59 faulty, 0 left out; threshold" in told
+    assert json.loads((tmp_path / "f").read_text())["faulty"] == 59
+    before = ResNetAE.load(tmp_path / "model")
+    assert "from 11 held out: of new normal ones it flags at most 50 %" in good(
+        "calibrate", "waveforms", *asked[1:], "--fpr", 0.5
+    )
+    assert ResNetAE.load(tmp_path / "model").threshold_ < before.threshold_
+    assert "from 59 held out" in good("calibrate", "waveforms", *asked[1:], "--normal", asked[0])
 
 
 def test_much_less_flagged_than_promised_is_told_too(tmp_path, series):
