@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -29,7 +29,6 @@ Report = Annotated[Path | None, typer.Option(help="A JSON file for the numbers."
 Fpr = Annotated[
     float, typer.Option(min=1e-6, max=0.5, help="The share of normal data that the threshold may flag.")
 ]
-Detector = TypeVar("Detector", bound="AnomalyDetector")
 EXPECTED = (ValueError, RuntimeError, ArithmeticError, OSError, LookupError, TypeError, MemoryError)
 
 
@@ -94,14 +93,15 @@ def warn_of_rate(flagged: int, scored: int, fpr: float, what: str) -> None:
         )
 
 
-def load_first(path: Path, *kinds: type[Detector]) -> Detector:
-    """The model in a file, which is of one of these kinds."""
+def load(path: Path, kinds: Sequence[str]) -> Any:
+    """The model in a file, which is one of these of ``companion.estimators``."""
+    from companion import estimators
     from companion.files import StateError
 
     for kind in kinds[1:]:
         with suppress(StateError):
-            return kind.load(path)
-    return kinds[0].load(path)
+            return getattr(estimators, kind).load(path)
+    return getattr(estimators, kinds[0]).load(path)
 
 
 def tell_choice(model: Any, faults: str) -> None:
@@ -110,12 +110,6 @@ def tell_choice(model: Any, faults: str) -> None:
         print(f"{name}: PR-AUC {value:.3f} on normals and {faults} faults", "" if place else "(kept)")
     if max(model.compared_.values()) < WEAK:
         print("warning: no method tells them apart; what is flagged may mean nothing")
-
-
-def finish(model: AnomalyDetector, held: Any, fpr: float, out: Path, learned: str) -> None:
-    """Calibrate as far as the held-out data allow, write the model, and say what the threshold promises."""
-    print(f"learned from {learned}")
-    calibrate(model, held, max(fpr, 1 / (len(held) + 1)), out)
 
 
 def calibrate(model: AnomalyDetector, normal: Any, fpr: float, out: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from tqdm.auto import tqdm
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 Size = Annotated[tuple[int, int], typer.Option(min=8, metavar="H W", help="To which images are scaled.")]
 Gray = Annotated[bool, typer.Option("--gray", help="Learn grey values, not colours.")]
-Method = Annotated[str, typer.Option(help="auto (best), neighbours, pca, patches, still, net, classifier.")]
+Methods = Literal["auto", "neighbours", "pca", "patches", "still", "net", "classifier"]
+Method = Annotated[Methods, typer.Option(help="auto keeps the best of all.")]
 Known = Annotated[Path | None, typer.Option(help="Known faults to choose by; else rectangles are pasted.")]
 Faults = Annotated[Path | None, typer.Option(help="A folder of faults; then all images of DIR are normal.")]
 Normal = Annotated[Path | None, typer.Option(help="A folder of normal images; else those of the last time.")]
 Sorted = Annotated[Path, typer.Argument(metavar="DIR", help="Holds folders such as normal and fault.")]
+KINDS = ("ImageBaseline", "ImageAE", "PatchMemory", "FaultClassifier")  # that `fit` writes
 BATCH = 256  # image files in memory at a time
 
 
@@ -76,7 +78,8 @@ def fit_images(
     The methods are neighbours and pca on pixels; a memory of patches in inner layers of a net; an
     autoencoder, under a camera that moves, zooms, mirrors and lights the images (net) or not (still); and a
     classifier, which learns from half of the known faults. By default all are fitted, and the best is kept,
-    by PR-AUC on held-out normals and faults.
+    by PR-AUC on held-out normals and faults. The score of an image is the mean over its places, or the most
+    unusual place, which finds small faults.
     """
     with errors_as_messages():
         from companion.data.images import check_not_sorted, share_by_hash
@@ -84,8 +87,6 @@ def fit_images(
         from companion.models.autoencoders import halved
 
         halved(size, 3)
-        if method not in ("auto", *METHODS):
-            raise ValueError(f"the method is auto, {', '.join(METHODS)}, not {method}")
         check_not_sorted(folder)
         common.check_writable(out)
         normal, limits = read_sample(folder, size, not gray)
@@ -98,8 +99,9 @@ def fit_images(
         model = choose_image_detector(learn.images, held.images, *faults, epochs=epochs, names=names)
         model.value_range_ = limits
         common.tell_choice(model, "known" if known else "painted")
-        kind = f"{size[0]}x{size[1]} {'grey' if gray else 'colour'} pixels"
-        common.finish(model, held.images, fpr, out, f"{len(learn):,} images of {kind}")
+        kind = "grey" if gray else "colour"
+        print(f"learned from {len(learn):,} images of {size[0]}x{size[1]} {kind} pixels")
+        common.calibrate(model, held.images, max(fpr, 1 / (len(held) + 1)), out)
 
 
 def halves(faults: ImageSet) -> tuple[Tensor, Tensor]:
@@ -109,13 +111,6 @@ def halves(faults: ImageSet) -> tuple[Tensor, Tensor]:
     places = pd.Series(range(len(faults))).groupby([str(Path(name).parent) for name in faults.names])
     first = (places.cumcount() < places.transform("size") // 2).to_numpy()
     return faults.take(first).images, faults.take(~first).images
-
-
-def load(model: Path) -> ImageDetector:
-    """What ``companion fit images`` wrote."""
-    from companion.estimators import FaultClassifier, ImageAE, ImageBaseline, PatchMemory
-
-    return common.load_first(model, ImageBaseline, ImageAE, PatchMemory, FaultClassifier)
 
 
 def read_as(detector: ImageDetector, paths: Sequence[Path]) -> tuple[ImageSet, tuple[Skipped, ...]]:
@@ -152,7 +147,7 @@ def score_images(
 
         from companion.data.images import find_images
 
-        detector = load(model)
+        detector = common.load(model, KINDS)
         limit, fpr = detector.limit()
         out.mkdir(parents=True, exist_ok=True)
         paths, left_out = find_images(folder)
@@ -200,7 +195,7 @@ def evaluate_images(folder: Sorted, model: Model, faults: Faults = None, out: Re
 
         from companion.data.images import find_images, sorted_images
 
-        detector = load(model)
+        detector = common.load(model, KINDS)
         labels = sorted_images(folder) if faults is None else dict.fromkeys(find_images(folder)[0], 0)
         labels |= {} if faults is None else dict.fromkeys(find_images(faults)[0], 1)
         found, skipped = score_all(detector, list(labels))
@@ -214,6 +209,6 @@ def calibrate_images(model: Model, normal: Normal = None, fpr: Fpr = 0.01) -> No
     with errors_as_messages():
         from companion.data.images import find_images
 
-        detector = load(model)
+        detector = common.load(model, KINDS)
         images = normal and read_as(detector, find_images(normal)[0])[0].distinct().images
         common.calibrate(detector, images, fpr, model)

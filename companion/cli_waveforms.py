@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from companion.data.series import Windows
     from companion.estimators import ResNetAE
 
+KINDS = ("WindowBaseline", "ResNetAE")  # that `fit` writes
 Files = Annotated[list[Path], typer.Argument(help="CSV, Parquet, NPY, NPZ or WAV; a row is a window.")]
 Length = Annotated[int | None, typer.Option(min=2, help="Rows are samples: cut windows of so many.")]
 Columns = Annotated[str | None, typer.Option(help="Those to read, with commas between; or all.")]
@@ -27,8 +27,10 @@ Known = Annotated[
 ]
 Faults = Annotated[list[Path], typer.Option(help="A file of faulty windows only; may be given again.")]
 Normal = Annotated[list[Path] | None, typer.Option(help="Normal windows; else those of the last time.")]
-Method = Annotated[str, typer.Option(help="auto: the best of net, pca (8 components) and neighbours (1).")]
-Standardize = Annotated[str, typer.Option(help="window: its level and height do not matter; channel; auto.")]
+Methods = Literal["auto", "pca", "neighbours", "net"]
+Method = Annotated[Methods, typer.Option(help="auto keeps the best; of pca 8 components, of neighbours 1.")]
+Scales = Literal["auto", "window", "channel"]
+Standardize = Annotated[Scales, typer.Option(help="window: level and height of each do not matter.")]
 Stride = Annotated[int | None, typer.Option(min=1, help="Samples from window to window; half the length.")]
 
 
@@ -79,9 +81,8 @@ def hold_out(parts: list[Windows], series: bool) -> tuple[np.ndarray, np.ndarray
         held = together([part.values[part.starts >= (1 - SHARE) * part.ends[-1]] for part in parts])
     else:
         windows = together([part.values for part in parts])
-        order = np.random.default_rng(0).permutation(len(windows))
-        count = round(SHARE * len(windows))
-        learn, held = windows[np.sort(order[count:])], windows[np.sort(order[:count])]
+        held_out = np.random.default_rng(0).permutation(len(windows)) < round(SHARE * len(windows))
+        learn, held = windows[~held_out], windows[held_out]
     common.check_enough("windows", learn, held)
     return learn, held
 
@@ -101,8 +102,6 @@ def fit_waveforms(
 
         names = WINDOW_METHODS if method == "auto" else (method,)
         scales: Any = ("window", "channel") if standardize == "auto" else (standardize,)
-        if not {*names} <= {*WINDOW_METHODS}:
-            raise ValueError(f"the method is auto, {', '.join(WINDOW_METHODS)}, not {method}")
         common.check_writable(out)
         read = read_all(files, None if columns is None else [name.strip() for name in columns.split(",")])
         stride = None if length is None else stride or max(1, length // 2)
@@ -116,20 +115,14 @@ def fit_waveforms(
         )
         common.tell_choice(model, "known" if known else "put-in")
         model.columns_, model.stride_ = read[0].names, stride
-        common.finish(model, held, fpr, out, f"{len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}")
+        print(f"learned from {len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}")
+        common.calibrate(model, held, max(fpr, 1 / (len(held) + 1)), out)
 
 
-def load(model: Path) -> ResNetAE:
-    """What ``companion fit waveforms`` wrote."""
-    from companion.estimators import ResNetAE, WindowBaseline
-
-    return common.load_first(model, WindowBaseline, ResNetAE)
-
-
-def read_as(detector: ResNetAE, files: list[Path]) -> Iterator[tuple[Numbers, Windows]]:
+def read_as(detector: ResNetAE, files: list[Path]) -> list[tuple[Numbers, Windows]]:
     """What files hold, with the columns and cut as when the model was fitted."""
-    for numbers in read_all(files, detector.columns_):
-        yield numbers, cut(numbers, detector.stride_ and detector.length_, detector.stride_)
+    length = detector.stride_ and detector.length_
+    return [(n, cut(n, length, detector.stride_)) for n in read_all(files, detector.columns_)]
 
 
 def windows_of(detector: ResNetAE, files: list[Path]) -> np.ndarray:
@@ -152,7 +145,7 @@ def score_waveforms(
 
         from companion.data.series import is_constant
 
-        detector = load(model)
+        detector = common.load(model, KINDS)
         limit, fpr = detector.limit()
         common.check_writable(out)
         tables, flat = [], 0
@@ -160,10 +153,8 @@ def score_waveforms(
             times = None if numbers.times is None else numbers.times.to_numpy()
             flat += int(is_constant(found.values).sum())
             scores = pd.Series(detector.decision_function(found.values))
-            table: dict[str, Any] = (
-                {"file": common.safe_cell(common.shown_name(file))} if len(files) > 1 else {}
-            )
-            table |= {"window": range(len(scores))}
+            name = common.safe_cell(common.shown_name(file))
+            table: dict[str, Any] = {"file": name, "window": range(len(scores))}
             if detector.stride_ is not None:
                 table |= {"start": found.starts, "end": found.ends}
                 if times is not None:
@@ -172,7 +163,7 @@ def score_waveforms(
                 table["time"] = times
             table |= {"score": scores, "flagged": (scores > limit).astype("Int64").mask(scores.isna())}
             tables.append(pd.DataFrame(table))
-        every = pd.concat(tables)
+        every = pd.concat(tables).drop(columns=[] if len(files) > 1 else "file")
         with atomic_path(out) as part:
             every.to_csv(part, index=False)
         many, unknown = int(every["flagged"].sum()), int(every["flagged"].isna().sum())
@@ -186,14 +177,11 @@ def score_waveforms(
 
 
 def evaluate_waveforms(files: Files, model: Model, faults: Faults, out: Report = None) -> None:
-    """Measure how well a model tells normal windows from faulty ones: areas, and rates at its threshold.
-
-    Files hold normal windows only. Where windows overlap, the intervals are too narrow.
-    """
+    """Measure how well a model tells the normal windows of files from faulty ones: areas and rates."""
     with errors_as_messages():
         import numpy as np
 
-        detector = load(model)
+        detector = common.load(model, KINDS)
         scores = [detector.decision_function(windows_of(detector, part)) for part in (files, faults)]
         common.report(np.repeat((0, 1), list(map(len, scores))), np.concatenate(scores), detector, out)
 
@@ -201,5 +189,5 @@ def evaluate_waveforms(files: Files, model: Model, faults: Faults, out: Report =
 def calibrate_waveforms(model: Model, normal: Normal = None, fpr: Fpr = 0.01) -> None:
     """Set another threshold of a model, without fitting it again."""
     with errors_as_messages():
-        detector = load(model)
+        detector = common.load(model, KINDS)
         common.calibrate(detector, windows_of(detector, normal) if normal else None, fpr, model)

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy.io import wavfile
 
-from companion.cli_common import load_first
-from companion.cli_waveforms import hold_out
+from companion.cli_common import load
+from companion.cli_waveforms import KINDS, hold_out
 from companion.data.series import Windows, cut_windows
 from companion.estimators import ResNetAE, WindowBaseline
 from companion.estimators.baselines import inject
@@ -147,7 +147,7 @@ def test_the_best_of_all_is_kept_and_a_moved_level_counts_where_it_is_told_from_
     assert len(found) == 6
     assert found == sorted(found, key=lambda each: -float(each[1]))
     method, standardize = found[0][0].split(", ")
-    model = load_first(tmp_path / "model", WindowBaseline, ResNetAE)
+    model = load(tmp_path / "model", KINDS)
     assert isinstance(model, ResNetAE if method == "net" else WindowBaseline)
     assert model.standardize == standardize
     assert model.compared_[found[0][0]] == pytest.approx(float(found[0][1]), abs=1e-3)
@@ -176,7 +176,6 @@ def test_mistakes_end_with_status_1_and_a_message(tmp_path, monkeypatch):
     fit, score, out = ("fit", "waveforms"), ("score", "waveforms"), ("--out", tmp_path / "out")
     for arguments, message in [
         ((*fit, tmp_path / "nothing.npy", *out), "there is no file"),
-        ((*fit, tmp_path / "good.npy", *out, "--method", "x"), "the method is auto"),
         ((*fit, tmp_path / "few.npy", *out), "too few windows"),
         ((*fit, tmp_path / "deep.npy", *out), "windows are"),
         ((*fit, tmp_path / "good.npy", "--out", tmp_path), "is a folder"),

@@ -9,7 +9,7 @@ from torch import nn
 from companion.compute import pick_compute
 from companion.objectives.reconstruction import ImageReconstruction
 from companion.objectives.synthetic_anomalies import (
-    NO_JITTER,
+    STILL,
     CameraJitter,
     OutlierExposure,
     cut_paste,
@@ -54,7 +54,7 @@ def test_shapes_and_range_are_kept_and_the_given_images_left_alone(shape, change
 
 def test_no_jitter_changes_nothing_and_a_shift_repeats_the_edge():
     images = textured()
-    torch.testing.assert_close(NO_JITTER(images, seeded()), images)
+    torch.testing.assert_close(STILL(images, seeded()), images)
     flipped = CameraJitter(0, 0, True, 0, 0, 0)(images, seeded())
     for a, b in zip(flipped, images, strict=True):
         assert torch.allclose(a, b.flip(2)) or torch.allclose(a, b)
@@ -126,7 +126,7 @@ def test_an_evaluation_augments_nothing():
 
 def test_half_of_a_batch_is_made_anomalous():
     known = torch.zeros(2, 3, 16, 24, dtype=torch.uint8)
-    objective = OutlierExposure(**MOMENTS, known=known, camera=NO_JITTER, occlusions=0, fogged=0)
+    objective = OutlierExposure(**MOMENTS, known=known, camera=STILL, occlusions=0, fogged=0)
     floats, labels = objective.training_batch(images_uint8(24), seeded())
     assert labels.tolist() == [0] * 12 + [1] * 12
     clean = images_uint8(24).float() / 255
@@ -143,7 +143,7 @@ def test_half_of_a_batch_is_made_anomalous():
 def test_fog_meets_normal_images_alone_or_faults_as_well():
     first, both = (
         OutlierExposure(
-            **MOMENTS, painters=(cut_paste,), camera=NO_JITTER, occlusions=0, fogged=1, fog_faults=both
+            **MOMENTS, painters=(cut_paste,), camera=STILL, occlusions=0, fogged=1, fog_faults=both
         )
         for both in (False, True)
     )

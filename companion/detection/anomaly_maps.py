@@ -55,6 +55,7 @@ def multiscale_map(
     return total / len(scales)
 
 
-def image_scores(maps: Tensor) -> np.ndarray:
-    """One score for each map (N, H, W), its mean: float64 (N,). NaN and infinity are refused."""
-    return check_scores(maps.flatten(1).double().mean(dim=1).cpu().numpy())
+def image_scores(maps: Tensor, worst: bool = False) -> np.ndarray:
+    """One score for each map (N, H, W), its mean or ``worst`` place: float64 (N,). NaN is refused."""
+    flat = maps.flatten(1).double()
+    return check_scores((flat.amax(dim=1) if worst else flat.mean(dim=1)).cpu().numpy())

@@ -19,6 +19,7 @@ from companion.objectives.synthetic_anomalies import CameraJitter, as_floats
 
 _BATCH = 512  # examples in one forward pass that learns nothing
 Batch = Annotated[int, Field(ge=2)]
+Range = tuple[float, float]
 Numbers = Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
 
 
@@ -124,15 +125,14 @@ class ImageDetector(AnomalyDetector):
     """What detectors over images uint8 (N, C, H, W), grey or colour, share; :meth:`maps` says where it is."""
 
     _maps: Any  #: of a child: maps of one batch
-    _facts: ClassVar = {
-        "shape_": tuple[Literal[1, 3], Count, Count], "value_range_": tuple[float, float] | None,
-    }  # fmt: skip
+    worst_ = False  #: whether the score is the most unusual place of the map, for small faults, or the mean
+    _facts: ClassVar = {"shape_": tuple[Literal[1, 3], Count, Count], "value_range_": Range | None}
 
     def _learn_shapes(self, X: Tensor) -> None:
         if X.ndim != 4:
             raise ValueError(f"images are uint8 (N, C, H, W), not {tuple(X.shape)}")
-        self.shape_ = tuple(X.shape[1:])
-        self.value_range_: tuple[float, float] | None = None  # black and white of files deeper than 8 bits
+        self.shape_, self.worst_ = tuple(X.shape[1:]), False
+        self.value_range_: Range | None = None  # black and white of files deeper than 8 bits
 
     def _examples(self, X: Tensor) -> tuple[Tensor, ...]:
         if X.dtype != torch.uint8 or tuple(X.shape[1:]) != self.shape_:
@@ -147,7 +147,7 @@ class ImageDetector(AnomalyDetector):
         return torch.cat(parts + [self._maps(images[i : i + _BATCH]) for i in range(0, len(X), _BATCH)])
 
     def _score(self, X: Tensor) -> np.ndarray:
-        return image_scores(self.maps(X))
+        return image_scores(self.maps(X), self.worst_)
 
 
 class ImageAE(ImageDetector):
@@ -165,6 +165,8 @@ class ImageAE(ImageDetector):
         >>> model.decision_function(images[:3]).shape
         (3,)
     """
+
+    _facts: ClassVar = ImageDetector._facts | {"worst_": bool}
 
     def __init__(
         self, net: Literal["conv", "residual"] = "conv", latent: Count = 32, widths: Numbers = (32, 64, 128),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import cache, partial
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -25,7 +26,7 @@ from companion.estimators.fault_classifier import FaultClassifier
 from companion.files import load_weights
 from companion.models.resnet9 import ResNet9, patch_features
 from companion.objectives.classification import normalize
-from companion.objectives.synthetic_anomalies import NO_JITTER, as_floats, cut_paste
+from companion.objectives.synthetic_anomalies import STILL, as_floats, cut_paste
 from companion.runs import load_run, weights_path
 from companion.training import History
 
@@ -159,7 +160,7 @@ class PatchMemory(_Baseline, ImageDetector):
         images, patches: how many normal images are looked at, and how many of their patches are kept.
     """
 
-    _facts: ClassVar = ImageDetector._facts | {"kept_": tuple[Count, Count]}
+    _facts: ClassVar = ImageAE._facts | {"kept_": tuple[Count, Count]}
     method = "neighbours"
 
     def __init__(self, images: Count = 600, patches: Count = 10_000, seed: int = 0) -> None:
@@ -190,7 +191,10 @@ class PatchMemory(_Baseline, ImageDetector):
 def _best(fits: Mapping[str, Callable[[], Model]], held: Any, faults: Any) -> Model:
     """Fit all, and keep the one with the highest PR-AUC on held-out normals and as many faults."""
     many = max(len(held), len(faults))  # so that 0.5 is guessing; the fewer are repeated
-    models, found = {name: fit() for name, fit in fits.items()}, dict[str, float]()
+    found, models = dict[str, float](), {name: fit() for name, fit in fits.items()}
+    for name in [name for name in fits if "worst_" in models[name]._facts]:
+        models[f"{name}, worst place"] = copy(models[name])
+        models[f"{name}, worst place"].worst_ = True
     for name, model in models.items():
         scores = [np.resize(model.decision_function(part), many) for part in (held, faults)]
         found[name] = pr_auc(np.repeat((0, 1), many), np.concatenate(scores))
@@ -206,27 +210,30 @@ def choose_image_detector(
     """Fit simple and learned detectors to normal images uint8 (N, C, H, W), and keep the best.
 
     It has the highest PR-AUC on normals ``held`` out and faults: ``others`` than the ``known`` ones, which
-    teach a classifier, or else held-out normals with a pasted rectangle, which imitates no fault. ``names``
-    limits the choice; ``compared_`` of the result has the PR-AUC of each.
+    teach a classifier, or else held-out normals with a pasted rectangle, large or small, which imitates no
+    fault. Each is tried with the mean of its map and with its most unusual place. ``names`` limits the
+    choice; ``compared_`` of the result has the PR-AUC of each.
     """
     held, faults = held[:_JUDGED], others
     if faults is None:
-        faults = (255 * cut_paste(as_floats(held), torch.Generator().manual_seed(0))).round().to(torch.uint8)
+        generator, floats = torch.Generator().manual_seed(0), as_floats(held)
+        pasted = [cut_paste(floats, generator), cut_paste(floats, generator, 0.0005, 0.005)]
+        faults = (255 * torch.cat(pasted)).round().to(torch.uint8)
     batch = max(8, min(128, len(learn) // 16))  # some steps an epoch, however few the images
     models: dict[str, ImageDetector] = {
         "neighbours": ImageBaseline("neighbours"), "pca": ImageBaseline("pca", 16), "patches": PatchMemory(),
-        "still": ImageAE(camera=NO_JITTER, batch_size=batch), "net": ImageAE(batch_size=batch),
+        "still": ImageAE(camera=STILL, batch_size=batch), "net": ImageAE(batch_size=batch),
     }  # fmt: skip
-    fits: dict[str, Callable[[], ImageDetector]] = {
-        name: partial(model.fit, learn, epochs=epochs, progress=name) for name, model in models.items()
-    }
+    fits: dict[str, Any] = {n: partial(m.fit, learn, epochs=epochs, progress=n) for n, m in models.items()}
     if known is not None and len(known):
         every, labels = torch.cat([learn, known]), np.repeat((0, 1), (len(learn), len(known)))
-        model = FaultClassifier(num_steps=10 * epochs)
-        fits["classifier"] = partial(model.fit, every, labels, progress="classifier")
+        fits["classifier"] = partial(
+            FaultClassifier(num_steps=10 * epochs).fit, every, labels, progress="known"
+        )
     if names == ("classifier",) and "classifier" not in fits:
         raise ValueError("the classifier learns from known faults, of which it needs at least two")
-    return _best({name: fits[name] for name in names if name in fits}, held, faults)
+    best: ImageDetector = _best({name: fits[name] for name in names if name in fits}, held, faults)
+    return best
 
 
 def inject(windows: np.ndarray) -> np.ndarray:
@@ -258,12 +265,9 @@ def choose_window_detector(
 
     ``scales`` are ways to standardise, each of which is tried with each method.
     """
-    models: dict[str, ResNetAE] = {}
-    depth = max(1, min(4, learn.shape[2].bit_length() - 1))
+    models, depth = dict[str, ResNetAE](), max(1, min(4, learn.shape[2].bit_length() - 1))
     for name, scale in product(names, scales):
-        models[f"{name}, {scale}"] = (
-            ResNetAE(depth=depth, standardize=scale) if name == "net"
-            else WindowBaseline("pca", 8, scale) if name == "pca" else WindowBaseline("neighbours", 1, scale)
-        )  # fmt: skip
+        simple = WindowBaseline("pca", 8, scale) if name == "pca" else WindowBaseline("neighbours", 1, scale)
+        models[f"{name}, {scale}"] = ResNetAE(depth=depth, standardize=scale) if name == "net" else simple
     fits = {name: partial(model.fit, learn, epochs=epochs, progress=name) for name, model in models.items()}
     return _best(fits, held, inject(held) if known is None else known)

@@ -16,17 +16,11 @@ from companion.estimators.autoencoders import Batch, ImageDetector
 from companion.estimators.base import Count, Positive
 from companion.models.blocks import BasicResidualBlock
 from companion.models.resnet import ResNet
-from companion.objectives.synthetic_anomalies import (
-    PAINTERS,
-    CameraJitter,
-    Change,
-    OutlierExposure,
-    as_floats,
-)
+from companion.objectives.synthetic_anomalies import PAINTERS, CameraJitter, Change, OutlierExposure
 from companion.training import FitConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
-CUT = (PAINTERS["cut"],)
+CUT = PAINTERS["cut"]
 
 
 class FaultClassifier(ImageDetector):
@@ -60,7 +54,7 @@ class FaultClassifier(ImageDetector):
         self.fog_faults, self.camera = fog_faults, camera
         self.lr, self.batch_size, self.seed = lr, batch_size, seed
 
-    def fit(self, X: Tensor, y: Any = None, *, paint: Sequence[Change] = CUT, **training: Any) -> Self:
+    def fit(self, X: Tensor, y: Any = None, *, paint: Sequence[Change] = (CUT,), **training: Any) -> Self:
         """Learn from images, of which ``y`` (N,) says whether they are normal, 0, or known faults, 1.
 
         ``paint`` are functions as those of :mod:`companion.objectives.synthetic_anomalies`, which paint one
@@ -84,7 +78,7 @@ class FaultClassifier(ImageDetector):
 
     def _learn_shapes(self, X: Tensor) -> None:
         super()._learn_shapes(X)
-        sample = as_floats(self._examples(X[:2000])[0])
+        sample = self._examples(X[:2000])[0] / 255
         self.mean_ = sample.mean(dim=(0, 2, 3)).tolist()
         self.std_ = sample.std(dim=(0, 2, 3)).clamp_min(1e-3).tolist()
 
@@ -106,6 +100,6 @@ class FaultClassifier(ImageDetector):
     @torch.inference_mode()
     def _maps(self, X: Tensor) -> Tensor:
         """Logits at each place, whose mean is the score: class activation maps, Zhou et al. 2016."""
-        pixels = self._objective().normalized(as_floats(X).to(self.net_.fc.weight.device))
+        pixels = self._objective().normalized((X / 255).to(self.net_.fc.weight.device))
         one, other = (self.net_.maps(each) for each in (pixels, pixels.flip(3)))
         return F.interpolate((one + other.flip(3)) / 2, self.shape_[1:])[:, 0].cpu()

@@ -18,13 +18,7 @@ from companion.data.images import ImageSet, SplitImages, share_by_hash
 from companion.detection.anomaly_maps import ErrorKind, image_scores, multiscale_map
 from companion.estimators import FaultClassifier, ImageAE
 from companion.experiments.base import Config, Context
-from companion.objectives.synthetic_anomalies import (
-    NO_JITTER,
-    PAINTERS,
-    CameraJitter,
-    OutlierExposure,
-    as_floats,
-)
+from companion.objectives.synthetic_anomalies import PAINTERS, STILL, CameraJitter, OutlierExposure, as_floats
 from companion.training import FitConfig, History
 
 GRAY, COLOR = (64, 64), (32, 48)  # height and width of the two views
@@ -142,9 +136,9 @@ def fit_autoencoder(config: CastingConfig, data: Casting, seed: int, context: Co
     options: dict[str, Any] = {"latent": config.latent, "lr": config.moved_lr, "camera": CAMERA}
     if name == "published":
         view, epochs = "gray", config.epochs
-        options = {"latent": 512, "loss": "mse", "lr": 3e-4, "camera": NO_JITTER, "patience": config.patience}
+        options = {"latent": 512, "loss": "mse", "lr": 3e-4, "camera": STILL, "patience": config.patience}
     elif name == "still":
-        options["camera"] = NO_JITTER
+        options["camera"] = STILL
     elif name == "residual":
         options |= {"net": name, "latent": config.residual_latent, "widths": config.residual_widths}
     learn, held = (getattr(part, view) for part in (data.train, data.validation))

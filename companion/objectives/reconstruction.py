@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from companion.objectives.classification import Batch
-from companion.objectives.synthetic_anomalies import NO_JITTER, CameraJitter, as_floats
+from companion.objectives.synthetic_anomalies import STILL, CameraJitter, as_floats
 
 Loss = Literal["l1", "l2"]
 
@@ -18,7 +18,7 @@ class ImageReconstruction:
 
     loss: Literal["l1", "mse"] = "mse"  #: mean absolute (``"l1"``) or squared (``"mse"``) error
     low: float = -1.0  #: the value of black: -1 for nets that end in tanh, 0 for those that end in a sigmoid
-    camera: CameraJitter = NO_JITTER  #: the augmentation
+    camera: CameraJitter = STILL  #: the augmentation
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """``loss`` of a batch whose first tensor is uint8 images (N, C, H, W)."""

@@ -92,7 +92,7 @@ class CameraJitter:
         return images.clamp(0, 1)
 
 
-NO_JITTER = CameraJitter(0.0, 0.0, False, 0.0, 0.0, 0.0)  # which draws random numbers all the same
+STILL = CameraJitter(0.0, 0.0, False, 0.0, 0.0, 0.0)  # which draws random numbers all the same
 
 
 def occlusion(images: Tensor, generator: Generator | None) -> Tensor:
@@ -176,13 +176,13 @@ def empty_mould(images: Tensor, generator: Generator | None) -> Tensor:
     return (out + 0.2 * sparkling * specks * sparkle).clamp(0, 1)
 
 
-def cut_paste(images: Tensor, generator: Generator | None) -> Tensor:
+def cut_paste(images: Tensor, generator: Generator | None, least: float = 0.02, most: float = 0.15) -> Tensor:
     """Copy a rectangle of each image to another place of it, a little brighter or darker.
 
-    Li et al. 2021, "CutPaste": 2 to 15 % of the area, sides in a ratio of up to 3.3. It imitates no fault.
+    Li et al. 2021, "CutPaste": this share of the area, sides in a ratio of up to 3.3. It imitates no fault.
     """
     (x, y), draw = coordinates(images), draws(images, generator)
-    area, ratio = draw(0.02, 0.15), torch.exp(draw(-1.2, 1.2))
+    area, ratio = draw(least, most), torch.exp(draw(-1.2, 1.2))
     wide, high = (x - draw(-0.8, 0.8)).abs(), (y - draw(-0.8, 0.8)).abs()
     inside = (wide < (area * ratio).sqrt()) & (high < (area / ratio).sqrt())
     matrix = torch.eye(2, 3).to(images).repeat(len(images), 1, 1)
