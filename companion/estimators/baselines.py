@@ -224,16 +224,14 @@ def choose_image_detector(
         "neighbours": ImageBaseline("neighbours"), "pca": ImageBaseline("pca", 16), "patches": PatchMemory(),
         "still": ImageAE(camera=STILL, batch_size=batch), "net": ImageAE(batch_size=batch),
     }  # fmt: skip
-    fits: dict[str, Any] = {n: partial(m.fit, learn, epochs=epochs, progress=n) for n, m in models.items()}
+    fits = {name: partial(model.fit, learn, epochs=epochs, progress=name) for name, model in models.items()}
     if known is not None and len(known):
         every, labels = torch.cat([learn, known]), np.repeat((0, 1), (len(learn), len(known)))
-        fits["classifier"] = partial(
-            FaultClassifier(num_steps=10 * epochs).fit, every, labels, progress="known"
-        )
+        model = FaultClassifier(num_steps=10 * epochs)
+        fits["classifier"] = partial(model.fit, every, labels, progress="classifier")
     if names == ("classifier",) and "classifier" not in fits:
         raise ValueError("the classifier learns from known faults, of which it needs at least two")
-    best: ImageDetector = _best({name: fits[name] for name in names if name in fits}, held, faults)
-    return best
+    return _best({name: fits[name] for name in names if name in fits}, held, faults)
 
 
 def inject(windows: np.ndarray) -> np.ndarray:
