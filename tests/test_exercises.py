@@ -99,11 +99,6 @@ def contrastive(a, b, temperature):
     return torch.stack(losses).mean()
 
 
-def indices(training, asked, min_count):
-    kept = sorted(v for v in set(training) - {None} if training.count(v) >= min_count)
-    return [0 if v is None else 2 + kept.index(v) if v in kept else 1 for v in asked]
-
-
 def answered(confidence, right, most_wrong, from_the_best=True):
     best = wrong = 0
     for many, place in enumerate(confidence.sort(descending=from_the_best).indices, start=1):
@@ -143,7 +138,6 @@ def threshold_for(normals, fpr, least=1, error=ValueError):
         ("paper-stride", stride_as_a_number),
         ("attention", attention),
         ("nt-xent", contrastive),
-        ("category-index", lambda *args: np.array(indices(*args))),
         ("refuse", answered),
         ("level", lambda n, x: [-math.log10((1 + sum(n >= one)) / (len(n) + 1)) for one in x]),
         ("threshold", threshold_for),

@@ -99,6 +99,14 @@ def test_search_finds_a_term_of_each_chapter(site, window, chapter):
     window.wait_for_selector(f"#search-results li a[href*='{chapter}']", timeout=20_000)
 
 
+def test_a_question_says_whether_a_choice_is_right(site, window):
+    window.goto(f"{site}book/blocks.html")
+    for place, said in enumerate(("No.", "Right.")):
+        window.locator(".question-choice").nth(place).click()
+        assert window.locator(".question-told").first.inner_text().startswith(said)
+    assert window.locator("details.sd-dropdown").first.evaluate("answer => answer.open")
+
+
 @pytest.mark.parametrize("protocol", ["http", "file"])
 def test_front_page_leads_to_the_book(site, window, protocol):
     window.goto(site if protocol == "http" else f"{HTML.as_uri()}/{FRONT}")

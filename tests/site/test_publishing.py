@@ -27,19 +27,15 @@ FIGURE = "\n```{{figure}} _static/social.png\n:name: fig-card\n:alt: A card.\n\n
 EXERCISE = """
 **Which one?**
 1. This one.
-2. That one.
-
 ```{dropdown} Answer
 **1.** This it is.
 ```
-
 ```{exercise-start} Try it
 :label: ex-try
 ```
 Write `f`, and ask `check("a", f)`.
 ```{exercise-end}
 ```
-
 ```{solution-start} ex-try
 :class: dropdown
 ```
