@@ -63,7 +63,7 @@ def plain_directives(text: str, works: str = "", number: Callable[[str], str] = 
         if name == "mermaid":
             return f"```mermaid\n{body}\n```"
         if name == "dropdown":
-            return f"\n<details><summary>{title}</summary>\n\n{body}\n\n</details>"
+            return f"\n<details><summary>{title}</summary>\n\n{body}\n\n</details><br>"
         if name == "exercise-start":
             return f"### Exercise: {title}\n" if title else "### Exercise\n"
         if name == "solution-start":
