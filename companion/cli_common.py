@@ -66,7 +66,7 @@ def safe_cell(text: str) -> str:
 def check_enough(what: str, learn: Sized, held: Sized) -> None:
     """Refuse to learn where there is nothing to learn from or no threshold to be had."""
     if len(learn) < 2 or len(held) == 0:
-        raise ValueError(f"too few {what}: {len(learn)} to learn from and {len(held)} held out")
+        raise ValueError(f"too few {what}: {len(learn)} to learn from and {len(held)} held out; give more")
 
 
 def tell_promise(held: int, fpr: float, advice: str = "") -> None:

@@ -70,10 +70,7 @@ def together(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def hold_out(parts: list[Windows], series: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Windows to learn from, and windows for the threshold.
-
-    Single windows are drawn at random. Of each series the end is held out, without windows over the border.
-    """
+    """Windows to learn from, and held-out ones: drawn at random, or the end of each series, not overlapping."""
     import numpy as np
 
     if series:

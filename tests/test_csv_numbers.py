@@ -119,8 +119,12 @@ def test_arrays_and_sound_are_read(tmp_path):
     assert read_numbers(tmp_path / "one.npz").values.shape == (4, 2, 3)
     some = read_numbers(tmp_path / "some.npz")
     assert (some.values.shape, some.names) == ((4, 2), ["a", "b"])
-    with pytest.raises(ValueError, match=r"mixed\.npz cannot be read"):
+    with pytest.raises(ValueError, match=r"mixed\.npz cannot be read: it holds the arrays a, b; save one"):
         read_numbers(tmp_path / "mixed.npz")
+    (tmp_path / "old.csv").write_bytes("in °C;t\n0,5;1\n0,7;2\n".encode("cp1252"))
+    old = read_numbers(tmp_path / "old.csv")
+    assert (old.names, old.values.tolist(), old.times.tolist()) == (["in °C"], [[0.5], [0.7]], [1, 2])
+    assert "read as Windows-1252" in old.told
     sound = read_numbers(tmp_path / "x.wav")
     assert (sound.values.shape, sound.times[8], sound.names) == ((20, 2), 0.001, None)
     frame = pd.DataFrame({"a": [1.0, 2.0]}, index=pd.date_range("2024-01-01", periods=2))

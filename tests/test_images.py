@@ -108,7 +108,7 @@ def test_images_deeper_than_8_bits_keep_their_levels_in_a_given_range(tmp_path, 
     path.write_bytes(encoded(values, kind))
     (tmp_path / "flat.png").write_bytes(picture(0))
     (tmp_path / "broken.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=f"{np.dtype(dtype)} pixels from {low:g} to {high:g}: say"):
+    with pytest.raises(DataError, match=f"{np.dtype(dtype)} pixels from {low:g} to {high:g}: fit"):
         decode_image(path.read_bytes(), (16, 16))
     limits = deep_range(find_images(tmp_path)[0])
     assert limits == (low, high)

@@ -17,7 +17,7 @@ import pandas as pd
 GAPS = ("", "na", "n/a", "#n/a", "nan", "-nan", "null", "none", "?", "-")
 """Words, in small letters or capitals, that stand for a number that is not known."""
 DATE = r"\s*\d+([-/.:]\d+){2}.*|\s*\d+:\d\d\s*"  # or a time of day
-TIMES = ("time", "timestamp", "ts", "date", "datetime")  # names of a column that rises and is no measurement
+TIMES = ("time", "timestamp", "ts", "t", "date", "datetime", "unix", "epoch")  # of a column that rises
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".wav")
 
 
@@ -75,7 +75,7 @@ def read_numbers(path: Path, columns: Sequence[str] | None = None) -> Numbers:
     frame, names = frame.iloc[:, kept], [names[place] for place in kept]
     for name, (_, column) in zip(names, frame.items(), strict=True):
         if column.dtype.kind not in "iuf":
-            told = f"holds {next(iter(column.dropna()), None)!r}, no number; name the columns to read"
+            told = f"holds {next(iter(column.dropna()), None)!r}, no number; name the columns (--columns)"
             raise ValueError(f"column {name} of {path} {told}")
     values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     shown = f" ({', '.join(names[:9])}{', ...' if len(names) > 9 else ''})" if named else ""
@@ -94,10 +94,11 @@ def _read(path: Path) -> tuple[Any, str, pd.Series | None]:
     if suffix == ".parquet":
         frame = pd.read_parquet(path)
         return frame.reset_index() if isinstance(frame.index, pd.DatetimeIndex) else frame, "", None
-    if suffix == ".npy":
-        return np.load(path, allow_pickle=False), "", None
-    if suffix == ".npz":
-        arrays = dict(np.load(path, allow_pickle=False))
+    if suffix in (".npy", ".npz"):
+        found = np.load(path, allow_pickle=False)
+        arrays = dict(found) if suffix == ".npz" else {"": found}
+        if len(arrays) > 1 and any(array.ndim > 1 for array in arrays.values()):
+            raise ValueError(f"it holds the arrays {', '.join(arrays)}; save one of them alone")
         return next(iter(arrays.values())) if len(arrays) == 1 else pd.DataFrame(arrays), "", None
     return *_read_csv(path), None
 
@@ -117,8 +118,11 @@ def _is_time(column: pd.Series, wanted: Sequence[str]) -> bool:
 def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
     """The fields, as numbers where they are some, and what was left out."""
     content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    text = content.decode(encoding).strip("\r\n")
+    encoding, notes = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", ""
+    try:
+        text = content.decode(encoding).strip("\r\n")
+    except UnicodeDecodeError:
+        text, notes = content.decode("cp1252").strip("\r\n"), "; read as Windows-1252, for it is not UTF-8"
     start = text[:20_000].splitlines()[:50]
     mark = next((mark for mark in ";\t," if any(mark in line for line in start)), " ")
     if mark == " ":  # as NumPy writes them
@@ -154,7 +158,7 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
     numeric = [set(each.select_dtypes("number")) for each in (frame, comma)]
     if numeric[0] - numeric[1] and numeric[1] - numeric[0]:
         raise ValueError("some of its numbers have a decimal comma, others a decimal point")
-    notes = f"; left out: {blank} empty lines" if blank else ""
+    notes += f"; left out: {blank} empty lines" if blank else ""
     notes += "; left out: an empty field behind each row" if used < width else ""
     if numeric[1] - numeric[0]:
         frame, notes = comma, notes + "; with decimal commas"

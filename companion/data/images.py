@@ -98,7 +98,7 @@ def _eight_bits(picture: Image.Image, color: bool, value_range: Range | None) ->
             raise ValueError("some pixels are no finite numbers")
         if value_range is None:
             low, high = values.min(), values.max()
-            raise ValueError(f"{values.dtype} pixels from {low:g} to {high:g}: say which become 0 to 255")
+            raise ValueError(f"{values.dtype} pixels from {low:g} to {high:g}: fit on such, or save 8 bits")
         low, high = value_range
         scaled = (values.astype(np.float64) - low) * (255 / (high - low) if high > low else 0.0)
         picture = Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))

@@ -154,10 +154,8 @@ class PatchMemory(_Baseline, ImageDetector):
     """Patches of normal images, in inner layers of the net that chapter 4 trained on CIFAR-10; no training.
 
     PatchCore (Roth et al. 2022), but the patches that are kept are no coreset, they are drawn at random. A
-    place is as unusual as its mean distance from the nearest three, an image as its places in the mean.
-
-    Args:
-        images, patches: how many normal images are looked at, and how many of their patches are kept.
+    place is as unusual as its mean distance from the nearest three, an image as its places in the mean. So
+    many ``images`` are looked at, and so many of their ``patches`` kept.
     """
 
     _facts: ClassVar = ImageAE._facts | {"kept_": tuple[Count, Count]}
