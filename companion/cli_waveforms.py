@@ -70,7 +70,7 @@ def together(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def hold_out(parts: list[Windows], series: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Windows to learn from, and held-out ones: drawn at random, or the end of each series, not overlapping."""
+    """Windows to learn from, and held-out ones: drawn at random, or the end of each series, apart."""
     import numpy as np
 
     if series:
