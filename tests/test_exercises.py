@@ -11,7 +11,7 @@ from torch import nn
 
 from companion.exercises import EXERCISES, check
 from companion.models.blocks import BasicResidualBlock
-from companion.models.resnet import CifarResNet, ResNet, resnet18
+from companion.models.resnet import CifarResNet, resnet18
 
 HINTS = [(name, hint) for name, exercise in EXERCISES.items() for hint in exercise.mistakes]
 
@@ -129,17 +129,11 @@ def threshold_for(normals, fpr, least=1, error=ValueError):
         ("residual-block", Mine),
         ("convolution", lambda maps, weight: F.conv2d(maps.double(), weight.double(), padding=1)),
         ("identity-weight", lambda c: np.eye(c)[:, :, None, None] * np.eye(3)[1][:, None] * np.eye(3)[1]),
-        ("near-identity", lambda w, s: s * w + nn.init.dirac_(torch.empty_like(w))),
-        ("projections", lambda option: {"A": 0, "B": 172_032}.get(option, 524_288)),
         ("tokens", lambda x, w, b, c: torch.stack([torch.cat([c[None], row[:, None] * w + b]) for row in x])),
-        ("conv-weights", lambda n: 432 + 9 * ((n - 2) // 3 * (16**2 + 32**2 + 64**2) - 32 * 16 - 64 * 32)),
-        ("bottleneck-widths", lambda c: torch.tensor([2 / 9 * c, (163**0.5 - 1) / 9 * c])),
-        ("block-weights", lambda d, h: 2 * d * h + h + 3 * d),
         ("paper-stride", stride_as_a_number),
         ("attention", attention),
         ("nt-xent", contrastive),
         ("refuse", answered),
-        ("level", lambda n, x: [-math.log10((1 + sum(n >= one)) / (len(n) + 1)) for one in x]),
         ("threshold", threshold_for),
         ("alert-cost", cost),
     ],
@@ -189,7 +183,6 @@ def strides(first, second, stages=slice(1, None)):
         ("paper-stride", lambda net: setattr(net, "fc", nn.Linear(9, 9, device="meta")), "with its layers"),
         ("resnet-18", lambda n: BasicResidualBlock(3, n), "not (2, 10)"),
         ("resnet-18", lambda n: CifarResNet(20, num_classes=n), "and not 11,173,962"),
-        ("resnet-18", lambda n: ResNet(BasicResidualBlock, (2,) * 4, n), "and not 11,173,962"),
         ("resnet-18", with_small_stem, "the stem keeps the size"),
         ("attention", lambda Q, K, V, heads: Q[:, :1], "shape (2, 1, 12), and not (2, 5, 12)"),
         ("attention", lambda Q, K, V, heads: attention(Q, K, V.mul_(2), heads), "changes what it is given"),

@@ -22,6 +22,7 @@ GITHUB = re.compile(r"https://github\.com/(?P<name>[\w.-]+/[\w.-]+?)(\.git)?/?")
 CELL_ID = "install-companion"
 
 SETUP_CELL = """\
+# The numbers in the text are those of the build. Outputs become your own when you run the cells.
 {remark}
 import importlib.util
 
@@ -57,6 +58,7 @@ def setup_source(repository: str, revision: str) -> str:
 
     Example:
         >>> print(setup_source("https://github.com/someone/something", "main"))
+        # The numbers in the text are those of the build. Outputs become your own when you run the cells.
         # Installs `companion`, the book's package, where it is missing. That takes some minutes.
         # If Colab then asks for a restart of the session, restart it and go on below.
         import importlib.util
