@@ -19,7 +19,7 @@ from book_assets import AXE, vendor
 from playwright.async_api import Browser, Page, Request, async_playwright
 
 ROOT = Path(__file__).parents[2]
-HTML = ROOT / "_build" / "html"
+HTML = ROOT / os.environ.get("BOOK_HTML", "_build/html")  # the pages to look at
 PICTURES = ROOT / "_build" / "screenshots"
 SCHEMES = ("light", "dark")
 WIDTHS = (1280, 390)
