@@ -98,9 +98,9 @@ def _lighten_icons(app: Sphinx, error: Exception | None) -> None:
     kinds = ("*.html", "_static/*.css", "_static/styles/sphinx-book-theme.css", "_static/scripts/*theme.js")
     texts = [path.read_text("utf8") for kind in kinds for path in out.rglob(kind)]
     used = letters(icons(styles), [*texts, ICON_RULE.sub("", styles)])
-    for source in (out / FONTS).glob("*.ttf"):
-        options = subset.Options(flavor="woff", notdef_outline=True)
-        font = subset.load_font(str(source), options)
+    for source in (out / FONTS).glob("*.woff2"):
+        options, plain = subset.Options(flavor="woff", notdef_outline=True), source.with_suffix(".ttf")
+        font = subset.load_font(str(plain if plain.exists() else source), options)  # newer themes have one
         pruner = subset.Subsetter(options)
         known = font.getBestCmap()
         pruner.populate(unicodes=[code for code in map(ord, used) if code in known] or [min(known)])
