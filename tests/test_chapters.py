@@ -96,7 +96,7 @@ def test_it_has_the_parts_of_a_chapter(path):
     asked = re.findall(whole, questions, re.MULTILINE)
     assert 3 <= len(asked) == questions.count("{dropdown}") <= 5
     assert all(int(right) <= len(choices.splitlines()) for choices, right in asked)
-    assert re.search(r"\bpredict[:,]|[Bb]efore you (?:read|go) on", text), "no prediction is asked for"
+    assert re.search("predict[:,]|before you (?:read|go) on", text.lower()), "no prediction is asked for"
     level = r"\{exercise-start\}.*\n.*\n```\n(?:Easy|Medium|Hard|Open), (?:\d\d minutes|an hour)\. "
     assert len(re.findall(level, text)) == len(exercises)
 
