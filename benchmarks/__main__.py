@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: training, input pipeline, embeddings, scoring, each beside the ordinary way.
+"""`python -m benchmarks`: training, input pipeline, scoring, each beside the ordinary way.
 
 Each pair is measured in turns in one run, so that a change in the machine's speed meets both.
 """
@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from rtdl_revisiting_models import ResNet as AuthorsResNet
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -22,9 +21,7 @@ from companion.models.autoencoders import ConvAutoencoder
 from companion.models.blocks import BasicResidualBlock
 from companion.models.cost import interleaved
 from companion.models.resnet import CifarResNet, ResNet
-from companion.models.tabular import TabularResNet
 from companion.objectives.classification import ImageClassification, normalize, random_shift_flip
-from companion.objectives.tables import TableObjective
 from companion.training import FitConfig, fit
 
 MEAN, STD = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
@@ -102,47 +99,6 @@ def input_pipeline(workers: int, many: int = 5000, size: int = 128) -> Pair:
     return medians(ours, lambda: list(loader), rounds=5)
 
 
-def table_nets(rows: int, features: int = 50) -> tuple[TabularResNet, AuthorsResNet, torch.Tensor]:
-    """The residual net for tables, the authors' with the same sizes, and random rows."""
-    net = TabularResNet(features, [], 256, 6, num_classes=2, norm="batch")
-    sizes = {"d_in": features, "d_out": 2, "n_blocks": 6, "d_block": 256, "d_hidden_multiplier": 2.0}
-    return net, AuthorsResNet(**sizes, dropout1=0.1, dropout2=0.0), torch.randn(rows, features)
-
-
-def table_training(steps: int = 20, size: int = 512) -> Pair:
-    """Training steps of the residual net for tables, and of the authors' in an ordinary loop."""
-    net, authors, x = table_nets(steps * size)
-    labels = torch.randint(0, 2, (len(x),))
-    data = (x, torch.zeros(len(x), 0, dtype=torch.long), labels)
-    config = FitConfig(num_steps=steps, batch_size=size, lr=1e-3, optimizer="adamw")
-    optimizer = torch.optim.AdamW(authors.to(COMPUTE.device).parameters(), lr=1e-3)
-
-    def ordinary() -> None:
-        for chosen in torch.randperm(len(x)).split(size):
-            optimizer.zero_grad()
-            logits = authors(x[chosen].to(COMPUTE.device))
-            F.cross_entropy(logits, labels[chosen].to(COMPUTE.device)).backward()
-            optimizer.step()
-
-    return medians(lambda: fit(net, data, TableObjective(2), config, compute=COMPUTE), ordinary, rounds=5)
-
-
-@torch.inference_mode()
-def table_embedding(rows: int = 10_000, size: int = 2000) -> Pair:
-    """Embeddings of rows, and those of the authors' net."""
-    net, authors, x = table_nets(rows)
-    authors.output = authors.output[:-1]  # without its head
-    net.to(COMPUTE.device).eval()
-    authors.to(COMPUTE.device).eval()
-
-    def ours() -> None:
-        with COMPUTE.autocast():
-            for batch in x.split(size):
-                net(batch.to(COMPUTE.device), None, return_embedding=True).cpu()
-
-    return medians(ours, lambda: [authors(b.to(COMPUTE.device)).cpu() for b in x.split(size)], rounds=7)
-
-
 @torch.inference_mode()
 def scoring(net: nn.Module, *shape: int) -> Pair:
     """A forward pass in the policy's precision and memory format, and in float32 and NCHW."""
@@ -159,7 +115,7 @@ def scoring(net: nn.Module, *shape: int) -> Pair:
 def main() -> None:
     """Measure the pairs and print the ratios."""
     console = Console()
-    console.print(describe_hardware())
+    console.print(describe_hardware(COMPUTE.device))
     table = Table("what", "companion", "the ordinary way", "ratio")
     small = ResNet(BasicResidualBlock, (1, 1, 1), 1, stem="cifar", width=8)
     pairs: dict[str, Callable[[], Pair]] = {
@@ -167,8 +123,6 @@ def main() -> None:
         "5 training steps, ResNet-20, batch of 128": training_step,
         "augmenting 5,000 images, DataLoader with 2 workers": lambda: input_pipeline(2),
         "augmenting 5,000 images, DataLoader's default": lambda: input_pipeline(0),
-        "20 training steps, net for tables, batch of 512": table_training,
-        "embedding 10,000 rows": table_embedding,
         "scoring 500 images, autoencoder, 64x64 gray": lambda: scoring(ConvAutoencoder(), 500, 1, 64, 64),
         "scoring 500 images, classifier, 32x48 colour": lambda: scoring(small, 500, 3, 32, 48),
     }

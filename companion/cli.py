@@ -135,34 +135,6 @@ def run(
 
 
 @app.command()
-def classify(
-    files: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int, typer.Option(min=1, max=10, help="How many classes to name.")] = 3,
-) -> None:
-    """Say which of CIFAR-10's ten classes an image shows, with the net of chapter 4."""
-    with errors_as_messages():
-        from companion.compute import pick_compute
-        from companion.experiments.classifier import trained_classifier
-        from companion.inspection import load_image, predict
-
-        compute = pick_compute()
-        classifier = trained_classifier(compute)
-        failures = []
-        for file in files:
-            try:
-                image = load_image(file)
-            except DataError as error:  # the others may still be read
-                failures.append(str(error))
-                continue
-            logits = predict(classifier.model, image, classifier.objective, compute)
-            shares, classes = logits.softmax(dim=1)[0].topk(min(top, logits.shape[1]))
-            answers = zip(shares.tolist(), classes.tolist(), strict=True)
-            print(f"{file}: " + ", ".join(f"{classifier.class_names[c]} {100 * s:.1f} %" for s, c in answers))
-        if failures:
-            raise DataError("\n".join(failures))
-
-
-@app.command()
 def card(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="A recorded run: stem or path of its JSON.")],
 ) -> None:

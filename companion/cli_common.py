@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -29,6 +29,8 @@ Report = Annotated[Path | None, typer.Option(help="A JSON file for the numbers."
 Fpr = Annotated[
     float, typer.Option(min=1e-6, max=0.5, help="The share of normal data that the threshold may flag.")
 ]
+Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: several --workers side by side.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes of --engine ray.")]
 EXPECTED = (ValueError, RuntimeError, ArithmeticError, OSError, LookupError, TypeError, MemoryError)
 
 

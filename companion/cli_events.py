@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from shutil import rmtree
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from tqdm.auto import tqdm
 
-from companion.cli_common import Model, Out, check_writable, errors_as_messages, safe_cell
+from companion.cli_common import Engine, Model, Out, Workers, check_writable, errors_as_messages, safe_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ def _learn(
 
 def score_events(
     data: Data, model: Model, out: Scores, top: Top = 5, explain: Explain = True, device: Device = None,
-    past: Past = None, parts: Parts = 16,
+    past: Past = None, parts: Parts = 16, engine: Engine = "local", workers: Workers = 1,
 ) -> None:  # fmt: skip
     """Score events, one line each, in the order of their times, and group those flagged into alerts.
 
@@ -109,11 +110,14 @@ def score_events(
 
         from companion.estimators.lakes import Lake, identified
         from companion.files import atomic_path
+        from companion.workers import over
 
         detector, drift = _loaded(model, device)
         if past and past.exists():
             detector.past_ = pd.read_parquet(past)
         folder = out.is_dir() or not out.suffix
+        if engine == "ray" and not folder:
+            raise ValueError(f"with --engine ray the scores are a folder, not one file such as {out}")
         if not folder:
             check_writable(out)
             frames = detector.stream(_events(data, detector, "scoring"), drift)
@@ -123,10 +127,9 @@ def score_events(
             lake = Lake(out, model, parts)
             report = lake.divide(detector, data)
             print(*report.lines() if report else ["going on with the parts that are left"], sep="\n")
-            for part in tqdm(lake.left, desc="scoring", unit=" parts", disable=None):
-                lake.score(detector, part)
-            count, flagged, found = lake.finish(detector, drift)
-            _tell_scored(count, flagged, out, detector, drift)
+            over(lake.left, partial(lake.score, detector), engine, workers, " parts")
+            flagged, found = lake.finish(detector, drift)
+            _tell_scored(flagged, out, detector, drift)
         if past and detector.carried_ is not None:
             with atomic_path(past) as file:
                 detector.carried_.to_parquet(file)
@@ -171,20 +174,20 @@ def _write(
     from companion.estimators.lakes import highest
     from companion.files import atomic_path
 
-    count, flagged, found = 0, 0, pd.DataFrame()
+    flagged, found = 0, pd.DataFrame()
     with atomic_path(out) as part, part.open("w", encoding="utf8", newline="") as file:
         for frame, table in tables:
             cells = {n: table[n].map(safe_cell, na_action="ignore") for n in ("id", "entity") if n in table}
             written = table.assign(flagged=table["flagged"].astype(int), **cells)
-            written.rename_axis("row").to_csv(file, header=count == 0)
-            count, flagged = count + len(table), flagged + int(table["flagged"].sum())
+            written.rename_axis("row").to_csv(file, header=file.tell() == 0)
+            flagged += int(table["flagged"].sum())
             found = highest(found, frame, table)
-    _tell_scored(count, flagged, out, detector, drift)
+    _tell_scored(flagged, out, detector, drift)
     return found
 
 
-def _tell_scored(count: int, flagged: int, out: Path, detector: EventDetector, drift: Drift) -> None:
-    print(f"{count:,} scored, {flagged:,} flagged; written to {out}")
+def _tell_scored(flagged: int, out: Path, detector: EventDetector, drift: Drift) -> None:
+    print(f"{drift.rows:,} scored, {flagged:,} flagged; written to {out}")
     for line in drift.lines(detector.usual_):
         print(f"drift since fitting: {line}")
 

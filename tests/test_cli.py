@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from PIL import Image
 from typer.testing import CliRunner
 
 from companion.cli import app
@@ -93,22 +92,3 @@ def test_an_error_from_the_depths_is_a_message(error, capsys):
     with pytest.raises(typer.Exit):
         fail()
     assert f"error: {type(error).__name__}" in capsys.readouterr().err
-
-
-def test_images_are_classified(tmp_path, monkeypatch):
-    from companion.experiments import classifier
-    from companion.objectives.classification import ImageClassification
-
-    objective = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
-    model = classifier.build("resnet9-4").eval()
-    stand_in = classifier.TrainedClassifier(model, objective, tuple("abcdefghij"))
-    monkeypatch.setattr(classifier, "trained_classifier", lambda compute: stand_in)
-    photo = tmp_path / "photo.png"
-    Image.new("RGB", (50, 40), "green").save(photo)
-    first, second = good("classify", photo, photo, "--top", 2).splitlines()
-    assert first == second
-    assert first.startswith(f"{photo}: ")
-    assert first.count("%") == 2
-    missing = bad("classify", tmp_path / "nothing.jpg", photo)
-    assert "nothing.jpg: No such file" in missing
-    assert first in missing  # the others are classified all the same

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chisquare
 
 from companion.compute import pick_compute
 from companion.data.synthetic_events import EventConfig, generate_events
@@ -95,6 +96,14 @@ def test_frames_that_come_in_parts_are_learned_as_one(past):
     assert one.counts_ == parts.counts_ | {"read": len(past)}
     assert one.counts_["learned"] + one.counts_["left out"] + one.counts_["held out"] == 2000
     assert one.threshold_ == pytest.approx(parts.threshold_, rel=0.2)
+
+
+def test_the_sample_to_learn_from_is_fair_however_the_events_are_cut(past):
+    cuts = [past], (past.iloc[i : i + 700] for i in range(0, len(past), 700))
+    one, other = (EventDetector(max_events=1000)._gather(frames) for frames in cuts)
+    assert one["time"].tolist() == other["time"].tolist()
+    places = np.searchsorted(np.sort(past["time"]), one["time"]) * 10 // len(past)
+    assert chisquare(np.bincount(places, minlength=10)).pvalue > 0.001
 
 
 def test_reasons_name_what_is_odd_and_never_the_class(detector, later):

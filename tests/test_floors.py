@@ -14,7 +14,7 @@ from companion.experiments.base import TABLE
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "companion"
 FLOORS = {
-    "files": 0, "compute": 0, "processes": 0, "__main__": 5,
+    "files": 0, "compute": 0, "processes": 0, "workers": 0, "__main__": 5,
     "data": 1, "models": 1, "runs": 1,
     "training": 2, "objectives": 2, "detection": 2, "figures": 2, "notebook": 2, "checker": 2, "exercises": 2,
     "estimators": 3, "inspection": 3, "experiments": 3, "model_cards": 3,

@@ -1,15 +1,31 @@
 """Lakes: parts of the entities have the scores of one stream, after a stop, and from day to day."""
 
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import sleep
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from companion import workers
 from companion.compute import pick_compute
 from companion.data.synthetic_events import EventConfig, generate_events
 from companion.estimators.events import EventDetector
-from companion.estimators.lakes import Lake
 from tests.test_cli import bad, good
 
+pytestmark = pytest.mark.xdist_group("lake")
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "book/reference/beyond.md").read_text("utf8")
+BASH = "".join(re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)).splitlines()
+COMMANDS = [shlex.split(line)[1:] for line in BASH if line.startswith("companion")]
 COLUMNS = ["id", "score"]
 
 
@@ -51,30 +67,73 @@ def test_scores_are_those_of_one_stream_however_files_and_parts_are_cut(lake, da
     assert "has all its scores" in bad("score", "events", lake / data, *options(lake, out, "--parts", parts))
 
 
-def test_a_run_that_was_stopped_goes_on(lake, monkeypatch):
-    score, done = Lake.score, []
-
-    def stopped(self, detector, part):
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(part)
-        score(self, detector, part)
-
-    monkeypatch.setattr(Lake, "score", stopped)
-    arguments = ("score", "events", lake / "lake", *options(lake, "stopped", "--parts", "4"))
-    with pytest.raises(AssertionError):
-        good(*arguments)
-    times = {path: path.stat().st_mtime_ns for path in (lake / "stopped").glob("*.parquet")}
-    assert len(times) == 2
-    monkeypatch.setattr(Lake, "score", score)
-    assert "going on" in good(*arguments)
-    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
-    same(lake, "stopped")
-
-
 def test_days_one_by_one_are_scored_as_in_one_run(lake):
     for day, files in enumerate(("lake/[0-2].parquet", "lake/[3-6].parquet")):
         more = ("--past", lake / "past.parquet", "--parts", "3")
         good("score", "events", lake / files, *options(lake, f"day/{day}", *more))
     together = pd.concat([scores(lake / "day" / day) for day in "01"]).sort_values("id", ignore_index=True)
     pd.testing.assert_frame_equal(together, scores(lake / "whole.csv"), rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """Ray, which is told that there are three processors and two GPUs."""
+    engine = pytest.importorskip("ray")
+    engine.init(num_cpus=3, num_gpus=2, include_dashboard=False, _system_config={"worker_niceness": 0})
+    yield
+    engine.shutdown()
+
+
+@pytest.mark.parametrize(("count", "data"), [(1, "lake"), (3, "mixed.parquet")])
+def test_ray_gives_the_same_scores_for_any_number_of_workers(lake, ray, count, data):
+    more = ("--engine", "ray", "--workers", count, "--parts", 4)
+    assert "1,500 scored" in good("score", "events", lake / data, *options(lake, f"on {count}", *more))
+    same(lake, f"on {count}")
+
+
+def test_a_run_that_was_killed_goes_on_with_what_is_left(lake, ray):
+    more = ("--engine", "ray", "--workers", 2, "--parts", 12)
+    words = [*map(str, ("score", "events", lake / "lake", *options(lake, "killed", *more)))]
+    with subprocess.Popen([sys.executable, "-m", "companion", *words], cwd=ROOT) as run:
+        while not (done := {path: path.stat().st_mtime_ns for path in (lake / "killed").glob("*.parquet")}):
+            assert run.poll() is None
+            sleep(0.02)
+        run.kill()
+    assert "going on" in good(*words)
+    assert all(path.stat().st_mtime_ns == time for path, time in done.items())
+    same(lake, "killed")
+    assert not [*(lake / "killed").glob(".*")]
+
+
+def test_the_commands_of_the_page_work(lake, ray, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i in range(7):
+        day = Path("lake", "monday" if i < 3 else "tuesday")
+        day.mkdir(parents=True, exist_ok=True)
+        shutil.copy(lake / "lake" / f"{i}.parquet", day)
+    less = {"fit": ["--no-net"], "score": ["--parts", 2]}
+    for words in COMMANDS:
+        good(*words, *less[words[0]])
+    pd.testing.assert_frame_equal(scores(Path("scores")), scores(Path("ray-scores")), rtol=0, atol=1e-6)
+
+
+def test_workers_share_gpus_and_one_that_is_lost_is_replaced(tmp_path, ray):
+    def work(item):
+        if item == 3 and not (tmp_path / "lost").exists():
+            (tmp_path / "lost").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == 9:
+            raise ValueError("nine is odd")
+        return item, os.environ["CUDA_VISIBLE_DEVICES"], Path.cwd() == folder
+
+    folder = Path.cwd()
+    items, gpus, there = zip(*workers.over(range(8), work, "ray", 2, "item"), strict=True)
+    assert ([*items], {*gpus}, {*there}) == ([*range(8)], {"0", "1"}, {True})
+    with pytest.raises(ValueError, match=r"^nine is odd$"):
+        workers.over([9], work, "ray", 1, "item")
+
+
+def test_without_ray_it_is_said_what_to_install_and_where_scores_go(lake, monkeypatch):
+    monkeypatch.setattr(workers.util, "find_spec", lambda name: None)
+    for out, message in (("no", "pip install 'companion[scale]'"), ("no.csv", "are a folder")):
+        assert message in bad("score", "events", lake / "lake", *options(lake, out, "--engine", "ray"))

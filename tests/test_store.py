@@ -40,18 +40,6 @@ def test_effort_buys_recall(kind):
     assert low < 0.97 < high
 
 
-@pytest.mark.parametrize("kind", ["exact", "ivf"])
-def test_what_is_old_is_forgotten(kind):
-    store, limit = made(kind), np.sort(TIMES)[1000]
-    old = np.less(TIMES, limit)
-    assert store.forget(limit) == 1000
-    assert store.forget(limit) == 0
-    assert len(store.times) == COUNT - 1000
-    assert (store.nearest(ASKED)[2] >= limit).all()
-    store.add(VECTORS[old], IDS[old], TIMES[old])  # their ids are free again
-    assert len(store.times) == COUNT
-
-
 def test_fewer_than_asked_for_are_filled_up():
     distances, ids, times = EmbeddingStore(SIZE).add(VECTORS[:2], IDS[:2], TIMES[:2]).nearest(ASKED, 3)
     assert np.isinf(distances[:, 2]).all()
@@ -69,7 +57,6 @@ def test_what_cannot_be_is_refused(tmp_path):
         lambda: store.add(VECTORS[:2], np.array([1, 1]), TIMES[:2]),
         lambda: store.add(VECTORS[:1, :3], np.array([1]), TIMES[:1]),
         lambda: store.add(VECTORS[:1] * np.nan, np.array([1]), TIMES[:1]),
-        lambda: store.forget(TIMES[0]),
     ):
         with pytest.raises(ValueError):  # noqa: PT011
             wrong()

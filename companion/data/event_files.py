@@ -88,10 +88,7 @@ def sorted_events(
     """The events on disk, DuckDB's table ``sorted``: their ``row`` in the files, and ``c0``, ``c1``, ..."""
     report = ReadReport()
     files = _files(paths, report)
-    with (
-        TemporaryDirectory(prefix="companion-events-") as folder,
-        connect(f"{folder}/events.duckdb") as base,
-    ):
+    with TemporaryDirectory(prefix="companion-events-") as folder, connect(f"{folder}/events.duckdb") as base:
         try:
             columns = _load(base, files, json_columns, report)
             _sort(base, columns, report)

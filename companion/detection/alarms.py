@@ -33,13 +33,9 @@ def alarm_spans(flagged: np.ndarray, merge: int = 0) -> list[tuple[int, int]]:
 
 
 def evaluate_alarms(
-    flagged: np.ndarray,
-    faults: Sequence[tuple[int, int]],
-    *,
-    seconds_per_sample: float,
-    merge: int = 0,
-    tolerance: int = 0,
-) -> AlarmReport:
+    flagged: np.ndarray, faults: Sequence[tuple[int, int]], *,
+    seconds_per_sample: float, merge: int = 0, tolerance: int = 0,
+) -> AlarmReport:  # fmt: skip
     """Compare flagged samples, bool (T,), with known faults, (start, end), the end behind its last sample.
 
     The ``tolerance`` samples behind a fault belong to it: windows that end there still hold some of it.

@@ -57,12 +57,10 @@ def _key_columns(frame: pd.DataFrame, entity: Sequence[str]) -> pd.DataFrame:
     """What :func:`rates` needs of events: time, entity, type, peer, failed, and the fields of habit."""
     peer = [name for name in PEER_COLUMNS if name in frame.columns]
     columns = {
-        "time": frame["time"].astype("int64"),
-        "entity": entities(frame, entity).fillna(""),
-        "type": kinds(frame),
-        "peer": entities(frame, peer) if peer else None,
+        "time": frame["time"].astype("int64"), "entity": entities(frame, entity).fillna(""),
+        "type": kinds(frame), "peer": entities(frame, peer) if peer else None,
         "failed": (frame["status_id"] == 2).fillna(False).astype(float) if "status_id" in frame else 0.0,
-    }
+    }  # fmt: skip
     habits = {f"habit.{name}": frame[name].astype("str") for name in HABIT_COLUMNS if name in frame.columns}
     return pd.DataFrame({**columns, **habits}, index=frame.index).reset_index(drop=True)
 

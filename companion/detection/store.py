@@ -76,15 +76,6 @@ class EmbeddingStore:
         distances = np.sqrt(np.where(ids < 0, np.inf, np.maximum(squares, 0)).astype(np.float64))
         return distances, ids, self.times.reindex(ids.ravel()).to_numpy().reshape(ids.shape)
 
-    def forget(self, before: np.datetime64) -> int:
-        """Drop what is older than a time, and tell how many that were. A graph cannot: build it again."""
-        if self.kind == "hnsw":
-            raise ValueError("a graph cannot forget; make another store of what should stay")
-        old = self.times.index[self.times < before]
-        self._filled().remove_ids(faiss.IDSelectorBatch(old.to_numpy()))
-        self.times = self.times.drop(old)
-        return len(old)
-
     def save(self, path: Path) -> None:
         """Write all to one file, in one piece."""
         content = faiss.serialize_index(self._filled()), self.times.index, self.times.astype(np.int64)

@@ -109,23 +109,22 @@ class Lake:
             writer.close()
             assert detector.carried_ is not None
             detector.carried_.to_parquet(self.work / f"past-{part}.parquet")
+            found.attrs.update(flagged=flagged, rows=drift.rows)
+            found.attrs.update(unseen=drift.unseen.tolist(), sums=drift.sums.tolist())
             found.to_parquet(self.work / f"found-{part}.parquet")
-            told = {"unseen": drift.unseen.tolist(), "sums": drift.sums.tolist(), "count": drift.rows}
-            (self.work / f"told-{part}.json").write_text(json.dumps(told | {"flagged": flagged}), "utf8")
 
-    def finish(self, detector: EventDetector, drift: Drift) -> tuple[int, int, pd.DataFrame]:
-        """How many events there were, how many were flagged, and the highest 5,000 of these.
+    def finish(self, detector: EventDetector, drift: Drift) -> tuple[int, pd.DataFrame]:
+        """How many events were flagged, and the highest 5,000 of these.
 
         ``detector`` gets the past that a later run has to know, ``drift`` what all parts count.
         """
-        told = [json.loads(path.read_text("utf8")) for path in self.work.glob("told-*.json")]
-        for own in told:
-            drift.unseen, drift.sums = drift.unseen + own["unseen"], drift.sums + own["sums"]
-            drift.rows += own["count"]
+        parts = [pd.read_parquet(path) for path in self.work.glob("found-*.parquet")]
+        for counts in (part.attrs for part in parts):
+            drift.unseen, drift.sums = drift.unseen + counts["unseen"], drift.sums + counts["sums"]
+            drift.rows += counts["rows"]
         before = {int(path.name.partition("=")[2]): path for path in (self.work / "past").glob("part=*")}
         after = {int(path.stem.partition("-")[2]): path for path in self.work.glob("past-*.parquet")}
         pasts = [pd.read_parquet(path) for path in (before | after).values()]
         detector.carried_ = pd.concat(pasts).sort_values("time", kind="stable", ignore_index=True)
-        found = pd.concat([pd.read_parquet(path) for path in self.work.glob("found-*.parquet")])
-        found = found.nlargest(KEPT, "score") if len(found) else found
-        return drift.rows, sum(own["flagged"] for own in told), found
+        found, flagged = pd.concat(parts), sum(part.attrs["flagged"] for part in parts)
+        return flagged, found.nlargest(KEPT, "score") if flagged else found

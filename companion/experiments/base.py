@@ -76,11 +76,9 @@ class Context:
         return estimator
 
     def _around(self, name: str) -> dict[str, Any]:
-        return {
-            "compute": self.compute,
-            "checkpoint": None if self.checkpoints is None else self.checkpoints / f"{name}.ckpt",
-            "progress": name if self.progress else None,
-        }
+        checkpoint = None if self.checkpoints is None else self.checkpoints / f"{name}.ckpt"
+        progress = name if self.progress else None
+        return {"compute": self.compute, "checkpoint": checkpoint, "progress": progress}
 
     def keep_weights(self, name: str, model: nn.Module, **metadata: str) -> None:
         """Write the weights of the part ``name`` in half precision, if they are to be kept."""
@@ -150,9 +148,6 @@ def with_ends(name: str, estimate: Estimate) -> dict[str, float]:
 
 def data_info(*loaded: Any, name: str | None = None) -> DataInfo:
     """What loaded data sets are, taken as one; synthetic if one of them is."""
-    return DataInfo(
-        name=name or " and ".join(data.name for data in loaded),
-        source=" and ".join(data.source for data in loaded),
-        digest=" ".join(data.digest for data in loaded),
-        synthetic=any(data.synthetic for data in loaded),
-    )
+    names, sources = (" and ".join(getattr(data, what) for data in loaded) for what in ("name", "source"))
+    digest, synthetic = " ".join(data.digest for data in loaded), any(data.synthetic for data in loaded)
+    return DataInfo(name=name or names, source=sources, digest=digest, synthetic=synthetic)

@@ -64,11 +64,9 @@ def score_parts(detector: Detector, data: Casting, parts: Sequence[str] = PARTS)
 
 def judge(scores: Scores, data: Casting, config: CastingConfig) -> dict[str, float]:
     """Metrics of one detector on the test part, per kind at three thresholds that no test image chose."""
-    thresholds = {
-        "disturbed": fixed_fpr(scores["disturbed"], config.fpr),
-        "tnr_target": tnr_target(scores["validation"], scores["held"], config.tnr),
-        "normal99": fixed_fpr(scores["validation"], config.fpr),
-    }
+    thresholds = {"disturbed": fixed_fpr(scores["disturbed"], config.fpr)}
+    thresholds["tnr_target"] = tnr_target(scores["validation"], scores["held"], config.tnr)
+    thresholds["normal99"] = fixed_fpr(scores["validation"], config.fpr)
     metrics = {f"{name}.threshold": threshold for name, threshold in thresholds.items()}
     for area in (roc_auc, pr_auc):
         estimate = bootstrap(area, data.labels["test"], scores["test"], repeats=config.repeats)

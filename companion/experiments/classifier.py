@@ -65,13 +65,11 @@ def train(
     curves["seconds"] = [round(seconds, 2) for seconds in history.eval_seconds]
     result.curves.update(curves)
     mirrored = evaluate(model, validation, replace(objective, mirrored_views=True), context.compute)
-    result.metrics.update(
-        train_error=window_means(history.train["error"], 10)[-1],
-        validation_error=curves["validation_error"][-1],
-        validation_loss=curves["validation_loss"][-1],
-        validation_error_with_mirror_images=mirrored["error"],
-        parameters=float(count_parameters(model)),
-    )
+    for metric in ("validation_error", "validation_loss"):
+        result.metrics[metric] = curves[metric][-1]
+    result.metrics["train_error"] = window_means(history.train["error"], 10)[-1]
+    result.metrics["validation_error_with_mirror_images"] = mirrored["error"]
+    result.metrics["parameters"] = float(count_parameters(model))
     return model, result
 
 
@@ -110,27 +108,13 @@ def trained_classifier(compute: Compute, run: str = "classifier-full-cpu") -> Tr
 CLASSIFIER = from_table("classifier", ClassifierConfig, run, degradation.data_info)
 
 
-VARIANTS = (  # the recipe, and the recipe with one choice changed
-    "as it is", "no mirroring", "no shifts", "cutout", "no label smoothing", "no weight decay",
-    "no Nesterov", "no momentum", "constant lr", "lr / 3", "lr x 3", "batch of 64",
-)  # fmt: skip
-
-
-class RecipeConfig(Config):
-    """The recipe, and which of ``VARIANTS`` are trained."""
-
-    base: ClassifierConfig
-    variants: tuple[str, ...] = VARIANTS
-
-
-def override(base: ClassifierConfig, variant: str) -> ClassifierConfig:
-    """``base`` with one choice changed.
+def changes(fit: FitConfig) -> dict[str, dict[str, Any]]:
+    """What one choice of the recipe changes, by the name of the choice.
 
     A batch of 64 takes four times the steps, so that the net sees the same number of images, at a quarter of
     the learning rate.
     """
-    fit = base.fit
-    changes: dict[str, dict[str, Any]] = {
+    return {
         "as it is": {},
         "no mirroring": {"flip": False},
         "no shifts": {"max_shift": 0},
@@ -147,7 +131,21 @@ def override(base: ClassifierConfig, variant: str) -> ClassifierConfig:
             "warmup_steps": fit.warmup_steps * 4, "eval_every": fit.num_steps * 4,
         },
     }  # fmt: skip
-    own = changes[variant]
+
+
+VARIANTS = tuple(changes(FitConfig(num_steps=1)))
+
+
+class RecipeConfig(Config):
+    """The recipe, and which of ``VARIANTS`` are trained."""
+
+    base: ClassifierConfig
+    variants: tuple[str, ...] = VARIANTS
+
+
+def override(base: ClassifierConfig, variant: str) -> ClassifierConfig:
+    """``base`` with one choice changed."""
+    fit, own = base.fit, changes(base.fit)[variant]
     of_fit = own.keys() <= FitConfig.model_fields.keys()
     return base.model_copy(update={"fit": fit.model_copy(update=own)} if of_fit else own)
 

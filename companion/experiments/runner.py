@@ -31,15 +31,11 @@ from companion.runs import (
 def conditions(config: Config, data: DataInfo, compute: Compute) -> dict[str, Any]:
     """All that the numbers of a seed depend on. Seeds of other conditions do not go into one record."""
     return {
-        "config": config.model_dump(mode="json"),
-        "data": data.digest,
-        "source of companion": source_digest(),
-        "libraries": library_versions(),
-        "hardware": describe_hardware(compute.device),
-        "threads": torch.get_num_threads(),
-        "processes": join(),
-        "precision": "bfloat16" if compute.autocast_dtype else "float32",
-    }
+        "config": config.model_dump(mode="json"), "data": data.digest,
+        "source of companion": source_digest(), "libraries": library_versions(),
+        "hardware": describe_hardware(compute.device), "threads": torch.get_num_threads(),
+        "processes": join(), "precision": "bfloat16" if compute.autocast_dtype else "float32",
+    }  # fmt: skip
 
 
 def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:

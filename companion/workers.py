@@ -1,0 +1,57 @@
+"""Work on many items one after another, or side by side on Ray: the same function, so the same results."""
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module, util
+from operator import itemgetter
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+def over(items: Sequence[Any], work: Callable[[Any], Any], engine: str, workers: int, unit: str) -> list[Any]:
+    """What ``work`` gives for each item, in their order, under a progress bar.
+
+    With the engine ``ray``, ``work`` is sent once, with the model that it holds, to each of ``workers``
+    processes, which take item after item and share the GPUs. They run on this machine, or on the cluster at
+    ``RAY_ADDRESS``, whose machines must see the same files under the same names.
+    """
+    bar: dict[str, Any] = {"desc": "scoring", "total": len(items), "unit": unit, "disable": None}
+    if engine == "local":
+        return [work(item) for item in tqdm(items, **bar)]
+    if util.find_spec("ray") is None:
+        raise RuntimeError("Ray is not installed; get it with: pip install 'companion[scale]'")
+    alone = {"address": "local", "num_cpus": workers, "_system_config": {"worker_niceness": 0}}
+    if "RAY_ADDRESS" in os.environ:
+        alone = {}
+    elif "ray" not in sys.modules:  # it reads these: nobody is told or may send work
+        safe = {"USAGE_STATS_ENABLED": "0", "AUTH_MODE": "token", "AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ |= {f"RAY_{name}": value for name, value in safe.items()}
+    ray: Any = import_module("ray")
+    if starts := not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **alone)
+    try:
+        gpus, sent = int(ray.cluster_resources().get("GPU", 0)), ray.put(work)
+        share = 1e4 // -(-workers // gpus) / 1e4 if gpus else 0
+        actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=2, max_task_retries=2)(_Worker)
+        pool = import_module("ray.util").ActorPool([actor.remote(os.getcwd()) for _ in range(workers)])
+        done = pool.map_unordered(lambda worker, item: worker.do.remote([sent], *item), enumerate(items))
+        return [result for _, result in sorted(tqdm(done, **bar), key=itemgetter(0))]
+    except ray.exceptions.RayError as error:
+        lost = RuntimeError(f"a worker was lost; are --workers too many? {error}")
+        raise getattr(error, "cause", None) or lost from None
+    finally:
+        if starts:
+            ray.shutdown()
+
+
+class _Worker:
+    def __init__(self, folder: str) -> None:
+        os.chdir(folder)
+        self.work: Any = None
+
+    def do(self, sent: Sequence[Any], place: int, item: Any) -> tuple[int, Any]:
+        self.work = self.work or import_module("ray").get(sent[0])
+        return place, self.work(item)
