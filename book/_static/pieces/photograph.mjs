@@ -106,7 +106,7 @@ export async function start(piece, ask) {
 
   const row = make("div", { class: "piece-row" });
   const [canvas, map] = ["What the net gets", "How much of the answer's share is lost where a square is covered"].map((label) => {
-    const element = make("canvas", { class: "pixels", role: "img", "aria-label": label });
+    const element = make("canvas", { class: "pixels", role: "img", "aria-label": label, width: SIDE, height: SIDE });
     row.append(make("div", {}, make("div", { class: "piece-title", "aria-hidden": "true" }, label), element));
     return element;
   });
