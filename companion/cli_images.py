@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from tqdm.auto import tqdm
 
 from companion import cli_common as common
-from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, Report, errors_as_messages
+from companion.cli_common import SHARE, Engine, Epochs, Fpr, Model, Out, Report, Workers, errors_as_messages
 from companion.data.download import DataError
 from companion.files import atomic_path
 
@@ -121,22 +121,30 @@ def read_as(detector: ImageDetector, paths: Sequence[Path]) -> tuple[ImageSet, t
     return read_paths(paths, (height, width), channels == 3, detector.value_range_)
 
 
-def score_all(detector: ImageDetector, paths: Sequence[Path]) -> tuple[dict[str, float], list[Skipped]]:
+def score_all(
+    detector: ImageDetector, paths: Sequence[Path], engine: str = "local", workers: int = 1
+) -> tuple[dict[str, float], list[Skipped]]:
     """Scores by file, and what could not be read; few images are in memory at a time."""
+    from companion.workers import over
+
+    def scored(batch: Sequence[Path]) -> Any:
+        images, unread = read_as(detector, batch)
+        return [*zip(images.names, detector.decision_function(images.images).tolist(), strict=True)], unread
+
+    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     found: dict[str, float] = {}
     skipped: list[Skipped] = []
-    for start in tqdm(range(0, len(paths), BATCH), desc="scoring", unit="batch", disable=None):
-        images, unread = read_as(detector, paths[start : start + BATCH])
-        found |= dict(zip(images.names, detector.decision_function(images.images).tolist(), strict=True))
+    for scores, unread in over(batches, scored, engine, workers, "batch"):
+        found |= scores
         skipped += unread
     return found, skipped
 
 
 def score_images(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Images, at any depth, of any size.")],
-    model: Model,
-    out: Annotated[Path, typer.Option(help="A folder for scores.csv and unusual.png.")],
-) -> None:
+    model: Model, out: Annotated[Path, typer.Option(help="A folder for scores.csv and unusual.png.")],
+    engine: Engine = "local", workers: Workers = 1,
+) -> None:  # fmt: skip
     """Score images: a table of all, scores.csv, and a picture of the most unusual with their error maps.
 
     The columns are file, score, flagged (1 or 0), and error, why a file could not be read; then score and
@@ -151,7 +159,7 @@ def score_images(
         limit, fpr = detector.limit()
         out.mkdir(parents=True, exist_ok=True)
         paths, left_out = find_images(folder)
-        found, skipped = score_all(detector, paths)
+        found, skipped = score_all(detector, paths, engine, workers)
         reasons = {each.name: each.reason for each in skipped}
         table = pd.DataFrame({"file": [common.safe_cell(common.shown_name(path, folder)) for path in paths]})
         table["score"] = [found.get(str(path)) for path in paths]

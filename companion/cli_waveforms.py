@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from companion import cli_common as common
-from companion.cli_common import SHARE, Epochs, Fpr, Model, Out, Report, errors_as_messages
+from companion.cli_common import SHARE, Engine, Epochs, Fpr, Model, Out, Report, Workers, errors_as_messages
 from companion.files import atomic_path
 
 if TYPE_CHECKING:
@@ -128,8 +128,9 @@ def windows_of(detector: ResNetAE, files: list[Path]) -> np.ndarray:
 
 
 def score_waveforms(
-    files: Files, model: Model, out: Annotated[Path, typer.Option(help="A CSV file for the scores.")]
-) -> None:
+    files: Files, model: Model, out: Annotated[Path, typer.Option(help="A CSV file for the scores.")],
+    engine: Engine = "local", workers: Workers = 1,
+) -> None:  # fmt: skip
     """Score windows: one line each, with a verdict.
 
     The columns are window, of a series start and end (first sample, and the one behind the last), score, and
@@ -141,14 +142,15 @@ def score_waveforms(
         import pandas as pd
 
         from companion.data.series import is_constant
+        from companion.workers import over
 
         detector = common.load(model, KINDS)
         limit, fpr = detector.limit()
         common.check_writable(out)
-        tables, flat = [], 0
-        for file, (numbers, found) in zip(files, read_as(detector, files), strict=True):
+
+        def scored(file: Path) -> tuple[int, pd.DataFrame]:
+            ((numbers, found),) = read_as(detector, [file])
             times = None if numbers.times is None else numbers.times.to_numpy()
-            flat += int(is_constant(found.values).sum())
             scores = pd.Series(detector.decision_function(found.values))
             name = common.safe_cell(common.shown_name(file))
             table: dict[str, Any] = {"file": name, "window": range(len(scores))}
@@ -159,8 +161,10 @@ def score_waveforms(
             elif times is not None:
                 table["time"] = times
             table |= {"score": scores, "flagged": (scores > limit).astype("Int64").mask(scores.isna())}
-            tables.append(pd.DataFrame(table))
-        every = pd.concat(tables).drop(columns=[] if len(files) > 1 else "file")
+            return int(is_constant(found.values).sum()), pd.DataFrame(table)
+
+        flats, tables = zip(*over(files, scored, engine, workers, "file"), strict=True)
+        every, flat = pd.concat(tables).drop(columns=[] if len(files) > 1 else "file"), sum(flats)
         with atomic_path(out) as part:
             every.to_csv(part, index=False)
         many, unknown = int(every["flagged"].sum()), int(every["flagged"].isna().sum())

@@ -5,7 +5,6 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module, util
-from operator import itemgetter
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -18,9 +17,8 @@ def over(items: Sequence[Any], work: Callable[[Any], Any], engine: str, workers:
     processes, which take item after item and share the GPUs. They run on this machine, or on the cluster at
     ``RAY_ADDRESS``, whose machines must see the same files under the same names.
     """
-    bar: dict[str, Any] = {"desc": "scoring", "total": len(items), "unit": unit, "disable": None}
     if engine == "local":
-        return [work(item) for item in tqdm(items, **bar)]
+        return [work(item) for item in tqdm(items, "scoring", unit=unit, disable=None)]
     if util.find_spec("ray") is None:
         raise RuntimeError("Ray is not installed; get it with: pip install 'companion[scale]'")
     alone = {"address": "local", "num_cpus": workers, "_system_config": {"worker_niceness": 0}}
@@ -38,7 +36,8 @@ def over(items: Sequence[Any], work: Callable[[Any], Any], engine: str, workers:
         actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=2, max_task_retries=2)(_Worker)
         pool = import_module("ray.util").ActorPool([actor.remote(os.getcwd()) for _ in range(workers)])
         done = pool.map_unordered(lambda worker, item: worker.do.remote([sent], *item), enumerate(items))
-        return [result for _, result in sorted(tqdm(done, **bar), key=itemgetter(0))]
+        bar = tqdm(done, "scoring", len(items), unit=unit, disable=None)
+        return [result for _, result in sorted(bar)]  # by their places
     except ray.exceptions.RayError as error:
         lost = RuntimeError(f"a worker was lost; are --workers too many? {error}")
         raise getattr(error, "cause", None) or lost from None

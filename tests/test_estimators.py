@@ -11,7 +11,6 @@ from sklearn.exceptions import NotFittedError
 
 from companion.compute import pick_compute
 from companion.data.casting import synthetic_moulds
-from companion.detection.thresholds import ThresholdError
 from companion.estimators import FaultClassifier, ImageAE, PatchMemory, ResNetAE, WindowBaseline
 from companion.files import StateError, load_weights, save_weights
 from companion.objectives.synthetic_anomalies import CameraJitter
@@ -77,7 +76,7 @@ def test_the_contract_of_scikit_learn(case, tmp_path):
     assert loaded.get_params() == model.get_params()
     loaded.save(path)
     assert clone(loaded).get_params() == model.get_params()
-    with pytest.raises(ThresholdError, match="at least 999"):
+    with pytest.raises(ValueError, match="at least 999"):
         model.calibrate(data(0), fpr=0.001)
 
 

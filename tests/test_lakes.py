@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion import workers
+from companion import cli_images, workers
 from companion.compute import pick_compute
 from companion.data.synthetic_events import EventConfig, generate_events
 from companion.estimators.events import EventDetector
 from tests.test_cli import bad, good
+from tests.test_cli_images import write
 
 pytestmark = pytest.mark.xdist_group("lake")
 
@@ -105,15 +106,26 @@ def test_a_run_that_was_killed_goes_on_with_what_is_left(lake, ray):
     assert not [*(lake / "killed").glob(".*")]
 
 
-def test_the_commands_of_the_page_work(lake, ray, tmp_path, monkeypatch):
+def test_the_commands_of_the_page_give_the_same_with_ray_and_without(lake, ray, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_images, "BATCH", 8)
     for i in range(7):
         day = Path("lake", "monday" if i < 3 else "tuesday")
         day.mkdir(parents=True, exist_ok=True)
         shutil.copy(lake / "lake" / f"{i}.parquet", day)
-    less = {"fit": ["--no-net"], "score": ["--parts", 2]}
+    write(Path("photos"), count=40)
+    for name in "ab":
+        pd.DataFrame({"x": np.random.default_rng(0).normal(size=900)}).to_csv(f"{name}.csv", index=False)
+    good("fit", "images", "photos", "--out", "images.model", "--method", "pca", "--size", 16, 24)
+    good("fit", "waveforms", "a.csv", "--out", "series.model", "--method", "pca", "--length", 20)
+    less = {("fit", "events"): ["--no-net"], ("score", "events"): ["--parts", 2]}
     for words in COMMANDS:
-        good(*words, *less[words[0]])
+        good(*words, *less.get(tuple(words[:2]), []))
+        if words[1] != "events":
+            out = words.index("--out") + 1
+            good(*words[:out], f"here-{words[out]}")
+    for table in ("photo-scores/scores.csv", "series-scores.csv"):
+        assert Path(table).read_text() == Path(f"here-{table}").read_text()
     pd.testing.assert_frame_equal(scores(Path("scores")), scores(Path("ray-scores")), rtol=0, atol=1e-6)
 
 

@@ -11,19 +11,12 @@ import numpy as np
 from companion.detection.metrics import check_scores
 
 
-class ThresholdError(ValueError):
-    """Scores from which the threshold that was asked for cannot be chosen; the message says what to do."""
-
-
 def _check(scores: Any, what: str, share: float | None = None) -> np.ndarray:
-    try:
-        array = check_scores(scores, f"scores of {what}")
-    except ValueError as error:
-        raise ThresholdError(str(error)) from error
+    array = check_scores(scores, f"scores of {what}")
     if len(array) == 0:
-        raise ThresholdError(f"there are no {what}, and at least one is needed")
+        raise ValueError(f"there are no {what}, and at least one is needed")
     if share is not None and not 0 < share < 1:
-        raise ThresholdError(f"need a share between 0 and 1, not {share}")
+        raise ValueError(f"need a share between 0 and 1, not {share}")
     return array
 
 
@@ -39,7 +32,7 @@ def fixed_fpr(normal_scores: np.ndarray, fpr: float) -> float:
     scores = _check(normal_scores, "normals", fpr)
     allowed = math.floor(fpr * (len(scores) + 1) + 1e-9)
     if allowed < 1:
-        raise ThresholdError(
+        raise ValueError(
             f"a false-positive rate of {fpr:g} needs at least {math.ceil(1 / fpr - 1e-9) - 1} normals, "
             f"here are {len(scores)}; the lowest rate they can promise is {1 / (len(scores) + 1):.3g}"
         )
@@ -59,7 +52,7 @@ def tnr_target(normal_scores: np.ndarray, anomaly_scores: np.ndarray, target: fl
     normals = np.sort(_check(normal_scores, "normals", target))
     anomalies = _check(anomaly_scores, "anomalies")
     if np.ptp(np.concatenate([normals, anomalies])) == 0:
-        raise ThresholdError("all scores are equal, so no threshold tells anything apart; mend the detector")
+        raise ValueError("all scores are equal, so no threshold tells anything apart; mend the detector")
     lowest = normals[math.ceil(target * len(normals) - 1e-9) - 1]  # the first with enough normals up to it
     caught = anomalies[anomalies > lowest]
     below = normals if len(caught) == 0 else normals[normals < caught.min()]
