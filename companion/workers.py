@@ -36,8 +36,7 @@ def over(items: Sequence[Any], work: Callable[[Any], Any], engine: str, workers:
         actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=2, max_task_retries=2)(_Worker)
         pool = import_module("ray.util").ActorPool([actor.remote(os.getcwd()) for _ in range(workers)])
         done = pool.map_unordered(lambda worker, item: worker.do.remote([sent], *item), enumerate(items))
-        bar = tqdm(done, "scoring", len(items), unit=unit, disable=None)
-        return [result for _, result in sorted(bar)]  # by their places
+        return [result for _, result in sorted(tqdm(done, "scoring", len(items), unit=unit, disable=None))]
     except ray.exceptions.RayError as error:
         lost = RuntimeError(f"a worker was lost; are --workers too many? {error}")
         raise getattr(error, "cause", None) or lost from None

@@ -148,6 +148,7 @@ def with_ends(name: str, estimate: Estimate) -> dict[str, float]:
 
 def data_info(*loaded: Any, name: str | None = None) -> DataInfo:
     """What loaded data sets are, taken as one; synthetic if one of them is."""
-    names, sources = (" and ".join(getattr(data, what) for data in loaded) for what in ("name", "source"))
+    name = name or " and ".join(data.name for data in loaded)
+    source = " and ".join(data.source for data in loaded)
     digest, synthetic = " ".join(data.digest for data in loaded), any(data.synthetic for data in loaded)
-    return DataInfo(name=name or names, source=sources, digest=digest, synthetic=synthetic)
+    return DataInfo(name=name, source=source, digest=digest, synthetic=synthetic)
