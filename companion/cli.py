@@ -59,9 +59,7 @@ for verb, told, commands in (
         group.command(command.__name__.removeprefix(f"{verb}_"))(command)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
-EXPERIMENTS = yaml.safe_load(
-    Path(__file__).with_name("experiments").joinpath("scales.yaml").read_text("utf8")
-)
+EXPERIMENTS = yaml.safe_load((Path(__file__).parent / "experiments/scales.yaml").read_text("utf8"))
 
 
 @data_app.command("list")
@@ -125,8 +123,7 @@ def run(
         path = execute(
             experiment, scale, list(range(seeds)), compute=pick_compute(device), out=out, resume=resume
         )
-        recorded = load_run(str(path))
-        table = Table("metric", "mean", "standard deviation")
+        recorded, table = load_run(str(path)), Table("metric", "mean", "standard deviation")
         for metric in recorded.results[0].metrics:
             values = recorded.metric(metric)
             table.add_row(metric, f"{values.mean():.4g}", f"{values.std(ddof=1):.2g}" if seeds > 1 else "")

@@ -33,6 +33,7 @@ Flagged = Annotated[float, typer.Option(min=1e-3, help="Rows of a thousand that 
 LeaveOut = Annotated[list[str] | None, typer.Option(help="Fields or objects not to use; may be given again.")]
 Scores = Annotated[Path, typer.Option(help="For the scores: a CSV file, or a folder of Parquet files.")]
 Top = Annotated[int, typer.Option(min=0, help="Print so many of the alerts, the most unusual first.")]
+Explain = Annotated[bool, typer.Option("--explain/--no-explain", help="Say why.")]
 Parts = Annotated[int, typer.Option(min=1, help="Of a folder of scores; each has whole entities.")]
 Past = Annotated[Path | None, typer.Option(help="What yesterday's run left to know; written for tomorrow's.")]
 
@@ -93,7 +94,7 @@ def _learn(
 
 
 def score_events(
-    data: Data, model: Model, out: Scores, top: Top = 5, device: Device = None,
+    data: Data, model: Model, out: Scores, top: Top = 5, explain: Explain = True, device: Device = None,
     past: Past = None, parts: Parts = 16, engine: Engine = "local", workers: Workers = 1,
 ) -> None:  # fmt: skip
     """Score events, one line each, in the order of their times, and group those flagged into alerts.
@@ -135,10 +136,12 @@ def score_events(
         if folder:
             rmtree(lake.work)
         if len(found):
-            _alerts(detector, found, top)
+            _alerts(detector, found, top, explain)
 
 
-def score_rows(data: Table, model: Model, out: Scores, top: Top = 5, device: Device = None) -> None:
+def score_rows(
+    data: Table, model: Model, out: Scores, top: Top = 5, explain: Explain = True, device: Device = None
+) -> None:
     """Score rows of a table, one line each: the score of each detector, score and flagged."""
     with errors_as_messages():
         detector, drift = _loaded(model, device)
@@ -150,7 +153,7 @@ def score_rows(data: Table, model: Model, out: Scores, top: Top = 5, device: Dev
         drift.add(detector.simple_.columns.transform(frame))
         found = _write([(frame, detector.measure(frame))], out, detector, drift)
         heads = [f"row {row}: score {own['score']:.2f}" for row, own in found.head(top).iterrows()]
-        _tell(detector, found.head(top), heads)
+        _tell(detector, found.head(top), heads, explain)
 
 
 def _loaded(model: Path, device: str | None) -> tuple[EventDetector, Drift]:
@@ -189,7 +192,7 @@ def _tell_scored(flagged: int, out: Path, detector: EventDetector, drift: Drift)
         print(f"drift since fitting: {line}")
 
 
-def _alerts(detector: EventDetector, found: pd.DataFrame, top: int) -> None:
+def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: bool) -> None:
     """Print alerts, each the flagged events of one entity that follow one another."""
     import pandas as pd
 
@@ -205,14 +208,14 @@ def _alerts(detector: EventDetector, found: pd.DataFrame, top: int) -> None:
         who, score = own["entity"].iloc[0] or "no entity", own["score"].iloc[0]
         when = f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
         heads.append(f"{place}. {who}: {len(own):,} events, {when}, score {score:.2f}")
-    _tell(detector, groups.head(1)[:top].drop(columns=["number", "entity", "score"]), heads)
+    _tell(detector, groups.head(1)[:top].drop(columns=["number", "entity", "score"]), heads, explain)
 
 
-def _tell(detector: EventDetector, worst: pd.DataFrame, heads: list[str]) -> None:
+def _tell(detector: EventDetector, worst: pd.DataFrame, heads: list[str], explain: bool) -> None:
     """Print each head, and below it why that row is unusual."""
     from companion.estimators.reasons import reasons
 
-    found = reasons(worst, detector.simple_, detector.net_, 4) if heads else []
+    found = reasons(worst, detector.simple_, detector.net_, 4) if explain and heads else [[] for _ in heads]
     for head, told in zip(heads, found, strict=True):
         print(f"\n{head}", *(f"   - {reason}" for reason in told), sep="\n")
 
