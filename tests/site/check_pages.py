@@ -183,4 +183,5 @@ def test_downloads_are_executed_notebooks(name):
     assert notebook.metadata.kernelspec.name == "python3"
     source = jupytext.read(ROOT / name.removeprefix("_sources/").replace(".ipynb", ".md"))
     asked = [cell.source for cell in source.cells if cell.cell_type == "code"]
-    assert [cell.source for cell in code[1:]] == asked, "not the code that `make test` runs"
+    ran = [cell.source for cell in code[1:] if "# Write your code here" not in cell.source]
+    assert ran == asked, "not the code that `make test` runs"
