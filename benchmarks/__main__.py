@@ -1,9 +1,8 @@
-"""`python -m benchmarks`: training, input pipeline, scoring, each beside the ordinary way.
+"""`python -m benchmarks`: training and input pipeline, each beside the ordinary way.
 
 Each pair is measured in turns in one run, so that a change in the machine's speed meets both.
 """
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -12,12 +11,10 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from companion.compute import describe_hardware, pick_compute
-from companion.models.autoencoders import ConvAutoencoder
 from companion.models.cost import interleaved
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification, normalize, random_shift_flip
@@ -89,19 +86,6 @@ def input_pipeline(many: int = 5000, size: int = 128) -> Pair:
     return medians(ours, lambda: list(loader), rounds=5)
 
 
-@torch.inference_mode()
-def scoring(net: nn.Module, *shape: int) -> Pair:
-    """A forward pass in the policy's precision and memory format, and in float32 and NCHW."""
-    images, theirs = torch.rand(*shape), copy.deepcopy(net).to(COMPUTE.device).eval()
-    ours, quick, plain = COMPUTE.model(net).eval(), COMPUTE.images(images), images.to(COMPUTE.device)
-
-    def with_policy() -> None:
-        with COMPUTE.autocast():
-            ours(quick)
-
-    return medians(with_policy, lambda: theirs(plain), rounds=7)
-
-
 def main() -> None:
     """Measure the pairs and print the ratios."""
     console = Console()
@@ -110,7 +94,6 @@ def main() -> None:
     pairs: dict[str, Callable[[], Pair]] = {
         "5 training steps, ResNet-20, batch of 128": training_step,
         "augmenting 5,000 images, DataLoader with 2 workers": input_pipeline,
-        "scoring 500 images, autoencoder, 64x64 gray": lambda: scoring(ConvAutoencoder(), 500, 1, 64, 64),
     }
     for name, measure in pairs.items():
         ours, theirs = measure()

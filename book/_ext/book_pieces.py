@@ -23,17 +23,19 @@ HTML = '<div class="piece" id="piece-{0}" data-piece="{0}" data-title="{1}" data
 
 
 class Piece(SphinxDirective):
-    """The place of a piece, which has a button where scripts run."""
+    """The place of a piece, which has a button where scripts run, and its content where they do not."""
 
-    required_arguments, optional_arguments, final_argument_whitespace = 1, 1, True
+    required_arguments, optional_arguments, final_argument_whitespace, has_content = 1, 1, True, True
 
     def run(self) -> list[nodes.Node]:
         """Leave the place, or say why there is none."""
         name, title = self.arguments
-        megabytes = self.config.book_pieces[name]
+        instead, megabytes = nodes.container(), self.config.book_pieces[name]
+        self.state.nested_parse(self.content, self.content_offset, instead)
         if isinstance(megabytes, str):
-            return [nodes.paragraph("", f"An interactive piece is left out of this build: {megabytes}")]
-        return [nodes.raw("", HTML.format(name, escape(title), f"{megabytes:.1f}"), format="html")]
+            return [nodes.paragraph("", f"A piece to play with is left out of this build: {megabytes}"), instead]
+        instead["classes"] = ["piece-instead"]
+        return [nodes.raw("", HTML.format(name, escape(title), f"{megabytes:.1f}"), format="html"), instead]
 
 
 def _make(name: str, folder: Path, vendored: Path) -> float | str:

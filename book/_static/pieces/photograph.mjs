@@ -9,6 +9,7 @@ const PATCH = 8; // side of the square that is covered, and STEP of its way
 const STEP = 4;
 const REST = 200; // milliseconds without a change, after which the map is made
 const BLOCKS = ["first", "second"]; // those with a shortcut
+const LOST = "How much of the answer's share is lost where a square is covered";
 
 /** Normally distributed numbers that are the same each time (Box and Muller, from a generator of 32 bits). */
 function* normals(seed) {
@@ -105,7 +106,7 @@ export async function start(piece, ask) {
   piece.controls.querySelector('[name="sample"]').addEventListener("input", () => (own = undefined));
 
   const row = make("div", { class: "piece-row" });
-  const [canvas, map] = ["What the net gets", "How much of the answer's share is lost where a square is covered"].map((label) => {
+  const [canvas, map] = ["What the net gets", LOST].map((label) => {
     const element = make("canvas", { class: "pixels", role: "img", "aria-label": label, width: SIDE, height: SIDE });
     row.append(make("div", {}, make("div", { class: "piece-title", "aria-hidden": "true" }, label), element));
     return element;
@@ -143,9 +144,11 @@ export async function start(piece, ask) {
       }
     if (mine !== round) return;
     const mean = lost.map((value, place) => value / Math.max(1, seen[place]));
+    const most = Math.max(1e-6, ...mean);
+    map.previousSibling.textContent = `${LOST}: at most ${(100 * most).toFixed(1)} points`;
     for (let place = 0; place < SIZE; place++) {
-      const heat = Math.max(0, mean[place]) / Math.max(0.05, ...mean);
-      [255, 160, 40].forEach((most, c) => (drawn[c * SIZE + place] = most * heat));
+      const heat = Math.max(0, mean[place]) / most;
+      [255, 160, 40].forEach((bright, c) => (drawn[c * SIZE + place] = bright * heat));
     }
     paint(map, drawn, SIDE, SIDE);
     map.removeAttribute("aria-busy");
