@@ -33,7 +33,7 @@ class Piece(SphinxDirective):
         instead, megabytes = nodes.container(), self.config.book_pieces[name]
         self.state.nested_parse(self.content, self.content_offset, instead)
         if isinstance(megabytes, str):
-            return [nodes.paragraph("", f"A piece to play with is left out of this build: {megabytes}"), instead]
+            return [nodes.paragraph("", f"A piece is left out of this build: {megabytes}"), instead]
         instead["classes"] = ["piece-instead"]
         return [nodes.raw("", HTML.format(name, escape(title), f"{megabytes:.1f}"), format="html"), instead]
 
