@@ -9,6 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from companion.experiments.runner import execute
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.models.resnet import CifarResNet
 from companion.objectives.selfsupervised import Contrastive, MaskedFeatures
-from companion.runs import load_run
+from companion.runs import RecordedRun, load_run
 from companion.training import FitConfig, evaluate, fit
 from tests.small_data import load_small
 from tests.test_loop import CPU, OBJECTIVE, line_data, small_net, squared, toy_images
@@ -67,7 +68,7 @@ def worker(job: str, *arguments: str) -> None:
     smoke = scales["smoke"]
     often = smoke.model_copy(update={"fit": smoke.fit.model_copy(update={"checkpoint_every": 1})})
     scales["smoke"] = often
-    forward, steps = processes.DistributedDataParallel.forward, []
+    forward, steps, save = processes.DistributedDataParallel.forward, [], RecordedRun.save
 
     def counted(self, *asked):
         if len(steps) == int(job) and not processes.is_first():
@@ -76,6 +77,7 @@ def worker(job: str, *arguments: str) -> None:
         return forward(self, *asked)
 
     processes.DistributedDataParallel.forward = counted
+    RecordedRun.save = lambda *told, **named: time.sleep(1) or save(*told, **named)  # the others must wait
     sys.argv = ["companion", *arguments]
     runpy.run_module("companion", run_name="__main__")
 

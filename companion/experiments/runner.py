@@ -111,7 +111,7 @@ def execute(
                     part.write_text(result.model_dump_json(), encoding="utf8")
                 shutil.rmtree(folder, ignore_errors=True)
     if not is_first():
-        return out / f"{stem}.json"
+        return Path(agreed(out / f"{stem}.json"))  # once the first process has written it
     results = [_finished(work / f"seed-{seed}.json") for seed in seeds]
     recorded = RecordedRun(
         experiment=experiment.name, scale=scale, data=data, results=results, device=compute.device.type,
@@ -120,4 +120,4 @@ def execute(
         wall_seconds=round(sum(sum(result.seconds.values()) for result in results), 1),
         **{name: value for name, value in today.items() if name not in ("data", "source of companion")},
     )  # fmt: skip
-    return recorded.save(out, weights=sorted(work.glob("*.safetensors")))
+    return Path(agreed(recorded.save(out, weights=sorted(work.glob("*.safetensors")))))
