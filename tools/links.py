@@ -5,7 +5,6 @@ read in the repository: README.md, CONTRIBUTING.md, CHANGELOG.md. With --online 
 chapters, in references.bib and among the data sources is asked for; that takes minutes and needs the network.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Iterable
@@ -23,39 +22,21 @@ WITH_ADDRESSES = (*FILES, "references.bib", "book/*.md", "book/reference/*.md")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 ADDRESS = re.compile(r"https?://[^\s\"'<>`)}\]]+")
 NUMBERED = {"doi": "https://doi.org/", "eprint": "https://arxiv.org/abs/"}  # in references.bib
-FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 EXAMPLES = ("example.org", "127.0.0.1")
 REFUSES_ROBOTS = (401, 403, 405, 429)  # the page is there, and wants a person
 
 
-def anchors(text: str) -> set[str]:
-    """The anchors that GitHub makes of a file's headings.
-
-    Example:
-        >>> anchors("# Set up, quickly")
-        {'set-up-quickly'}
-    """
-    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
-
-
 def broken_files(root: Path, files: Iterable[str]) -> list[str]:
-    """The links to files and headings of the repository that lead nowhere."""
-    broken = []
-    for name in files:
-        text = (root / name).read_text("utf8")
-        for link in LINK.findall(CODE.sub("", text)):
-            url = urlsplit(link)
-            if url.scheme:
-                continue
-            target = (root / name).parent / url.path if url.path else root / name
-            heading = not url.fragment or (
-                target.exists() and url.fragment in anchors(target.read_text("utf8"))
-            )
-            if not target.exists() or not heading:
-                broken.append(f"{name}: {link}")
-    return broken
+    """The links to files of the repository that lead nowhere."""
+    links = (
+        (name, link) for name in files for link in LINK.findall(CODE.sub("", (root / name).read_text("utf8")))
+    )
+    return [
+        f"{name}: {link}"
+        for name, link in links
+        if not urlsplit(link).scheme and not ((root / name).parent / urlsplit(link).path).exists()
+    ]
 
 
 def addresses(root: Path, patterns: Iterable[str]) -> dict[str, str]:
@@ -85,10 +66,8 @@ def fault(url: str, timeout: float = 20) -> str:
 
 def main() -> None:
     """Print what was found; exit with 1 if there is anything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--online", action="store_true", help="ask other hosts, too")
     found = broken_files(ROOT, FILES)
-    if parser.parse_args().online:
+    if "--online" in sys.argv:
         places = addresses(ROOT, WITH_ADDRESSES)
         sources = (source.url for data in REGISTRY.values() for source in data.sources)
         places |= {url: "companion/data/registry.toml" for url in sources if url.startswith("http")}

@@ -145,7 +145,9 @@ export async function start(piece, ask) {
     if (mine !== round) return;
     const mean = lost.map((value, place) => value / Math.max(1, seen[place]));
     const most = Math.max(1e-6, ...mean);
-    map.previousSibling.textContent = `${LOST}: at most ${(100 * most).toFixed(1)} points`;
+    const told = `${LOST}: at most ${(100 * most).toFixed(1)} points`;
+    map.previousSibling.textContent = told;
+    map.setAttribute("aria-label", told);
     for (let place = 0; place < SIZE; place++) {
       const heat = Math.max(0, mean[place]) / most;
       [255, 160, 40].forEach((bright, c) => (drawn[c * SIZE + place] = bright * heat));
