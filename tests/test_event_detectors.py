@@ -141,3 +141,18 @@ def test_each_detector_finds_what_it_is_for(name):
     assert scores.dtype == np.float64
     assert np.median(scores[-60:]) > np.quantile(scores[1000:1500], 0.9)
     assert detector.score(rows[:0]).shape == (0,)
+
+
+def test_neighbours_are_of_the_same_type_where_there_are_enough():
+    frame = pd.DataFrame(
+        {"time": 0, "type_uid": [1] * 150 + [2] * 150 + [3], "bytes": [1.0] * 150 + [9e6] * 151}
+    )
+    columns = PlainColumns(entity=()).fit(frame)
+    detector = EVENT_DETECTORS["nearest neighbours"](columns, 0).fit(columns.transform(frame))
+    usual = detector.score(columns.transform(frame))
+    assert (usual[:300] == 0).all()
+    swapped = frame.assign(bytes=[9e6] * 150 + [1.0] * 150 + [9e6])
+    assert detector.score(columns.transform(swapped)).min() > 0
+    assert (
+        usual[300] == detector.score(columns.transform(frame[300:].assign(type_uid=4)))[0]
+    )  # looks among all

@@ -9,6 +9,7 @@ from companion.compute import Compute, seed_everything
 from companion.models.masked_resnet import RESOLUTION, SelfSupervisedResNet
 from companion.objectives.selfsupervised import (
     Contrastive,
+    FamilySurprise,
     MaskedFeatures,
     corrupt,
     draw_mask,
@@ -278,6 +279,27 @@ def test_features_hidden_together_are_judged_without_one_another(trained):
 
 
 RNG = np.random.default_rng(0)
+
+
+def test_a_family_that_a_kind_never_has_is_not_asked_for_and_surprises_where_it_is():
+    net, (numerical, categorical) = make_net(2, [4, 7]), rows(2, [4, 7], 400)
+    kinds = np.array(["with", "without"] * 200, dtype=object)
+    categorical = categorical.clamp(min=2)
+    categorical[1::2, 1] = 0  # the second kind lacks the last field
+    judge = FamilySurprise(net, [0, 0, 1, 2], CPU).fit(numerical, categorical, kinds)
+    whole = judge.deviations(numerical, categorical, kinds)
+    assert (whole[1::2, 2] == 0).all()
+    assert (whole[:, :2] > 0).any(axis=0).all()
+    categorical[1, 1] = 5
+    changed = judge.deviations(numerical, categorical, kinds)
+    assert changed[1, 2] > 10
+    nats = nll(net, numerical, categorical, groups=[0, 0, 1, 2]).clone()
+    skip = torch.zeros(400, 3, dtype=torch.bool)
+    skip[::2, 1] = True
+    some = nll(net, numerical, categorical, groups=[0, 0, 1, 2], skip=skip, batch_size=30)
+    assert (some[::2, 2] == 0).all()
+    nats[::2, 2] = 0
+    torch.testing.assert_close(some, nats)
 
 
 def test_rows_are_embedded_in_batches_as_at_once():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
@@ -140,9 +141,35 @@ class OnPlain:
 
     def score(self, rows: EventRows) -> np.ndarray:
         """float64 (N,)."""
-        if len(rows) == 0 or isinstance(self.model, NeighborIndex):
-            return self.model.score(rows.plain) if len(rows) else np.empty(0)
+        if len(rows) == 0:  # scikit-learn wants a row
+            return np.empty(0)
         return -np.asarray(self.model.score_samples(rows.plain), dtype=np.float64)  # low for the unusual
+
+
+class KindNeighbors:
+    """The mean distance to the five nearest of the stored rows, of the same type where 100 of it are stored.
+
+    Types are searched by themselves because what an event is compared with should be of its kind, and because
+    the time grows with the rows searched.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def fit(self, rows: EventRows) -> Self:
+        """Store rows drawn at random."""
+        rows = rows[drawn(len(rows), _STORED, self.seed)]
+        kinds = pd.Series(rows.kinds).groupby(rows.kinds).indices
+        parts = {"": rows} | {name: rows[own] for name, own in kinds.items() if len(own) >= 100}
+        self.indices_ = {name: NeighborIndex(5).fit(part.plain) for name, part in parts.items()}
+        return self
+
+    def score(self, rows: EventRows) -> np.ndarray:
+        """float64 (N,)."""
+        result = np.empty(len(rows))
+        for name, own in pd.Series(rows.kinds).groupby(rows.kinds).indices.items():
+            result[own] = self.indices_.get(name, self.indices_[""]).score(rows.plain[own])
+        return result
 
 
 def drawn(count: int, most: int, seed: int) -> np.ndarray:
@@ -234,7 +261,7 @@ EVENT_DETECTORS: dict[str, Callable[[PlainColumns, int], Any]] = {
     "class rarity": lambda columns, seed: ClassRarity(columns.cardinalities),
     "isolation forest": lambda columns, seed: OnPlain(IsolationForest(random_state=seed), 10**6, seed),
     "local outlier factor": lambda columns, seed: OnPlain(LocalOutlierFactor(novelty=True), _STORED, seed),
-    "nearest neighbours": lambda columns, seed: OnPlain(NeighborIndex(5), _STORED, seed),
+    "nearest neighbours": lambda columns, seed: KindNeighbors(seed),
     "FRaC": FRaC,
 }
 """By name, of the fitted columns and a seed."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
@@ -28,6 +29,7 @@ from companion.compute import Compute
 from companion.detection.detectors import GroupStandardizer, NeighborIndex
 from companion.models.masked_resnet import SelfSupervisedResNet
 from companion.objectives.classification import Batch
+from companion.objectives.encoding import MISSING
 
 
 def group_numbers(groups: Sequence[int] | None, num_features: int) -> Tensor:
@@ -151,29 +153,32 @@ class Contrastive:
 @torch.inference_mode()
 def nll(
     model: SelfSupervisedResNet, numerical: Tensor, categorical: Tensor,
-    *, groups: Sequence[int] | None = None, compute: Compute | None = None, batch_size: int = 4096,
+    *, groups: Sequence[int] | None = None, skip: Tensor | None = None,
+    compute: Compute | None = None, batch_size: int = 4096,
 ) -> Tensor:  # fmt: skip
     """How surprising each feature of each row is: float32 (N, numbers + columns) on the CPU, in nats.
 
     It is the negative log-likelihood, given the others. Each group of features is hidden alone: a row goes
     through the net, put into evaluation mode, once for each group. A number costs the square of its distance,
-    so one that is far off can outweigh all categories.
+    so one that is far off can outweigh all categories. Groups to ``skip``, bool (N, groups), cost nothing.
     """
     compute = compute or Compute(model.ignorance.device, None)
     hidden = F.one_hot(group_numbers(groups, model.num_features)).T.bool().to(compute.device)
     asked = [own.nonzero().flatten() for own in hidden]  # the features of each group
+    wanted = torch.ones(len(numerical), len(hidden), dtype=torch.bool) if skip is None else ~skip
     parts = []
     model.eval()
-    for rows in zip(*(torch.split(t, batch_size) for t in (numerical, categorical)), strict=True):
-        x, c = (part.to(compute.device) for part in rows)
+    for batch in zip(*(torch.split(t, batch_size) for t in (numerical, categorical, wanted)), strict=True):
+        x, c, due = (part.to(compute.device) for part in batch)
+        found = torch.zeros(len(x), model.num_features, device=compute.device)
         with compute.autocast():
-            found = []
-            for mask, own in zip(hidden, asked, strict=True):
+            for mask, own, rows in zip(hidden, asked, due.unbind(1), strict=True):
                 numbers, columns = model.split(own)
-                guess = model.guess(model.embed(x, c, mask.expand(len(x), -1)), own)
-                found.append(guess.nll(x[:, numbers], c[:, columns]))
-        parts.append(torch.cat(found, dim=1).cpu())
-    return torch.cat(parts)[:, torch.cat(asked).argsort().cpu()]
+                guess = model.guess(model.embed(x[rows], c[rows], mask.expand(int(rows.sum()), -1)), own)
+                nats = guess.nll(x[rows][:, numbers], c[rows][:, columns])
+                found[rows.nonzero(), own] = nats.float()
+        parts.append(found.cpu())
+    return torch.cat(parts)
 
 
 class FamilySurprise:
@@ -188,20 +193,39 @@ class FamilySurprise:
         self.model, self.groups, self.compute = model, tuple(groups), compute
         self.usual = GroupStandardizer(floor=0.05)
 
-    def families(self, numerical: Tensor, categorical: Tensor) -> np.ndarray:
-        """The surprise of each family, hidden alone: float64 (N, families), in nats."""
-        nats = nll(self.model, numerical, categorical, groups=self.groups, compute=self.compute)
-        sums = torch.zeros(len(nats), max(self.groups) + 1)
-        return sums.index_add(1, torch.tensor(self.groups), nats.clamp(max=10)).double().numpy()
+    def families(self, numerical: Tensor, categorical: Tensor, skip: np.ndarray) -> np.ndarray:
+        """The surprise of each family, hidden alone, 0 for those to skip: float64 (N, families), in nats."""
+        nats = nll(
+            self.model, numerical, categorical,
+            groups=self.groups, skip=torch.tensor(skip), compute=self.compute,
+        )  # fmt: skip
+        return self._sums(nats.clamp(max=10)).double().numpy()
+
+    def _sums(self, features: Tensor) -> Tensor:
+        sums = torch.zeros(len(features), max(self.groups) + 1)
+        return sums.index_add(1, torch.tensor(self.groups), features)
+
+    def _missing(self, numerical: Tensor, categorical: Tensor) -> np.ndarray:
+        """Of which families every field is missing, as the encoder writes it: bool (N, families)."""
+        there = torch.cat([(numerical != 0) & (numerical != 1), categorical != MISSING], dim=1)
+        return (self._sums(there.float()) == 0).numpy()
 
     def fit(self, numerical: Tensor, categorical: Tensor, kinds: np.ndarray) -> Self:
-        """Learn what is usual from normal rows, each of a kind, text (N,)."""
-        self.usual.fit(self.families(numerical, categorical), kinds)
+        """Learn what is usual from normal rows, each of a kind, text (N,).
+
+        Families that no row of a kind has are not asked for, now and later, and surprise only where they are.
+        """
+        missing = pd.DataFrame(self._missing(numerical, categorical))
+        never = missing.groupby(kinds).transform("all").to_numpy()
+        self.usual.fit(self.families(numerical, categorical, never), kinds)
         return self
 
     def deviations(self, numerical: Tensor, categorical: Tensor, kinds: np.ndarray) -> np.ndarray:
         """How unusual each family is: float64 (N, families), in standard deviations, 0 for the usual."""
-        return self.usual.transform(self.families(numerical, categorical), kinds).clip(min=0)
+        missing = self._missing(numerical, categorical)
+        never = self.usual.transform(np.zeros(missing.shape), kinds) == 0  # on average no surprise at all
+        found = self.families(numerical, categorical, missing & never)
+        return self.usual.transform(found, kinds).clip(min=0)
 
     def score(self, numerical: Tensor, categorical: Tensor, kinds: np.ndarray) -> np.ndarray:
         """float64 (N,): the higher, the more unusual."""
