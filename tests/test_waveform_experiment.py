@@ -43,9 +43,15 @@ def test_validation_chooses_and_the_test_set_is_scored_once(beats, config, monke
 
     monkeypatch.setattr(waveforms.ResNetAE, "decision_function", score)
     result = waveforms.run(config, 0, CONTEXT)
-    assert sum(scored) == 2 + 3  # one detector of each family, of which one has two members
-    assert len(scored) - sum(scored) == 2 * 2 + 1 + 3 + 2 + 1  # the last for the threshold that is kept
-    for family, sizes in {"ae": (2, 8), "pca": (1, 2, 8), "knn": (1, 5), "mean": (0,)}.items():
+    assert sum(scored) == 3 * 2 + 3  # one detector of each family, of which three have two members
+    assert len(scored) - sum(scored) == 3 * 2 * 2 + 1 + 3 + 2 + 1  # the last for the threshold that is kept
+    for family, sizes in {
+        "ae": (2, 8),
+        "plain": (2, 8),
+        "pca": (1, 2, 8),
+        "knn": (1, 5),
+        "mean": (0,),
+    }.items():
         aucs = {size: result.metrics[f"{family}-{size}.validation_roc_auc"] for size in sizes}
         chosen = result.metrics[f"{family}.size"]
         assert aucs[chosen] == max(aucs.values()) == result.metrics[f"{family}.validation_roc_auc"]

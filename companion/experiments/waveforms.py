@@ -1,9 +1,10 @@
 """Chapter 10: a residual autoencoder for heartbeats against simple detectors."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from companion.estimators.autoencoders import ResNetAE
 from companion.estimators.baselines import WindowBaseline
 from companion.experiments import base
 from companion.experiments.base import REPLAY_STEPS, Config, Context, from_table, window_means, with_ends
+from companion.models.autoencoders import WaveAutoencoder
 from companion.models.resnet import count_parameters
 from companion.runs import SeedResult, load_run, weights_path
 
@@ -43,11 +45,25 @@ class WaveformsConfig(Config):
 _beats = cache(load_ecg5000)
 
 
+class PlainAE(ResNetAE):
+    """The same net without shortcuts."""
+
+    def _net(self) -> WaveAutoencoder:
+        sizes = (self.depth, self.bottleneck, self.width)
+        return WaveAutoencoder(self.channels_, self.length_, *sizes, residual=False)
+
+
+# by family; of the untrained one only the norms learn
+NETS: dict[str, Callable[..., ResNetAE]] = {
+    "ae": ResNetAE, "plain": PlainAE, "untrained": partial(ResNetAE, lr=1e-12)
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Candidate:
     """Fitted detectors that are asked together: their scores are averaged."""
 
-    family: str  #: ``"ae"``, ``"mean"``, ``"pca"`` or ``"knn"``
+    family: str  #: one of ``NETS``, ``"mean"``, ``"pca"`` or ``"knn"``
     size: int  #: latent width, components or neighbours; 0 where there is nothing to choose
     models: list[ResNetAE]
 
@@ -82,15 +98,16 @@ def evaluate_detector(
 
 
 def fit_members(
-    config: WaveformsConfig, bottleneck: int, seed: int, context: Context, train: np.ndarray
-) -> list[ResNetAE]:
-    """Autoencoders of one latent width that differ in their seeds alone; the learning rate ends at 0."""
+    config: WaveformsConfig, bottleneck: int, seed: int, context: Context, train: np.ndarray,
+    family: str = "ae",
+) -> list[ResNetAE]:  # fmt: skip
+    """Autoencoders of one family and latent width that differ in their seeds alone."""
     around = replace(context, compute=Compute(context.compute.device, None))
     options = config.model_dump(include={"width", "loss", "jitter"})
     members = []
     for member in range(config.members):
-        model = ResNetAE(bottleneck=bottleneck, seed=seed * config.members + member, **options)
-        name = f"ae-{bottleneck}-{member}"
+        model = NETS[family](bottleneck=bottleneck, seed=seed * config.members + member, **options)
+        name = f"{family}-{bottleneck}-{member}"
         members.append(around.fit_estimator(name, model, train, epochs=config.epochs))
     return members
 
@@ -107,11 +124,11 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     result = SeedResult(seed=seed)
     metrics, curves, seconds = result.metrics, result.curves, result.seconds
     found: list[tuple[float, Candidate, np.ndarray]] = []  # area on validation, detector, its scores there
-    for bottleneck in config.bottlenecks:
-        members = fit_members(config, bottleneck, seed, context, beats.train)
+    for family, bottleneck in product(NETS, config.bottlenecks):
+        members = fit_members(config, bottleneck, seed, context, beats.train, family)
         alone = [member.decision_function(beats.validation) for member in members]
-        scores, what = np.mean(alone, axis=0), f"ae-{bottleneck}"
-        found.append((roc_auc(labels, scores), Candidate("ae", bottleneck, members), scores))
+        scores, what = np.mean(alone, axis=0), f"{family}-{bottleneck}"
+        found.append((roc_auc(labels, scores), Candidate(family, bottleneck, members), scores))
         losses = members[0].history_.train["loss"]
         curves[f"{what}.loss"] = window_means(losses, config.points)
         curves[f"{what}.first_loss"] = losses[:REPLAY_STEPS]
@@ -134,7 +151,7 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     if context.weights is not None:
         net.save(context.weights / "net.safetensors")
     tests = {family: chosen.score(beats.test) for family, (_, chosen, _) in best.items()}
-    baseline = max((family for family in best if family != "ae"), key=lambda family: best[family][0])
+    baseline = max((family for family in best if family not in NETS), key=lambda family: best[family][0])
     for name, metric in (("roc_auc", roc_auc), ("pr_auc", pr_auc)):
         others, repeats = tests[baseline], config.repeats
         gain = bootstrap(metric, beats.test_labels, tests["ae"], others=others, repeats=repeats)

@@ -123,23 +123,24 @@ class WaveBlock(nn.Module):
 
     Shapes: (N, ``in_channels``, L) to (N, ``width``, ceil(L / ``stride``)).
 
-    Difference from the paper: a projection starts from the input itself.
+    Difference from the paper: a projection starts from the input itself. Without ``residual`` the block is
+    plain: no shortcut is added.
     """
 
-    def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int = 1, residual: bool = True) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm1d(in_channels)
         self.conv1 = conv5(in_channels, width, stride)
         self.bn2 = nn.BatchNorm1d(width)
         self.conv2 = conv5(width, width)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != width:
+        self.shortcut: nn.Module | None = nn.Identity() if residual else None
+        if residual and (stride != 1 or in_channels != width):
             self.shortcut = nn.Conv1d(in_channels, width, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, L)
         out: Tensor = self.conv1(F.relu(self.bn1(x)))  # (N, C', L/s)
         out = self.conv2(F.relu(self.bn2(out)))  # (N, C', L/s)
-        return cast(Tensor, out + self.shortcut(x))
+        return out if self.shortcut is None else cast(Tensor, out + self.shortcut(x))
 
 
 class WaveAutoencoder(Autoencoder):
@@ -153,8 +154,9 @@ class WaveAutoencoder(Autoencoder):
     """
 
     def __init__(
-        self, channels: int, length: int, depth: int = 4, bottleneck: int = 128, width: int = 16
-    ) -> None:
+        self, channels: int, length: int, depth: int = 4, bottleneck: int = 128, width: int = 16,
+        residual: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         if length < 2**depth:
             least = f"at least {2**depth} samples, or depth={max(1, length.bit_length() - 1)}"
@@ -163,12 +165,13 @@ class WaveAutoencoder(Autoencoder):
         self.lengths = [-(-length // 2**i) for i in range(depth + 1)]  # rounded up
         widths = [width * 2 ** min(i, 3) for i in range(depth + 1)]
         self.stem = conv5(channels, width)
-        self.down = nn.ModuleList(WaveBlock(a, b, stride=2) for a, b in pairwise(widths))
+        self.down = nn.ModuleList(WaveBlock(a, b, 2, residual) for a, b in pairwise(widths))
         self.encoder_norm = nn.BatchNorm1d(widths[-1])
         self.inner = (widths[-1], self.lengths[-1])
         self.to_latent = nn.Linear(math.prod(self.inner), bottleneck)
         self.from_latent = nn.Linear(bottleneck, math.prod(self.inner))
-        self.up = nn.ModuleList(WaveBlock(a, b) for a, b in pairwise(reversed(widths)))
+        ways = pairwise(reversed(widths))
+        self.up = nn.ModuleList(WaveBlock(a, b, residual=residual) for a, b in ways)
         self.decoder_norm = nn.BatchNorm1d(width)
         self.out = nn.Conv1d(width, channels, 5, padding=2)
 
