@@ -27,8 +27,7 @@ def check(exercise: str, answer: Any) -> Report:
     Example:
         >>> check("precision", lambda recall, fpr, share: recall / (recall + fpr))
         precision: not yet right
-          right:   it is called as precision(recall, fpr, share)
-          not yet: it gives the numbers of the reference
+          not yet: precision(recall, fpr, share) gives the numbers of the reference
                    the share of unusual beats is not used
     """
     if exercise not in EXERCISES:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import platform
 import re
 import secrets
 import time
@@ -18,11 +17,15 @@ from typing import Any
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
 
-    The parent folder is made. What processes that were killed have left of such files is removed.
+    The parent folder is made. What killed processes left of such files is removed after a day.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path.parent)
-    part = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}.part")
+    for left in path.parent.glob(".*.part"):
+        with suppress(OSError):
+            old = time.time() - left.stat().st_mtime > 86_400
+            if old and re.fullmatch(r"\..+\.[0-9a-f]{16}\.part", left.name):
+                left.unlink()
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         part.touch(0o666, exist_ok=False)  # less the umask
         mode = part.stat().st_mode
@@ -33,25 +36,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove temporary files of processes of this machine that are no more, and any that are a day old."""
-    for part in folder.glob(".*.part"):
-        name = re.fullmatch(r"\..+\.(.*)-(\d+)-[0-9a-f]{8}\.part", part.name)
-        with suppress(OSError):
-            old = time.time() - part.stat().st_mtime > 86_400
-            mine = name is not None and name[1] == platform.node() and os.name == "posix"
-            if name and (old or (mine and not _is_running(int(name[2])))):
-                part.unlink()
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # asks only
-    except OSError as error:
-        return not isinstance(error, ProcessLookupError)  # but another user's
-    return True
 
 
 def fingerprint(value: object) -> str:

@@ -36,10 +36,6 @@ class DivergedError(ArithmeticError):
     """The loss is not a finite number any more; the message says at which step."""
 
 
-class CheckpointError(StateError):
-    """A checkpoint that cannot be continued; the message says why, and what to do."""
-
-
 class FitConfig(BaseModel):
     """The hyperparameters of a training run."""
 
@@ -130,18 +126,15 @@ def evaluate(
     """
     was_training, objective = model.training, compute.resident(objective)
     model.eval()
-    means: dict[str, list[Tensor]] = {}  # of each batch, on the device
-    starts = range(0, len(data[0]), batch_size)
-    for start in starts:
+    totals: dict[str, float] = {}
+    for start in range(0, len(data[0]), batch_size):
         batch = tuple(t[start : start + batch_size].to(compute.device) for t in data)
         with compute.autocast():
             scalars = objective(model, batch, None)
-        for name, value in scalars.items():
-            means.setdefault(name, []).append(value)
+        for name, mean in scalars.items():
+            totals[name] = totals.get(name, 0.0) + mean.item() * len(batch[0])
     model.train(was_training)
-    sizes = [min(batch_size, len(data[0]) - start) for start in starts]
-    totals = {name: zip(torch.stack(values).tolist(), sizes, strict=True) for name, values in means.items()}
-    return {name: sum(mean * n for mean, n in total) / len(data[0]) for name, total in totals.items()}
+    return {name: total / len(data[0]) for name, total in totals.items()}
 
 
 @dataclass
@@ -246,11 +239,11 @@ class TrainingRun:
         try:
             saved = load_state(path, "checkpoint 2")
         except StateError as error:
-            raise CheckpointError(f"{error}; delete it to start over") from error
+            raise StateError(f"{error}; delete it to start over") from error
         found = saved["identity"]
         if other := [name for name in identity if found.get(name) != identity[name]]:
             told = "".join(f"\n  {n}: {found.get(n)} there, {identity[n]} here" for n in other)
-            raise CheckpointError(
+            raise StateError(
                 f"{path} belongs to a run with another {', another '.join(other)}; "
                 f"delete it to start over, or resume with what it began with{told}"
             )
@@ -271,7 +264,7 @@ def fit(
     order, the augmentation and dropout, but not the initial weights: those come first. ``evaluation`` is
     called with the model every ``config.eval_every`` steps and after the last one. Checkpoints go to the file
     ``checkpoint``; if it is there already, the run continues from it, and another run's is an error
-    (:class:`CheckpointError`). ``progress`` labels a progress bar, if there is to be one. ``stop_after`` so
+    (a ``StateError``). ``progress`` labels a progress bar, if there is to be one. ``stop_after`` so
     many steps the run is left, to look at its start only.
     """
     assert {len(t) for t in data} == {max(2, len(data[0]))}, [tuple(t.shape) for t in data]

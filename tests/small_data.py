@@ -1,10 +1,16 @@
 """Few generated images in the shape of CIFAR-10, tables and waveforms, in the place of real ones."""
 
 import numpy as np
+import torch
 
+from companion.compute import Compute
 from companion.data.cifar10 import RINGS, Cifar10, Images, synthetic_rings
 from companion.data.tables import synthetic_table
+from companion.experiments.base import Context
 
+CPU = Compute(torch.device("cpu"), None)
+CONTEXT = Context(CPU, progress=False)
+MOMENTS = (torch.full((3,), 0.5), torch.full((3,), 0.25))  # mean and spread of pixels
 SMALL_TABLES = {
     "adult": lambda: synthetic_table("adult", 400, num_categorical=2, num_classes=2),
     "california": lambda: synthetic_table("california", 400, num_categorical=0, num_classes=None),

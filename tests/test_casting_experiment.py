@@ -8,14 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from companion.compute import Compute
 from companion.data.casting import synthetic_moulds
 from companion.data.images import ImageSet, SplitImages, split_images
 from companion.experiments import casting, casting_controls, casting_detectors, get_experiment
-from companion.experiments.base import Context
 from companion.experiments.casting_detectors import COLOR, GRAY, Views
+from tests.small_data import CONTEXT
 
-CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
 PARTS = ("train", "validation", "known", "held", "development", "test")
 
 

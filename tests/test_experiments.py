@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from companion.compute import Compute, seed_everything
+from companion.compute import seed_everything
 from companion.experiments import classifier, get_experiment
-from companion.experiments.base import Context
 from companion.experiments.optimisation import gradient_flow, shuffled, unchanging, without
 from companion.experiments.runner import execute
 from companion.files import StateError, load_weights
@@ -14,10 +13,8 @@ from companion.models.blocks import PreActResidualBlock
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification
 from companion.runs import RunError, load_run, weights_path
-from tests.small_data import load_small
+from tests.small_data import CONTEXT, CPU, MOMENTS, load_small
 
-CPU = Compute(torch.device("cpu"), None)
-MOMENTS = (torch.full((3,), 0.5), torch.full((3,), 0.25))
 OBJECTIVE = ImageClassification(*MOMENTS)
 
 
@@ -54,7 +51,7 @@ def test_the_gradient_flow_is_that_of_the_chain_rule():
     )
     loss = OBJECTIVE(net, batch, None)["loss"]
     before, after = torch.autograd.grad(loss, [kept["before"], kept["after"]])
-    flow = gradient_flow(net, batch, OBJECTIVE, Context(CPU, progress=False))
+    flow = gradient_flow(net, batch, OBJECTIVE, CONTEXT)
     assert len(flow["cosine"]) == len(flow["ratio"]) == 4  # the blocks that keep the shape
     assert flow["ratio"][2] == pytest.approx(float((after - before).norm() / before.norm()), rel=1e-4)
     cosine = nn.functional.cosine_similarity(before.flatten(), after.flatten(), dim=0)
@@ -71,7 +68,7 @@ def test_a_run_keeps_the_weights_of_its_first_seed_and_others_are_refused(small,
     model = classifier.build("resnet9-4")
     model.load_state_dict(tensors)
     config = get_experiment("classifier").config("smoke")
-    trained, result = classifier.train(config, 0, Context(CPU, progress=False))
+    trained, result = classifier.train(config, 0, CONTEXT)
     assert result.metrics["validation_error"] == run.results[0].metrics["validation_error"]
     assert len(result.curves["seconds"]) == len(result.curves["validation_error"]) == 2
     assert 0 < result.curves["seconds"][0] < result.curves["seconds"][1] <= result.seconds["net"]

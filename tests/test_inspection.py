@@ -4,15 +4,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from companion.compute import Compute
 from companion.data.download import DataError
 from companion.experiments.classifier import RECIPE, VARIANTS, override
 from companion.inspection import fit_temperature, grad_cam, load_image, predict
 from companion.models.resnet9 import ResNet9
 from companion.objectives.classification import ImageClassification
+from tests.small_data import CPU, MOMENTS
 
-CPU = Compute(torch.device("cpu"), None)
-OBJECTIVE = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25))
+OBJECTIVE = ImageClassification(*MOMENTS)
 
 
 def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode():

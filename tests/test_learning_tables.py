@@ -3,15 +3,13 @@ import pytest
 import torch
 from torch import nn
 
-from companion.compute import Compute, seed_everything
+from companion.compute import seed_everything
 from companion.data.tables import synthetic_table
 from companion.experiments import get_experiment, tables
-from companion.experiments.base import Context
 from companion.experiments.tables import NetConfig
 from companion.objectives.tables import TableObjective, boosting, lightgbm, predict, prepare, score
 from companion.training import evaluate
-
-CPU = Compute(torch.device("cpu"), None)
+from tests.small_data import CONTEXT, CPU
 
 
 @pytest.fixture(scope="module", params=[None, 3], ids=["regression", "classes"])
@@ -81,7 +79,7 @@ def test_boosting_beats_guessing(table, model):
 def test_nets_learn_and_keep_their_best_epoch(table, kind):
     options = {"tabm": {"k": 4, "d_block": 32, "n_blocks": 2}}.get(kind, {"d_model": 32})
     net = NetConfig(kind=kind, options=options, num_epochs=8, lr=3e-3, batch_size=32)
-    _, result = tables.train(table, net, 0, Context(CPU, progress=False), "net")
+    _, result = tables.train(table, net, 0, CONTEXT, "net")
     curve = result.curves["validation"]
     best = max if table.objective.num_classes else min
     assert result.metrics["validation"] == pytest.approx(best(curve), abs=1e-4)
@@ -90,7 +88,7 @@ def test_nets_learn_and_keep_their_best_epoch(table, kind):
 
 def test_an_ensemble_is_the_mean_of_its_members(small):
     config = get_experiment("tables").config("smoke").model_copy(update={"ensembles": (("mlp", "mlp"),)})
-    result = tables.run(config, 0, Context(CPU, progress=False))
+    result = tables.run(config, 0, CONTEXT)
     for dataset in tables.LOADERS:
         for split in ("validation", "test"):
             alone = result.metrics[f"{dataset}-mlp.{split}"]

@@ -1,28 +1,18 @@
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
 from torch import nn
 
-from companion.compute import Compute, pick_compute, seed_everything
-from companion.files import fingerprint, load_weights, save_weights
+from companion.compute import pick_compute, seed_everything
+from companion.files import StateError, fingerprint
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification
-from companion.training import (
-    CheckpointError,
-    DivergedError,
-    FitConfig,
-    batch_indices,
-    evaluate,
-    fit,
-    learning_rate,
-)
+from companion.training import DivergedError, FitConfig, batch_indices, evaluate, fit, learning_rate
+from tests.small_data import CPU, MOMENTS
 
-CPU = Compute(torch.device("cpu"), None)
-OBJECTIVE = ImageClassification(torch.full((3,), 0.5), torch.full((3,), 0.25), max_shift=1, flip=True)
+OBJECTIVE = ImageClassification(*MOMENTS, max_shift=1, flip=True)
 
 
 def toy_images(n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,21 +58,13 @@ def test_the_learning_rate_follows_its_schedule(settings, steps, expected):
     assert [learning_rate(config, step) for step in steps] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"num_steps": 0},
-        {"lr": -1.0},
-        {"schedule": "step"},
-        {"milestones": (0.5,)},
-        {"schedule": "step", "milestones": (0.7, 0.5)},
-        {"schedule": "step", "milestones": (1.5,)},
-        {"learning_rate": 0.1},
-    ],
-)
-def test_impossible_settings_are_refused(settings):
-    with pytest.raises(ValueError, match=r"validation error"):
-        FitConfig(**{"num_steps": 10, **settings})
+def test_impossible_settings_are_refused():
+    for settings in (
+        {"lr": -1.0}, {"schedule": "step"}, {"milestones": (0.5,)}, {"learning_rate": 0.1},
+        {"schedule": "step", "milestones": (0.7, 0.5)}, {"schedule": "step", "milestones": (1.5,)},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="validation error"):
+            FitConfig(num_steps=10, **settings)
 
 
 # the batches
@@ -202,50 +184,34 @@ def test_a_stopped_run_continues_to_the_same_bits(tmp_path, optimizer, precision
     assert history.train == continued.train
 
 
-def other_model() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2))
+IMAGES, LABELS = toy_images()
+BEGUN = {
+    "model": CifarResNet(8, num_classes=2), "data": (IMAGES, LABELS), "objective": OBJECTIVE,
+    "config": FitConfig(num_steps=2, batch_size=8), "compute": CPU, "seed": 0,
+}  # fmt: skip
+OTHERS = {
+    "config": FitConfig(num_steps=3, batch_size=8),
+    "seed": 1,
+    "data": (IMAGES.flip(0), LABELS),  # other pixels, as many
+    "objective": replace(OBJECTIVE, mean=OBJECTIVE.mean + 1e-6),
+    "model": CifarResNet(14, num_classes=2),
+    "compute": pick_compute("cpu", "bfloat16"),
+}
 
 
-def threads(number: int):
-    """A change of nothing but the threads; more than one where the tests run with one."""
-    return patch("torch.get_num_threads", return_value=torch.get_num_threads() + number)
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({}, None),
-        ({"config": FitConfig(num_steps=3, batch_size=8)}, "another config"),
-        ({"seed": 1}, "another seed"),
-        ({"data": (toy_images()[0].flip(0), toy_images()[1])}, "another data"),  # other pixels, as many
-        ({"data": (toy_images()[0], toy_images()[1].flip(0))}, "another data"),
-        ({"objective": replace(OBJECTIVE, flip=False)}, "another objective"),
-        ({"objective": replace(OBJECTIVE, mean=OBJECTIVE.mean + 1e-6)}, "another objective"),
-        ({"model": other_model()}, "another model"),
-        ({"model": CifarResNet(14, num_classes=2)}, "another model"),
-        ({"compute": pick_compute("cpu", "bfloat16")}, "another device or precision"),
-        ({"threads": 1}, "another number of threads"),
-    ],
-)
-def test_a_run_is_continued_only_as_what_it_began(tmp_path, change, told):
+@pytest.mark.parametrize("other", [*OTHERS, "threads", None])
+def test_a_run_is_continued_only_as_what_it_began(tmp_path, other, monkeypatch):
     path = tmp_path / "run.ckpt"
-    config = FitConfig(num_steps=2, batch_size=8)
-    settings = {
-        "model": CifarResNet(8, num_classes=2), "data": toy_images(), "objective": OBJECTIVE,
-        "config": config, "compute": CPU, "seed": 0, "threads": 0,
-    }  # fmt: skip
-
-    def run(settings):
-        with threads(settings.pop("threads")):
-            fit(**settings, checkpoint=path)
-
-    run(dict(settings))
-    before = path.read_bytes()
-    if told is None:
-        run(settings | {"model": CifarResNet(8, num_classes=2)})
+    fit(**BEGUN, checkpoint=path)
+    before, asked = path.read_bytes(), BEGUN | {k: v for k, v in OTHERS.items() if k == other}
+    if other == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+    if other is None:
+        fit(**asked, checkpoint=path)
     else:
-        with pytest.raises(CheckpointError, match=f"{told}.*delete it"):
-            run(settings | change)
+        told = {"compute": "device or precision", "threads": "number of threads"}.get(other, other)
+        with pytest.raises(StateError, match=f"another {told}.*delete it"):
+            fit(**asked, checkpoint=path)
     assert path.read_bytes() == before
 
 
@@ -260,30 +226,5 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
     fit(nn.Linear(1, 1), line_data(), squared, FitConfig(num_steps=2), compute=CPU, checkpoint=path)
     whole = path.read_bytes()
     path.write_bytes({"truncated": whole[:-10], "garbage": b"\x00" * 100, "empty": b""}[damage])
-    with pytest.raises(CheckpointError, match=r"run.ckpt.*delete it"):
+    with pytest.raises(StateError, match=r"run.ckpt.*delete it"):
         fit(nn.Linear(1, 1), line_data(), squared, FitConfig(num_steps=2), compute=CPU, checkpoint=path)
-
-
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "run.ckpt"
-    config = FitConfig(num_steps=4, checkpoint_every=2)
-    fit(nn.Linear(1, 1), line_data(), squared, config, compute=CPU, checkpoint=path, stop_after=2)
-    before = path.read_bytes()
-
-    def no_space(state, target):
-        Path(target).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("torch.save", no_space)
-    with pytest.raises(OSError, match="No space left"):
-        fit(nn.Linear(1, 1), line_data(), squared, config, compute=CPU, checkpoint=path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_weights_go_out_and_come_back(tmp_path):
-    net = CifarResNet(8).to(memory_format=torch.channels_last)
-    save_weights(tmp_path / "net.safetensors", net.state_dict(), source="a test")
-    weights, about = load_weights(tmp_path / "net.safetensors")
-    assert about == {"source": "a test"}
-    assert all(torch.equal(weights[name], tensor) for name, tensor in net.state_dict().items())

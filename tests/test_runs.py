@@ -1,20 +1,14 @@
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 import tomllib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from companion import runs
-from companion.compute import Compute, pick_compute
+from companion.compute import pick_compute
 from companion.data.casting import load_casting
 from companion.detection.metrics import pr_auc
 from companion.estimators import FaultClassifier
@@ -24,8 +18,8 @@ from companion.experiments.degradation import shrink
 from companion.experiments.runner import execute
 from companion.inspection import predict
 from companion.runs import RECORDED, RunError, library_versions, load_run, weights_path
+from tests.small_data import CONTEXT, CPU
 
-CPU = Compute(torch.device("cpu"), None)
 RECORDED_PATHS = sorted(RECORDED.glob("*.json"))
 # experiments of one module load the same data, which one process keeps
 REPLAYED = [
@@ -143,7 +137,7 @@ def test_every_experiment_has_its_scales_and_runs_at_smoke(name, small):
     for scale in ("smoke", "live", "full"):
         for device in ("cpu", "cuda"):
             assert isinstance(experiment.config(scale, device), type(experiment.scales["full"]))
-    result = experiment.run(experiment.config("smoke"), 0, Context(CPU, progress=False))
+    result = experiment.run(experiment.config("smoke"), 0, CONTEXT)
     assert np.isfinite(list(result.metrics.values())).all()
     found = ("missed", "flagged")  # images, of which there may be none
     assert all(len(curve) > 0 for where, curve in result.curves.items() if not where.endswith(found))
@@ -151,7 +145,7 @@ def test_every_experiment_has_its_scales_and_runs_at_smoke(name, small):
     curves = [curve for curve_name, curve in result.curves.items() if curve_name.endswith("first_loss")]
     assert first[1] in curves
     assert other[1] not in curves
-    again = experiment.run(experiment.config("smoke"), 0, Context(CPU, progress=False))
+    again = experiment.run(experiment.config("smoke"), 0, CONTEXT)
     assert result.metrics == again.metrics
 
 
@@ -159,7 +153,7 @@ def test_peeking_is_measured_and_decides_nothing(small):
     experiment = get_experiment("degradation")
     config = experiment.config("smoke")
     peeking = config.model_copy(update={"peek": True, "fit": config.fit.model_copy(update={"eval_every": 3})})
-    without, result = (experiment.run(c, 0, Context(CPU, progress=False)) for c in (config, peeking))
+    without, result = (experiment.run(c, 0, CONTEXT) for c in (config, peeking))
     assert len(result.curves["plain-8.test_error"]) == 2
     assert result.metrics == without.metrics
 
@@ -206,24 +200,12 @@ def test_resuming_keeps_finished_seeds_and_starting_anew_does_not(tmp_path, smal
     assert calls == [1, 0]
 
 
-@pytest.mark.parametrize("what", ["source of companion", "threads", "libraries.torch", "config.points"])
-def test_a_finished_seed_of_other_conditions_is_not_signed_with_todays_commit(
-    tmp_path, small, monkeypatch, what
-):
+def test_a_finished_seed_of_other_conditions_is_not_signed_with_todays_commit(tmp_path, small, monkeypatch):
     executed(tmp_path, 0)
-    today = runner.conditions
-
-    def others(*given):
-        now = today(*given)
-        changes = {
-            "source of companion": {"source of companion": "0" * 64}, "threads": {"threads": 99},
-            "libraries.torch": {"libraries": library_versions() | {"torch": "0.1"}},
-            "config.points": {"config": now["config"] | {"points": 7}},
-        }  # fmt: skip
-        return now | changes[what]
-
-    monkeypatch.setattr(runner, "conditions", others)
-    with pytest.raises(RunError, match=rf"other conditions: {what} was \S+, is \S+\. .*without --resume"):
+    today, others = runner.conditions, {"libraries": library_versions() | {"torch": "0.1"}, "threads": 99}
+    monkeypatch.setattr(runner, "conditions", lambda *given: today(*given) | others)
+    told = r"other conditions: libraries.torch was \S+, is 0.1; threads was \d+, is 99\. .*without --resume"
+    with pytest.raises(RunError, match=told):
         executed(tmp_path, 0, 1, resume=True)
     assert executed(tmp_path, 0, 1).seeds == [0, 1]  # anew: nothing is left of the old
     monkeypatch.setattr(runner, "conditions", today)
@@ -248,38 +230,6 @@ def test_a_damaged_seed_is_named_with_the_way_out(tmp_path, small):
         executed(tmp_path, 0, resume=True)
     finished.unlink()
     assert executed(tmp_path, 0, resume=True).results[0].metrics == first.results[0].metrics
-
-
-WORKER = """
-import sys
-from pathlib import Path
-from companion.experiments import degradation, runner
-from tests.small_data import load_small
-from tests.test_runs import executed
-degradation.load_cifar10 = load_small
-runner.cache_folder = lambda: Path(sys.argv[2])
-executed(Path(sys.argv[1]), 0, 1, resume=True)
-"""
-
-
-def test_a_killed_run_continues_to_the_same_record(tmp_path):
-    root = str(Path(__file__).parents[1])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-
-    def start(name):
-        command = [sys.executable, "-c", WORKER, str(tmp_path / name), str(tmp_path / f"{name}-work")]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-
-    worker = start("killed")
-    while worker.poll() is None and not list((tmp_path / "killed-work").rglob("*.ckpt")):
-        time.sleep(0.005)
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
-    assert not (tmp_path / "killed").exists()
-    assert start("killed").wait() == start("whole").wait() == 0
-    killed, whole = (load_run(tmp_path / name / "degradation-smoke-cpu.json") for name in ("killed", "whole"))
-    assert [r.metrics for r in killed.results] == [r.metrics for r in whole.results]
-    assert [r.curves for r in killed.results] == [r.curves for r in whole.results]
 
 
 def test_a_run_that_is_missing_or_damaged_is_named_with_those_that_are_there(tmp_path):

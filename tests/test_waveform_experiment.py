@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 
-from companion.compute import Compute
 from companion.data.ecg import Beats, load_ecg5000, synthetic_beats
 from companion.detection.metrics import roc_auc
 from companion.experiments import get_experiment, waveforms
-from companion.experiments.base import Context
 from companion.runs import load_run
-
-CONTEXT = Context(Compute(torch.device("cpu"), None), progress=False)
+from tests.small_data import CONTEXT
 
 
 @pytest.fixture

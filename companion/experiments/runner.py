@@ -12,27 +12,20 @@ import torch
 from pydantic import ValidationError
 
 import companion
+from companion import runs
 from companion.compute import Compute, describe_hardware
 from companion.data.download import CACHE_VARIABLE, cache_folder
 from companion.experiments.base import C, Config, Context, Experiment
 from companion.files import atomic_path
 from companion.processes import agreed, is_first, join
-from companion.runs import (
-    DataInfo,
-    RecordedRun,
-    RunError,
-    SeedResult,
-    library_versions,
-    package_commit,
-    source_digest,
-)
+from companion.runs import DataInfo, RecordedRun, RunError, SeedResult
 
 
 def conditions(config: Config, data: DataInfo, compute: Compute) -> dict[str, Any]:
     """All that the numbers of a seed depend on. Seeds of other conditions do not go into one record."""
     return {
         "config": config.model_dump(mode="json"), "data": data.digest,
-        "source of companion": source_digest(), "libraries": library_versions(),
+        "source of companion": runs.source_digest(), "libraries": runs.library_versions(),
         "hardware": describe_hardware(compute.device), "threads": torch.get_num_threads(),
         "processes": join(), "precision": "bfloat16" if compute.autocast_dtype else "float32",
     }  # fmt: skip
@@ -52,13 +45,10 @@ def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
     elif begun and work not in begun:
         newest = max(begun, key=lambda folder: folder.stat().st_mtime)
-        try:
-            began = json.loads((newest / "conditions.json").read_text("utf8"))
-            then, now = (pd.json_normalize(each).iloc[0] for each in (began, today))
-            other = [name for name in then.index.union(now.index) if then.get(name) != now.get(name)]
-            changes = "; ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in other)
-        except (OSError, ValueError):
-            changes = "its file conditions.json cannot be read"
+        began = json.loads((newest / "conditions.json").read_text("utf8"))
+        then, now = (pd.json_normalize(each).iloc[0] for each in (began, today))
+        other = [name for name in then.index.union(now.index) if then.get(name) != now.get(name)]
+        changes = "; ".join(f"{name} was {then.get(name)}, is {now.get(name)}" for name in other)
         raise RunError(
             f"the run in {newest} cannot be resumed, it was begun under other conditions: {changes}. "
             "Go back to those to continue it, or start anew without --resume, which deletes it."
@@ -94,7 +84,7 @@ def execute(
     today = conditions(config, data, compute)
     stem = f"{experiment.name}-{scale}-{compute.device.type}"
     work = agreed(work_folder(stem, today, resume) if is_first() else out)
-    commit = package_commit()
+    commit = runs.package_commit()
     for seed in seeds:
         finished = work / f"seed-{seed}.json"
         if not agreed(finished.exists()):
