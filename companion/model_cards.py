@@ -25,10 +25,7 @@ def model_card(run: RecordedRun) -> str:
         raise ValueError(f"no card for runs of {run.experiment!r}; there are cards for: {names}")
     _, front, body = path.read_text("utf8").split("---\n", 2)
     about = yaml.safe_load(front)
-    try:
-        metadata, tables = _front_matter(run, about), _tables(run, about)
-    except KeyError as error:
-        raise ValueError(f"the run {run.stem} has no metric {error}; its card needs it") from error
+    metadata, tables = _front_matter(run, about), _tables(run, about)
     told = {name: ", ".join(map(str, x)) if isinstance(x, list) else x for name, x in run.config.items()}
     told["percent"] = {name: f"{100 * x:g} %" for name, x in run.config.items() if isinstance(x, int | float)}
     told |= {"run": run, "seeds": ", ".join(map(str, run.seeds)), "count": len(run.seeds)}

@@ -103,7 +103,6 @@ def table(header: list[str], rows: list[list[str]]) -> Markdown:
         |:--|--:|
         | plain-20 | 9.5 |
     """
-    assert all(len(row) == len(header) for row in rows), f"every row needs {len(header)} cells"
     rule = "|:--" + "|--:" * (len(header) - 1) + "|"
     text = "\n".join("| " + " | ".join(line) + " |" for line in [header, *rows])
     text = text.replace("\n", f"\n{rule}\n", 1) if rows else f"{text}\n{rule}"

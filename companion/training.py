@@ -236,10 +236,7 @@ class TrainingRun:
 
     def resume(self, path: Path, identity: dict[str, str]) -> None:
         """Continue from the checkpoint at ``path``, or say why that cannot be."""
-        try:
-            saved = load_state(path, "checkpoint 2")
-        except StateError as error:
-            raise StateError(f"{error}; delete it to start over") from error
+        saved = load_state(path, "checkpoint 2")
         found = saved["identity"]
         if other := [name for name in identity if found.get(name) != identity[name]]:
             told = "".join(f"\n  {n}: {found.get(n)} there, {identity[n]} here" for n in other)

@@ -98,17 +98,8 @@ def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(real):
     assert f"{len(test):,} distinct ones, {int(test.labels.sum())} of them anomalous" in text
 
 
-def test_a_run_without_a_card_and_a_run_that_lacks_a_number():
-    with pytest.raises(ValueError, match="runs of 'degradation'; there are cards for: casting_controls, w"):
-        model_card(load_run("degradation-full-cpu"))
-    run = load_run("waveforms-full-cpu").model_copy(deep=True)
-    for result in run.results:
-        del result.metrics["pca.pr_auc"]
-    with pytest.raises(ValueError, match=r"no metric 'pca.pr_auc'"):
-        model_card(run)
-
-
 def test_the_command_prints_the_card_or_says_why_there_is_none():
     assert good("card", "waveforms-full-cpu") == model_card(load_run("waveforms-full-cpu"))
-    assert "no card for runs of" in bad("card", "degradation-full-cpu")
+    told = bad("card", "degradation-full-cpu")
+    assert "no card for runs of 'degradation'; there are cards for: casting_controls, w" in told
     assert "there is no run" in bad("card", "nothing")

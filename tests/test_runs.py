@@ -222,16 +222,6 @@ def test_the_digest_of_the_source_changes_with_any_module(tmp_path, monkeypatch)
     assert len(digests) == 3  # a data file is no source
 
 
-def test_a_damaged_seed_is_named_with_the_way_out(tmp_path, small):
-    first = executed(tmp_path, 0)
-    (finished,) = (tmp_path / "work").rglob("seed-0.json")
-    finished.write_text(finished.read_text("utf8")[:-9], "utf8")
-    with pytest.raises(RunError, match=r"seed-0\.json is damaged; delete it"):
-        executed(tmp_path, 0, resume=True)
-    finished.unlink()
-    assert executed(tmp_path, 0, resume=True).results[0].metrics == first.results[0].metrics
-
-
 def test_a_run_that_is_missing_or_damaged_is_named_with_those_that_are_there(tmp_path):
     with pytest.raises(RunError, match="degradation-full-cpu"):
         load_run("nothing")

@@ -49,8 +49,6 @@ class StartsConfig(Config):
 def build(net: str) -> CifarResNet:
     """The net called ``"plain-<depth>"``, ``"resnet-<depth>"`` or ``"preact-<depth>"`` (pre-activated)."""
     kind, _, depth = net.partition("-")
-    if kind not in ("plain", "resnet", "preact") or not depth.isdecimal():
-        raise ValueError(f"a net is called 'plain-20' or 'resnet-56', for example, not {net!r}")
     block = PreActResidualBlock if kind == "preact" else BasicResidualBlock
     return CifarResNet(int(depth), block=block, residual=kind != "plain")
 

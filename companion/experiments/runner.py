@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from pydantic import ValidationError
 
 import companion
 from companion import runs
@@ -61,15 +60,6 @@ def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
     return work
 
 
-def _finished(path: Path) -> SeedResult:
-    try:
-        return SeedResult.model_validate_json(path.read_text("utf8"))
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
-        raise RunError(
-            f"{path} is damaged; delete it, and --resume runs this seed again, or start anew without --resume"
-        ) from error
-
-
 def execute(
     experiment: Experiment[C], scale: str, seeds: list[int],
     *, compute: Compute, out: Path, resume: bool = False, progress: bool = True,
@@ -102,7 +92,8 @@ def execute(
                 shutil.rmtree(folder, ignore_errors=True)
     if not is_first():
         return Path(agreed(out / f"{stem}.json"))  # once the first process has written it
-    results = [_finished(work / f"seed-{seed}.json") for seed in seeds]
+    finished_seeds = [(work / f"seed-{seed}.json").read_text("utf8") for seed in seeds]
+    results = [SeedResult.model_validate_json(each) for each in finished_seeds]
     recorded = RecordedRun(
         experiment=experiment.name, scale=scale, data=data, results=results, device=compute.device.type,
         commit=commit, package=companion.__version__,

@@ -167,34 +167,29 @@ def make_identity(block: BasicResidualBlock) -> None:
 
 
 @torch.no_grad()
-def deepen(model: CifarResNet, depth: int, images: Tensor | None = None) -> CifarResNet:
+def deepen(model: CifarResNet, depth: int, images: Tensor) -> CifarResNet:
     """A deeper net that computes what ``model`` computes: the solution by construction (section 1).
 
     Identity blocks (:func:`make_identity`) are put behind each stage of a copy of ``model``. In training mode
-    batch norm would change what a plain one passes on. So with ``images`` (N, 3, H, W), normalised, each new
-    norm gets the scale and shift that undo this for a batch like them.
+    batch norm would change what a plain one passes on. So each new norm gets the scale and shift that undo
+    this for a batch like ``images`` (N, 3, H, W), normalised.
     """
-    assert model.block is BasicResidualBlock
-    assert depth > model.depth
-    norm, num_classes = isinstance(model.bn1, nn.BatchNorm2d), model.fc.out_features
-    deeper = CifarResNet(depth, residual=model.residual, norm=norm, num_classes=num_classes)
-    deeper.to(model.fc.weight.device)
+    deeper = CifarResNet(depth, residual=model.residual).to(images.device)
     deeper.load_state_dict(model.state_dict(), strict=False)  # the old blocks keep their names
     pairs = zip(model.blocks(), deeper.blocks(), strict=True)
-    added = [block for old, new in pairs for block in new[len(old) :]]
+    every = (block for old, new in pairs for block in new[len(old) :])
+    added = [block for block in every if isinstance(block, BasicResidualBlock)]
     for block in added:
-        assert isinstance(block, BasicResidualBlock)
         make_identity(block)
-    if images is not None:
-        norms = [layer for block in added for layer in (block.bn1, block.bn2)]
-        hooks = [layer.register_forward_pre_hook(_undo_norm) for layer in norms]
-        deeper.train()(images)
-        for hook, layer in zip(hooks, norms, strict=True):
-            hook.remove()
-            own = layer.state_dict()
-            own |= {"running_mean": own["bias"], "running_var": own["weight"] ** 2 - 1e-5}
-            layer.load_state_dict(own)
-        deeper.load_state_dict(model.state_dict(), strict=False)  # with the old statistics
+    norms = [layer for block in added for layer in (block.bn1, block.bn2)]
+    hooks = [layer.register_forward_pre_hook(_undo_norm) for layer in norms]
+    deeper.train()(images)
+    for hook, layer in zip(hooks, norms, strict=True):
+        hook.remove()
+        own = layer.state_dict()
+        own |= {"running_mean": own["bias"], "running_var": own["weight"] ** 2 - 1e-5}
+        layer.load_state_dict(own)
+    deeper.load_state_dict(model.state_dict(), strict=False)  # with the old statistics
     return deeper.train(model.training)
 
 

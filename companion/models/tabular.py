@@ -86,8 +86,6 @@ class TableInput(nn.Module):
 
     def __init__(self, num_numerical_features: int, categorical_cardinalities: Sequence[int]) -> None:
         super().__init__()
-        if num_numerical_features + len(categorical_cardinalities) == 0:
-            raise ValueError("a row needs at least one numerical or categorical feature")
         sizes = [min(32, max(2, (c + 1) // 2)) for c in categorical_cardinalities]
         self.embeddings = nn.ModuleList(map(make_embedding, categorical_cardinalities, sizes))
         self.width = num_numerical_features + sum(sizes)
@@ -108,11 +106,10 @@ class TabularResNet(nn.Module):
     blocks with twice as many inside follow, then a norm, and a linear head.
 
     ``categorical_cardinalities`` tells how many indices each categorical column has, those for missing and
-    unseen values included. ``num_classes`` is 1 for regression, ``None`` for no head; without ``residual`` it
-    is the plain twin.
+    unseen values included. ``num_classes`` is 1 for regression; without ``residual`` it is the plain twin.
 
     Shapes: float (N, numbers), without NaN, and int64 (N, columns) to logits (N, ``num_classes``), or to the
-    rows' embeddings (N, ``d_model``) with ``return_embedding=True`` or without a head.
+    rows' embeddings (N, ``d_model``) with ``return_embedding=True``.
 
     Differences from the paper: the norm may be a layer norm, which does not care how large a batch is. With
     ``block="prenorm", norm="batch"`` and no categories the net is the authors' ``ResNet``.
@@ -121,7 +118,7 @@ class TabularResNet(nn.Module):
     def __init__(
         self, num_numerical_features: int, categorical_cardinalities: Sequence[int],
         d_model: int = 256, num_blocks: int = 6, dropout: float = 0.1,
-        num_classes: int | None = None, *, block: Literal["classic", "prenorm"] = "prenorm",
+        num_classes: int = 1, *, block: Literal["classic", "prenorm"] = "prenorm",
         norm: NormKind = "layer", residual: bool = True, residual_dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -133,14 +130,14 @@ class TabularResNet(nn.Module):
             self.blocks.append(BLOCKS[block](*sizes, *shares, norm, residual))
         self.norm = NORMS[norm](d_model)
         self.activation = nn.ReLU() if block == "prenorm" else nn.Identity()
-        self.head = None if num_classes is None else nn.Linear(d_model, num_classes)
+        self.head = nn.Linear(d_model, num_classes)
 
     def forward(
         self, numerical: Tensor | None, categorical: Tensor | None = None, return_embedding: bool = False
     ) -> Tensor:
         x = self.projection(self.input(numerical, categorical))
         embedding: Tensor = self.activation(self.norm(self.blocks(x)))
-        if return_embedding or self.head is None:
+        if return_embedding:
             return embedding  # (N, d_model)
         logits: Tensor = self.head(embedding)  # (N, num_classes)
         return logits

@@ -72,7 +72,7 @@ class TableEncoder:
 
     numerical: Sequence[str] = ()  #: names of the numerical columns
     categorical: Sequence[str] = ()  #: names of the categorical columns
-    times: Sequence[str] = ()  #: names of the columns with times, texts or datetimes
+    times: Sequence[str] = ()  #: names of the columns with datetimes, of which none is missing
     scaling: Literal["quantile", "standard"] = "quantile"
     min_count: int = 1  #: how often training must have seen a value for it to have an index of its own
     most: int | None = None  #: values of a column that have one, at most; ``None`` for no bound
@@ -81,20 +81,11 @@ class TableEncoder:
     categories: dict[str, list[str]] = field(default_factory=dict, repr=False)
     rare: dict[str, float] = field(default_factory=dict, repr=False)
 
-    def __post_init__(self) -> None:
-        names = [*self.numerical, *self.categorical, *self.times]
-        if not names or len(set(names)) < len(names):
-            raise EncoderError(f"need columns, each once; got {names}")
-        if self.scaling not in ("quantile", "standard") or self.min_count < 1:
-            raise EncoderError("scaling is 'quantile' or 'standard'; min_count is 1 or more")
-
     def fit(self, frame: pd.DataFrame) -> Self:
         """Learn scales and categories from training rows; return the encoder itself."""
-        if len(frame) == 0:
-            raise EncoderError("there are no rows to fit on")
         self.scales = {name: self._scale_of(_numbers(frame, name)) for name in self.numerical}
         for name in self.categorical:
-            codes, texts = factorize(_column(frame, name))
+            codes, texts = factorize(frame[name])
             counts = pd.Series(np.bincount(codes[codes >= 0], minlength=len(texts)), texts, dtype=int)
             counts = counts.groupby(level=0).sum()  # in alphabetical order
             kept = counts[counts >= self.min_count].nlargest(self.most or len(counts))
@@ -131,7 +122,9 @@ class TableEncoder:
             features.append(np.where(missing, 0.0, scaled))
             features += [missing.astype(float)] * scale["missing"]
         for name in self.times:
-            features += _circles(frame, name)
+            hours = frame[name].dt.hour + frame[name].dt.minute / 60 + frame[name].dt.second / 3600
+            angles = (2 * np.pi * hours / 24, 2 * np.pi * frame[name].dt.day_of_week / 7)
+            features += [f(angle.to_numpy(dtype=float)) for angle in angles for f in (np.sin, np.cos)]
         indices = [self._indices(frame, name) for name in self.categorical]
         numerical = np.stack(features, axis=1) if features else np.zeros((len(frame), 0))
         categorical = np.stack(indices, axis=1) if indices else np.zeros((len(frame), 0), dtype=np.int64)
@@ -140,7 +133,7 @@ class TableEncoder:
         return torch.from_numpy(numerical.astype(np.float32)), torch.from_numpy(categorical)
 
     def _indices(self, frame: pd.DataFrame, name: str) -> np.ndarray:
-        codes, texts = factorize(_column(frame, name), self.categories[name])
+        codes, texts = factorize(frame[name], self.categories[name])
         places = {text: index for index, text in enumerate(self.categories[name], start=2)}
         known = texts.map(places).fillna(UNSEEN).to_numpy(dtype=np.int64)
         found: np.ndarray = np.append(known, MISSING)[codes]  # the code of what is missing is -1
@@ -180,33 +173,8 @@ class TableEncoder:
         return [2 + len(self.categories[name]) for name in self.categorical]
 
 
-def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-    if name not in frame.columns:
-        raise EncoderError(f"there is no column {name!r}; there are: {', '.join(map(str, frame.columns))}")
-    return frame[name]
-
-
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
-    try:
-        values = _column(frame, name).astype("float64").to_numpy()
-    except (ValueError, TypeError) as error:
-        raise EncoderError(f"column {name!r} holds something that is no number: {error}") from error
+    values = frame[name].astype("float64").to_numpy()
     if np.isinf(values).any():
         raise EncoderError(f"column {name!r} holds an infinite number; make it missing or clip it")
     return values
-
-
-def _circles(frame: pd.DataFrame, name: str) -> list[np.ndarray]:
-    column = _column(frame, name)
-    if pd.api.types.infer_dtype(column) not in ("string", "datetime", "datetime64", "date", "empty"):
-        raise EncoderError(
-            f"column {name!r} holds numbers; pandas.to_datetime, told the unit, makes times of them"
-        )
-    try:
-        times = pd.to_datetime(column, utc=True).dt
-    except (ValueError, TypeError, OverflowError) as error:
-        raise EncoderError(f"column {name!r} holds something that is no time: {error}") from error
-    hours = times.hour + times.minute / 60 + times.second / 3600
-    angles = (2 * np.pi * hours / 24, 2 * np.pi * times.day_of_week / 7)
-    circles = [f(angle.to_numpy(dtype=float)) for angle in angles for f in (np.sin, np.cos)]
-    return [np.nan_to_num(circle) for circle in circles]  # a missing time is the circle's centre

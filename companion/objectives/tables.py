@@ -138,13 +138,10 @@ def boosting(prepared: PreparedTable, seed: int = 0) -> tuple[dict[str, np.ndarr
 def lightgbm(prepared: PreparedTable, patience: int, seed: int, **options: Any) -> dict[str, np.ndarray]:
     """Predictions of LightGBM on the raw table by split, of as many trees as were best on validation rows.
 
-    ``options`` are those of its classes; trees are added until ``patience`` of them brought nothing.
+    ``options`` are those of its classes; trees are added until ``patience`` of them brought nothing. Needs
+    ``companion[rivals]``, and libgomp1 on Debian, libomp on macOS.
     """
-    try:
-        from lightgbm import LGBMClassifier, LGBMRegressor, early_stopping
-    except (ImportError, OSError) as error:
-        told = "pip install 'companion[rivals]'; it wants libgomp1 on Debian, libomp on macOS"
-        raise ImportError(f"LightGBM cannot be loaded ({error}): {told}") from error
+    from lightgbm import LGBMClassifier, LGBMRegressor, early_stopping
 
     stop = [early_stopping(patience, verbose=False)]
     common = {"n_jobs": torch.get_num_threads(), "verbose": -1, "random_state": seed}
