@@ -112,7 +112,9 @@ def numbers(answer: Answer, given: Sequence[Any], shape: Sequence[int] | None = 
     if shape is not None and array.shape != shape and not array.numel() == math.prod(shape) == 1:
         raise NotYet(f"it gives numbers of shape {tuple(array.shape)}, and not {tuple(shape)}")
     if not torch.isfinite(array).all():
-        raise NotYet("some of what it gives is NaN or infinite; is something divided by 0?")
+        raise NotYet(
+            "some of what it gives is NaN or infinite: is something divided by 0? do exponentials overflow?"
+        )
     return array.reshape(array.shape if shape is None else tuple(shape))
 
 

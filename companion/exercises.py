@@ -104,13 +104,6 @@ def _itself(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(z @ z.T / temperature, torch.arange(len(z)).roll(len(a)))
 
 
-def _is_stable(answer: Answer, right: Answer) -> None:
-    given = (*normals(2, 6, 4).double(), 0.001)
-    found = torch.as_tensor(answer(*given)).detach().cpu()
-    if not near(found, right(*given)):
-        raise NotYet(f"at 0.001 it gives {found.item():g}; do exponentials overflow? `logsumexp` sees to it")
-
-
 def _has_gradients(answer: Answer, right: Answer) -> None:
     gradients: list[list[Tensor]] = []
     for of in (answer, right):
@@ -246,11 +239,10 @@ EXERCISES = {
          "CLS comes first": lambda *a: _tokens(*a).roll(-1, dims=1)}),
     "nt-xent": Exercise(
         "contrastive_loss(a, b, temperature)", nt_xent,
-        lambda: [(*normals(2, 6, 4), t) for t in (0.5, 1.0, 0.1)],
+        lambda: [(*normals(2, 6, 4).double(), t) for t in (0.5, 1.0, 0.1, 0.001)],
         {"a view is compared with itself: leave j = i out of the sum": _itself,
          "that is the sum; take the mean over the 2N views": lambda a, b, t: nt_xent(a, b, t) * 2 * len(a)},
-        properties={"a low temperature does not make it infinite": _is_stable,
-                    "its gradients are right, for both views": _has_gradients}),
+        properties={"its gradients are right, for both views": _has_gradients}),
     "category-index": Exercise(
         "indices(training, values, min_count)", _index,
         lambda: [(_JOBS, _ASKED, 1), (_JOBS, _ASKED, 2), (["cook", None, None], [None], 2)],

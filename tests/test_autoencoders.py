@@ -86,17 +86,11 @@ def test_a_block_over_time_is_preactivated_and_adds():
     assert down(x).shape == (2, 5, 5)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: ConvAutoencoder(size=(60, 64)), "sides that 8 divides"),
-        (lambda: ResidualAutoencoder(size=(8, 256)), "sides that 16 divides"),
-        (lambda: WaveAutoencoder(1, 15), "take windows of at least 16 samples, or depth=3"),
-    ],
-)
-def test_what_does_not_fit_is_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="sides that 8 divides"):
+        ConvAutoencoder(size=(60, 64))
+    with pytest.raises(ValueError, match="take windows of at least 16 samples, or depth=3"):
+        WaveAutoencoder(1, 15)
 
 
 def test_gaps_do_not_count():

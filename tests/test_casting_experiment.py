@@ -69,16 +69,12 @@ def pixels(views: Views) -> list[bytes]:
     return [image.numpy().tobytes() for image in views.color]
 
 
-def test_copies_stand_in_no_two_parts(data):
-    images = {part: pixels(getattr(data, part)) for part in PARTS}
-    distinct = [image for part in PARTS for image in images[part]]
+def test_copies_stand_in_no_two_parts_and_both_views_show_the_same_images(data):
+    distinct = [image for part in PARTS for image in pixels(getattr(data, part))]
     assert len(distinct) == len(set(distinct)) == 90 + 24 + 86
     sums = {part: int(labels.sum()) for part, labels in data.labels.items()}
     assert sums["train"] == sums["validation"] == 0
     assert sums["known"] == len(data.known) == sums["held"] == len(data.held) == 12
-
-
-def test_both_views_show_the_same_images_in_the_same_order(data):
     for part in PARTS:
         views = getattr(data, part)
         assert len(views) == len(data.labels[part])
@@ -95,39 +91,22 @@ def test_disturbed_images_keep_their_form_and_are_always_the_same(data):
         assert torch.equal(casting_detectors._disturbed(before), after)
 
 
-def test_thresholds_keep_their_promise_and_depend_on_neither_test_nor_development_images(
-    data, config, scores
-):
+def test_thresholds_keep_their_promise_and_no_test_image_chooses_them(data, config, scores):
     first = casting.judge(scores, data, config)
     assert np.mean(scores["disturbed"] > first["disturbed.threshold"]) <= config.fpr
     assert np.mean(scores["validation"] <= first["tnr_target.threshold"]) >= config.tnr
     rng = np.random.default_rng(1)
-    tests = ("development", "test")
-    permuted = {part: rng.permutation(scores[part]) for part in tests}
-    replaced = {part: rng.normal(100, 50, len(scores[part])) for part in tests}
-    for other in (permuted, replaced):
-        judged = casting.judge(scores | other, data, config)
-        for name in ("tnr_target", "disturbed"):
-            assert judged[f"{name}.threshold"] == first[f"{name}.threshold"]
-        assert judged["roc_auc"] != first["roc_auc"]
-    higher = {part: scores[part] + 1 for part in ("validation", "held", "disturbed")}
-    judged = casting.judge(scores | higher, data, config)
-    for name in ("tnr_target", "disturbed"):
-        assert judged[f"{name}.threshold"] == pytest.approx(first[f"{name}.threshold"] + 1)
+    judged = casting.judge(scores | {"test": rng.permutation(scores["test"])}, data, config)
+    assert judged["roc_auc"] != first["roc_auc"]
+    for name in ("tnr_target", "disturbed", "normal99"):
+        assert judged[f"{name}.threshold"] == first[f"{name}.threshold"]
 
 
-def test_every_detector_is_judged_and_the_missed_and_flagged_images_are_those_of_the_rates(data, config):
-    result, labels = get_experiment("casting").run(config, 0, CONTEXT), data.labels["test"]
+def test_every_detector_is_judged(data, config):
+    result = get_experiment("casting").run(config, 0, CONTEXT)
     names = {name.split(".")[0] for name in result.metrics}
     assert names > {*casting.DISCRIMINATORS, "pca", "published", "memory"}
     assert set(result.seconds) == {*casting.DISCRIMINATORS, "published", "moved", "residual"}
-    result = get_experiment("casting_controls").run(config, 0, CONTEXT)
-    missed, flagged = (np.array(result.curves[f"both.{name}"], dtype=int) for name in ("missed", "flagged"))
-    assert (labels[missed] == 1).all()
-    assert (labels[flagged] == 0).all()
-    rates = {rate: result.metrics[f"both.disturbed.{rate}"] for rate in ("tpr", "tnr")}
-    assert rates["tpr"] == pytest.approx(1 - len(missed) / np.sum(labels == 1))
-    assert rates["tnr"] == pytest.approx(1 - len(flagged) / np.sum(labels == 0))
 
 
 def test_the_kinds_are_those_of_the_generated_moulds_and_no_mould_teaches_and_is_held_out(data):
@@ -155,12 +134,17 @@ def test_stress_hides_what_is_there_and_leaves_clear_images_alone(data):
 
 def test_controls_judge_every_detector_per_kind_and_the_rule_needs_no_seed(data, config):
     first, second = (get_experiment("casting_controls").run(config, seed, CONTEXT) for seed in (0, 1))
+    metrics, labels = first.metrics, data.labels["test"]
     for name in (*casting_controls.CLASSIFIERS, "untrained", "rule", "pca"):
-        found = {kind: first.metrics[f"{name}.disturbed.{kind}"] for kind in ("tpr", "spill", "empty")}
-        counts = {kind: first.metrics[f"images.{kind}"] for kind in ("spill", "empty")}
-        whole = sum(found[kind] * count for kind, count in counts.items()) / sum(counts.values())
-        assert found["tpr"] == pytest.approx(whole)
-    own = {key: value for key, value in first.metrics.items() if key.startswith("rule.")}
+        counts = {kind: metrics[f"images.{kind}"] for kind in ("spill", "empty")}
+        whole = sum(metrics[f"{name}.disturbed.{kind}"] * count for kind, count in counts.items())
+        assert metrics[f"{name}.disturbed.tpr"] == pytest.approx(whole / sum(counts.values()))
+    own = {key: value for key, value in metrics.items() if key.startswith("rule.")}
     assert own == {key: second.metrics[key] for key in own}
-    assert first.metrics["both.haze30.spill"] <= 1
-    assert len(first.curves["near.empty"]) == first.metrics["images.empty"]
+    assert metrics["both.haze30.spill"] <= 1
+    assert len(first.curves["near.empty"]) == metrics["images.empty"]
+    for what, label, rate in (("missed", 1, "tpr"), ("flagged", 0, "tnr")):
+        places = np.array(first.curves[f"both.{what}"], dtype=int)
+        assert (labels[places] == label).all()
+        right = 1 - len(places) / np.sum(labels == label)
+        assert metrics[f"both.disturbed.{rate}"] == pytest.approx(right)

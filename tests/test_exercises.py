@@ -188,7 +188,7 @@ def strides(first, second, stages=slice(1, None)):
         ("precision", lambda recall, fpr, share: math.nan, "is something divided by 0"),
         ("threshold", lambda n, fpr: threshold_for(n, fpr, least=0), "50 normals cannot promise"),
         ("threshold", lambda n, fpr: threshold_for(n, fpr, error=IndexError), "raises IndexError"),
-        ("nt-xent", lambda a, b, t: contrastive(a, b, t) + (t < 0.01), "do exponentials overflow?"),
+        ("nt-xent", lambda a, b, t: contrastive(a, b, t) / (t > 0.01), "do exponentials overflow?"),
         ("nt-xent", lambda a, b, t: contrastive(a, b, t).item(), "an `.item()`"),
         ("nt-xent", lambda a, b, t: contrastive(a.detach(), b, t), "something detached"),
     ],

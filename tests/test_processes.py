@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from companion import processes
-from companion.compute import pick_device, seed_everything
+from companion.compute import seed_everything
 from companion.experiments import classifier, degradation
 from companion.experiments.runner import execute
 from companion.models.masked_resnet import SelfSupervisedResNet
@@ -26,8 +25,8 @@ from companion.models.resnet import CifarResNet
 from companion.objectives.selfsupervised import Contrastive, MaskedFeatures
 from companion.runs import RecordedRun, load_run
 from companion.training import FitConfig, evaluate, fit
-from tests.small_data import load_small
-from tests.test_loop import CPU, OBJECTIVE, line_data, small_net, squared, toy_images
+from tests.small_data import CPU, load_small
+from tests.test_loop import OBJECTIVE, line_data, small_net, squared, toy_images
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book/reference/beyond.md").read_text("utf8")
@@ -116,20 +115,6 @@ def test_a_killed_process_ends_the_run_with_a_message_and_resume_continues_it(tm
     one = load_run(execute(classifier.CLASSIFIER, "smoke", [0, 1], compute=CPU, out=tmp_path / "one"))
     assert (one.processes, two.processes) == (1, 2)
     assert two.curve("loss") == pytest.approx(one.curve("loss"), abs=1e-2)  # bfloat16 where it is
-
-
-def test_each_process_has_a_gpu_of_its_own(monkeypatch):
-    asked = []
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "3"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_device", asked.append)
-    monkeypatch.setattr(dist, "init_process_group", asked.append)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 8)
-    monkeypatch.setattr(signal, "signal", lambda *handler: None)
-    monkeypatch.setattr(processes.atexit, "register", lambda function: None)
-    assert pick_device("cpu").type == "cpu"
-    assert asked == [3, "cpu:gloo,cuda:nccl"]
 
 
 if __name__ == "__main__":

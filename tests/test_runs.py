@@ -204,7 +204,7 @@ def test_a_finished_seed_of_other_conditions_is_not_signed_with_todays_commit(tm
     executed(tmp_path, 0)
     today, others = runner.conditions, {"libraries": library_versions() | {"torch": "0.1"}, "threads": 99}
     monkeypatch.setattr(runner, "conditions", lambda *given: today(*given) | others)
-    told = r"other conditions: libraries.torch was \S+, is 0.1; threads was \d+, is 99\. .*without --resume"
+    told = r"other conditions: threads was \d+, is 99; libraries.torch was \S+, is 0.1\. .*without --resume"
     with pytest.raises(RunError, match=told):
         executed(tmp_path, 0, 1, resume=True)
     assert executed(tmp_path, 0, 1).seeds == [0, 1]  # anew: nothing is left of the old

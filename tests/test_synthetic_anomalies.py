@@ -1,12 +1,13 @@
 """What cameras do to images, painted anomalies, and the objectives that use them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from companion.compute import pick_compute
 from companion.objectives.reconstruction import ImageReconstruction
 from companion.objectives.synthetic_anomalies import (
     STILL,
@@ -19,9 +20,7 @@ from companion.objectives.synthetic_anomalies import (
     random_apply,
     spill,
 )
-
-CPU = pick_compute("cpu", "float32")
-MOMENTS = {"mean": torch.full((3,), 0.5), "std": torch.full((3,), 0.1)}
+from tests.small_data import MOMENTS
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -52,27 +51,24 @@ def test_shapes_and_range_are_kept_and_the_given_images_left_alone(shape, change
     assert ((out >= 0) & (out <= 1)).all()
 
 
-def test_no_jitter_changes_nothing_and_a_shift_repeats_the_edge():
-    images = textured()
-    torch.testing.assert_close(STILL(images, seeded()), images)
-    flipped = CameraJitter(0, 0, True, 0, 0, 0)(images, seeded())
-    for a, b in zip(flipped, images, strict=True):
-        assert torch.allclose(a, b.flip(2)) or torch.allclose(a, b)
-    moved = CameraJitter(0.3, 0, False, 0, 0, 0)(images, seeded())
-    assert not torch.allclose(moved, images)
-    assert moved.min() >= images.min() - 1e-6  # nothing black comes in
+def jittered(images: torch.Tensor, **only: float) -> torch.Tensor:
+    """By a camera of which nothing but this changes."""
+    return replace(STILL, **only)(images, seeded())
 
 
-def test_brightness_contrast_and_tint_are_those_asked_for():
+def test_a_camera_does_what_it_is_asked_for():
     images = textured(200, size=(4, 4))
-    lit = CameraJitter(0, 0, False, 0.1, 0, 0)(images, seeded())
-    shift = (lit - images).mean(dim=(1, 2, 3))
-    assert 0.08 < shift.max() <= 0.1 + 1e-6
-    assert (lit - images).flatten(1).std(dim=1).max() < 1e-6
-    tinted = CameraJitter(0, 0, False, 0, 0, 0.05)(images, seeded())
-    assert (tinted - images).mean(dim=(2, 3)).abs().max() <= 0.05 + 1e-6
-    flat = CameraJitter(0, 0, False, 0, 0.5, 0)(images, seeded())
-    ratio = flat.flatten(1).std(dim=1) / images.flatten(1).std(dim=1)
+    torch.testing.assert_close(jittered(images), images)
+    flipped = (jittered(images, flip=True) - images.flip(3)).flatten(1).abs().amax(dim=1) < 1e-5
+    assert 60 < flipped.sum() < 140
+    moved = jittered(images, max_shift=0.3)
+    assert not torch.allclose(moved, images)
+    assert moved.min() >= images.min() - 1e-6  # nothing black comes in: the edge is repeated
+    lit = jittered(images, brightness=0.1) - images
+    assert 0.08 < lit.mean(dim=(1, 2, 3)).max() <= 0.1 + 1e-6
+    assert lit.flatten(1).std(dim=1).max() < 1e-6
+    assert (jittered(images, tint=0.05) - images).mean(dim=(2, 3)).abs().max() <= 0.05 + 1e-6
+    ratio = jittered(images, contrast=0.5).flatten(1).std(dim=1) / images.flatten(1).std(dim=1)
     assert 0.5 - 1e-4 <= ratio.min() < 0.6
     assert 1.4 < ratio.max() <= 1.5 + 1e-4
 
@@ -126,7 +122,7 @@ def test_an_evaluation_augments_nothing():
 
 def test_half_of_a_batch_is_made_anomalous():
     known = torch.zeros(2, 3, 16, 24, dtype=torch.uint8)
-    objective = OutlierExposure(**MOMENTS, known=known, camera=STILL, occlusions=0, fogged=0)
+    objective = OutlierExposure(*MOMENTS, known=known, camera=STILL, occlusions=0, fogged=0)
     floats, labels = objective.training_batch(images_uint8(24), seeded())
     assert labels.tolist() == [0] * 12 + [1] * 12
     clean = images_uint8(24).float() / 255
@@ -141,13 +137,11 @@ def test_half_of_a_batch_is_made_anomalous():
 
 
 def test_fog_meets_normal_images_alone_or_faults_as_well():
-    first, both = (
-        OutlierExposure(
-            **MOMENTS, painters=(cut_paste,), camera=STILL, occlusions=0, fogged=1, fog_faults=both
-        )
+    plain = OutlierExposure(*MOMENTS, painters=(cut_paste,), camera=STILL, occlusions=0, fogged=1)
+    alone, together = (
+        replace(plain, fog_faults=both).training_batch(images_uint8(24), seeded())[0]
         for both in (False, True)
     )
-    alone, together = (each.training_batch(images_uint8(24), seeded())[0] for each in (first, both))
     clear = images_uint8(24).float() / 255
     assert (alone[:12].std(dim=(2, 3)) < clear[:12].std(dim=(2, 3))).all()
     assert (together[12:].std(dim=(2, 3)) < alone[12:].std(dim=(2, 3))).all()

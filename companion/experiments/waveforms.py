@@ -1,7 +1,7 @@
 """Chapter 10: a residual autoencoder for heartbeats against simple detectors."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
@@ -66,18 +66,11 @@ class Candidate:
     family: str  #: one of ``NETS``, ``"mean"``, ``"pca"`` or ``"knn"``
     size: int  #: latent width, components or neighbours; 0 where there is nothing to choose
     models: list[ResNetAE]
+    seconds: float  #: for fitting
 
     def score(self, windows: np.ndarray) -> np.ndarray:
         """Scores windows (N, L): float64 (N,)."""
         return np.asarray(np.mean([model.decision_function(windows) for model in self.models], axis=0))
-
-
-def _baselines(config: WaveformsConfig) -> Iterable[Candidate]:
-    """The simple detectors, not fitted; without components, the mean is left of a PCA."""
-    for size in (0, *config.components):
-        yield Candidate("pca" if size else "mean", size, [WindowBaseline("pca", size)])
-    for size in config.neighbours:
-        yield Candidate("knn", size, [WindowBaseline("neighbours", size)])
 
 
 def evaluate_detector(
@@ -112,6 +105,19 @@ def fit_members(
     return members
 
 
+def candidates(
+    config: WaveformsConfig, seed: int, context: Context, train: np.ndarray
+) -> Iterator[Candidate]:
+    """Fit every detector; without components, the mean is left of a PCA."""
+    for family, width in product(NETS, config.bottlenecks):
+        members = fit_members(config, width, seed, context, train, family)
+        yield Candidate(family, width, members, sum(member.history_.seconds for member in members))
+    pca = [("pca" if size else "mean", WindowBaseline("pca", size)) for size in (0, *config.components)]
+    for family, model in pca + [("knn", WindowBaseline("neighbours", size)) for size in config.neighbours]:
+        clock = time.perf_counter()
+        yield Candidate(family, model.size, [model.fit(train)], time.perf_counter() - clock)
+
+
 def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     """Fit every detector, choose a size for each family on validation, and test the chosen ones only.
 
@@ -122,28 +128,22 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     beats = _beats(validation_normals=config.validation_normals)
     labels = beats.validation_labels
     result = SeedResult(seed=seed)
-    metrics, curves, seconds = result.metrics, result.curves, result.seconds
+    metrics, curves = result.metrics, result.curves
     found: list[tuple[float, Candidate, np.ndarray]] = []  # area on validation, detector, its scores there
-    for family, bottleneck in product(NETS, config.bottlenecks):
-        members = fit_members(config, bottleneck, seed, context, beats.train, family)
-        alone = [member.decision_function(beats.validation) for member in members]
-        scores, what = np.mean(alone, axis=0), f"{family}-{bottleneck}"
-        found.append((roc_auc(labels, scores), Candidate(family, bottleneck, members), scores))
-        losses = members[0].history_.train["loss"]
-        curves[f"{what}.loss"] = window_means(losses, config.points)
-        curves[f"{what}.first_loss"] = losses[:REPLAY_STEPS]
-        metrics[f"{what}.member_roc_auc"] = float(np.mean([roc_auc(labels, each) for each in alone]))
-        metrics[f"{what}.normal_score"] = float(scores[labels == 0].mean())
-        metrics[f"{what}.anomaly_score"] = float(scores[labels == 1].mean())
-        metrics[f"{what}.parameters"] = float(sum(count_parameters(member.net_) for member in members))
-        seconds[what] = round(sum(member.history_.seconds for member in members), 2)
-    for each in _baselines(config):
-        clock = time.perf_counter()
-        each.models[0].fit(beats.train)
-        scores = each.score(beats.validation)
+    for each in candidates(config, seed, context, beats.train):
+        alone = [model.decision_function(beats.validation) for model in each.models]
+        scores, what = np.mean(alone, axis=0), f"{each.family}-{each.size}"
         found.append((roc_auc(labels, scores), each, scores))
-        seconds[f"{each.family}-{each.size}"] = round(time.perf_counter() - clock, 4)
-    metrics |= {f"{each.family}-{each.size}.validation_roc_auc": area for area, each, _ in found}
+        metrics[f"{what}.validation_roc_auc"] = found[-1][0]
+        result.seconds[what] = round(each.seconds, 4)
+        if each.family in NETS:
+            losses = each.models[0].history_.train["loss"]
+            curves[f"{what}.loss"] = window_means(losses, config.points)
+            curves[f"{what}.first_loss"] = losses[:REPLAY_STEPS]
+            metrics[f"{what}.member_roc_auc"] = float(np.mean([roc_auc(labels, own) for own in alone]))
+            metrics[f"{what}.normal_score"] = float(scores[labels == 0].mean())
+            metrics[f"{what}.anomaly_score"] = float(scores[labels == 1].mean())
+            metrics[f"{what}.parameters"] = float(sum(count_parameters(m.net_) for m in each.models))
     best: dict[str, tuple[float, Candidate, np.ndarray]] = {}
     for own in sorted(found, key=lambda own: -own[0]):
         best.setdefault(own[1].family, own)  # the first, if several are best
