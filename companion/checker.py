@@ -102,8 +102,6 @@ def numbers(answer: Answer, given: Sequence[Any], shape: Sequence[int] | None = 
     found = answer(*kept)
     if not all(np.array_equal(*pair) for pair in zip(kept, given, strict=True)):
         raise NotYet("it changes what it is given; whoever calls it still needs that, so work on a copy")
-    if found is None:
-        raise NotYet("it gives None; is there a `return`?")
     try:
         found = found.detach().cpu() if isinstance(found, Tensor) else found
         array = torch.as_tensor(np.asarray(found)).double()
@@ -112,9 +110,7 @@ def numbers(answer: Answer, given: Sequence[Any], shape: Sequence[int] | None = 
     if shape is not None and array.shape != shape and not array.numel() == math.prod(shape) == 1:
         raise NotYet(f"it gives numbers of shape {tuple(array.shape)}, and not {tuple(shape)}")
     if not torch.isfinite(array).all():
-        raise NotYet(
-            "some of what it gives is NaN or infinite: is something divided by 0? do exponentials overflow?"
-        )
+        raise NotYet("it gives NaN or infinity; is something divided by 0? do exponentials overflow?")
     return array.reshape(array.shape if shape is None else tuple(shape))
 
 
@@ -130,28 +126,16 @@ def normals(*shape: int) -> Tensor:
 
 
 def _made(block: Answer, right: Answer, case: tuple[int, int, int]) -> nn.Module:
-    """A block of which no weight starts at zero, as those of a branch's last norm may."""
     torch.manual_seed(0)
     module = block(case[0], case[1] // getattr(right, "expansion", 1), case[2])
     if not isinstance(module, nn.Module):
         raise NotYet(f"it makes {kind(module)}; derive the class from nn.Module")
-    for layer in (m for m in module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)):
-        if not layer.weight.any():
-            nn.init.normal_(layer.weight, std=0.1)
-    return module
-
-
-def _learns_everywhere(block: Answer, right: Answer) -> None:
-    mine = _made(block, right, (16, 32, 2))
-    mine(normals(4, 16, 8, 8)).square().sum().backward()
-    dead = [name for name, p in mine.named_parameters() if p.grad is None or not p.grad.any()]
-    if dead:
-        raise NotYet(f"none arrives at {', '.join(dead)}; is it used in forward, and nothing detached?")
+    return module.eval()
 
 
 def _computes_the_same(block: Answer, right: Answer) -> None:
     for case, size in product(((16, 16, 1), (16, 32, 1), (16, 32, 2)), (8, 9)):
-        mine, theirs = (_made(of, right, case).eval() for of in (block, right))
+        mine, theirs = (_made(of, right, case) for of in (block, right))
         for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
             for tensor in (*norm.parameters(), *norm.buffers()):
                 if tensor.is_floating_point():
@@ -183,7 +167,4 @@ def _same_weights(mine: nn.Module, theirs: nn.Module) -> Iterator[None]:
             yield
 
 
-BLOCK = {
-    "gradients arrive at every weight": _learns_everywhere,
-    "with the original's weights it computes what the original does": _computes_the_same,
-}
+BLOCK = {"with the original's weights it computes what the original does": _computes_the_same}

@@ -37,7 +37,7 @@ def test_the_reference_is_right_and_what_is_no_answer_hears_it_in_words(exercise
     assert f"{call}'int' object is not callable" in told(exercise, 7)
     assert call in told(exercise, lambda: 7)
     assert "of type str" in told(exercise, lambda *args: "seven")
-    assert re.search("None; is there a `return`|of type NoneType|has in the paper", told(exercise, print))
+    assert re.search("of type NoneType|has in the paper", told(exercise, print))
 
 
 class Mine(nn.Module):
@@ -152,7 +152,6 @@ def spoilt(**changes):
         (spoilt(forward=lambda self, x: F.relu(self.branch(x) + 2 * self.way(x))), "is the shortcut added"),
         (spoilt(bias=True), "a bias in front of a norm"),
         (spoilt(always=True), "a projection where the shape stays"),
-        (spoilt(branch=lambda self, x: Mine.branch(self, x.detach()).detach()), "b.weight, a.weight"),
         (spoilt(stride_at=2), "the stride where they belong"),
         (spoilt(branch=lambda self, x: self.after_b(self.b(self.after_a(F.relu(self.a(x)))))), "convs,"),
     ],

@@ -89,10 +89,9 @@ def test_the_addition_is_all_that_the_plain_twin_lacks():
     torch.testing.assert_close(residual(x), torch.relu(hidden + x))
 
 
-@pytest.mark.parametrize("residual", [True, False])
-def test_the_solution_by_construction_computes_the_same_also_in_training_mode(residual):
+def test_the_solution_by_construction_computes_the_same_also_in_training_mode():
     seed_everything(0)
-    shallow, images = CifarResNet(8, residual=residual), torch.randn(64, 3, 16, 16)
+    shallow, images = CifarResNet(8, residual=False), torch.randn(64, 3, 16, 16)
     shallow(images)  # gives the running statistics values of their own
     deeper = deepen(shallow.eval(), 26, images)
     assert deeper.depth == 26

@@ -168,13 +168,14 @@ def make_identity(block: BasicResidualBlock) -> None:
 
 @torch.no_grad()
 def deepen(model: CifarResNet, depth: int, images: Tensor) -> CifarResNet:
-    """A deeper net that computes what ``model`` computes: the solution by construction (section 1).
+    """A deeper plain net that computes what a plain net computes: the solution by construction (section 1).
 
     Identity blocks (:func:`make_identity`) are put behind each stage of a copy of ``model``. In training mode
-    batch norm would change what a plain one passes on. So each new norm gets the scale and shift that undo
-    this for a batch like ``images`` (N, 3, H, W), normalised.
+    batch norm would change what they pass on. So each new norm gets the scale and shift that undo this for a
+    batch like ``images`` (N, 3, H, W), normalised.
     """
-    deeper = CifarResNet(depth, residual=model.residual).to(images.device)
+    assert not model.residual, "a residual block needs no such thing"
+    deeper = CifarResNet(depth, residual=False).to(images.device)
     deeper.load_state_dict(model.state_dict(), strict=False)  # the old blocks keep their names
     pairs = zip(model.blocks(), deeper.blocks(), strict=True)
     every = (block for old, new in pairs for block in new[len(old) :])
