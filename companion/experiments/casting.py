@@ -107,10 +107,7 @@ def detectors(config: CastingConfig, data: Casting, seed: int, context: Context)
         yield name, fitted.fit_classifier(config, data, seed, context, name, *DISCRIMINATORS[name])[1]
     yield "pca", fitted.fit_pca(config, data, seed)
     published = fitted.fit_autoencoder(config, data, seed, context, "published")
-    yield (
-        "published",
-        fitted.error_scores(published, "mse", (1,), "gray")._replace(history=published.history_),
-    )
+    yield "published", fitted.error_scores(published, "mse", (1,), "gray")
     for kind in ("l1", "hybrid"):
         yield f"published-{kind}", fitted.error_scores(published, kind, (1,), "gray")
     moved = fitted.fit_autoencoder(config, data, seed, context, "moved")
