@@ -1,7 +1,7 @@
 """Fetches the scripts and fonts that pages need, so that no page asks another host for them.
 
-They come from the npm registry once, are checked against their SHA-256 and kept in the cache folder of
-the package. The build copies them to ``_static/vendor``.
+They are listed in ``assets.toml``, come from the npm registry once, are checked against their SHA-256 and
+kept in the cache folder of the package. The build copies them to ``_static/vendor``.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,56 +32,11 @@ class Asset:
     members: tuple[tuple[str, str], ...]  # prefix inside the package, and the folder for what follows it
 
 
-ASSETS = (
-    Asset(
-        "mathjax@3.2.2",
-        "1b9c0a1c44df864e915690558e72adb9cc5203360daefd385084ced3b6c64c09",
-        (
-            ("es5/startup.js", "mathjax/startup.js"),
-            ("es5/core.js", "mathjax/core.js"),
-            ("es5/input/tex.js", "mathjax/input/tex.js"),
-            ("es5/input/tex/extensions/", "mathjax/input/tex/extensions/"),
-            ("es5/output/chtml.js", "mathjax/output/chtml.js"),
-            ("es5/output/chtml/fonts/", "mathjax/output/chtml/fonts/"),
-            ("es5/a11y/assistive-mml.js", "mathjax/a11y/assistive-mml.js"),
-            ("LICENSE", "mathjax/LICENSE"),
-        ),
-    ),
-    Asset(
-        "mermaid@11.12.1",
-        "3bd65ddefe97fb2e01d976a01d4078f8d773bfc56c6a75a9abf08b564ce0f8b2",
-        (
-            ("dist/mermaid.esm.min.mjs", "mermaid/mermaid.esm.min.mjs"),
-            ("dist/chunks/mermaid.esm.min/", "mermaid/chunks/mermaid.esm.min/"),
-            ("LICENSE", "mermaid/LICENSE"),
-        ),
-    ),
+TABLE = tomllib.loads(Path(__file__).with_name("assets.toml").read_text("utf8"))
+ASSETS, PLAY, (AXE,) = (
+    tuple(Asset(own["package"], own["sha256"], tuple(own["members"].items())) for own in TABLE[kind])
+    for kind in ("site", "play", "axe")
 )
-PLAY = (
-    Asset(
-        "onnxruntime-web@1.30.0",
-        "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
-        tuple((f"dist/{name}", f"onnxruntime-web/{name}") for name in (
-            "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",
-        )),
-    ),
-    Asset(
-        "uplot@1.6.32",
-        "4b8a8191e425658e3ea8c8c1314b0fc679c861ee3a1af2b20c7b16ba50b5133d",
-        (
-            ("dist/uPlot.esm.js", "uplot/uPlot.esm.js"),
-            ("dist/uPlot.min.css", "uplot/uPlot.min.css"),
-            ("LICENSE", "uplot/LICENSE"),
-        ),
-    ),
-)  # fmt: skip
-"""Used by the interactive pieces, which are left out without them."""
-AXE = Asset(
-    "axe-core@4.14.1",
-    "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745",
-    (("axe.min.js", "axe/axe.min.js"),),
-)
-"""Used by the page checks only; not a part of the site."""
 
 
 def _target(member: str, asset: Asset) -> str | None:

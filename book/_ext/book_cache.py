@@ -1,40 +1,72 @@
-"""Keys the execution cache by everything that decides a chapter's outputs.
+"""Keys the execution cache by everything that decides a page's outputs, and by nothing else.
 
-Jupyter Book's own key is the cells alone. Here the cache lives in a folder named after a digest of the
-package's source (docstrings and comments too, as chapters show it), the recorded runs, the pinned
-environment, which data sets are in reach (for the others there are stand-ins; the content of the real ones is
-verified), the scale and the kind of device. A change in any of these executes every chapter again; undoing it
-finds the old outputs again. A cache that a crash or a full disk has damaged is deleted with a word, and the
-chapters are executed once more.
+Jupyter Book's own key is the cells alone. Here each page has a folder, and in it a cache for each digest of
+its cells, the modules that it can reach (docstrings and comments too, as chapters show them) with the files
+they read, the pinned environment, which data sets are in reach (for the others there are stand-ins; the
+content of the real ones is verified), the scale and the kind of device. A change in any of these executes the
+page again; undoing it finds the old outputs again. A cache that a crash or a full disk has damaged is deleted
+with a word, and the page is executed once more.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from book_reach import Package
 from jupyter_cache import get_cache
+from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
 
-KEEP = 3  # caches: the current one and the last ones before it
-READ = (".py", ".json", ".md", ".sql", ".toml", ".yaml", ".safetensors")  # of the package: chapters show them
+KEEP = 3  # caches of a page: the current one and the last ones before it
 
 
-def fingerprint(root: Path, data: str, scale: str, device: str = "cpu") -> str:
-    """A digest, 16 hexadecimal digits, of what chapters depend on beside their own cells."""
-    digest = hashlib.sha256(f"{data}\0{scale}\0{device}\0".encode())
-    files = [path for path in (root / "companion").rglob("*") if path.suffix in READ]
-    for path in [*sorted(files), root / "requirements.txt"]:
+@cache
+def conditions() -> str:
+    """What decides all outputs beside the code: the data sets in reach, the scale, and the kind of device."""
+    from companion.compute import pick_device
+    from companion.data import available
+    from companion.experiments.base import current_scale
+
+    data = " ".join(name for name, source in available().items() if source)
+    return f"{data}; {current_scale()}; {pick_device().type}"
+
+
+@cache
+def read_package(root: str) -> Package:
+    """The package, whose source is read once in each build."""
+    return Package(Path(root))
+
+
+def digest(package: Package, files: Iterable[Path], *parts: str) -> str:
+    """A digest, 16 hexadecimal digits, of files of the package, the pinned environment, and more."""
+    pins = (package.root / "requirements.txt").read_bytes()
+    found = hashlib.sha256("\0".join([*parts, ""]).encode() + pins)
+    for path in sorted(files):
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:16]
+        found.update(f"{path.relative_to(package.root).as_posix()}\0{len(content)}\0".encode() + content)
+    return found.hexdigest()[:16]
+
+
+def page_key(package: Package, page: Path, around: str) -> str:
+    """A digest of all that a page's outputs depend on; ``""`` if it has no cells."""
+    text = page.read_text("utf8")
+    if not is_myst_markdown_notebook(text):
+        return ""
+    cells = [cell for cell in read_myst_markdown_notebook(text).cells if cell.cell_type == "code"]
+    own = json.dumps([(cell.source, cell.metadata) for cell in cells], sort_keys=True)
+    return digest(package, package.reached([cell.source for cell in cells]), around, own)
 
 
 def prune(folder: Path, current: str, keep: int = KEEP) -> None:
@@ -60,33 +92,63 @@ def damage(cache: Path) -> str:
     return ""
 
 
-def _configure(app: Sphinx, config: Config) -> None:
-    from companion.compute import pick_device
-    from companion.data import available
-    from companion.experiments.base import current_scale
-
-    data = " ".join(name for name, source in available().items() if source)
-    key = fingerprint(Path(app.srcdir), data, current_scale(), pick_device().type)
-    folder = Path(app.outdir).parent / ".jupyter_cache"  # `jb clean` keeps it
-    cache = folder / key
+def _usable(cache: Path) -> bool:
+    """Whether there is a cache; one that is damaged is deleted."""
     fault = damage(cache) if cache.is_dir() else ""
     if fault:
         LOGGER.info(
-            "the execution cache %s is damaged (%s); it is deleted, all chapters run again", cache, fault
+            "the execution cache %s is damaged (%s); it is deleted, its page runs again", cache, fault
         )
         shutil.rmtree(cache)
-    if not cache.is_dir():  # pages that were read with the outputs of a lost cache are read again
-        Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
-    cache.mkdir(parents=True, exist_ok=True)
-    os.utime(cache)
-    prune(folder, key)
-    config.nb_execution_cache_path = str(cache)
+    return cache.is_dir()
+
+
+def _keys(env: BuildEnvironment) -> dict[str, str]:
+    """The key of each page with cells."""
+    if not hasattr(env, "book_keys"):
+        env.book_keys = {}  # type: ignore[attr-defined]
+    return env.book_keys  # type: ignore[attr-defined, no-any-return]
+
+
+def cache_of(app: Sphinx, page: str) -> Path:
+    """The cache with the outputs of a page."""
+    return Path(app.outdir).parent / ".jupyter_cache" / page / _keys(app.env)[page]  # `jb clean` keeps it
+
+
+def _configure(app: Sphinx, config: Config) -> None:
+    # `make read` says under what others made the outputs; what they lack is executed under this machine's
+    config.book_conditions = os.environ.get("BOOK_CONDITIONS") or conditions()
     # a page that Sphinx need not read again would keep outputs that are out of date
-    config.book_fingerprint = key
+    package = read_package(app.srcdir)
+    config.book_fingerprint = digest(package, [*package.texts, *package.data], config.book_conditions)
+
+
+def _lost(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
+    """The pages that were read with outputs of which there is no cache any more."""
+    return [page for page in _keys(env) if not _usable(cache_of(app, page))]
+
+
+def _choose(app: Sphinx, page: str, source: list[str]) -> None:
+    """Have a page that is about to be read look for its outputs in its own cache."""
+    path, package, keys = Path(app.env.doc2path(page)), read_package(app.srcdir), _keys(app.env)
+    keys[page] = page_key(package, path, app.config.book_conditions) if path.suffix == ".md" else ""
+    if not keys[page]:
+        del keys[page]
+        return
+    if "BOOK_CONDITIONS" in os.environ and not _usable(cache_of(app, page)):
+        keys[page] = page_key(package, path, conditions())
+    cache = cache_of(app, page)
+    if _usable(cache):
+        os.utime(cache)
+    prune(cache.parent, cache.name)
+    app.env.mystnb_config = app.env.mystnb_config.copy(execution_cache_path=str(cache))  # type: ignore[attr-defined]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Set the cache's folder, and make Sphinx read all pages again when the key changes."""
+    """Choose a cache for each page, and have all pages read again when anything that they show changes."""
     app.add_config_value("book_fingerprint", "", "env", types=frozenset({str}))
+    app.add_config_value("book_conditions", "", "", types=frozenset({str}))
     app.connect("config-inited", _configure)
+    app.connect("env-get-outdated", _lost)
+    app.connect("source-read", _choose)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from book_cache import cache_of
 from book_launch import add_setup_cell, link_button
 from book_plain import plain_markdown, with_captions
-from book_weight import rewrite_pages
+from book_weight import rewrite_pages, when_built
 from docutils import nodes
 from jupyter_cache import get_cache
 from myst_nb.core.utils import coalesce_streams
@@ -61,15 +62,14 @@ def check_executed(docname: str, execution: dict[str, Any] | None) -> None:
 FOLDED = {"hide-input", "remove-input", "hide-cell", "remove-cell"}  # tags of cells
 
 
-def with_outputs(app: Sphinx, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook with its outputs as they came, from the cache, and one output a cell for what it prints.
+def with_outputs(path: Path, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with its outputs as they came, from a cache, and one output a cell for what it prints.
 
     The notebook that myst-nb leaves has no outputs where only the prose of a page changed; and where it has
     some, what was printed stands in the first stream and in the later ones once more. Progress bars and
     warnings of the machine that built it (stderr) stay away, and cells that the page folds are folded.
     """
-    cache = get_cache(app.config["nb_execution_cache_path"])
-    notebook = cache.merge_match_into_notebook(notebook)[1]
+    notebook = get_cache(path).merge_match_into_notebook(notebook)[1]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in coalesce_streams(cell.outputs) if o.get("name") != "stderr"]
@@ -78,14 +78,12 @@ def with_outputs(app: Sphinx, notebook: nbformat.NotebookNode) -> nbformat.Noteb
     return notebook
 
 
-def _publish_notebooks(app: Sphinx, error: Exception | None) -> None:
-    if error or app.builder.format != "html":
-        return
+def _publish_notebooks(app: Sphinx) -> None:
     for docname in sorted(app.env.found_docs):
         path = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"  # where myst-nb leaves it
         if not path.is_file() or "kernelspec" not in app.env.metadata.get(docname, {}):
             continue
-        notebook = with_outputs(app, nbformat.read(path, as_version=4))
+        notebook = with_outputs(cache_of(app, docname), nbformat.read(path, as_version=4))
         check_executed(docname, app.env.nb_metadata[docname].get("exec_data"))
         values = glued_values(path.with_suffix(".glue.json"))
         code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -143,10 +141,7 @@ FIXES = [
 ]
 
 
-def _fix_pages(app: Sphinx, error: Exception | None) -> None:
-    if error or app.builder.format != "html":
-        return
-
+def _fix_pages(app: Sphinx) -> None:
     def fixed(page: str, path: Path) -> str:
         for pattern, replacement in FIXES:
             page = pattern.sub(replacement, page)
@@ -185,6 +180,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", _put_back, priority=600)
     app.connect("html-page-context", _download_button, priority=890)
     app.connect("html-page-context", _scripts_once, priority=900)
-    app.connect("build-finished", _publish_notebooks, priority=800)
-    app.connect("build-finished", _fix_pages, priority=900)
+    when_built(app, _publish_notebooks, priority=800)
+    when_built(app, _fix_pages, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

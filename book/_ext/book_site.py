@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from book_weight import when_built
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -25,33 +26,10 @@ CARD_ALT = (
 )
 DESCRIPTION = re.compile(r'<meta content="([^"]*)"[^>]* name="description"')
 
-NOT_FOUND = """\
-<h1>Page not found</h1>
-<p>There is no page at this address. It may have moved, or the link has a slip.</p>
-<p>Start from the <a href="{root}">first page</a>, look into the <a href="{prefix}genindex.html">index</a>,
-or <a href="{prefix}search.html">search the book</a>.</p>
-"""
-
-SITEMAP = """\
-<?xml version="1.0" encoding="UTF-8"?>
-<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">
-{lines}
-</urlset>
-"""
-FRONT_PAGE = """\
-<!doctype html>
-<html lang="{language}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<meta http-equiv="refresh" content="0; url={url}">
-<link rel="icon" href="_static/favicon.svg">
-{tags}
-</head>
-<body><main><h1>{title}</h1><p><a href="{url}">Open the book</a></p></main></body>
-</html>
-"""
+NOT_FOUND, FRONT_PAGE, SITEMAP = (
+    Path(__file__).with_name(name).read_text("utf8")
+    for name in ("not_found.html", "front_page.html", "sitemap.xml")
+)
 
 
 def address(variable: str, configured: str) -> str:
@@ -112,9 +90,7 @@ def _front_page(app: Sphinx) -> str:
     return FRONT_PAGE.format(language=app.config.language, title=title, url=url, tags="\n".join(tags))
 
 
-def _write(app: Sphinx, error: Exception | None) -> None:
-    if error or app.builder.format != "html":
-        return
+def _write(app: Sphinx) -> None:
     base, out = app.config.html_baseurl, Path(app.outdir)
     files = {"index.html": _front_page(app), ".nojekyll": ""}  # Jekyll would leave out _static
     if base:
@@ -131,5 +107,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the steps, after those of the extensions whose settings and tags they change."""
     app.connect("config-inited", _configure, priority=400)
     app.connect("html-page-context", _describe, priority=850)
-    app.connect("build-finished", _write, priority=910)
+    when_built(app, _write, priority=910)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

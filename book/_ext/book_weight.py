@@ -43,6 +43,16 @@ def with_waiting_images(page: str, folder: Path) -> str:
     return head + article + IMAGE.sub(waiting, rest)
 
 
+def when_built(app: Sphinx, step: Callable[[Sphinx], None], priority: int) -> None:
+    """Have a step done after each build of the pages that did not fail."""
+
+    def checked(app: Sphinx, error: Exception | None) -> None:
+        if not error and app.builder.format == "html":
+            step(app)
+
+    app.connect("build-finished", checked, priority=priority)
+
+
 def rewrite_pages(out: Path, change: Callable[[str, Path], str]) -> None:
     """Write each page of a built site as ``change`` makes it of its text and path."""
     for path in out.rglob("*.html"):
@@ -79,10 +89,7 @@ def letters(known: dict[str, str], texts: Iterable[str]) -> str:
     return "".join(sorted(found))
 
 
-def _lighten_pages(app: Sphinx, error: Exception | None) -> None:
-    if error or app.builder.format != "html":
-        return
-
+def _lighten_pages(app: Sphinx) -> None:
     def light(page: str, path: Path) -> str:
         page = with_waiting_images(page, path.parent)
         return page if path.name == "search.html" else SEARCH.sub("", page)
@@ -90,8 +97,8 @@ def _lighten_pages(app: Sphinx, error: Exception | None) -> None:
     rewrite_pages(Path(app.outdir), light)
 
 
-def _lighten_icons(app: Sphinx, error: Exception | None) -> None:
-    if error or app.builder.format != "html" or not (app.outdir / STYLES).is_file():
+def _lighten_icons(app: Sphinx) -> None:
+    if not (app.outdir / STYLES).is_file():
         return
     out = Path(app.outdir)
     styles = (out / STYLES).read_text("utf8")
@@ -112,6 +119,6 @@ def _lighten_icons(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the steps, after those that finish the pages."""
-    app.connect("build-finished", _lighten_pages, priority=920)
-    app.connect("build-finished", _lighten_icons, priority=930)
+    when_built(app, _lighten_pages, priority=920)
+    when_built(app, _lighten_icons, priority=930)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

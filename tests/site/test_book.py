@@ -148,7 +148,7 @@ def test_front_page_leads_to_the_root(book):
 
 def test_a_damaged_cache_is_told_and_made_again(book):
     before = book.executions()
-    (notebook,) = (book.folder / "_build/.jupyter_cache").glob("*/executed/*/base.ipynb")
+    (notebook,) = (book.folder / "_build/.jupyter_cache").rglob("executed/*/base.ipynb")
     notebook.write_text(notebook.read_text("utf8")[:100], "utf8")
     status, output = book.build()
     assert status == 0, output

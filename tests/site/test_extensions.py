@@ -8,7 +8,7 @@ import book_assets
 import nbformat
 import pytest
 from book_assets import Asset, unpack, vendor
-from book_cache import damage, fingerprint, prune
+from book_cache import damage, prune
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from sphinx.errors import ExtensionError
@@ -66,39 +66,6 @@ def test_a_missing_registry_is_explained_and_leaves_nothing(tmp_path, monkeypatc
     with pytest.raises(ExtensionError, match=r"x@1 could not be fetched \(no route\).*afterwards"):
         vendor((Asset("x@1", "0", (("a.js", "a.js"),)),), tmp_path / "cache")
     assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
-
-
-@pytest.fixture
-def project(tmp_path):
-    """A folder with what the fingerprint reads."""
-    (tmp_path / "companion" / "recorded").mkdir(parents=True)
-    (tmp_path / "companion" / "a.py").write_text("a = 1\n")
-    (tmp_path / "companion" / "recorded" / "run.json").write_text("{}")
-    (tmp_path / "requirements.txt").write_text("torch==1\n")
-    (tmp_path / "README.md").write_text("hello\n")
-    return tmp_path
-
-
-def test_fingerprint_depends_on_what_chapters_depend_on_and_nothing_else(project):
-    first = fingerprint(project, "data", "live")
-    assert fingerprint(project, "data", "live") == first
-    seen = {first, fingerprint(project, "synthetic", "live"), fingerprint(project, "data", "smoke")}
-    seen.add(fingerprint(project, "data", "live", "cuda"))
-    for name in ("companion/a.py", "companion/recorded/run.json", "requirements.txt"):
-        path = project / name
-        old = path.read_text()
-        path.write_text(old + " ")
-        seen.add(fingerprint(project, "data", "live"))
-        path.write_text(old)
-    (project / "companion" / "b.py").write_text("a = 1\n")
-    seen.add(fingerprint(project, "data", "live"))
-    (project / "companion" / "b.py").unlink()
-    (project / "README.md").write_text("other")  # what chapters do not depend on
-    (project / "companion" / "__pycache__").mkdir()
-    (project / "companion" / "__pycache__" / "a.pyc").write_bytes(b"x")
-    (project / "companion" / "a.py").touch()
-    assert fingerprint(project, "data", "live") == first
-    assert len(seen) == 8
 
 
 def test_damage_of_a_cache_is_found(tmp_path):

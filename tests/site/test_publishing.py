@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import yaml
-from book_cache import READ
 from book_indexes import _step
+from book_reach import READ
 from book_site import CARD_SIZE, address
 from bs4 import BeautifulSoup
 from PIL import Image
@@ -202,7 +202,7 @@ def test_the_workflow_keeps_outputs_under_what_they_depend_on():
     assert step["with"]["path"] == "_build/.jupyter_cache"
     patterns = re.findall(r"'([^']+)'", step["with"]["key"])
     hashed = {path for pattern in patterns for path in ROOT.glob(pattern)}
-    package = {path for path in (ROOT / "companion").rglob("*") if path.suffix in READ}
+    package = {path for path in (ROOT / "companion").rglob("*") if path.suffix in (".py", *READ)}
     assert hashed == package | {ROOT / "requirements.txt"} | set((ROOT / "book").rglob("*.md"))
 
 
