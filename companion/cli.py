@@ -56,7 +56,7 @@ for verb, told, commands in (
     group = typer.Typer(help=told, no_args_is_help=True)
     app.add_typer(group, name=verb)
     for command in commands:
-        group.command(command.__name__.removeprefix(f"{verb}_"))(command)
+        group.command(command.__name__.removeprefix(f"{verb}_"))(errors_as_messages()(command))
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
 EXPERIMENTS = yaml.safe_load((Path(__file__).parent / "experiments/scales.yaml").read_text("utf8"))
@@ -77,6 +77,7 @@ def list_data() -> None:
 
 
 @data_app.command("fetch")
+@errors_as_messages()
 def fetch_data(names: Names = None) -> None:
     """Get data sets into the cache, and check those that are there: damaged ones are fetched again."""
     from companion.data import fetch
@@ -96,6 +97,7 @@ def fetch_data(names: Names = None) -> None:
 
 
 @app.command()
+@errors_as_messages()
 def run(
     name: Annotated[str, typer.Argument(help=f"The experiment: {', '.join(EXPERIMENTS)}.")],
     scale: Annotated[str, typer.Option(help="smoke, live or full.")] = "live",
@@ -106,38 +108,37 @@ def run(
     allow_synthetic: Annotated[bool, typer.Option(help="Record even without real data.")] = False,
 ) -> None:
     """Run an experiment over several seeds, record the result as JSON, and print its metrics."""
-    with errors_as_messages():
-        from companion.compute import pick_compute
-        from companion.experiments import get_experiment
-        from companion.experiments.base import check_scale
-        from companion.experiments.runner import execute
-        from companion.runs import load_run
+    from companion.compute import pick_compute
+    from companion.experiments import get_experiment
+    from companion.experiments.base import check_scale
+    from companion.experiments.runner import execute
+    from companion.runs import load_run
 
-        experiment = get_experiment(name)
-        check_scale(scale)
-        if experiment.data().synthetic and not allow_synthetic:
-            raise DataError(
-                f"the data of {name!r} are out of reach. `companion data fetch` or {MIRROR_VARIABLE} "
-                "gets them; --allow-synthetic records a run on the stand-in, marked as such"
-            )
-        path = execute(
-            experiment, scale, list(range(seeds)), compute=pick_compute(device), out=out, resume=resume
+    experiment = get_experiment(name)
+    check_scale(scale)
+    if experiment.data().synthetic and not allow_synthetic:
+        raise DataError(
+            f"the data of {name!r} are out of reach. `companion data fetch` or {MIRROR_VARIABLE} "
+            "gets them; --allow-synthetic records a run on the stand-in, marked as such"
         )
-        recorded, table = load_run(str(path)), Table("metric", "mean", "standard deviation")
-        for metric in recorded.results[0].metrics:
-            values = recorded.metric(metric)
-            table.add_row(metric, f"{values.mean():.4g}", f"{values.std(ddof=1):.2g}" if seeds > 1 else "")
-        Console().print(table)
-        print(f"recorded in {path}")
+    path = execute(
+        experiment, scale, list(range(seeds)), compute=pick_compute(device), out=out, resume=resume
+    )
+    recorded, table = load_run(str(path)), Table("metric", "mean", "standard deviation")
+    for metric in recorded.results[0].metrics:
+        values = recorded.metric(metric)
+        table.add_row(metric, f"{values.mean():.4g}", f"{values.std(ddof=1):.2g}" if seeds > 1 else "")
+    Console().print(table)
+    print(f"recorded in {path}")
 
 
 @app.command()
+@errors_as_messages()
 def card(
     run_name: Annotated[str, typer.Argument(metavar="RUN", help="A recorded run: stem or path of its JSON.")],
 ) -> None:
     """Print the model card of a recorded run, Markdown in the format of the Hugging Face hub."""
-    with errors_as_messages():
-        from companion.model_cards import model_card
-        from companion.runs import load_run
+    from companion.model_cards import model_card
+    from companion.runs import load_run
 
-        print(model_card(load_run(run_name)), end="")
+    print(model_card(load_run(run_name)), end="")

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -16,8 +17,6 @@ from rich.markup import escape
 from companion.files import atomic_path
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from companion.estimators.base import AnomalyDetector
 
 SHARE = 0.2  #: of the normal data, held out for the threshold: training does not see them
@@ -127,8 +126,6 @@ def report(labels: np.ndarray, scores: np.ndarray, model: AnomalyDetector, out: 
 
     Beside areas there are the rates at the model's threshold. What has no score (NaN) is left out.
     """
-    import numpy as np
-
     from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc
 
     (threshold, fpr), known = model.limit(), np.isfinite(scores)

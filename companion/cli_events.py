@@ -9,14 +9,16 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated
 
+import pandas as pd
 import typer
 from tqdm.auto import tqdm
 
-from companion.cli_common import Engine, Model, Out, Workers, check_writable, errors_as_messages, safe_cell
+from companion.cli_common import Engine, Model, Out, Workers, check_writable, safe_cell
+from companion.detection.alarms import incidents
+from companion.files import atomic_path
+from companion.workers import over
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from companion.detection.simple import Drift
     from companion.estimators.events import EventDetector
 
@@ -43,17 +45,16 @@ def fit_events(
     alerts: Alerts = 20.0, zone: Zone = "UTC", net: Net = True, steps: Steps = 5000, device: Device = None,
 ) -> None:  # fmt: skip
     """Learn what events usually look like, from events that are mostly normal; no labels are needed."""
-    with errors_as_messages():
-        from companion.data.events import ENTITY_COLUMNS
-        from companion.data.sessions import SESSION_COLUMNS
-        from companion.estimators.events import EventDetector
+    from companion.data.events import ENTITY_COLUMNS
+    from companion.data.sessions import SESSION_COLUMNS
+    from companion.estimators.events import EventDetector
 
-        check_writable(out)
-        detector = EventDetector(
-            net, steps, alerts=alerts, zone=zone, columns=tuple(entity or ENTITY_COLUMNS),
-            leave_out=(*SESSION_COLUMNS, *(leave_out or ())), json_columns=tuple(json_column or ()),
-        )  # fmt: skip
-        _learn(detector, _events(data, detector, "counting"), out, device, f"{alerts:g} alerts a day")
+    check_writable(out)
+    detector = EventDetector(
+        net, steps, alerts=alerts, zone=zone, columns=tuple(entity or ENTITY_COLUMNS),
+        leave_out=(*SESSION_COLUMNS, *(leave_out or ())), json_columns=tuple(json_column or ()),
+    )  # fmt: skip
+    _learn(detector, _events(data, detector, "counting"), out, device, f"{alerts:g} alerts a day")
 
 
 def fit_rows(
@@ -61,12 +62,11 @@ def fit_rows(
     net: Net = True, steps: Steps = 5000, device: Device = None,
 ) -> None:  # fmt: skip
     """Learn what rows of a table usually look like, from rows that are mostly normal."""
-    with errors_as_messages():
-        from companion.estimators.events import EventDetector
+    from companion.estimators.events import EventDetector
 
-        check_writable(out)
-        detector = EventDetector(net, steps, alerts=alerts, columns=(), leave_out=tuple(leave_out or ()))
-        _learn(detector, [_read_tables(data)], out, device, f"{alerts:g} rows of a thousand")
+    check_writable(out)
+    detector = EventDetector(net, steps, alerts=alerts, columns=(), leave_out=tuple(leave_out or ()))
+    _learn(detector, [_read_tables(data)], out, device, f"{alerts:g} rows of a thousand")
 
 
 def _learn(
@@ -105,55 +105,49 @@ def score_events(
 
     Into a folder, events that outgrow memory are scored in parts; a run that was stopped goes on.
     """
-    with errors_as_messages():
-        import pandas as pd
+    from companion.estimators.lakes import Lake, identified
 
-        from companion.estimators.lakes import Lake, identified
-        from companion.files import atomic_path
-        from companion.workers import over
-
-        detector, drift = _loaded(model, device)
-        if past and past.exists():
-            detector.past_ = pd.read_parquet(past)
-        folder = out.is_dir() or not out.suffix
-        if engine == "ray" and not folder:
-            raise ValueError(f"with --engine ray the scores are a folder, not one file such as {out}")
-        if not folder:
-            check_writable(out)
-            frames = detector.stream(_events(data, detector, "scoring"), drift)
-            tables = ((frame, identified(frame, detector).join(scores)) for frame, scores in frames)
-            found = _write(tables, out, detector, drift)
-        else:
-            lake = Lake(out, model, parts)
-            report = lake.divide(detector, data)
-            print(*report.lines() if report else ["going on with the parts that are left"], sep="\n")
-            over(lake.left, partial(lake.score, detector), engine, workers, " parts")
-            flagged, found = lake.finish(detector, drift)
-            _tell_scored(flagged, out, detector, drift)
-        if past and detector.carried_ is not None:
-            with atomic_path(past) as file:
-                detector.carried_.to_parquet(file)
-        if folder:
-            rmtree(lake.work)
-        if len(found):
-            _alerts(detector, found, top, explain)
+    detector, drift = _loaded(model, device)
+    if past and past.exists():
+        detector.past_ = pd.read_parquet(past)
+    folder = out.is_dir() or not out.suffix
+    if engine == "ray" and not folder:
+        raise ValueError(f"with --engine ray the scores are a folder, not one file such as {out}")
+    if not folder:
+        check_writable(out)
+        frames = detector.stream(_events(data, detector, "scoring"), drift)
+        tables = ((frame, identified(frame, detector).join(scores)) for frame, scores in frames)
+        found = _write(tables, out, detector, drift)
+    else:
+        lake = Lake(out, model, parts)
+        report = lake.divide(detector, data)
+        print(*report.lines() if report else ["going on with the parts that are left"], sep="\n")
+        over(lake.left, partial(lake.score, detector), engine, workers, " parts")
+        flagged, found = lake.finish(detector, drift)
+        _tell_scored(flagged, out, detector, drift)
+    if past and detector.carried_ is not None:
+        with atomic_path(past) as file:
+            detector.carried_.to_parquet(file)
+    if folder:
+        rmtree(lake.work)
+    if len(found):
+        _alerts(detector, found, top, explain)
 
 
 def score_rows(
     data: Table, model: Model, out: Scores, top: Top = 5, explain: Explain = True, device: Device = None
 ) -> None:
     """Score rows of a table, one line each: the score of each detector, score and flagged."""
-    with errors_as_messages():
-        detector, drift = _loaded(model, device)
-        check_writable(out)
-        frame = _read_tables(data)
-        lacking = [c.name for c in detector.simple_.columns.columns_ if c.name not in frame.columns]
-        if lacking:
-            print(f"columns of the model that are not here count as missing: {', '.join(lacking)}")
-        drift.add(detector.simple_.columns.transform(frame))
-        found = _write([(frame, detector.measure(frame))], out, detector, drift)
-        heads = [f"row {row}: score {own['score']:.2f}" for row, own in found.head(top).iterrows()]
-        _tell(detector, found.head(top), heads, explain)
+    detector, drift = _loaded(model, device)
+    check_writable(out)
+    frame = _read_tables(data)
+    lacking = [c.name for c in detector.simple_.columns.columns_ if c.name not in frame.columns]
+    if lacking:
+        print(f"columns of the model that are not here count as missing: {', '.join(lacking)}")
+    drift.add(detector.simple_.columns.transform(frame))
+    found = _write([(frame, detector.measure(frame))], out, detector, drift)
+    heads = [f"row {row}: score {own['score']:.2f}" for row, own in found.head(top).iterrows()]
+    _tell(detector, found.head(top), heads, explain)
 
 
 def _loaded(model: Path, device: str | None) -> tuple[EventDetector, Drift]:
@@ -169,10 +163,7 @@ def _write(
     tables: Iterable[tuple[pd.DataFrame, pd.DataFrame]], out: Path, detector: EventDetector, drift: Drift
 ) -> pd.DataFrame:
     """Write scores part by part; the flagged rows come back, with all their columns, the highest 5,000."""
-    import pandas as pd
-
     from companion.estimators.lakes import highest
-    from companion.files import atomic_path
 
     flagged, found = 0, pd.DataFrame()
     with atomic_path(out) as part, part.open("w", encoding="utf8", newline="") as file:
@@ -194,10 +185,6 @@ def _tell_scored(flagged: int, out: Path, detector: EventDetector, drift: Drift)
 
 def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: bool) -> None:
     """Print alerts, each the flagged events of one entity that follow one another."""
-    import pandas as pd
-
-    from companion.detection.alarms import incidents
-
     number = incidents(found["time"].to_numpy(dtype="int64"), found["entity"].to_numpy(dtype=object))
     first = found.assign(number=number).sort_values("score", ascending=False, kind="stable")
     groups = first.groupby("number", sort=False)
@@ -233,8 +220,6 @@ def _events(data: list[str], detector: EventDetector, label: str) -> Iterator[pd
 
 
 def _read_tables(paths: list[Path]) -> pd.DataFrame:
-    import pandas as pd
-
     frames = [
         pd.read_parquet(p) if p.suffix == ".parquet" else pd.read_csv(p, low_memory=False) for p in paths
     ]

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+import pandas as pd
 import typer
 from tqdm.auto import tqdm
 
 from companion import cli_common as common
-from companion.cli_common import SHARE, Engine, Epochs, Fpr, Model, Out, Report, Workers, errors_as_messages
+from companion.cli_common import SHARE, Engine, Epochs, Fpr, Model, Out, Report, Workers
 from companion.data.download import DataError
 from companion.files import atomic_path
+from companion.workers import over
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,33 +84,30 @@ def fit_images(
     by PR-AUC on held-out normals and faults. The score of an image is the mean over its places, or the most
     unusual place, which finds small faults.
     """
-    with errors_as_messages():
-        from companion.data.images import check_not_sorted, share_by_hash
-        from companion.estimators.baselines import METHODS, choose_image_detector
-        from companion.models.autoencoders import halved
+    from companion.data.images import check_not_sorted, share_by_hash
+    from companion.estimators.baselines import METHODS, choose_image_detector
+    from companion.models.autoencoders import halved
 
-        halved(size, 3)
-        check_not_sorted(folder)
-        common.check_writable(out)
-        normal, limits = read_sample(folder, size, not gray)
-        held_out = share_by_hash(normal.hashes, SHARE, salt="validation")
-        learn, held = normal.take(~held_out), normal.take(held_out)
-        common.check_enough("images", learn, held)
-        common.tell_promise(len(held), fpr)
-        faults = halves(read_sample(known, size, not gray, limits)[0]) if known else ()
-        names = METHODS if method == "auto" else (method,)
-        model = choose_image_detector(learn.images, held.images, *faults, epochs=epochs, names=names)
-        model.value_range_ = limits
-        common.tell_choice(model, "known" if known else "painted")
-        kind = "grey" if gray else "colour"
-        print(f"learned from {len(learn):,} images of {size[0]}x{size[1]} {kind} pixels")
-        common.calibrate(model, held.images, max(fpr, 1 / (len(held) + 1)), out)
+    halved(size, 3)
+    check_not_sorted(folder)
+    common.check_writable(out)
+    normal, limits = read_sample(folder, size, not gray)
+    held_out = share_by_hash(normal.hashes, SHARE, salt="validation")
+    learn, held = normal.take(~held_out), normal.take(held_out)
+    common.check_enough("images", learn, held)
+    common.tell_promise(len(held), fpr)
+    faults = halves(read_sample(known, size, not gray, limits)[0]) if known else ()
+    names = METHODS if method == "auto" else (method,)
+    model = choose_image_detector(learn.images, held.images, *faults, epochs=epochs, names=names)
+    model.value_range_ = limits
+    common.tell_choice(model, "known" if known else "painted")
+    kind = "grey" if gray else "colour"
+    print(f"learned from {len(learn):,} images of {size[0]}x{size[1]} {kind} pixels")
+    common.calibrate(model, held.images, max(fpr, 1 / (len(held) + 1)), out)
 
 
 def halves(faults: ImageSet) -> tuple[Tensor, Tensor]:
     """Known faults to learn from, and others to choose by: of each folder the first half, and the rest."""
-    import pandas as pd
-
     places = pd.Series(range(len(faults))).groupby([str(Path(name).parent) for name in faults.names])
     first = (places.cumcount() < places.transform("size") // 2).to_numpy()
     return faults.take(first).images, faults.take(~first).images
@@ -125,7 +125,6 @@ def score_all(
     detector: ImageDetector, paths: Sequence[Path], engine: str = "local", workers: int = 1
 ) -> tuple[dict[str, float], list[Skipped]]:
     """Scores by file, and what could not be read; few images are in memory at a time."""
-    from companion.workers import over
 
     def scored(batch: Sequence[Path]) -> Any:
         images, unread = read_as(detector, batch)
@@ -150,28 +149,25 @@ def score_images(
     The columns are file, score, flagged (1 or 0), and error, why a file could not be read; then score and
     flagged are empty. An apostrophe stands before a name that a spreadsheet would take for a formula.
     """
-    with errors_as_messages():
-        import pandas as pd
+    from companion.data.images import find_images
 
-        from companion.data.images import find_images
-
-        detector = common.load(model, KINDS)
-        limit, fpr = detector.limit()
-        out.mkdir(parents=True, exist_ok=True)
-        paths, left_out = find_images(folder)
-        found, skipped = score_all(detector, paths, engine, workers)
-        reasons = {each.name: each.reason for each in skipped}
-        table = pd.DataFrame({"file": [common.safe_cell(common.shown_name(path, folder)) for path in paths]})
-        table["score"] = [found.get(str(path)) for path in paths]
-        table["flagged"] = (table["score"] > limit).astype("Int64").where(table["score"].notna())
-        table["error"] = [reasons.get(str(path), "") for path in paths]
-        with atomic_path(out / "scores.csv") as part:
-            table.to_csv(part, index=False)
-        draw_unusual(out / "unusual.png", detector, found, folder)
-        tell_skipped([*left_out, *skipped], folder)
-        count = int(table["flagged"].sum())
-        print(f"{len(found):,} images scored, {count:,} flagged; written to {out}")
-        common.warn_of_rate(count, len(found), fpr, "images")
+    detector = common.load(model, KINDS)
+    limit, fpr = detector.limit()
+    out.mkdir(parents=True, exist_ok=True)
+    paths, left_out = find_images(folder)
+    found, skipped = score_all(detector, paths, engine, workers)
+    reasons = {each.name: each.reason for each in skipped}
+    table = pd.DataFrame({"file": [common.safe_cell(common.shown_name(path, folder)) for path in paths]})
+    table["score"] = [found.get(str(path)) for path in paths]
+    table["flagged"] = (table["score"] > limit).astype("Int64").where(table["score"].notna())
+    table["error"] = [reasons.get(str(path), "") for path in paths]
+    with atomic_path(out / "scores.csv") as part:
+        table.to_csv(part, index=False)
+    draw_unusual(out / "unusual.png", detector, found, folder)
+    tell_skipped([*left_out, *skipped], folder)
+    count = int(table["flagged"].sum())
+    print(f"{len(found):,} images scored, {count:,} flagged; written to {out}")
+    common.warn_of_rate(count, len(found), fpr, "images")
 
 
 def draw_unusual(path: Path, detector: ImageDetector, found: dict[str, float], folder: Path) -> None:
@@ -198,25 +194,21 @@ def draw_unusual(path: Path, detector: ImageDetector, found: dict[str, float], f
 
 def evaluate_images(folder: Sorted, model: Model, faults: Faults = None, out: Report = None) -> None:
     """Measure how well a model tells normal images from faults: areas, and rates at its threshold."""
-    with errors_as_messages():
-        import numpy as np
+    from companion.data.images import find_images, sorted_images
 
-        from companion.data.images import find_images, sorted_images
-
-        detector = common.load(model, KINDS)
-        labels = sorted_images(folder) if faults is None else dict.fromkeys(find_images(folder)[0], 0)
-        labels |= {} if faults is None else dict.fromkeys(find_images(faults)[0], 1)
-        found, skipped = score_all(detector, list(labels))
-        tell_skipped(skipped, None)
-        known = np.array([labels[Path(name)] for name in found])
-        common.report(known, np.array(list(found.values())), detector, out)
+    detector = common.load(model, KINDS)
+    labels = sorted_images(folder) if faults is None else dict.fromkeys(find_images(folder)[0], 0)
+    labels |= {} if faults is None else dict.fromkeys(find_images(faults)[0], 1)
+    found, skipped = score_all(detector, list(labels))
+    tell_skipped(skipped, None)
+    known = np.array([labels[Path(name)] for name in found])
+    common.report(known, np.array(list(found.values())), detector, out)
 
 
 def calibrate_images(model: Model, normal: Normal = None, fpr: Fpr = 0.01) -> None:
     """Set another threshold of a model, without fitting it again."""
-    with errors_as_messages():
-        from companion.data.images import find_images
+    from companion.data.images import find_images
 
-        detector = common.load(model, KINDS)
-        images = normal and read_as(detector, find_images(normal)[0])[0].distinct().images
-        common.calibrate(detector, images, fpr, model)
+    detector = common.load(model, KINDS)
+    images = normal and read_as(detector, find_images(normal)[0])[0].distinct().images
+    common.calibrate(detector, images, fpr, model)

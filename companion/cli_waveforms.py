@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+import pandas as pd
 import typer
 
 from companion import cli_common as common
-from companion.cli_common import SHARE, Engine, Epochs, Fpr, Model, Out, Report, Workers, errors_as_messages
+from companion.cli_common import SHARE, Engine, Epochs, Fpr, Model, Out, Report, Workers
+from companion.data.csv_numbers import Numbers, read_numbers
+from companion.data.series import Windows, cut_windows, is_constant
 from companion.files import atomic_path
+from companion.workers import over
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from companion.data.csv_numbers import Numbers
-    from companion.data.series import Windows
     from companion.estimators import ResNetAE
 
 KINDS = ("WindowBaseline", "ResNetAE")  # that `fit` writes
@@ -36,8 +37,6 @@ Stride = Annotated[int | None, typer.Option(min=1, help="Samples from window to 
 
 def read_all(files: list[Path], columns: list[str] | None) -> list[Numbers]:
     """The numbers of files, and a line on each; without ``columns`` all have those of the first."""
-    from companion.data.csv_numbers import read_numbers
-
     found: list[Numbers] = []
     for file in files:
         found.append(read_numbers(file, columns or (found[0].names if found else None)))
@@ -47,10 +46,6 @@ def read_all(files: list[Path], columns: list[str] | None) -> list[Numbers]:
 
 def cut(numbers: Numbers, length: int | None, stride: int | None) -> Windows:
     """The rows as windows (N, C, L), or with ``length`` windows of a series, whose rows are samples."""
-    import numpy as np
-
-    from companion.data.series import Windows, cut_windows
-
     values, shape = numbers.values, numbers.values.shape
     if length is not None:
         return cut_windows(values.T, length, stride)
@@ -61,8 +56,6 @@ def cut(numbers: Numbers, length: int | None, stride: int | None) -> Windows:
 
 def together(parts: list[np.ndarray]) -> np.ndarray:
     """Windows (N, C, L) of several files as one array, without those that hold no number at all."""
-    import numpy as np
-
     if len({part.shape[1:] for part in parts}) > 1:
         raise ValueError(f"files differ in channels or samples: {sorted({part.shape[1:] for part in parts})}")
     windows = np.concatenate(parts)
@@ -71,8 +64,6 @@ def together(parts: list[np.ndarray]) -> np.ndarray:
 
 def hold_out(parts: list[Windows], series: bool) -> tuple[np.ndarray, np.ndarray]:
     """Windows to learn from, and held-out ones: drawn at random, or the end of each series, apart."""
-    import numpy as np
-
     if series:
         learn = together([part.values[part.ends <= (1 - SHARE) * part.ends[-1]] for part in parts])
         held = together([part.values[part.starts >= (1 - SHARE) * part.ends[-1]] for part in parts])
@@ -94,26 +85,25 @@ def fit_waveforms(
     By default all methods are fitted, with each standardisation, and the best is kept, by PR-AUC on held-out
     windows and faults: those that are known, or else the same windows with faults put in.
     """
-    with errors_as_messages():
-        from companion.estimators.baselines import WINDOW_METHODS, choose_window_detector
+    from companion.estimators.baselines import WINDOW_METHODS, choose_window_detector
 
-        names = WINDOW_METHODS if method == "auto" else (method,)
-        scales: Any = ("window", "channel") if standardize == "auto" else (standardize,)
-        common.check_writable(out)
-        read = read_all(files, None if columns is None else [name.strip() for name in columns.split(",")])
-        stride = None if length is None else stride or max(1, length // 2)
-        learn, held = hold_out([cut(numbers, length, stride) for numbers in read], length is not None)
-        faulty = [cut(numbers, length, stride).values for numbers in read_all(known or [], read[0].names)]
-        room = sum(round(SHARE * len(numbers.values)) - (length or 0) for numbers in read)
-        finer = min(round(fpr * room), (stride or 1) - 1)  # as many windows as the promise needs
-        common.tell_promise(len(held), fpr, f"--stride {finer}, " if stride and finer >= 1 else "")
-        model = choose_window_detector(
-            learn, held, together(faulty) if faulty else None, epochs=epochs, names=names, scales=scales
-        )
-        common.tell_choice(model, "known" if known else "put-in")
-        model.columns_, model.stride_ = read[0].names, stride
-        print(f"learned from {len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}")
-        common.calibrate(model, held, max(fpr, 1 / (len(held) + 1)), out)
+    names = WINDOW_METHODS if method == "auto" else (method,)
+    scales: Any = ("window", "channel") if standardize == "auto" else (standardize,)
+    common.check_writable(out)
+    read = read_all(files, None if columns is None else [name.strip() for name in columns.split(",")])
+    stride = None if length is None else stride or max(1, length // 2)
+    learn, held = hold_out([cut(numbers, length, stride) for numbers in read], length is not None)
+    faulty = [cut(numbers, length, stride).values for numbers in read_all(known or [], read[0].names)]
+    room = sum(round(SHARE * len(numbers.values)) - (length or 0) for numbers in read)
+    finer = min(round(fpr * room), (stride or 1) - 1)  # as many windows as the promise needs
+    common.tell_promise(len(held), fpr, f"--stride {finer}, " if stride and finer >= 1 else "")
+    model = choose_window_detector(
+        learn, held, together(faulty) if faulty else None, epochs=epochs, names=names, scales=scales
+    )
+    common.tell_choice(model, "known" if known else "put-in")
+    model.columns_, model.stride_ = read[0].names, stride
+    print(f"learned from {len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}")
+    common.calibrate(model, held, max(fpr, 1 / (len(held) + 1)), out)
 
 
 def read_as(detector: ResNetAE, files: list[Path]) -> list[tuple[Numbers, Windows]]:
@@ -138,57 +128,47 @@ def score_waveforms(
     series the start_time of the first sample and the end_time of the last. Where a window holds no number at
     all, score and flagged are empty. A series is cut, and columns are chosen, as when the model was fitted.
     """
-    with errors_as_messages():
-        import pandas as pd
+    detector = common.load(model, KINDS)
+    limit, fpr = detector.limit()
+    common.check_writable(out)
 
-        from companion.data.series import is_constant
-        from companion.workers import over
+    def scored(file: Path) -> tuple[int, pd.DataFrame]:
+        ((numbers, found),) = read_as(detector, [file])
+        times = None if numbers.times is None else numbers.times.to_numpy()
+        scores = pd.Series(detector.decision_function(found.values))
+        name = common.safe_cell(common.shown_name(file))
+        table: dict[str, Any] = {"file": name, "window": range(len(scores))}
+        if detector.stride_ is not None:
+            table |= {"start": found.starts, "end": found.ends}
+            if times is not None:
+                table |= {"start_time": times[found.starts], "end_time": times[found.ends - 1]}
+        elif times is not None:
+            table["time"] = times
+        table |= {"score": scores, "flagged": (scores > limit).astype("Int64").mask(scores.isna())}
+        return int(is_constant(found.values).sum()), pd.DataFrame(table)
 
-        detector = common.load(model, KINDS)
-        limit, fpr = detector.limit()
-        common.check_writable(out)
-
-        def scored(file: Path) -> tuple[int, pd.DataFrame]:
-            ((numbers, found),) = read_as(detector, [file])
-            times = None if numbers.times is None else numbers.times.to_numpy()
-            scores = pd.Series(detector.decision_function(found.values))
-            name = common.safe_cell(common.shown_name(file))
-            table: dict[str, Any] = {"file": name, "window": range(len(scores))}
-            if detector.stride_ is not None:
-                table |= {"start": found.starts, "end": found.ends}
-                if times is not None:
-                    table |= {"start_time": times[found.starts], "end_time": times[found.ends - 1]}
-            elif times is not None:
-                table["time"] = times
-            table |= {"score": scores, "flagged": (scores > limit).astype("Int64").mask(scores.isna())}
-            return int(is_constant(found.values).sum()), pd.DataFrame(table)
-
-        flats, tables = zip(*over(files, scored, engine, workers, "file"), strict=True)
-        every, flat = pd.concat(tables).drop(columns=[] if len(files) > 1 else "file"), sum(flats)
-        with atomic_path(out) as part:
-            every.to_csv(part, index=False)
-        many, unknown = int(every["flagged"].sum()), int(every["flagged"].isna().sum())
-        print(f"{len(every):,} windows scored, {many:,} flagged")
-        common.warn_of_rate(many, len(every) - unknown, fpr, "windows")
-        if unknown:
-            print(f"{unknown:,} windows hold no number and have neither score nor verdict")
-        if flat:
-            print(f"warning: {flat:,} windows are flat lines, as of a stuck sensor; the score may miss that")
-        print(f"written to {out}")
+    flats, tables = zip(*over(files, scored, engine, workers, "file"), strict=True)
+    every, flat = pd.concat(tables).drop(columns=[] if len(files) > 1 else "file"), sum(flats)
+    with atomic_path(out) as part:
+        every.to_csv(part, index=False)
+    many, unknown = int(every["flagged"].sum()), int(every["flagged"].isna().sum())
+    print(f"{len(every):,} windows scored, {many:,} flagged")
+    common.warn_of_rate(many, len(every) - unknown, fpr, "windows")
+    if unknown:
+        print(f"{unknown:,} windows hold no number and have neither score nor verdict")
+    if flat:
+        print(f"warning: {flat:,} windows are flat lines, as of a stuck sensor; the score may miss that")
+    print(f"written to {out}")
 
 
 def evaluate_waveforms(files: Files, model: Model, faults: Faults, out: Report = None) -> None:
     """Measure how well a model tells the normal windows of files from faulty ones: areas and rates."""
-    with errors_as_messages():
-        import numpy as np
-
-        detector = common.load(model, KINDS)
-        scores = [detector.decision_function(windows_of(detector, part)) for part in (files, faults)]
-        common.report(np.repeat((0, 1), list(map(len, scores))), np.concatenate(scores), detector, out)
+    detector = common.load(model, KINDS)
+    scores = [detector.decision_function(windows_of(detector, part)) for part in (files, faults)]
+    common.report(np.repeat((0, 1), list(map(len, scores))), np.concatenate(scores), detector, out)
 
 
 def calibrate_waveforms(model: Model, normal: Normal = None, fpr: Fpr = 0.01) -> None:
     """Set another threshold of a model, without fitting it again."""
-    with errors_as_messages():
-        detector = common.load(model, KINDS)
-        common.calibrate(detector, windows_of(detector, normal) if normal else None, fpr, model)
+    detector = common.load(model, KINDS)
+    common.calibrate(detector, windows_of(detector, normal) if normal else None, fpr, model)
