@@ -80,13 +80,13 @@ def archive_items(files: Mapping[str, bytes]) -> list[Item]:
     return [(name, labels[name], partial(bytes, files[name])) for name in sorted(files.keys() - {ANNOTATION})]
 
 
-Kind = Literal["normal", "moved", "spill", "empty"]
-KINDS: tuple[Kind, ...] = ("normal", "moved", "spill", "empty")  # the first two are normal
-COUNTS: dict[str, dict[Kind, int]] = {
-    "train": {"normal": 1500},
-    "proliv": {"spill": 60},
-    "test/imgs": {"normal": 480, "moved": 120, "spill": 40, "empty": 20},
-}
+Kind = Literal["normal", "moved", "spill", "empty"]  # the first two are normal
+PARTS: tuple[tuple[str, Kind, int], ...] = (
+    ("train", "normal", 1500), ("proliv", "spill", 60),
+    ("test/imgs", "normal", 480), ("test/imgs", "moved", 120), ("test/imgs", "spill", 40),
+    ("test/imgs", "empty", 20),
+)  # fmt: skip
+"""How many images of which kind a folder of the stand-in holds."""
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
@@ -126,19 +126,16 @@ def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -
     return (255 * image.clamp(0, 1)).round().to(torch.uint8)
 
 
-def synthetic_archive(size: tuple[int, int] = (28, 48), seed: int = 0) -> dict[str, bytes]:
+def synthetic_archive() -> dict[str, bytes]:
     """PNG files in the layout of the casting archive, with its annotation: contents by path."""
     files: dict[str, bytes] = {}
     labels = []
-    for place, (folder, kinds) in enumerate(COUNTS.items()):
-        for kind, count in kinds.items():
-            images = synthetic_moulds(kind, count, size, 1000 * seed + 10 * place + KINDS.index(kind))
-            for index, image in enumerate(images):
-                name = f"{kind}_{index:04d}.png"
-                file = io.BytesIO()
-                Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "png", compress_level=1)
-                files[f"{folder}/{name}"] = file.getvalue()
-                if folder == "test/imgs":
-                    labels.append(f"{name} {int(kind in ('spill', 'empty'))}\r\n")
-    files["test/test_annotation.txt"] = "".join(labels).encode()
+    for seed, (folder, kind, count) in enumerate(PARTS):
+        for index, image in enumerate(synthetic_moulds(kind, count, (28, 48), seed)):
+            name, file = f"{kind}_{index:04d}.png", io.BytesIO()
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "png", compress_level=1)
+            files[f"{folder}/{name}"] = file.getvalue()
+            if folder == "test/imgs":
+                labels.append(f"{name} {int(kind in ('spill', 'empty'))}\r\n")
+    files[ANNOTATION] = "".join(labels).encode()
     return files
