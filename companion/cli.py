@@ -59,6 +59,7 @@ for verb, told, commands in (
         group.command(command.__name__.removeprefix(f"{verb}_"))(errors_as_messages()(command))
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A recorded run: stem or path of its JSON.")]
 EXPERIMENTS = yaml.safe_load((Path(__file__).parent / "experiments/scales.yaml").read_text("utf8"))
 
 
@@ -121,9 +122,8 @@ def run(
             f"the data of {name!r} are out of reach. `companion data fetch` or {MIRROR_VARIABLE} "
             "gets them; --allow-synthetic records a run on the stand-in, marked as such"
         )
-    path = execute(
-        experiment, scale, list(range(seeds)), compute=pick_compute(device), out=out, resume=resume
-    )
+    compute = pick_compute(device)
+    path = execute(experiment, scale, list(range(seeds)), compute=compute, out=out, resume=resume)
     recorded, table = load_run(str(path)), Table("metric", "mean", "standard deviation")
     for metric in recorded.results[0].metrics:
         values = recorded.metric(metric)
@@ -134,9 +134,7 @@ def run(
 
 @app.command()
 @errors_as_messages()
-def card(
-    run_name: Annotated[str, typer.Argument(metavar="RUN", help="A recorded run: stem or path of its JSON.")],
-) -> None:
+def card(run_name: Run) -> None:
     """Print the model card of a recorded run, Markdown in the format of the Hugging Face hub."""
     from companion.model_cards import model_card
     from companion.runs import load_run

@@ -25,9 +25,7 @@ Out = Annotated[Path, typer.Option(help="Where to write the model.")]
 Model = Annotated[Path, typer.Option(help="What `companion fit` wrote.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the data.")]
 Report = Annotated[Path | None, typer.Option(help="A JSON file for the numbers.")]
-Fpr = Annotated[
-    float, typer.Option(min=1e-6, max=0.5, help="The share of normal data that the threshold may flag.")
-]
+Fpr = Annotated[float, typer.Option(min=1e-6, max=0.5, help="The share of normal data that may be flagged.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: several --workers side by side.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes of --engine ray.")]
 EXPECTED = (ValueError, RuntimeError, ArithmeticError, OSError, LookupError, TypeError, MemoryError)

@@ -23,9 +23,7 @@ KINDS = ("WindowBaseline", "ResNetAE")  # that `fit` writes
 Files = Annotated[list[Path], typer.Argument(help="CSV, Parquet, NPY, NPZ or WAV; a row is a window.")]
 Length = Annotated[int | None, typer.Option(min=2, help="Rows are samples: cut windows of so many.")]
 Columns = Annotated[str | None, typer.Option(help="Those to read, with commas between; or all.")]
-Known = Annotated[
-    list[Path] | None, typer.Option(help="Faulty windows to choose by; else faults are put in.")
-]
+Known = Annotated[list[Path] | None, typer.Option(help="Faulty windows to choose by; or faults are put in.")]
 Faults = Annotated[list[Path], typer.Option(help="A file of faulty windows only; may be given again.")]
 Normal = Annotated[list[Path] | None, typer.Option(help="Normal windows; else those of the last time.")]
 Methods = Literal["auto", "pca", "neighbours", "net"]

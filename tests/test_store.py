@@ -31,13 +31,9 @@ def test_the_nearest_come_with_their_ids_and_times_also_from_a_file(kind, tmp_pa
         assert np.allclose(found[0], distances, atol=1e-5)  # with this effort nothing is missed
         assert (found[1] == IDS[rows]).all()
         assert (found[2] == TIMES[rows]).all()
-
-
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_effort_buys_recall(kind):
-    truth = made("exact").nearest(ASKED)[1]
-    low, high = ((made(kind, effort).nearest(ASKED)[1] == truth).mean() for effort in (1, 200))
-    assert low < 0.97 < high
+    if kind != "exact":
+        store.effort = 1
+        assert (store.nearest(ASKED, 5)[1] == IDS[rows]).mean() < 0.97
 
 
 def test_fewer_than_asked_for_are_filled_up():
@@ -50,9 +46,7 @@ def test_fewer_than_asked_for_are_filled_up():
 def test_what_cannot_be_is_refused(tmp_path):
     store = made("hnsw")
     for wrong in (
-        lambda: EmbeddingStore(SIZE, "tree"),
         lambda: EmbeddingStore(SIZE).nearest(ASKED),
-        lambda: EmbeddingStore(SIZE).save(tmp_path / "empty"),
         lambda: store.add(VECTORS[:1], IDS[:1], TIMES[:1]),  # its id is there
         lambda: store.add(VECTORS[:2], np.array([1, 1]), TIMES[:2]),
         lambda: store.add(VECTORS[:1, :3], np.array([1]), TIMES[:1]),

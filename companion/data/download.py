@@ -188,9 +188,8 @@ def _locked(path: Path) -> Iterator[None]:
             print(f"waiting for another process that fetches {path.name} ...", file=sys.stderr)
             lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
-        raise DataError(
-            f"another process has held {lock.lock_file} for {LOCK_SECONDS:.0f} s; end it and try again"
-        ) from error
+        reason = f"another process has held {lock.lock_file} for {LOCK_SECONDS:.0f} s; end it and try again"
+        raise DataError(reason) from error
     except (OSError, NotImplementedError):
         pass  # a cache that cannot be written or locked; the data may still be had
     try:

@@ -32,6 +32,7 @@ KINDS = {"Int64": "HUGEINT", "float64": "DOUBLE", "boolean": "BOOLEAN", "str": "
 """Types of a frame's columns, and of DuckDB's while they are read; a mixture is text."""
 JSON_KINDS = dict.fromkeys(("BIGINT", "UBIGINT", "HUGEINT"), "Int64")
 JSON_KINDS |= {"BOOLEAN": "boolean", "DOUBLE": "float64"}
+Base = duckdb.DuckDBPyConnection
 Paths = Path | str | Sequence[Path | str]
 Columns = dict[str, str]  #: the columns of a frame, by name their types; in DuckDB they are c0, c1, ...
 
@@ -84,7 +85,7 @@ def read_batches(
 @contextmanager
 def sorted_events(
     paths: Paths, json_columns: Sequence[str] = ()
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, Columns, ReadReport]]:
+) -> Iterator[tuple[Base, Columns, ReadReport]]:
     """The events on disk, DuckDB's table ``sorted``: their ``row`` in the files, and ``c0``, ``c1``, ..."""
     report = ReadReport()
     files = _files(paths, report)
@@ -97,9 +98,7 @@ def sorted_events(
         yield base, columns, report
 
 
-def _batches(
-    base: duckdb.DuckDBPyConnection, opened: ExitStack, columns: Columns, rows: int
-) -> Iterator[pd.DataFrame]:
+def _batches(base: Base, opened: ExitStack, columns: Columns, rows: int) -> Iterator[pd.DataFrame]:
     text = pd.StringDtype(na_value=np.nan)
     kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): text}
     with opened:
@@ -154,9 +153,7 @@ class _Source:
     leaves: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def _load(
-    base: duckdb.DuckDBPyConnection, files: Sequence[Path], json_columns: Sequence[str], report: ReadReport
-) -> Columns:
+def _load(base: Base, files: Sequence[Path], json_columns: Sequence[str], report: ReadReport) -> Columns:
     """Fill the table ``events``; its columns have the widest type that a name has anywhere."""
     groups: dict[tuple[str, str], list[Path]] = {}
     for path in files:
@@ -186,9 +183,7 @@ def _load(
         for name, kind, _ in source.leaves:
             columns[name] = _widest(columns.get(name, kind), kind)
     if len(columns) > MAX_COLUMNS:
-        raise DataError(
-            f"the events have more than {MAX_COLUMNS:,} different fields; do values stand where names should?"
-        )
+        raise DataError(f"more than {MAX_COLUMNS:,} different fields; do values stand where names should?")
     if not columns:
         why = f" {report.reasons[0]}" if report.reasons else ""
         raise DataError(f"{files[0]} holds no event; JSON objects, or Parquet, are expected.{why}")
@@ -205,7 +200,7 @@ def _load(
     return columns
 
 
-def _native(base: duckdb.DuckDBPyConnection, query: str) -> _Source:
+def _native(base: Base, query: str) -> _Source:
     """The leaves of Parquet's columns."""
     relation, source = base.sql(f"SELECT * FROM {query}"), _Source(query)
 
@@ -235,7 +230,7 @@ def _native(base: duckdb.DuckDBPyConnection, query: str) -> _Source:
     return source
 
 
-def _open(base: duckdb.DuckDBPyConnection, source: _Source, sql: str, prefix: str) -> None:
+def _open(base: Base, source: _Source, sql: str, prefix: str) -> None:
     """Add the leaves of a JSON value to a source: all its pointers are followed in one pass."""
     found = base.execute(f"SELECT DISTINCT json_structure({sql})::VARCHAR FROM {source.query}").fetchall()
     kinds: dict[tuple[str, str], str] = {}
@@ -281,9 +276,7 @@ def _widest(one: str, other: str) -> str:
     return one if one == other else "float64" if {one, other} == {"Int64", "float64"} else "str"
 
 
-def _report_bad(
-    base: duckdb.DuckDBPyConnection, every: str, files: Sequence[Path], packed: str, report: ReadReport
-) -> None:
+def _report_bad(base: Base, every: str, files: Sequence[Path], packed: str, report: ReadReport) -> None:
     """Count the lines that hold no JSON object, and say of the first ones where they are and why."""
     bad = "json IS NULL OR json_type(json) <> 'OBJECT'"
     report.bad += base.execute(f"SELECT count(*) FROM {every} WHERE {bad}").fetchall()[0][0]
@@ -300,7 +293,7 @@ def _report_bad(
                     report.reasons.append(f"{path.name}, line {number}: no JSON object: {line.strip()[:40]}")
 
 
-def _sort(base: duckdb.DuckDBPyConnection, columns: Columns, report: ReadReport) -> None:
+def _sort(base: Base, columns: Columns, report: ReadReport) -> None:
     """The table ``sorted``: in the order of time, in milliseconds; events without a time are left out."""
     place = list(columns).index("time")
     base.execute(f"CREATE TABLE times AS {TIMES.format(text=f'c{place}::VARCHAR')}")

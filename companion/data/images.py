@@ -1,7 +1,5 @@
 """Images from files and folders, decoded and brought to one size; what is left out is listed."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
@@ -13,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -51,16 +49,19 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(self, keep: np.ndarray) -> ImageSet:
+    def take(self, keep: np.ndarray) -> Self:
         """The images for which ``keep``, bool (N,), is true."""
         places = np.flatnonzero(keep)
         chosen = torch.from_numpy(places)
         names, hashes = (tuple(of[i] for i in places) for of in (self.names, self.hashes))
-        return ImageSet(self.images[chosen], self.labels[chosen], names, hashes)
+        return type(self)(self.images[chosen], self.labels[chosen], names, hashes)
 
-    def distinct(self) -> ImageSet:
+    def distinct(self) -> Self:
         """The first of each group of copies."""
         return self.take(np.isin(np.arange(len(self)), np.unique(self.hashes, return_index=True)[1]))
+
+
+Read = tuple[ImageSet, tuple[Skipped, ...]]  # what could be read, and what was left out
 
 
 def decode(
@@ -125,7 +126,7 @@ def deep_range(paths: Iterable[Path]) -> Range | None:
 
 def read_images(
     items: Iterable[Item], size: Size = (64, 64), color: bool = False, value_range: Range | None = None
-) -> tuple[ImageSet, tuple[Skipped, ...]]:
+) -> Read:
     """Images in the order of ``items``, brought to one size, and what was left out, further pages as well."""
     pixels, labels, names, hashes = [], [], [], []
     skipped: list[Skipped] = []
@@ -172,9 +173,7 @@ def find_images(folder: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
     return sorted(found), tuple(sorted(left_out))
 
 
-def read_paths(
-    paths: Iterable[Path], size: Size, color: bool, value_range: Range | None
-) -> tuple[ImageSet, tuple[Skipped, ...]]:
+def read_paths(paths: Iterable[Path], size: Size, color: bool, value_range: Range | None) -> Read:
     """What :func:`read_images` returns for files, which all have the label 0."""
     return read_images(((str(path), 0, partial(_content, path)) for path in paths), size, color, value_range)
 

@@ -35,8 +35,7 @@ def load_zeek() -> Events:
 
     Detectors learn from the hosts 008 and 010 (the last hours calibrate), are chosen on 012 and tested on
     011: other hosts and, for validation, another week of June 2022. Host 008 is unlike the others: a fifth of
-    its flows go to port 8883. Rows (attacks): train 2,486, calibration 853, validation 3,810 (3,028), test
-    8,722 (3,951): attacks are not rare here. The 1,353 flows without a label ("Background") are left out.
+    its flows go to port 8883. Attacks are not rare here. Flows without a label ("Background") are left out.
 
     An attack is each flow that came from outside to the host. So the label is the direction, and who began a
     flow is left out: ``local_orig``, ``local_resp`` and both addresses. The address of the other side is
@@ -80,8 +79,7 @@ def load_cloudtrail() -> Events:
 
     Normal calls before 12:06 UTC are for learning (the last minutes calibrate), later ones and all runs of
     the tool up to 12:14 for validation, all after that for the test: no run is on two sides. So the time of
-    day tells something on validation calls alone. Rows (attacks): train 694, calibration 192, validation
-    1,287 (173), test 727 (41).
+    day tells something on validation calls alone.
     """
     found = read_or_warn("The CloudTrail log", "events", read_real, CLOUDTRAIL)
     if found is None:
@@ -123,8 +121,7 @@ def load_demo_service() -> Events:
     the fields of ``DEMO_LEFT_OUT``. The events are almost OCSF 1.0.0: ``api`` is missing, and those that the
     database wrote have no actor and no source.
 
-    Split by time, 50, 10, 20 and 20 %; the 159 faults of the first two parts are not used. Rows (faults):
-    train 13,309, calibration 2,660, validation 5,376 (57), test 5,376 (61).
+    Split by time, 50, 10, 20 and 20 %; the 159 faults of the first two parts are not used.
     """
     found = read_or_warn("The log of the demo service", "events", read_published, DEMO_SERVICE)
     if found is None:
@@ -148,8 +145,7 @@ def load_nsl_kdd() -> Events:
 
     Old, and known to every paper of the field. Normal rows of the published training file are learned (60 %),
     calibrate (15 %) and validate (25 %, with the file's attacks); the published test file is the test: 18 of
-    its 37 kinds of attack are not in the training file. Rows (attacks): train 8,069, calibration 2,017,
-    validation 15,106 (11,743), test 22,544 (12,833). Columns keep their names; an incident is one row.
+    its 37 kinds of attack are not in the training file. Columns keep their names; an incident is one row.
     """
     found = read_or_warn("NSL-KDD", "rows", read_published, *NSL_KDD)
     if found is None:

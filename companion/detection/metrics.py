@@ -29,9 +29,7 @@ def check_scores(scores: Any, what: str = "scores", axes: int = 1) -> np.ndarray
         array = array.astype(np.float64)
     bad = int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).sum()) if array.size else 0
     if bad:
-        raise ValueError(
-            f"{bad} of {len(array)} {what} are NaN or infinite; leave them out, and say how many"
-        )
+        raise ValueError(f"{bad} of {len(array)} {what} are NaN or infinite; leave them out")
     return array
 
 

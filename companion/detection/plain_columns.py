@@ -161,9 +161,8 @@ class PlainColumns:
             who = entities(frame, self.entity).fillna("").to_numpy(dtype=object)
         there = COUNTS if COUNTS[0] in frame.columns else []
         counts = np.log1p(frame[there].to_numpy(dtype=np.float64)) if there else np.empty((len(frame), 0))
-        return EventRows(
-            np.concatenate(parts, axis=1), np.concatenate(codes, axis=1), counts, kinds(frame), who
-        )
+        plain, coded = np.concatenate(parts, axis=1), np.concatenate(codes, axis=1)
+        return EventRows(plain, coded, counts, kinds(frame), who)
 
     def _block(self, column: Column, values: pd.Series, frame: pd.DataFrame) -> tuple[np.ndarray, ...]:
         """One column as float32 (N, features), and its codes, int32 (N, 1 or 2)."""

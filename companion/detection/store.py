@@ -12,7 +12,6 @@ from companion.detection.metrics import check_scores
 from companion.files import StateError, load_state, save_state
 
 _FORMAT = "embedding store 1"
-_LINKS, _PER_CELL = 32, 1000  # of a vector in the graph; vectors, about
 
 
 class EmbeddingStore:
@@ -32,8 +31,6 @@ class EmbeddingStore:
     """
 
     def __init__(self, size: int, kind: str = "exact", effort: int = 64) -> None:
-        if kind not in ("exact", "hnsw", "ivf"):
-            raise ValueError(f"the kind of a store is exact, hnsw or ivf, not {kind!r}")
         self.size, self.kind, self.effort = size, kind, effort
         self.times = pd.Series(dtype="datetime64[ms]")  #: of each vector, by its id
         self._index: Any = None  # made from the first vectors, since cells have to be learned
@@ -46,17 +43,12 @@ class EmbeddingStore:
         vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
         new = pd.Series(np.asarray(times, dtype="datetime64[ms]"), index=np.asarray(ids, dtype=np.int64))
         if vectors.shape != (len(new), self.size) or not new.index.append(self.times.index).is_unique:
-            raise ValueError(
-                f"need vectors (N, {self.size}) with ids that are not in the store, once each; here are "
-                f"vectors {vectors.shape} and {new.index.nunique()} different ids"
-            )
+            raise ValueError(f"need vectors (N, {self.size}), each with a new id; these are {vectors.shape}")
         if self._index is None:
-            flat = faiss.IndexFlatL2(self.size)
-            graph = faiss.IndexHNSWFlat(self.size, _LINKS)
-            self._index = faiss.IndexIDMap2(graph if self.kind == "hnsw" else flat)
-            if self.kind == "ivf":
-                self._index = faiss.IndexIVFFlat(flat, self.size, max(1, len(vectors) // _PER_CELL))
-                self._index.train(vectors)
+            cells = max(1, len(vectors) // 1000)
+            made = {"exact": "IDMap2,Flat", "hnsw": "IDMap2,HNSW32", "ivf": f"IVF{cells},Flat"}[self.kind]
+            self._index = faiss.index_factory(self.size, made)
+            self._index.train(vectors)
         self._index.add_with_ids(vectors, new.index.to_numpy())
         self.times = pd.concat([self.times, new])
         return self
@@ -67,18 +59,19 @@ class EmbeddingStore:
         Where fewer are found the distance is infinite, the id -1 and the time NaT.
         """
         vectors = np.ascontiguousarray(check_scores(vectors, "vectors", axes=2), dtype=np.float32)
-        parameters: Any = None
-        if self.kind == "hnsw":  # the two are not in FAISS's type stubs
-            parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, count))  # type: ignore[attr-defined]
+        if self._index is None:
+            raise ValueError("the store is empty; add vectors first")
+        if self.kind == "hnsw":
+            faiss.ParameterSpace().set_index_parameter(self._index, "efSearch", max(self.effort, count))
         elif self.kind == "ivf":
-            parameters = faiss.SearchParametersIVF(nprobe=self.effort)  # type: ignore[call-arg]
-        squares, ids = self._filled().search(vectors, count, params=parameters)
+            faiss.ParameterSpace().set_index_parameter(self._index, "nprobe", self.effort)
+        squares, ids = self._index.search(vectors, count)
         distances = np.sqrt(np.where(ids < 0, np.inf, np.maximum(squares, 0)).astype(np.float64))
         return distances, ids, self.times.reindex(ids.ravel()).to_numpy().reshape(ids.shape)
 
     def save(self, path: Path) -> None:
         """Write all to one file, in one piece."""
-        content = faiss.serialize_index(self._filled()), self.times.index, self.times.astype(np.int64)
+        content = faiss.serialize_index(self._index), self.times.index, self.times.astype(np.int64)
         index, ids, times = (torch.tensor(np.asarray(each)) for each in content)
         made = [self.size, self.kind, self.effort]
         save_state(path, _FORMAT, made=made, index=index, ids=ids, times=times)
@@ -95,8 +88,3 @@ class EmbeddingStore:
         except (KeyError, RuntimeError, AttributeError, ValueError, TypeError) as error:
             raise StateError(f"{path} is damaged: {error}") from error
         return store
-
-    def _filled(self) -> Any:
-        if self._index is None:
-            raise ValueError("the store is empty; add vectors first")
-        return self._index

@@ -32,10 +32,8 @@ def fixed_fpr(normal_scores: np.ndarray, fpr: float) -> float:
     scores = _check(normal_scores, "normals", fpr)
     allowed = math.floor(fpr * (len(scores) + 1) + 1e-9)
     if allowed < 1:
-        raise ValueError(
-            f"a false-positive rate of {fpr:g} needs at least {math.ceil(1 / fpr - 1e-9) - 1} normals, "
-            f"here are {len(scores)}; the lowest rate they can promise is {1 / (len(scores) + 1):.3g}"
-        )
+        least = math.ceil(1 / fpr - 1e-9) - 1
+        raise ValueError(f"a rate of {fpr:g} needs at least {least} normals, here are {len(scores)}")
     return float(np.sort(scores)[-allowed])
 
 
@@ -95,15 +93,11 @@ class EmpiricalTail:
 class FisherTail:
     """Several scores as one level of rarity.
 
-    The levels of the scores are added, as R. A. Fisher adds the logarithms of p-values ("Statistical Methods
-    for Research Workers", 4th edition, 1932, section 21.1). They need not be independent, for the sum is
-    turned into a level once more. They are (n, scores), of normals that the detector was not fitted on.
-
-    One score adds no more than n normals can support, or one with a heavy tail, such as a rate, would outvote
-    all others.
-
-    With ``rows`` (k,) the scales of the single scores are taken from these rows alone, such as all but the
-    most unusual; the level of the sum is still that among all n.
+    The levels of the scores (n, scores) are added, as R. A. Fisher adds the logarithms of p-values
+    ("Statistical Methods for Research Workers", 4th edition, 1932, section 21.1). They need not be
+    independent, for the sum is turned into a level once more. One score adds no more than n normals can
+    support, or one with a heavy tail, such as a rate, would outvote all others. With ``rows`` (k,) the scales
+    of the single scores are taken from these rows alone, such as all but the most unusual.
     """
 
     def __init__(self, normal_scores: np.ndarray, rows: np.ndarray | None = None) -> None:

@@ -1,7 +1,5 @@
 """Autoencoders that find unusual waveforms and images: what they reconstruct badly is unusual."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Simple detectors that an autoencoder has to beat, with the same contract, and the choice among them all."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -32,6 +30,7 @@ from companion.training import History
 
 _MOST, _NUMBERS, _JUDGED = 2000, 2**25, 500  # images, and numbers, that a baseline keeps; images to choose by
 Method = Literal["pca", "neighbours"]
+Size = Annotated[int, Field(ge=0, le=2**20)]
 Model = TypeVar("Model", ImageDetector, ResNetAE)
 WINDOW_METHODS = ("pca", "neighbours", "net")
 METHODS = ("neighbours", "pca", "patches", "still", "net", "classifier")  # for images, the simple ones first
@@ -89,9 +88,8 @@ class WindowBaseline(_Baseline, ResNetAE):
     _facts: ClassVar = ResNetAE._facts | {"kept_": tuple[Count, Count]}
 
     def __init__(
-        self, method: Method = "pca", size: Annotated[int, Field(ge=0, le=2**20)] = 8,
-        standardize: StandardizerKind = "window",
-    ) -> None:  # fmt: skip
+        self, method: Method = "pca", size: Size = 8, standardize: StandardizerKind = "window"
+    ) -> None:
         self.method, self.size, self.standardize = method, size, standardize
 
     def _rows(self, X: np.ndarray) -> np.ndarray:

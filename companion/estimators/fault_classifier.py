@@ -1,7 +1,5 @@
 """The detector that chapter 9 recommends: a classifier of normal images and of known and painted faults."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Self
 
