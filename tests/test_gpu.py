@@ -12,11 +12,10 @@ from companion.experiments import NAMES, get_experiment
 from companion.models.resnet import CifarResNet
 from companion.objectives.classification import ImageClassification
 from companion.training import FitConfig, TrainingRun, evaluate, fit
+from tests.small_data import CPU, MOMENTS
 
 CUDA = torch.device("cuda")
-OBJECTIVE = ImageClassification(
-    torch.full((3,), 0.5), torch.full((3,), 0.25), max_shift=2, flip=True, cutout=3, label_smoothing=0.1
-)
+OBJECTIVE = ImageClassification(*MOMENTS, max_shift=2, flip=True, cutout=3, label_smoothing=0.1)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -32,9 +31,8 @@ def test_a_run_that_was_stopped_continues(tmp_path):
 
     def train(**options) -> list[float]:
         seed_everything(0)
-        return fit(CifarResNet(8), images(), OBJECTIVE, config, compute=Compute(CUDA, None), **options).train[
-            "loss"
-        ]
+        around = {"compute": Compute(CUDA, None), **options}
+        return fit(CifarResNet(8), images(), OBJECTIVE, config, **around).train["loss"]
 
     whole = train()
     train(checkpoint=tmp_path / "run.ckpt", stop_after=7)
@@ -46,9 +44,9 @@ def test_a_run_that_was_stopped_continues(tmp_path):
 def test_the_device_agrees_with_the_cpu():
     assert agrees_with_cpu(CUDA)
     config = FitConfig(num_steps=2, batch_size=96, lr=0.01)  # one batch of all: no draw but the augmentation
-    plain = ImageClassification(OBJECTIVE.mean, OBJECTIVE.std)
+    plain = ImageClassification(*MOMENTS)
     losses = []
-    for compute in (Compute(CUDA, None), Compute(torch.device("cpu"), None)):
+    for compute in (Compute(CUDA, None), CPU):
         seed_everything(0)
         model = CifarResNet(8)
         history = fit(model, images(), plain, config, compute=compute)
@@ -77,8 +75,7 @@ class Waits(TorchDispatchMode):
 
 
 def test_no_step_waits_for_the_device():
-    cpu = Compute(torch.device("cpu"), None)
-    run = TrainingRun(CifarResNet(8).train(), images(), OBJECTIVE, FitConfig(num_steps=3), cpu, seed=0)
+    run = TrainingRun(CifarResNet(8).train(), images(), OBJECTIVE, FitConfig(num_steps=3), CPU, seed=0)
     with Waits() as waits:
         for _ in range(3):
             run.train_step()
