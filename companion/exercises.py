@@ -1,7 +1,6 @@
 """The exercises that can be checked: ``check("name", answer)`` says whether it is right, and if not, why."""
 
 import math
-import warnings
 from functools import partial
 from typing import Any
 
@@ -119,8 +118,7 @@ def _has_gradients(answer: Answer, right: Answer) -> None:
 
 def _index(training: list[Any], values: list[Any], min_count: int) -> np.ndarray:
     encoder = TableEncoder([], ["job"], min_count=min_count).fit(pd.DataFrame({"job": training}))
-    with warnings.catch_warnings(action="ignore"):  # of values that training did not see
-        return np.ravel(encoder.transform(pd.DataFrame({"job": values}))[1])
+    return np.ravel(encoder.transform(pd.DataFrame({"job": values}))[1])
 
 
 def _answered(confidence: Tensor, right: Tensor, most_wrong: float, *, of_all: bool = False) -> int:

@@ -1,4 +1,3 @@
-import warnings
 from dataclasses import asdict
 from decimal import Decimal
 
@@ -129,15 +128,6 @@ def test_different_texts_stay_apart():
     assert len(set(indices(versions, versions))) == 6
 
 
-def test_it_says_when_most_of_a_column_is_new():
-    with pytest.warns(UserWarning, match=r"most values of the column 'c'.*'A'"):
-        indices(["a", "b"] * 5, ["A", "B", "A", "b"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        indices(["a", "b"] * 5, ["a", "b", "A", None])
-        indices([*"aabcdefgh"], [*"aabcdefgh"], min_count=2)  # most are rare in training already
-
-
 CELLS = st.one_of(st.none(), st.floats(allow_infinity=False, width=32), st.integers(-(10**6), 10**6))
 TEXTS = st.one_of(st.none(), st.text(max_size=5), st.integers(0, 9), st.booleans())
 
@@ -149,7 +139,6 @@ def test_a_value_far_outside_of_training_stays_finite():
     assert numerical[0, 0] > 0 > numerical[1, 0]
 
 
-@pytest.mark.filterwarnings("ignore:most values")
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(CELLS, CELLS, TEXTS), min_size=1, max_size=30),

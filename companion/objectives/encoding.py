@@ -1,7 +1,6 @@
 """From the rows of a table to tensors: fitted on training rows only, kept with the model."""
 
 import re
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -77,9 +76,8 @@ class TableEncoder:
     min_count: int = 1  #: how often training must have seen a value for it to have an index of its own
     most: int | None = None  #: values of a column that have one, at most; ``None`` for no bound
     scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  #: learned, of the numbers
-    #: learned of each categorical column: the values from index 2 on, and the share of those without an index
+    #: learned of each categorical column: the values from index 2 on
     categories: dict[str, list[str]] = field(default_factory=dict, repr=False)
-    rare: dict[str, float] = field(default_factory=dict, repr=False)
 
     def fit(self, frame: pd.DataFrame) -> Self:
         """Learn scales and categories from training rows; return the encoder itself."""
@@ -90,7 +88,6 @@ class TableEncoder:
             counts = counts.groupby(level=0).sum()  # in alphabetical order
             kept = counts[counts >= self.min_count].nlargest(self.most or len(counts))
             self.categories[name] = sorted(kept.index)
-            self.rare[name] = 1 - float(kept.sum()) / max(1, int(counts.sum()))
         return self
 
     def _scale_of(self, values: np.ndarray) -> dict[str, Any]:
@@ -136,14 +133,7 @@ class TableEncoder:
         codes, texts = factorize(frame[name], self.categories[name])
         places = {text: index for index, text in enumerate(self.categories[name], start=2)}
         known = texts.map(places).fillna(UNSEEN).to_numpy(dtype=np.int64)
-        found: np.ndarray = np.append(known, MISSING)[codes]  # the code of what is missing is -1
-        unseen, there = texts[known == UNSEEN], int((found != MISSING).sum())
-        if there >= 3 and (found == UNSEEN).sum() / there > (1 + self.rare.get(name, 1.0)) / 2:
-            warnings.warn(
-                f"most values of the column {name!r} were not seen in training, such as {unseen.iloc[0]!r}",
-                stacklevel=3,
-            )
-        return found
+        return np.asarray(np.append(known, MISSING)[codes])  # the code of what is missing is -1
 
     def unscale(self, name: str, scaled: np.ndarray) -> np.ndarray:
         """Values of a numerical column from its feature (N,), in its own units, float64: the way back."""

@@ -1,7 +1,6 @@
 """From OCSF events to tensors: which field is a quantity, a category or an identifier, and what came last."""
 
 import re
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -128,9 +127,7 @@ class EventFeatures:
 
         Unknown fields are ignored, lacking ones are missing; with ``gaps`` the events may have any order.
         """
-        with warnings.catch_warnings():  # new users and hosts are every day's business here, and are scored
-            warnings.filterwarnings("ignore", message="most values")
-            return self.fitted.transform(self._prepared(frame, gaps))
+        return self.fitted.transform(self._prepared(frame, gaps))
 
     @property
     def fitted(self) -> TableEncoder:
