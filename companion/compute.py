@@ -83,10 +83,6 @@ class Compute:
         tensors = {name: t.to(self.device) for name, t in parts.items() if isinstance(t, Tensor)}
         return replace(value, **tensors) if tensors else value
 
-    def images(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) on the device, in the memory format."""
-        return images.to(device=self.device, memory_format=self.memory_format)
-
 
 def pick_compute(
     device: str | None = None, precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -32,10 +32,6 @@ FLUSH_EVERY = 50  # steps between looks at the loss, each of which makes a GPU w
 Evaluation = Callable[[nn.Module], dict[str, float]]
 
 
-class DivergedError(ArithmeticError):
-    """The loss is not a finite number any more; the message says at which step."""
-
-
 class FitConfig(BaseModel):
     """The hyperparameters of a training run."""
 
@@ -196,7 +192,7 @@ class TrainingRun:
         done, self.pending = len(self.pending), []
         for step in range(self.step - done, self.step):
             if not math.isfinite(loss := self.history.train["loss"][step]):
-                raise DivergedError(
+                raise ArithmeticError(
                     f"the loss became {loss} at step {step}; try a lower lr than {self.config.lr}, "
                     "more warmup_steps, and look for NaN in the data"
                 )

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from companion.objectives.encoding import MISSING, UNSEEN, EncoderError
+from companion.objectives.encoding import MISSING, UNSEEN
 from companion.objectives.event_features import GAP, EventFeatures, field_family
 
 
@@ -102,7 +102,7 @@ def test_features_know_their_fields_and_fields_their_families(events):
 
 
 def test_nothing_can_be_done_before_fitting(events):
-    with pytest.raises(EncoderError, match="fit"):
+    with pytest.raises(ValueError, match="fit"):
         EventFeatures().transform(events)
-    with pytest.raises(EncoderError, match="no events"):
+    with pytest.raises(ValueError, match="no events"):
         EventFeatures().fit(events.iloc[:0])

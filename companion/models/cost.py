@@ -186,7 +186,7 @@ def time_models(
             inputs = torch.rand(*shape, device=compute.device)
             if not backward:
                 inputs = inputs.to(compute.autocast_dtype or torch.float32)
-            inputs = compute.images(inputs) if inputs.ndim == 4 else inputs
+            inputs = inputs.to(memory_format=compute.memory_format) if inputs.ndim == 4 else inputs
             steps[name] = partial(step, compute.model(model).train(backward), inputs)
         seconds = interleaved(steps, rounds)
     return {name: Timing(*(s / shape[0] for s in seconds[name])) for name, (_, shape) in jobs.items()}

@@ -19,10 +19,6 @@ _FARTHEST = 1e-7  # the share of values beyond which a quantile is not told, 5.2
 _SAME = (("True", "true", "TRUE", "1"), ("False", "false", "FALSE", "0"))
 
 
-class EncoderError(ValueError):
-    """A table that the encoder cannot take; the message says why."""
-
-
 def _text(value: object) -> str:
     if isinstance(value, str):
         return re.sub(r"^(-?(0|[1-9]\d*))\.0$", r"\1", value)
@@ -105,7 +101,7 @@ class TableEncoder:
     def transform(self, frame: pd.DataFrame) -> tuple[Tensor, Tensor]:
         """The rows as float32 (N, ``num_numerical_features``), all finite, and int64 (N, columns)."""
         if len(self.scales) < len(self.numerical):
-            raise EncoderError("fit the encoder first, on training rows")
+            raise ValueError("fit the encoder first, on training rows")
         features: list[np.ndarray] = []
         for name, scale in self.scales.items():
             values = _numbers(frame, name)
@@ -166,5 +162,5 @@ class TableEncoder:
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     values = frame[name].astype("float64").to_numpy()
     if np.isinf(values).any():
-        raise EncoderError(f"column {name!r} holds an infinite number; make it missing or clip it")
+        raise ValueError(f"column {name!r} holds an infinite number; make it missing or clip it")
     return values

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from companion.data.events import ENTITY_COLUMNS, entities
 from companion.detection.plain_columns import CODES
-from companion.objectives.encoding import EncoderError, TableEncoder, factorize
+from companion.objectives.encoding import TableEncoder, factorize
 
 GAP = "seconds since the entity's last event"
 _ZONE = "timezone_offset"
@@ -71,7 +71,7 @@ class EventFeatures:
         times have any order. If they are a sample, give the ``gaps`` among all of them, as :meth:`gaps` does.
         """
         if len(frame) == 0:
-            raise EncoderError("there are no events to fit on")
+            raise ValueError("there are no events to fit on")
         kinds, seen = {}, set()
         for name, column in frame.items():
             kinds[str(name)] = kind = self._kind(str(name), column)
@@ -133,7 +133,7 @@ class EventFeatures:
     def fitted(self) -> TableEncoder:
         """The encoder, once there is one."""
         if self.encoder is None:
-            raise EncoderError("fit the features first, on normal events of the past")
+            raise ValueError("fit the features first, on normal events of the past")
         return self.encoder
 
     @property
