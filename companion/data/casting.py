@@ -89,10 +89,6 @@ PARTS: tuple[tuple[str, Kind, int], ...] = (
 """How many images of which kind a folder of the stand-in holds."""
 
 
-def _uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator)
-
-
 def _noise(shape: tuple[int, int, int, int], cells: int, generator: Generator) -> Tensor:
     """Smooth noise: random numbers on a grid with ``cells`` on a side, interpolated."""
     grid = torch.randn(*shape[:2], cells, cells, generator=generator)
@@ -107,21 +103,22 @@ def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -
     colors = [0.47, 0.60, 0.53], [0.41, 0.50, 0.50], [0.43, 0.52, 0.51], [0.56, 0.63, 0.51]
     floor, rim, bottom, metal = torch.tensor(colors).view(4, 1, 3, 1, 1)
     reach = 0.35 if kind == "moved" else 0.04
-    x = torch.linspace(-1, 1, width).view(1, 1, 1, -1) - _uniform(one, -reach, reach, generator)
-    y = torch.linspace(-1, 1, height).view(1, 1, -1, 1) - _uniform(one, -reach, reach, generator)
+    moved_x, moved_y = torch.empty(2, *one).uniform_(-reach, reach, generator=generator)
+    x = torch.linspace(-1, 1, width).view(1, 1, 1, -1) - moved_x
+    y = torch.linspace(-1, 1, height).view(1, 1, -1, 1) - moved_y
     inside = (x / 0.85).square() + (y / 0.8).square()  # below 1 in the mould, (N, 1, H, W)
     texture = 0.03 * _noise(full, 6, generator) + 0.03 * _noise(full, 14, generator)
     image = floor + 0.01 * _noise(full, 5, generator)
     image = torch.where(inside < 1, rim, image)
     hollow = bottom + 0.04 * y
-    level = _uniform(one, -0.5, 0.1, generator)  # up to which metal fills the mould
+    level = torch.empty(one).uniform_(-0.5, 0.1, generator=generator)  # up to which metal fills the mould
     poured = (y > level - 0.3 * x.square()) & (kind != "empty")
     image = torch.where(inside < 0.75, torch.where(poured, metal + texture, hollow), image)
     if kind == "spill":
         streaks = _noise((count, 1, 1, width), 12, generator).abs() * (1 - (x / 0.5).square()).clamp(min=0)
         glitter = torch.randn(count, 3, height, width, generator=generator)
         image = image + streaks * (inside < 1) * (0.15 + 0.25 * glitter)
-    light = _uniform(one, 0.92, 1.08, generator)
+    light = torch.empty(one).uniform_(0.92, 1.08, generator=generator)
     image = image * light + 0.01 * torch.randn(count, 3, height, width, generator=generator)
     return (255 * image.clamp(0, 1)).round().to(torch.uint8)
 
