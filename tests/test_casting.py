@@ -15,14 +15,9 @@ from tests.packing import tar_gz
 
 
 @pytest.fixture(scope="session")
-def stand_in() -> dict[str, bytes]:
-    return synthetic_archive()
-
-
-@pytest.fixture
-def files(stand_in) -> dict[str, bytes]:
+def files() -> dict[str, bytes]:
     """Few generated images in the archive's layout, with a copy."""
-    kept = {n: c for n, c in stand_in.items() if not "train/normal_0040" <= n < "train/x"}
+    kept = {n: c for n, c in synthetic_archive().items() if not "train/normal_0040" <= n < "train/x"}
     return kept | {"train/copy.png": kept["proliv/spill_0000.png"]}
 
 
@@ -53,16 +48,6 @@ def test_the_archive_becomes_splits_without_common_images(archive):
     assert not data.synthetic
     assert data.digest == casting.CONTENT_SHA256
     assert load_casting((16, 24)).source == "cache: casting.zip"
-
-
-def test_out_of_reach_means_synthetic_and_says_so(mirror, stand_in, monkeypatch):
-    monkeypatch.setattr(casting, "synthetic_archive", lambda: stand_in)
-    with pytest.warns(UserWarning, match="SYNTHETIC"):
-        data = load_casting((10, 12), color=True)
-    assert data.synthetic
-    assert not list(mirror.parent.glob("cache/*.zip"))
-    assert len(data.train) + len(data.validation) == 1500
-    assert int(data.development.labels.sum() + data.test.labels.sum()) == 60
 
 
 def test_the_archive_of_a_whole_repository_will_do_and_another_is_passed_over(archive, files, monkeypatch):

@@ -1,7 +1,8 @@
-"""CIFAR-10 from either archive, its cache, its stand-in (fetching is tested in test_download.py)."""
+"""Data: CIFAR-10 from either archive, its cache, all stand-ins (fetching is tested in test_download.py)."""
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from companion.data import cifar10 as module
 from companion.data import fetch
+from companion.data.casting import load_casting
 from companion.data.cifar10 import CLASS_NAMES, RINGS, load_cifar10, synthetic_rings
 from companion.data.download import DataError
+from companion.data.security import load_cloudtrail, load_demo_service, load_nsl_kdd, load_zeek
+from companion.data.sessions import load_hdfs
+from companion.data.skab import load_skab
+from companion.data.tables import load_adult, load_california, load_small
 from tests import fake_cifar10
 
 
@@ -89,6 +95,19 @@ def test_without_any_source_rings_stand_in(fake):
     assert (len(data.train), len(data.validation), len(data.test)) == (45_000, 5_000, 10_000)
     with pytest.raises(DataError, match="could not be had"):
         fetch(fake.dataset)
+
+
+LOADERS = (
+    *(load_adult, load_california, partial(load_small, "phoneme"), load_casting, load_skab, load_hdfs),
+    *(load_zeek, load_cloudtrail, load_demo_service, load_nsl_kdd),
+)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_out_of_reach_labelled_data_stand_in(mirror, load):
+    with pytest.warns(UserWarning, match="SYNTHETIC"):
+        assert load().synthetic
+    assert {path.suffix for path in mirror.parent.glob("cache/*")} == {".lock"}  # nothing is kept
 
 
 def test_other_archives_and_content_that_is_not_cifar10_are_refused(fake, mirror, monkeypatch):

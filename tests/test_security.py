@@ -102,12 +102,6 @@ def test_hdfs_sessions_are_labelled_and_few_are_distinct():
     assert keys.nunique() == 839 + 4123
 
 
-@pytest.mark.parametrize("load", [*LOADERS.values(), load_hdfs], ids=lambda load: load.__name__)
-def test_without_a_source_labelled_data_stand_in(mirror, load):
-    with pytest.warns(UserWarning, match="SYNTHETIC"):
-        assert load().synthetic
-
-
 def test_cloudtrail_is_read_from_an_archive_however_it_is_packed(mirror):
     content = b'{"a": 1}\n{"a": 2}\n{"a": 3}\n'
     files = {

@@ -11,14 +11,6 @@ from companion.data.skab import SENSORS, SKAB, load_skab
 from tests.packing import tar_gz
 
 
-def test_out_of_reach_generated_recordings_come(mirror):
-    with pytest.warns(UserWarning, match="SYNTHETIC"):
-        data = load_skab()
-    assert data.synthetic
-    assert not data.calm.fault.any()
-    assert all(each.fault.any() and not each.fault[:300].any() for each in data.recordings)
-
-
 def test_the_published_recordings_are_these(real):
     data = real(load_skab)
     assert data.calm.values.shape == (len(SENSORS), 9405)

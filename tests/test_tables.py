@@ -95,15 +95,6 @@ def test_the_air_of_beijing_is_split_by_years(mirror, monkeypatch):
     assert not {"No", "year"} & set(data.frame)
 
 
-@pytest.mark.parametrize("load", [load_adult, load_california, lambda: load_small("phoneme")])
-def test_out_of_reach_a_labelled_stand_in_comes(mirror, load):
-    with pytest.warns(UserWarning, match="SYNTHETIC"):
-        data = load()
-    assert data.synthetic
-    assert set(data.frame.columns) == {*data.numerical, *data.categorical}
-    assert len({*data.train, *data.validation, *data.test}) == len(data.frame)
-
-
 def test_the_real_tables_have_their_published_sizes(real):
     data, houses = real(load_adult), real(load_california)
     assert (len(data.train), len(data.validation), len(data.test)) == (26_049, 6_512, 16_281)
