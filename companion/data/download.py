@@ -135,11 +135,11 @@ def read_published(dataset: Dataset, extract: Callable[[Path], bytes] = Path.rea
 
 def read_or_warn(
     title: str, stand_in: str, read: Callable[[Dataset], tuple[Content, str]], *datasets: Dataset
-) -> tuple[list[Content], dict[str, Any]] | None:
+) -> tuple[list[Content] | None, dict[str, Any]]:
     """The contents of data sets, and what is said of them: ``source``, ``digest`` and ``synthetic``.
 
-    ``None`` if one is out of reach; a warning in the name of the caller's caller has told that generated data
-    take their place, and why.
+    If one is out of reach there are no contents; a warning in the name of the caller's caller has told that
+    generated data take their place, and why.
     """
     try:
         contents, places = zip(*map(read, datasets), strict=True)
@@ -151,7 +151,7 @@ def read_or_warn(
             f"{error}",
             stacklevel=3,
         )
-        return None
+        return None, {"source": f"generated, for {title}", "digest": "", "synthetic": True}
     digest = hashlib.sha256("\n".join(dataset.sha256 or "" for dataset in datasets).encode()).hexdigest()
     return list(contents), {"source": " and ".join(places), "digest": digest, "synthetic": False}
 

@@ -41,10 +41,10 @@ def load_zeek() -> Events:
     flow is left out: ``local_orig``, ``local_resp`` and both addresses. The address of the other side is
     ``unmapped.peer_ip``, the entity; an incident is all that one address did to one host.
     """
-    found = read_or_warn("The Zeek log", "events", read_published, *ZEEK.values())
-    if found is None:
+    contents, about = read_or_warn("The Zeek log", "events", read_published, *ZEEK.values())
+    if contents is None:
         return generate_events(EventConfig(15_000))
-    logs = zip(ZEEK, found[0], strict=True)
+    logs = zip(ZEEK, contents, strict=True)
     raw = pd.concat([_zeek(content).assign(capture=name) for name, content in logs])
     raw = raw[raw["label"] != "Background"].sort_values("ts", kind="stable", ignore_index=True)
     host = raw.groupby("capture")["id.orig_h"].transform(lambda column: column.mode()[0])
@@ -58,7 +58,7 @@ def load_zeek() -> Events:
     frame = _ocsf(raw, ZEEK_TO_OCSF, 4001, 6, **changed, **{"unmapped.peer_ip": peer})
     parts = learned & ~late, learned & late, raw["capture"] == "012", raw["capture"] == "011"
     attack = raw["detailedlabel"].where(attack)
-    return _events(frame, attack, flows, parts, ("unmapped.peer_ip",), found[1])
+    return _events(frame, attack, flows, parts, ("unmapped.peer_ip",), about)
 
 
 def _zeek(content: bytes) -> pd.DataFrame:
@@ -81,11 +81,11 @@ def load_cloudtrail() -> Events:
     the tool up to 12:14 for validation, all after that for the test: no run is on two sides. So the time of
     day tells something on validation calls alone.
     """
-    found = read_or_warn("The CloudTrail log", "events", read_real, CLOUDTRAIL)
-    if found is None:
+    contents, about = read_or_warn("The CloudTrail log", "events", read_real, CLOUDTRAIL)
+    if contents is None:
         return generate_events(EventConfig(3_000))
     fields = {name.partition(".")[0] for name in CLOUDTRAIL_TO_OCSF} | {"userAgent"}
-    records = [json.loads(line) for line in found[0][0].splitlines()]
+    records = [json.loads(line) for line in contents[0].splitlines()]
     kept = [{n: r.get(n) for n in fields} | {"time": r["eventTime"]} for r in records]
     raw = _flat("\n".join(map(json.dumps, kept)).encode())
     raw = raw.sort_values(["eventTime", "eventID"], ignore_index=True)
@@ -99,7 +99,7 @@ def load_cloudtrail() -> Events:
     parts = learned & ~late, learned & late, (clock < "12:14") & ~learned, clock >= "12:14"
     technique = pd.Series("technique", raw.index).where(attack)
     entity = ("actor.user.uid", "src_endpoint.ip")
-    return _events(frame, technique, run.fillna(clock), parts, entity, found[1])
+    return _events(frame, technique, run.fillna(clock), parts, entity, about)
 
 
 def read_real(dataset: Dataset) -> tuple[bytes, str]:
@@ -123,10 +123,10 @@ def load_demo_service() -> Events:
 
     Split by time, 50, 10, 20 and 20 %; the 159 faults of the first two parts are not used.
     """
-    found = read_or_warn("The log of the demo service", "events", read_published, DEMO_SERVICE)
-    if found is None:
+    contents, about = read_or_warn("The log of the demo service", "events", read_published, DEMO_SERVICE)
+    if contents is None:
         return generate_events(EventConfig(27_000))
-    frame = _flat(found[0][0], DEMO_JSON)
+    frame = _flat(contents[0], DEMO_JSON)
     faulty = frame["anomaly.type"].notna()
     twins = frame["trace_id"].isin(frame["trace_id"][faulty].dropna()) & ~faulty
     frame = frame[~twins].reset_index(drop=True)
@@ -137,7 +137,7 @@ def load_demo_service() -> Events:
     part = np.searchsorted([0.5, 0.6, 0.8], np.arange(len(frame)) / len(frame), side="right")
     parts = (part == 0) & attack.isna(), (part == 1) & attack.isna(), part == 2, part == 3
     entity = ("http_request.url.path", "device.hostname")
-    return _events(frame[kept], attack, trace, parts, entity, found[1])
+    return _events(frame[kept], attack, trace, parts, entity, about)
 
 
 def load_nsl_kdd() -> Events:
@@ -147,10 +147,10 @@ def load_nsl_kdd() -> Events:
     calibrate (15 %) and validate (25 %, with the file's attacks); the published test file is the test: 18 of
     its 37 kinds of attack are not in the training file. Columns keep their names; an incident is one row.
     """
-    found = read_or_warn("NSL-KDD", "rows", read_published, *NSL_KDD)
-    if found is None:
+    contents, about = read_or_warn("NSL-KDD", "rows", read_published, *NSL_KDD)
+    if contents is None:
         return generate_events(EventConfig(20_000))
-    names, *texts = found[0]
+    names, *texts = contents
     fields = [line.partition(",")[0] for line in names.decode().split()]
     files = [pd.read_csv(io.BytesIO(text), names=[*fields, "attack", "level"]) for text in texts]
     raw = pd.concat(files, ignore_index=True)
@@ -158,7 +158,7 @@ def load_nsl_kdd() -> Events:
     old = np.arange(len(raw)) < len(files[0])
     draw = pd.Series(np.random.default_rng(0).random(len(raw))).where(old & attack.isna()).rank(pct=True)
     parts = draw <= 0.6, (draw > 0.6) & (draw <= 0.75), old & ~(draw <= 0.75), ~old
-    return _events(tidy(raw[fields]), attack, _rows(raw), parts, (), found[1])
+    return _events(tidy(raw[fields]), attack, _rows(raw), parts, (), about)
 
 
 def _flat(content: bytes, json_columns: Sequence[str] = ()) -> pd.DataFrame:

@@ -64,22 +64,22 @@ def load_adult() -> Table:
     The official test file is the test set; a fifth of the official training file is held out for
     validation, as Gorishniy et al. 2021 do. ``?`` is missing.
     """
-    found = read_or_warn("Adult", "rows", read_published, ADULT_TRAIN, ADULT_TEST)
-    if found is None:
+    contents, about = read_or_warn("Adult", "rows", read_published, ADULT_TRAIN, ADULT_TEST)
+    if contents is None:
         return synthetic_table("adult", 8000, num_categorical=8, num_classes=2)
     frames = [
         pd.read_csv(
             io.BytesIO(content), names=_HEADERS["adult"].split(), skipinitialspace=True, skiprows=skip,
             na_values="?", keep_default_na=False,
         )
-        for skip, content in enumerate(found[0])  # the test file begins with a remark
+        for skip, content in enumerate(contents)  # the test file begins with a remark
     ]  # fmt: skip
     whole = pd.concat(frames, ignore_index=True)
     learn, test = np.split(np.arange(len(whole)), [len(frames[0])])
     return _table(
         whole.drop(columns="income"), list(whole.select_dtypes("number")), learn, test, seed=0, name="adult",
         target=whole["income"].str.startswith(">50K").to_numpy().astype(np.int64),
-        class_names=("at most 50K", "more than 50K"), **found[1],
+        class_names=("at most 50K", "more than 50K"), **about,
     )  # fmt: skip
 
 
@@ -89,10 +89,10 @@ def load_california(*, split_seed: int = 0) -> Table:
     Rooms, bedrooms and people are given per household, as in scikit-learn's version. Split at random: 64 %
     for training, 16 % for validation and 20 % for the test.
     """
-    found = read_or_warn("California Housing", "rows", read_published, CALIFORNIA)
-    if found is None:
+    contents, about = read_or_warn("California Housing", "rows", read_published, CALIFORNIA)
+    if contents is None:
         return synthetic_table("california", 8000, num_categorical=0, num_classes=None, split_seed=split_seed)
-    raw = pd.read_csv(io.BytesIO(found[0][0]), names=_HEADERS["california"].split())
+    raw = pd.read_csv(io.BytesIO(contents[0]), names=_HEADERS["california"].split())
     frame = raw[["median-income", "median-age", "rooms", "bedrooms", "population"]].assign(
         occupancy=raw["population"], latitude=raw["latitude"], longitude=raw["longitude"]
     )
@@ -100,7 +100,7 @@ def load_california(*, split_seed: int = 0) -> Table:
     frame[shared] = frame[shared].div(raw["households"], axis=0)
     return _table(
         frame, list(frame), *_split(np.arange(len(frame)), 0.8, split_seed), split_seed, name="california",
-        target=(raw["value"] / 100_000).to_numpy(np.float32), class_names=None, **found[1],
+        target=(raw["value"] / 100_000).to_numpy(np.float32), class_names=None, **about,
     )  # fmt: skip
 
 
@@ -116,24 +116,24 @@ def load_small(name: str) -> Table:
     Prices of diamonds and fine dust are learned as logarithms, of the value and of 1 + the value.
     """
     classes = ("nasal", "oral") if name == "phoneme" else None
-    found = read_or_warn(name, "rows", read_published, REGISTRY[name])
-    if found is None:
+    contents, about = read_or_warn(name, "rows", read_published, REGISTRY[name])
+    if contents is None:
         return synthetic_table(name, 4000, num_categorical=0, num_classes=classes and 2)
     header = _HEADERS[name].split() if name in _HEADERS else None
-    frame = pd.read_csv(io.BytesIO(found[0][0]), names=header).drop_duplicates()
+    frame = pd.read_csv(io.BytesIO(contents[0]), names=header).drop_duplicates()
     frame = frame.dropna(subset=[_TARGETS[name]], ignore_index=True)
-    about: dict[str, Any] = {}
     learn, test = _split(np.arange(len(frame)), 0.8)
     if name == "pm25":
         parts = (frame["year"] < 2013, frame["year"] == 2013, frame["year"] == 2014)
         train, validation, test = (np.flatnonzero(part) for part in parts)
-        about, frame = {"train": train, "validation": validation}, frame.drop(columns=["No", "year"])
+        about |= {"train": train, "validation": validation}
+        frame = frame.drop(columns=["No", "year"])
     target = frame.pop(_TARGETS[name]).to_numpy()
     if name in ("diamonds", "pm25"):
         target = np.log(target + (name == "pm25"))
     return _table(
         frame, list(frame.select_dtypes("number")), learn, test, 0, name=name, class_names=classes,
-        target=target.astype(np.int64 if classes else np.float32), **about, **found[1],
+        target=target.astype(np.int64 if classes else np.float32), **about,
     )  # fmt: skip
 
 
