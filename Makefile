@@ -1,9 +1,10 @@
-# make book | test | check | serve | site | sphinx | notebooks | assignments | bench | gpu | lint | links | lock | clean
+# make book | read | test | check | serve | site | sphinx | notebooks | assignments | bench | gpu | lint | links | lock | clean
 # Each works on a fresh clone, alone, in any order. Variables:
 #   PYTHON=python3.12   the Python to make .venv with (3.11 to 3.14; found if not given)
 #   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
 #   PORT=8000           for `make serve`
-#   BOOK_URL=https://.../   the public address, for `make site` (else the one in _config.yml)
+#   BOOK_URL=https://.../   the public address, for `make site` and `make read` (else the one in _config.yml)
+#   OUTPUTS=FILE        for `make read`: the published outputs, as a file
 
 SHELL := /bin/bash
 VENV := .venv
@@ -13,13 +14,18 @@ HTML := _build/html
 NEWER := _build/newer
 PORT ?= 8000
 
-.PHONY: book test check serve site sphinx notebooks assignments bench gpu lint links lock clean
+.PHONY: book read test check serve site sphinx notebooks assignments bench gpu lint links lock clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
 	@$(BIN)/companion data fetch || echo "Going on with synthetic stand-ins, which the pages say."
 	$(BIN)/jb build .
 	@echo; echo "The book is in $(HTML). Run: make serve (opened as a file, it has its diagrams in words and no pieces to play with)"
+
+# the same pages from published outputs, checked by their digest; only what they lack is executed
+read: $(READY)
+	conditions=$$(PYTHONPATH=book/_ext $(BIN)/python -m tools.outputs $(OUTPUTS)) && BOOK_CONDITIONS="$$conditions" $(BIN)/jb build .
+	@echo; echo "The book is in $(HTML). Run: make serve"
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov=companion --cov-report=term:skip-covered --cov-fail-under=95
@@ -48,7 +54,7 @@ serve: $(READY) $(HTML)/index.html
 site: $(READY)
 	rm -rf $(HTML)
 	$(MAKE) book
-	$(BIN)/python tools/site.py $(HTML)
+	PYTHONPATH=book/_ext $(BIN)/python -m tools.site $(HTML)
 
 notebooks: $(READY) $(HTML)/index.html
 	rm -rf _build/notebooks

@@ -1,4 +1,4 @@
-"""Look over the folder that is to be uploaded, and say what is in it: python tools/site.py _build/html."""
+"""Look over the folder that is to be uploaded, and say what is in it: python -m tools.site _build/html."""
 
 import argparse
 import sys
@@ -7,6 +7,8 @@ from urllib.parse import urljoin
 from xml.etree import ElementTree
 
 from bs4 import BeautifulSoup
+
+from tools.outputs import write
 
 PICTURES = ("_static/favicon.svg", "_static/social.png")
 WANTED = ("index.html", "404.html", ".nojekyll", "book/index.html", *PICTURES)
@@ -52,6 +54,7 @@ def main() -> None:
         print(f"Not yet: {fault}.", file=sys.stderr)
     if found:
         sys.exit(1)
+    write(folder)
     files = [path for path in folder.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e6
     print(f"Upload the folder {folder} ({len(files)} files, {size:.0f} MB).")
