@@ -155,6 +155,10 @@ def _best(labels: np.ndarray, scores: np.ndarray, of: Answer = min) -> float:
     return float(max(np.unique(scores), key=lambda t: _lower(t, labels, scores, of)))
 
 
+def _saved(labels: np.ndarray, miss: float) -> Answer:
+    return lambda rates: np.dot(rates, [miss * labels.sum(), (1 - labels).sum()])
+
+
 def _labelled() -> list[tuple[np.ndarray, np.ndarray]]:
     labels = np.arange(85) % 10 // 7  # three of ten are anomalies
     return [(labels, (normals(85).numpy() * (s + 2 * labels) + 2 * labels).round(1)) for s in (1, 2)]
@@ -269,6 +273,11 @@ EXERCISES = {
         "best_threshold(labels, scores)", _best, _labelled,
         {"that is the rate; give the threshold that reaches it": lambda y, x: _lower(_best(y, x), y, x),
          "the sum of both rates is high, but the lower is not": lambda y, x: _best(y, x, sum)}, _lower),
+    "cheapest-threshold": Exercise(
+        "cheapest(labels, scores, miss_cost)", lambda y, x, miss: _best(y, x, _saved(y, miss)),
+        lambda: [(*given, miss) for given in _labelled() for miss in (0.5, 3.0)],
+        {"a miss costs miss_cost, a false alarm 1": lambda y, x, miss: _best(y, x, _saved(y, 1 / miss))},
+        lambda found, y, x, miss: _lower(found, y, x, _saved(y, miss))),
     "alert-cost": Exercise(
         "cost(scores, anomalous, groups, threshold, miss_cost)", _cost, _sessions,
         {"flagged events of one group are one alert": lambda *a: _cost(*a, alerts=list),

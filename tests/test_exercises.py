@@ -111,6 +111,14 @@ def cost(scores, anomalous, groups, threshold, miss_cost, harmless=False):
     return total
 
 
+def cheapest(labels, scores, miss_cost, beyond=()):
+    def cost(threshold):
+        flagged = scores > threshold
+        return miss_cost * sum(labels[~flagged]) + sum(1 - labels[flagged])
+
+    return min([*scores, *beyond], key=cost)
+
+
 def threshold_for(normals, fpr, least=1, error=ValueError):
     allowed = math.floor(fpr * (len(normals) + 1) + 1e-9)
     if allowed < least:
@@ -131,6 +139,7 @@ def threshold_for(normals, fpr, least=1, error=ValueError):
         ("refuse", answered),
         ("threshold", threshold_for),
         ("alert-cost", cost),
+        ("cheapest-threshold", lambda *given: cheapest(*given, beyond=(-99, 0.05, 99))),
     ],
 )
 def test_right_answers_are_right(exercise, answer):
@@ -184,6 +193,7 @@ def strides(first, second, stages=slice(1, None)):
         ("conv-weights", lambda depth: 7, "with 20 it gives 7, and not 267696"),
         ("refuse", lambda *args: answered(*args, from_the_best=False), "with 0.0625 it gives"),
         ("alert-cost", lambda *args: cost(*args, harmless=True), "it gives"),
+        ("cheapest-threshold", lambda y, x, miss: cheapest(y, x, 1), "with 0.5 it gives"),
         ("precision", lambda recall, fpr, share: math.nan, "is something divided by 0"),
         ("threshold", lambda n, fpr: threshold_for(n, fpr, least=0), "50 normals cannot promise"),
         ("threshold", lambda n, fpr: threshold_for(n, fpr, error=IndexError), "raises IndexError"),
