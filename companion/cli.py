@@ -6,6 +6,7 @@ Modules that need PyTorch are imported inside the commands, so that help and lis
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 import yaml
 from rich.console import Console
@@ -125,9 +126,9 @@ def run(
     compute = pick_compute(device)
     path = execute(experiment, scale, list(range(seeds)), compute=compute, out=out, resume=resume)
     recorded, table = load_run(str(path)), Table("metric", "mean", "standard deviation")
-    for metric in recorded.results[0].metrics:
-        values = recorded.metric(metric)
-        table.add_row(metric, f"{values.mean():.4g}", f"{values.std(ddof=1):.2g}" if seeds > 1 else "")
+    for metric, values in pd.DataFrame([result.metrics for result in recorded.results]).items():
+        deviation = f"{values.std():.2g}" if values.count() > 1 else ""  # some seeds may lack a metric
+        table.add_row(str(metric), f"{values.mean():.4g}", deviation)
     Console().print(table)
     print(f"recorded in {path}")
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from companion import experiments
 from companion.cli import app
 from companion.cli_common import errors_as_messages
 from companion.data.download import cache_folder
@@ -49,13 +51,21 @@ def test_data_are_listed_and_fetched(archives, mirror, monkeypatch):
     assert re.search(rf"(?s)CIFAR-10.*{cache_folder()}", good("data", "list"))
 
 
-def test_an_experiment_is_run_and_recorded(tmp_path, small):
+def test_an_experiment_is_run_and_recorded(tmp_path, small, monkeypatch):
     path = tmp_path / "identity-smoke-cpu.json"
+    experiment = experiments.get_experiment("identity")
+
+    def runs(config, seed, context):  # a metric that the first seed lacks
+        result = experiment.run(config, seed, context)
+        return result.model_copy(update={"metrics": result.metrics | ({"late": 5.0} if seed else {})})
+
+    monkeypatch.setattr(experiments, "get_experiment", lambda name: replace(experiment, run=runs))
     told = good("run", "identity", "--scale", "smoke", "--seeds", 2, "--out", tmp_path, "--device", "cpu")
     assert f"recorded in {path}" in told
     recorded = load_run(path)
     assert recorded.seeds == [0, 1]
     assert f"{recorded.metric('plain-2.final_loss').mean():.4g}" in told
+    assert re.search(r"late +.? *5", told)
     assert all(name in good("run", "--help") for name in ("identity", "table_rivals"))
 
 

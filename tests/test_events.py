@@ -129,7 +129,7 @@ def test_a_saved_detector_is_the_same(detector, later, tmp_path):
 def test_a_file_that_is_no_detector_is_refused(detector, tmp_path):
     path = tmp_path / "model"
     detector.save(path)
-    state, whole = load_state(path, "EventDetector 6"), path.read_bytes()
+    state, whole = load_state(path, "EventDetector 7"), path.read_bytes()
     state["simple"].pop("columns")
     for spoil in (
         lambda: path.write_bytes(whole[:-100]),

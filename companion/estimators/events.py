@@ -23,7 +23,7 @@ from companion.estimators.reasons import reasons
 from companion.estimators.surprise import Surprise
 from companion.files import StateError, load_state, save_state
 
-_KIND, _FACTS = "EventDetector 6", ("threshold_", "share_", "counts_", "chosen_", "_held", "_kept")
+_KIND, _FACTS = "EventDetector 7", ("threshold_", "share_", "counts_", "chosen_", "_held", "_kept")
 _LEAST = 50  # rows to learn from
 _HELD = 0.2  # the share of the rows, their latest part, that chooses and calibrates
 _STEPS, _TRIMMED = 3, 40_000  # times that the most unusual are left out, at first of so many events

@@ -81,7 +81,8 @@ def robust_z(events: PreparedEvents) -> np.ndarray:
     often = quarters[own.value_counts().reindex(quarters.index) >= 5]
     low, middle, high = often.reindex(kind).fillna(everyone).to_numpy().T
     width = high - low + 0.05 * (everyone[0.75] - everyone[0.25])
-    return np.asarray(np.nan_to_num((took.to_numpy() - middle) / width))
+    with np.errstate(divide="ignore", invalid="ignore"):  # all took alike
+        return np.asarray(np.nan_to_num((took.to_numpy() - middle) / width))
 
 
 def net_scores(

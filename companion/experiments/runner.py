@@ -13,7 +13,7 @@ import torch
 import companion
 from companion import runs
 from companion.compute import Compute, describe_hardware
-from companion.data.download import cache_folder
+from companion.data.download import CACHE_VARIABLE, cache_folder
 from companion.experiments.base import C, Config, Context, Experiment
 from companion.files import atomic_path
 from companion.processes import agreed, is_first, join
@@ -52,8 +52,11 @@ def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
             f"the run in {newest} cannot be resumed, it was begun under other conditions: {changes}. "
             "Go back to those to continue it, or start anew without --resume, which deletes it."
         )
-    with atomic_path(work / "conditions.json") as part:
-        part.write_text(json.dumps(today, indent=1), encoding="utf8")
+    try:
+        with atomic_path(work / "conditions.json") as part:
+            part.write_text(json.dumps(today, indent=1), encoding="utf8")
+    except OSError as error:
+        raise RunError(f"{parent} cannot be written ({error}); set {CACHE_VARIABLE}") from error
     return work
 
 
