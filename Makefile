@@ -33,7 +33,7 @@ test: $(READY)
 $(HTML)/index.html:
 	$(MAKE) book
 
-check: $(READY) $(HTML)/index.html
+check: $(READY) $(BIN)/jupyter-lab $(HTML)/index.html
 	$(BIN)/python -m pytest -m site tests/site/check_*.py
 
 # the way out when Jupyter Book 1 ends: the same strict site by today's Sphinx, from the same cache of outputs
@@ -98,6 +98,13 @@ lock: $(READY)
 
 clean:
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+
+# only the page checks need JupyterLab: the extra `lab` of pyproject.toml, beside the pinned environment
+$(BIN)/jupyter-lab: $(READY)
+	grep -v '^--' requirements.txt >$(VENV)/pins.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(VENV)/pins.txt \
+	    $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lab"])')
+	touch $@
 
 # the environment: made once, and again when what it is made from changes
 $(READY): requirements.txt pyproject.toml

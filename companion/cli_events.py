@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 import typer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from companion.cli_common import Engine, Model, Out, Workers, check_writable, safe_cell
 from companion.detection.alarms import incidents

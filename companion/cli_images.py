@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 import typer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from companion import cli_common as common
 from companion.cli_common import SHARE, Engine, Epochs, Fpr, Model, Out, Report, Workers

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module, util
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 
 def over(items: Sequence[Any], work: Callable[[Any], Any], engine: str, workers: int, unit: str) -> list[Any]:
