@@ -89,8 +89,6 @@ class Package:
             table = yaml.safe_load((self.folder / "experiments/scales.yaml").read_text("utf8"))
             names |= {f"companion.experiments.{table[name]['module']}" for name in asked if name in table}
             homes.remove("companion.experiments")
-        looked_up = {name.rpartition(".")[0] for name in code.imports - self.names.keys()} | code.imports
-        homes += {"companion.models"} & looked_up  # finds names in its modules
         for home in homes:
             if own != self.names.get(home) and (home in names):
                 names |= {name for name in self.names if name.startswith(f"{home}.")}

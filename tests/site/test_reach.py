@@ -24,7 +24,7 @@ PACKAGE = {
     "data/logs.py": "TABLE = 'fields.toml'\n",
     "data/fields.toml": "",
     "data/odd.sql": "",  # nothing says who reads it
-    "models/__init__.py": LOADER.format("__getattr__", "models"),
+    "models/__init__.py": "",
     "models/nets.py": "",
     "models/blocks.py": "",
     "runs.py": "import companion\n\n\ndef load_run(name):\n    return RECORDED / name\n",
@@ -52,8 +52,6 @@ CASES = {
     "from companion.data import available\navailable()": f"{PHOTOS} data/logs data/fields.toml",
     "from companion import data\ndata.fetch('logs')": f"{PHOTOS} data/logs data/fields.toml",
     "from companion.models import blocks": "models/__init__ models/blocks",
-    "from companion.models import Net": "models/__init__ models/blocks models/nets",
-    "from companion import models as m": "models/__init__ models/blocks models/nets",
     "from companion.experiments.base import current_scale": BASE,
     "from companion.experiments import get_experiment\nget_experiment('first').run()":
     f"{BASE} {ONE} experiments/one",
@@ -159,7 +157,7 @@ def test_what_a_page_really_opens_is_within_its_reach(page, tmp_path):
 def test_no_other_module_imports_by_a_name_made_at_run_time():
     texts = {path: path.read_text("utf8") for path in (ROOT / "companion").rglob("*.py")}
     made = {path for path, text in texts.items() if re.search(r"""import_module\([^"']|__import__""", text)}
-    assert names(made, ROOT) == {"data/__init__", "experiments/base", "models/__init__"}
+    assert names(made, ROOT) == {"data/__init__", "experiments/base"}
 
 
 def test_every_file_of_the_package_belongs_to_somebody():
