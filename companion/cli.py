@@ -12,11 +12,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from companion import __version__
+from companion import __version__, cli_events, cli_images, cli_waveforms
 from companion.cli_common import errors_as_messages
-from companion.cli_events import fit_events, fit_rows, score_events, score_rows
-from companion.cli_images import calibrate_images, evaluate_images, fit_images, score_images
-from companion.cli_waveforms import calibrate_waveforms, evaluate_waveforms, fit_waveforms, score_waveforms
 from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
 
 
@@ -47,17 +44,18 @@ def about(version: Version = False) -> None:
 
 data_app = typer.Typer(help="Get and list the data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-for verb, told, commands in (
-    ("fit", "Fit a detector to data of your own.", (fit_images, fit_waveforms, fit_events, fit_rows)),
-    ("score", "Score data of your own with a fitted detector.",
-     (score_images, score_waveforms, score_events, score_rows)),
-    ("evaluate", "Measure a fitted detector on labelled data.", (evaluate_images, evaluate_waveforms)),
-    ("calibrate", "Set another threshold of a fitted detector.", (calibrate_images, calibrate_waveforms)),
-):  # fmt: skip
+KINDS = {"images": cli_images, "waveforms": cli_waveforms, "events": cli_events, "rows": cli_events}
+for verb, told in {
+    "fit": "Fit a detector to data of your own.",
+    "score": "Score data of your own with a fitted detector.",
+    "evaluate": "Measure a fitted detector on labelled data.",
+    "calibrate": "Set another threshold of a fitted detector.",
+}.items():
     group = typer.Typer(help=told, no_args_is_help=True)
     app.add_typer(group, name=verb)
-    for command in commands:
-        group.command(command.__name__.removeprefix(f"{verb}_"))(errors_as_messages()(command))
+    for kind, module in KINDS.items():
+        if command := getattr(module, f"{verb}_{kind}", None):
+            group.command(kind)(errors_as_messages()(command))
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all if none is named.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A recorded run: stem or path of its JSON.")]

@@ -119,25 +119,37 @@ def calibrate(model: AnomalyDetector, normal: Any, fpr: float, out: Path) -> Non
     print(f"written to {out}")
 
 
-def report(labels: np.ndarray, scores: np.ndarray, model: AnomalyDetector, out: Path | None) -> None:
-    """Print how well scores (N,) tell normal data, labels 0, from faults, 1, and write it as JSON.
+def report(
+    labels: np.ndarray, scores: np.ndarray, limit: tuple[float, float], out: Path | None,
+    groups: np.ndarray | None = None, **more: float,
+) -> None:  # fmt: skip
+    """Print how well scores (N,) tell normal data, labels 0, from faults, 1, and write it as JSON, with more.
 
-    Beside areas there are the rates at the model's threshold. What has no score (NaN) is left out.
+    Beside areas there are the rates at the threshold, the first of ``limit``; the second is the share of
+    normal data that it may flag. What has no score (NaN) is left out. Intervals are over single examples, or
+    over ``groups`` (N,) of examples that resemble one another.
     """
-    from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc
+    from companion.detection.metrics import Metric, bootstrap, confusion, pr_auc, roc_auc
 
-    (threshold, fpr), known = model.limit(), np.isfinite(scores)
+    (threshold, fpr), known = limit, np.isfinite(scores)
     labels, scores = labels[known], scores[known]
     counts = {"normal": sum(labels == 0), "faulty": sum(labels == 1), "left out": sum(~known)}
-    areas = {area.__name__: bootstrap(area, labels, scores) for area in (roc_auc, pr_auc)}
-    found = areas | confusion(labels, scores, threshold)._asdict()
+    metrics: dict[str, Metric] = {"roc_auc": roc_auc, "pr_auc": pr_auc}
+    if groups is not None:
+        metrics["tpr"] = lambda faulty, own: float((own[faulty] > threshold).mean())
+        metrics["tnr"] = lambda faulty, own: float((own[~faulty] <= threshold).mean())
+    repeats = max(100, min(500, 10_000_000 // len(labels)))
+    found = confusion(labels, scores, threshold)._asdict()
+    for name, metric in metrics.items():
+        found[name] = bootstrap(metric, labels, scores, groups=groups, repeats=repeats)
     print(*(f"{count:,} {name}" for name, count in counts.items()), sep=", ", end="; ")
     print(f"threshold {threshold:.4g}, set to flag {100 * fpr:.3g} % of normal ones. With 95 % intervals:")
     print(*(f"{name.upper().replace('_', '-')}: {value}" for name, value in found.items()), sep="\n")
-    if areas["roc_auc"].low <= 0.5:
+    print(*(f"{name.replace('_', ' ')}: {value:.3g}" for name, value in more.items()), sep="\n")
+    if found["roc_auc"].low <= 0.5:
         print("warning: the model separates nothing; guessing may rank faults as well")
     if out is not None:
         numbers = {name: vars(value) for name, value in found.items()}
-        told = {"threshold": threshold, "fpr": fpr, **counts, **numbers}
+        told: dict[str, Any] = {"threshold": threshold, "fpr": fpr, **counts, **numbers, **more}
         with atomic_path(out) as part:
             part.write_text(json.dumps(told, indent=1, default=int) + "\n", "utf8")

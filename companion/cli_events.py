@@ -9,14 +9,16 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import pandas as pd
 import typer
 from tqdm import tqdm
 
-from companion.cli_common import Engine, Model, Out, Workers, check_writable, safe_cell
-from companion.detection.alarms import incidents
+from companion import cli_common as common
+from companion.cli_common import Engine, Model, Out, Report, Workers, check_writable, safe_cell
+from companion.detection.alarms import days, incidents
 from companion.files import atomic_path
-from companion.workers import over
+from companion.workers import over_parts
 
 if TYPE_CHECKING:
     from companion.detection.simple import Drift
@@ -37,6 +39,9 @@ Scores = Annotated[Path, typer.Option(help="For the scores: a CSV file, or a fol
 Top = Annotated[int, typer.Option(min=0, help="Print so many of the alerts, the most unusual first.")]
 Explain = Annotated[bool, typer.Option("--explain/--no-explain", help="Say why.")]
 Parts = Annotated[int, typer.Option(min=1, help="Of a folder of scores; each has whole entities.")]
+Label = Annotated[str, typer.Option(help="The field that tells normal events from faults.")]
+Normal = Annotated[list[str] | None, typer.Option(help="Normal events; else those held out by `fit`.")]
+NORMAL = ("", "0", "0.0", "false", "no", "none", "-", "normal", "benign", "good")  # labels
 Past = Annotated[Path | None, typer.Option(help="What yesterday's run left to know; written for tomorrow's.")]
 
 
@@ -54,7 +59,7 @@ def fit_events(
         net, steps, alerts=alerts, zone=zone, columns=tuple(entity or ENTITY_COLUMNS),
         leave_out=(*SESSION_COLUMNS, *(leave_out or ())), json_columns=tuple(json_column or ()),
     )  # fmt: skip
-    _learn(detector, _events(data, detector, "counting"), out, device, f"{alerts:g} alerts a day")
+    _learn(detector, _events(data, detector, "counting"), out, device)
 
 
 def fit_rows(
@@ -66,17 +71,14 @@ def fit_rows(
 
     check_writable(out)
     detector = EventDetector(net, steps, alerts=alerts, columns=(), leave_out=tuple(leave_out or ()))
-    _learn(detector, [_read_tables(data)], out, device, f"{alerts:g} rows of a thousand")
+    _learn(detector, [_read_tables(data)], out, device)
 
 
-def _learn(
-    detector: EventDetector, frames: Iterable[pd.DataFrame], out: Path, device: str | None, wanted: str
-) -> None:
+def _learn(detector: EventDetector, frames: Iterable[pd.DataFrame], out: Path, device: str | None) -> None:
     """Fit and save; say what was learned, which detectors were chosen by what, what the threshold costs."""
     from companion.compute import pick_compute
 
     detector.fit(frames, compute=pick_compute(device), progress="training")
-    detector.save(out)
     counts = detector.counts_
     print(
         f"learned from {counts['learned']:,} of {counts['read']:,}; the {counts['left out']:,} most unusual "
@@ -87,9 +89,16 @@ def _learn(
         print(f"columns that are not used: {why}")
     print("average precision among held-out rows for changes injected into them:")
     print(detector.choice_.round(2).to_string(na_rep="-"))
+    _save(detector, out)
+
+
+def _save(detector: EventDetector, out: Path) -> None:
+    """Write the model, and tell what its threshold costs."""
+    detector.save(out)
+    wanted = "alerts a day" if detector.columns else "rows of a thousand"
     print(
-        f"threshold {detector.threshold_:.2f}, for {wanted}: it flags {100 * detector.share_:.2g} % of the "
-        f"held-out rows; written to {out}"
+        f"threshold {detector.threshold_:.2f}, for {detector.alerts:g} {wanted}: it flags "
+        f"{100 * detector.share_:.2g} % of those held out; written to {out}"
     )
 
 
@@ -116,14 +125,15 @@ def score_events(
     if not folder:
         check_writable(out)
         frames = detector.stream(_events(data, detector, "scoring"), drift)
-        tables = ((frame, identified(frame, detector).join(scores)) for frame, scores in frames)
-        found = _write(tables, out, detector, drift)
+        joined = ((frame, identified(frame, detector).join(scores)) for frame, scores in frames)
+        found = _write(joined, out, detector, drift)
     else:
         lake = Lake(out, model, parts)
-        report = lake.divide(detector, data)
-        print(*report.lines() if report else ["going on with the parts that are left"], sep="\n")
-        over(lake.left, partial(lake.score, detector), engine, workers, " parts")
-        flagged, found = lake.finish(detector, drift)
+        if report := lake.divide(detector, data):
+            print(*report.lines(), sep="\n")
+        scored = partial(lake.score, detector)
+        tables = over_parts(lake.there, scored, lake.work / "found", [model], engine, workers, "part")
+        flagged, found = lake.finish(detector, drift, tables)
         _tell_scored(flagged, out, detector, drift)
     if past and detector.carried_ is not None:
         with atomic_path(past) as file:
@@ -148,6 +158,41 @@ def score_rows(
     found = _write([(frame, detector.measure(frame))], out, detector, drift)
     heads = [f"row {row}: score {own['score']:.2f}" for row, own in found.head(top).iterrows()]
     _tell(detector, found.head(top), heads, explain)
+
+
+def evaluate_events(data: Data, model: Model, label: Label, out: Report = None) -> None:
+    """Measure how well a model tells normal events from labelled faults: areas, rates, alerts a day.
+
+    A label is normal where it is missing or empty, or one of 0, false, no, none, -, normal, benign and good,
+    in capitals or not. All others are faults. Events of one alert are resampled together for the intervals.
+    """
+    from companion.estimators.lakes import identified
+
+    detector, _ = _loaded(model, None)
+    if label in {column.name for column in detector.simple_.columns.columns_}:
+        raise ValueError(f"the model has learned from {label}; fit it again, with --leave-out {label}")
+    tables = []
+    for frame, table in detector.stream(_events(data, detector, "scoring")):
+        if label not in frame.columns:
+            raise ValueError(f"the events have no field {label}")
+        tables.append(identified(frame, detector).join(table).assign(label=frame[label].astype("str")))
+    found = pd.concat(tables)
+    faulty = ~found["label"].fillna("").str.strip().str.lower().isin(NORMAL).to_numpy()
+    flagged, limit = found["flagged"].to_numpy(), (detector.threshold_, detector.share_)
+    common.report(
+        faulty, found["score"].to_numpy(), limit, out, _numbers(found),
+        alerts_a_day=len(set(_numbers(found[flagged]))) / days(found["time"].to_numpy("int64")),
+        share_of_normal_events_flagged=flagged[~faulty].mean(),
+    )  # fmt: skip
+    for kind, own in found[faulty].groupby("label")["flagged"]:
+        print(f"  {common.shown_name(str(kind))}: {own.sum():,} of {len(own):,} flagged")
+
+
+def calibrate_events(model: Model, normal: Normal = None, alerts: Alerts = 20.0) -> None:
+    """Set another threshold of a model, without fitting it again."""
+    detector, _ = _loaded(model, None)
+    detector.calibrate(_events(normal, detector, "scoring") if normal else None, alerts)
+    _save(detector, model)
 
 
 def _loaded(model: Path, device: str | None) -> tuple[EventDetector, Drift]:
@@ -185,8 +230,7 @@ def _tell_scored(flagged: int, out: Path, detector: EventDetector, drift: Drift)
 
 def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: bool) -> None:
     """Print alerts, each the flagged events of one entity that follow one another."""
-    number = incidents(found["time"].to_numpy(dtype="int64"), found["entity"].to_numpy(dtype=object))
-    first = found.assign(number=number).sort_values("score", ascending=False, kind="stable")
+    first = found.assign(number=_numbers(found)).sort_values("score", ascending=False, kind="stable")
     groups = first.groupby("number", sort=False)
     print(f"{groups.ngroups:,} alerts")
     heads = []
@@ -196,6 +240,11 @@ def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: boo
         when = f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
         heads.append(f"{place}. {who}: {len(own):,} events, {when}, score {score:.2f}")
     _tell(detector, groups.head(1)[:top].drop(columns=["number", "entity", "score"]), heads, explain)
+
+
+def _numbers(found: pd.DataFrame) -> np.ndarray:
+    """Of the alert that each event belongs to, (N,)."""
+    return incidents(found["time"].to_numpy("int64"), found["entity"].to_numpy(object))
 
 
 def _tell(detector: EventDetector, worst: pd.DataFrame, heads: list[str], explain: bool) -> None:

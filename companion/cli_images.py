@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from companion import cli_common as common
 from companion.cli_common import SHARE, Engine, Epochs, Fpr, Model, Out, Report, Workers
 from companion.data.download import DataError
 from companion.files import atomic_path
-from companion.workers import over
+from companion.workers import over_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,21 +124,24 @@ def read_as(detector: ImageDetector, paths: Sequence[Path]) -> tuple[ImageSet, t
 
 
 def score_all(
-    detector: ImageDetector, paths: Sequence[Path], engine: str = "local", workers: int = 1
-) -> tuple[dict[str, float], list[Skipped]]:
+    detector: ImageDetector, paths: Sequence[Path], model: Path, kept: Path, engine: str = "local",
+    workers: int = 1,
+) -> tuple[dict[str, float], list[Skipped]]:  # fmt: skip
     """Scores by file, and what could not be read; few images are in memory at a time."""
+    from companion.data.images import Skipped
 
-    def scored(batch: Sequence[Path]) -> Any:
+    def scored(batch: Sequence[Path]) -> pd.DataFrame:
         images, unread = read_as(detector, batch)
-        return [*zip(images.names, detector.decision_function(images.images).tolist(), strict=True)], unread
+        found = dict(zip(images.names, detector.decision_function(images.images), strict=True))
+        table = pd.DataFrame({"score": [found.get(str(path)) for path in batch]}, dtype=float)
+        table.attrs["skipped"] = unread
+        return table
 
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-    found: dict[str, float] = {}
-    skipped: list[Skipped] = []
-    for scores, unread in over(batches, scored, engine, workers, "batch"):
-        found |= scores
-        skipped += unread
-    return found, skipped
+    tables = over_parts(batches, scored, kept, [model, *paths], engine, workers, "batch")
+    scores = zip(map(str, paths), pd.concat(tables)["score"], strict=True)
+    skipped = [Skipped(*each) for table in tables for each in table.attrs["skipped"]]
+    return {name: score for name, score in scores if pd.notna(score)}, skipped
 
 
 def score_images(
@@ -147,7 +152,8 @@ def score_images(
     """Score images: a table of all, scores.csv, and a picture of the most unusual with their error maps.
 
     The columns are file, score, flagged (1 or 0), and error, why a file could not be read; then score and
-    flagged are empty. An apostrophe stands before a name that a spreadsheet would take for a formula.
+    flagged are empty. An apostrophe stands before a name that a spreadsheet would take for a formula. A run
+    that was stopped goes on where it was: what is finished waits in the folder scores.csv.parts.
     """
     from companion.data.images import find_images
 
@@ -155,7 +161,7 @@ def score_images(
     limit, fpr = detector.limit()
     out.mkdir(parents=True, exist_ok=True)
     paths, left_out = find_images(folder)
-    found, skipped = score_all(detector, paths, engine, workers)
+    found, skipped = score_all(detector, paths, model, kept := out / "scores.csv.parts", engine, workers)
     reasons = {each.name: each.reason for each in skipped}
     table = pd.DataFrame({"file": [common.safe_cell(common.shown_name(path, folder)) for path in paths]})
     table["score"] = [found.get(str(path)) for path in paths]
@@ -164,6 +170,7 @@ def score_images(
     with atomic_path(out / "scores.csv") as part:
         table.to_csv(part, index=False)
     draw_unusual(out / "unusual.png", detector, found, folder)
+    rmtree(kept)
     tell_skipped([*left_out, *skipped], folder)
     count = int(table["flagged"].sum())
     print(f"{len(found):,} images scored, {count:,} flagged; written to {out}")
@@ -199,10 +206,11 @@ def evaluate_images(folder: Sorted, model: Model, faults: Faults = None, out: Re
     detector = common.load(model, KINDS)
     labels = sorted_images(folder) if faults is None else dict.fromkeys(find_images(folder)[0], 0)
     labels |= {} if faults is None else dict.fromkeys(find_images(faults)[0], 1)
-    found, skipped = score_all(detector, list(labels))
+    with TemporaryDirectory() as kept:
+        found, skipped = score_all(detector, list(labels), model, Path(kept))
     tell_skipped(skipped, None)
     known = np.array([labels[Path(name)] for name in found])
-    common.report(known, np.array(list(found.values())), detector, out)
+    common.report(known, np.array(list(found.values())), detector.limit(), out)
 
 
 def calibrate_images(model: Model, normal: Normal = None, fpr: Fpr = 0.01) -> None:

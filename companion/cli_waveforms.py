@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from companion.cli_common import SHARE, Engine, Epochs, Fpr, Model, Out, Report,
 from companion.data.csv_numbers import Numbers, read_numbers
 from companion.data.series import Windows, cut_windows, is_constant
 from companion.files import atomic_path
-from companion.workers import over
+from companion.workers import over_parts
 
 if TYPE_CHECKING:
     from companion.estimators import ResNetAE
@@ -125,12 +126,13 @@ def score_waveforms(
     flagged (1 or 0). Of several files the first column is file. Where a file has times there is time, of a
     series the start_time of the first sample and the end_time of the last. Where a window holds no number at
     all, score and flagged are empty. A series is cut, and columns are chosen, as when the model was fitted.
+    A run that was stopped goes on with the files that are left: the others wait beside the CSV file.
     """
     detector = common.load(model, KINDS)
     limit, fpr = detector.limit()
     common.check_writable(out)
 
-    def scored(file: Path) -> tuple[int, pd.DataFrame]:
+    def scored(file: Path) -> pd.DataFrame:
         ((numbers, found),) = read_as(detector, [file])
         times = None if numbers.times is None else numbers.times.to_numpy()
         scores = pd.Series(detector.decision_function(found.values))
@@ -143,12 +145,16 @@ def score_waveforms(
         elif times is not None:
             table["time"] = times
         table |= {"score": scores, "flagged": (scores > limit).astype("Int64").mask(scores.isna())}
-        return int(is_constant(found.values).sum()), pd.DataFrame(table)
+        frame = pd.DataFrame(table)
+        frame.attrs["flat"] = int(is_constant(found.values).sum())
+        return frame
 
-    flats, tables = zip(*over(files, scored, engine, workers, "file"), strict=True)
-    every, flat = pd.concat(tables).drop(columns=[] if len(files) > 1 else "file"), sum(flats)
+    kept = out.with_name(f"{out.name}.parts")
+    tables = over_parts(files, scored, kept, [model, *files], engine, workers, "file")
+    every, flat = pd.concat(tables), sum(table.attrs["flat"] for table in tables)
     with atomic_path(out) as part:
-        every.to_csv(part, index=False)
+        every.drop(columns=[] if len(files) > 1 else "file").to_csv(part, index=False)
+    rmtree(kept)
     many, unknown = int(every["flagged"].sum()), int(every["flagged"].isna().sum())
     print(f"{len(every):,} windows scored, {many:,} flagged")
     common.warn_of_rate(many, len(every) - unknown, fpr, "windows")
@@ -163,7 +169,8 @@ def evaluate_waveforms(files: Files, model: Model, faults: Faults, out: Report =
     """Measure how well a model tells the normal windows of files from faulty ones: areas and rates."""
     detector = common.load(model, KINDS)
     scores = [detector.decision_function(windows_of(detector, part)) for part in (files, faults)]
-    common.report(np.repeat((0, 1), list(map(len, scores))), np.concatenate(scores), detector, out)
+    labels = np.repeat((0, 1), list(map(len, scores)))
+    common.report(labels, np.concatenate(scores), detector.limit(), out)
 
 
 def calibrate_waveforms(model: Model, normal: Normal = None, fpr: Fpr = 0.01) -> None:

@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -213,6 +216,48 @@ def test_memory_holds_the_worst_only(tmp_path, model, monkeypatch):
     table, _ = score(folder, model, tmp_path / "report")
     assert seen == [5] * 6 + [1, 12]  # the twelve that are shown once more
     assert len(table) == 31
+
+
+KILLED = """
+import os, signal, sys
+from companion import cli, cli_images
+cli_images.BATCH, read, asked = 8, cli_images.read_as, []
+
+def read_as(detector, paths):
+    asked.append(paths)
+    if len(asked) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(detector, paths)
+
+cli_images.read_as = read_as
+cli.app()
+"""
+
+
+def test_a_run_that_was_killed_goes_on_with_what_is_left(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("companion.cli_images.BATCH", 8)
+    folder, out, seen, maps = spoil(write(tmp_path / "many", count=37)), tmp_path / "out", [], ImageAE.maps
+    whole, told = score(folder, model, tmp_path / "whole")
+    words = ("score", "images", folder, "--model", model, "--out", out)
+    assert subprocess.run([sys.executable, "-c", KILLED, *map(str, words)]).returncode == -signal.SIGKILL
+    kept = sorted(path.name for path in (out / "scores.csv.parts").glob("*/*.parquet"))
+    assert kept == ["part-0.parquet", "part-1.parquet"]
+    assert not (out / "scores.csv").exists()
+    monkeypatch.setattr(ImageAE, "maps", lambda self, x: (seen.append(len(x)), maps(self, x))[1])
+    found, again = score(folder, model, out)
+    assert again == f"going on with the parts that are left\n{told}".replace("whole", "out")
+    assert sum(seen) == 37 - 16 + 12  # the twelve that are shown once more
+    pd.testing.assert_frame_equal(found, whole)
+    assert sorted(path.name for path in out.iterdir()) == ["scores.csv", "unusual.png"]
+
+
+def test_parts_of_other_images_are_not_taken(tmp_path, model, monkeypatch):
+    folder = write(tmp_path / "many", count=20)
+    monkeypatch.setattr("companion.cli_images.draw_unusual", lambda *_: 1 / 0)  # after all parts
+    assert "division by zero" in bad("score", "images", folder, "--model", model, "--out", tmp_path / "out")
+    monkeypatch.undo()
+    write(folder, "spill", 1)
+    assert "going on" not in score(folder, model, tmp_path / "out")[1]
 
 
 def test_nothing_that_can_be_read_is_said_by_score_and_an_error_to_fit(tmp_path, model):

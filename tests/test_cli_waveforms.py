@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy.io import wavfile
 
+from companion import cli_waveforms
 from companion.cli_common import load
 from companion.cli_waveforms import KINDS, hold_out
 from companion.data.series import Windows, cut_windows
@@ -116,6 +117,30 @@ def test_several_files_are_learned_and_scored_and_known_faults_choose(tmp_path):
     assert "a series has --length" in bad("fit", "waveforms", files[0], "--out", tmp_path / "x")
     np.save(tmp_path / "other.npy", np.zeros((800, 3)))
     assert "files differ in channels" in bad("fit", "waveforms", files[0], tmp_path / "other.npy", *out)
+
+
+def test_files_that_are_scored_are_kept_when_a_run_stops(tmp_path, series, monkeypatch):
+    files = [tmp_path / "series.csv", tmp_path / "later.csv", tmp_path / "last.csv"]
+    for file in files[1:]:
+        series.to_csv(file, index=False)
+    score = ("score", "waveforms", *files, "--model", tmp_path / "model", "--out")
+    whole, asked, read = good(*score, tmp_path / "whole"), [], cli_waveforms.read_numbers
+
+    def stopped(file, columns):
+        asked.append(file.name)
+        if asked == ["series.csv", "later.csv"]:
+            raise MemoryError("stopped")
+        return read(file, columns)
+
+    monkeypatch.setattr(cli_waveforms, "read_numbers", stopped)
+    assert "stopped" in bad(*score, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    told = good(*score, tmp_path / "s")
+    assert asked == ["series.csv", "later.csv", "later.csv", "last.csv"]
+    assert told.startswith("going on with the parts that are left")
+    assert told.splitlines()[-2:-1] == whole.splitlines()[-2:-1]
+    assert (tmp_path / "s").read_text() == (tmp_path / "whole").read_text()
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_a_model_is_measured_on_faulty_windows_and_gets_another_threshold(tmp_path, series):

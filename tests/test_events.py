@@ -1,13 +1,16 @@
 """EventDetector and its commands: learn, choose, score, explain, are kept, and stand a few faults."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
 from companion.compute import pick_compute
+from companion.data.events import entities
 from companion.data.synthetic_events import EventConfig, generate_events
-from companion.detection.alarms import alert_threshold, incidents
+from companion.detection.alarms import alert_threshold, days, incidents
 from companion.detection.choice import choose_detectors, inject
 from companion.detection.metrics import pr_auc, roc_auc
 from companion.detection.plain_columns import PlainColumns
@@ -129,7 +132,7 @@ def test_a_saved_detector_is_the_same(detector, later, tmp_path):
 def test_a_file_that_is_no_detector_is_refused(detector, tmp_path):
     path = tmp_path / "model"
     detector.save(path)
-    state, whole = load_state(path, "EventDetector 7"), path.read_bytes()
+    state, whole = load_state(path, "EventDetector 8"), path.read_bytes()
     state["simple"].pop("columns")
     for spoil in (
         lambda: path.write_bytes(whole[:-100]),
@@ -224,6 +227,43 @@ def test_files_are_learned_and_scored_and_alerts_are_explained(past, later, tmp_
     assert [*table][:4] + [*table][-2:] == ["row", "id", "time", "entity", "score", "flagged"]
     assert len(table) == len(later) + 50
     assert table["entity"].iloc[-1] == "'=x", "a spreadsheet would run it"
+
+
+def test_a_model_is_measured_on_labelled_events_and_gets_another_threshold(events, past, later, tmp_path):
+    detector = EventDetector(net=False, leave_out=("attack",)).fit(past)
+    detector.save(tmp_path / "model")
+    attack = events.labels["attack"].loc[later.index]
+    later.assign(attack=attack.fillna("Benign")).to_parquet(tmp_path / "later.parquet")
+    asked = ("--model", tmp_path / "model")
+    evaluate = ("evaluate", "events", tmp_path / "later.parquet", *asked, "--label")
+    told = good(*evaluate, "attack", "--out", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    faulty, table = attack.notna().to_numpy(), detector.measure(later)
+    assert found["pr_auc"]["value"] == pytest.approx(pr_auc(faulty, table["score"].to_numpy()))
+    assert (found["normal"], found["faulty"]) == (np.sum(~faulty), np.sum(faulty))
+    flagged = table["flagged"].to_numpy()
+    assert found["tpr"]["value"] == pytest.approx(flagged[faulty].mean())
+    assert found["share_of_normal_events_flagged"] == pytest.approx(1 - found["tnr"]["value"])
+    assert f"threshold {detector.threshold_:.4g}, set to flag" in told
+    assert f"alerts a day: {found['alerts_a_day']:.3g}" in told
+    own = attack == attack[faulty].iloc[0]
+    assert f"  {attack[faulty].iloc[0]}: {flagged[own].sum()} of {own.sum()} flagged" in told
+    assert "no field kind" in bad(*evaluate, "kind")
+    assert "has learned from severity_id" in bad(*evaluate, "severity_id")
+
+    told = good("calibrate", "events", *asked, "--alerts", 200)
+    lower = EventDetector.load(tmp_path / "model", COMPUTE)
+    assert lower.threshold_ < detector.threshold_
+    assert f"threshold {lower.threshold_:.2f}, for 200 alerts a day: it flags" in told
+    good("calibrate", "events", *asked)
+    assert EventDetector.load(tmp_path / "model", COMPUTE).threshold_ == detector.threshold_
+    later[~faulty].to_parquet(tmp_path / "normal.parquet")
+    good("calibrate", "events", *asked, "--alerts", 2, "--normal", tmp_path / "normal.parquet")
+    above = later[~faulty]
+    above = above[EventDetector.load(tmp_path / "model", COMPUTE).predict(above)]
+    who = entities(above).fillna("").to_numpy(dtype=object)
+    alerts = len(np.unique(incidents(above["time"].to_numpy(dtype=np.int64), who)))
+    assert 0 < alerts <= 2 * days(later["time"].to_numpy(dtype=np.int64))
 
 
 def test_rows_of_tables_are_learned_and_scored(tmp_path, monkeypatch):

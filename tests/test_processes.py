@@ -28,6 +28,8 @@ from companion.training import FitConfig, evaluate, fit
 from tests.small_data import CPU, load_small
 from tests.test_loop import OBJECTIVE, line_data, small_net, squared, toy_images
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book/reference/beyond.md").read_text("utf8")
 (COMMAND,) = re.findall(r"^torchrun --standalone --nproc-per-node=2 -m companion (.*)$", PAGE, re.MULTILINE)
@@ -55,13 +57,12 @@ def losses() -> dict[str, list[float]]:
     return found
 
 
-def worker(job: str, *arguments: str) -> None:
-    """What each process does: write ``losses``, or run the command line until step ``job``."""
-    if job == "losses":
+def worker(last: str, path: str, *arguments: str) -> None:
+    """What each process does: run the command line until step ``last``, or write ``losses`` before."""
+    if last == "none":
         found = losses()
         if processes.is_first():
-            Path(arguments[0]).write_text(json.dumps(found))
-        return
+            Path(path).write_text(json.dumps(found))
     degradation.load_cifar10 = classifier.load_cifar10 = load_small
     scales = classifier.CLASSIFIER.scales
     smoke = scales["smoke"]
@@ -70,7 +71,7 @@ def worker(job: str, *arguments: str) -> None:
     forward, steps, save = processes.DistributedDataParallel.forward, [], RecordedRun.save
 
     def counted(self, *asked):
-        if len(steps) == int(job) and not processes.is_first():
+        if str(len(steps)) == last and not processes.is_first():
             os.kill(os.getpid(), signal.SIGKILL)
         steps.append(print("one step", file=sys.stderr))
         return forward(self, *asked)
@@ -91,27 +92,35 @@ def torchrun(cache: Path, *arguments: object) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path):
-    status, told = torchrun(tmp_path, "losses", tmp_path / "losses.json")
-    assert status == 0, told
-    two = json.loads((tmp_path / "losses.json").read_text())
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """A folder, what was told when a process was killed in the second net, and by its continuation."""
+    folder = tmp_path_factory.mktemp("processes")
+    command = (folder / "losses", *COMMAND.split(), "--seeds", 2, "--out", folder, "--allow-synthetic")
+    killed = torchrun(folder, STEPS + 2, *command)
+    assert not list(folder.glob("*.json"))
+    return folder, killed, torchrun(folder, "none", *command, "--resume")
+
+
+def test_two_processes_have_the_losses_of_one(ended):
+    folder, _, (_, told) = ended
+    assert (folder / "losses").exists(), told
+    two = json.loads((folder / "losses").read_text())
     for name, one in losses().items():
         assert len(one) == 22
         assert two[name] == pytest.approx(one, abs=1e-5), name
 
 
-def test_a_killed_process_ends_the_run_with_a_message_and_resume_continues_it(tmp_path, small):
-    command = (*COMMAND.split(), "--seeds", 2, "--out", tmp_path, "--allow-synthetic")
-    status, told = torchrun(tmp_path, STEPS + 2, *command)  # in the second net
+def test_a_killed_process_ends_the_run_with_a_message_and_resume_continues_it(ended, tmp_path, small):
+    folder, (status, told), again = ended
     assert status != 0
     assert "error: a process of this run has ended" in told
     assert "Signal 9" in told  # in torchrun's report, which says whose
-    assert not list(tmp_path.glob("*.json"))
-    status, told = torchrun(tmp_path, 100, *command, "--resume")
+    status, told = again
     assert status == 0, told
     assert len(re.findall("one step", told)) == 2 * 2  # in each process what was left
     assert told.count("recorded in") == 1
-    two = load_run(tmp_path / "classifier-smoke-cpu.json")
+    two = load_run(folder / "classifier-smoke-cpu.json")
     one = load_run(execute(classifier.CLASSIFIER, "smoke", [0, 1], compute=CPU, out=tmp_path / "one"))
     assert (one.processes, two.processes) == (1, 2)
     assert two.curve("loss") == pytest.approx(one.curve("loss"), abs=1e-2)  # bfloat16 where it is

@@ -75,6 +75,11 @@ def incidents(times: np.ndarray, entities: np.ndarray) -> np.ndarray:
     return numbers
 
 
+def days(times: Sequence[int] | np.ndarray) -> float:
+    """How many days pass from the first to the last of times, in milliseconds (N,); at least one."""
+    return max(1.0, float(np.ptp(times)) / 86_400_000) if len(times) else 1.0
+
+
 def alert_threshold(scores: np.ndarray, times: np.ndarray, entities: np.ndarray, *, alerts: float) -> float:
     """The lowest threshold at which the events above it are at most so many :func:`incidents`, in all.
 

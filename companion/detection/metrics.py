@@ -134,7 +134,7 @@ def _samples(labels: np.ndarray, groups: Any, repeats: int, seed: int) -> Iterat
     rng = np.random.default_rng(seed)
     kinds = [np.flatnonzero(labels == kind) for kind in (False, True)]
     clusters = [
-        [rows[codes == code] for code in range(codes.max() + 1)]
+        np.split(rows[np.argsort(codes, kind="stable")], np.cumsum(np.bincount(codes))[:-1])
         for rows in (kinds if groups is not None else ())
         for codes in [np.unique(np.asarray(groups)[rows], return_inverse=True)[1]]
     ]

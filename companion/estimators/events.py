@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from companion.compute import Compute, pick_compute
 from companion.data.events import ENTITY_COLUMNS, entities, split_by_time
 from companion.data.sessions import SESSION_COLUMNS
-from companion.detection.alarms import alert_threshold
+from companion.detection.alarms import alert_threshold, days
 from companion.detection.choice import choose_detectors, inject
 from companion.detection.event_detectors import drawn
 from companion.detection.plain_columns import PlainColumns
@@ -23,7 +23,8 @@ from companion.estimators.reasons import reasons
 from companion.estimators.surprise import Surprise
 from companion.files import StateError, load_state, save_state
 
-_KIND, _FACTS = "EventDetector 7", ("threshold_", "share_", "counts_", "chosen_", "_held", "_kept")
+_KIND = "EventDetector 8"
+_FACTS = ("threshold_", "share_", "counts_", "chosen_", "_held", "_kept", "_when", "_days")
 _LEAST = 50  # rows to learn from
 _HELD = 0.2  # the share of the rows, their latest part, that chooses and calibrates
 _STEPS, _TRIMMED = 3, 40_000  # times that the most unusual are left out, at first of so many events
@@ -118,9 +119,8 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             if sum(map(len, parts)) > 2 * self.max_events:
                 parts = [self._sample(parts)]
         whole = self._sample(parts).drop(columns=_KEY)
-        days = max(1.0, (max(times) - min(times)) / 86_400_000) if times else 1.0
         self.counts_ = {"read": count}
-        self._expected = self.alerts * days * len(whole) / max(1, count)  # incidents in the sample
+        self._days = days(times) * len(whole) / max(1, count) * _HELD  # that those held out stand for
         return whole
 
     def _sample(self, parts: list[pd.DataFrame]) -> pd.DataFrame:
@@ -177,14 +177,35 @@ class EventDetector(BaseEstimator):  # type: ignore[misc]
             self.net_ = None  # it adds nothing to the others
         self._held, self._kept = np.stack([scores[name] for name in self.chosen_], axis=1), kept
         self._tails = FisherTail(self._held, self._kept)
-        levels = self._tails.level(self._held)
-        if self.columns:
-            times = held["time"].to_numpy(dtype=np.int64)
-            who = entities(held, self.columns).fillna("").to_numpy(dtype=object)
-            self.threshold_ = alert_threshold(levels, times, who, alerts=self._expected * _HELD)
+        self._when = self._marks(held)
+        self.calibrate(alerts=self.alerts)
+
+    def calibrate(self, X: Iterable[pd.DataFrame] | None = None, alerts: float = 20.0) -> Self:
+        """Set ``threshold_`` and ``share_`` for another number of ``alerts``, without fitting again.
+
+        ``X`` are frames in the order of time, of events that are mostly normal and that were not learned
+        from. Without ``X`` those held out while fitting count once more.
+        """
+        if X is None:
+            levels, marks, length = self._tails.level(self._held), self._when, self._days
         else:
-            self.threshold_ = fixed_fpr(levels, max(self.alerts / 1000, 1 / (len(levels) + 1)))
+            parts = [(table["score"].to_numpy(), self._marks(frame)) for frame, table in self.stream(X)]
+            levels, marks = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+            length = days(marks[0])
+        self.alerts = alerts
+        if self.columns:
+            self.threshold_ = alert_threshold(levels, *marks, alerts=alerts * length)
+        else:
+            self.threshold_ = fixed_fpr(levels, max(alerts / 1000, 1 / (len(levels) + 1)))
         self.share_ = float((levels > self.threshold_).mean())
+        return self
+
+    def _marks(self, frame: pd.DataFrame) -> np.ndarray:
+        """By what alerts are counted, int64 (2, N): times, and numbers that stand for entities."""
+        if not self.columns:
+            return np.zeros((2, len(frame)), dtype=np.int64)
+        who = entities(frame, self.columns).fillna("").to_numpy(dtype=object)
+        return np.stack([frame["time"].to_numpy(dtype=np.int64), pd.util.hash_array(who).astype(np.int64)])
 
     def _scores(
         self, frame: pd.DataFrame, names: Sequence[str] | None = None, drift: Drift | None = None

@@ -39,7 +39,7 @@ def highest(found: pd.DataFrame, frame: pd.DataFrame, table: pd.DataFrame) -> pd
 
 
 class Lake:
-    """A folder of scores, ``part-0.parquet`` and so on; a part is finished when its file is there."""
+    """A folder of scores, ``part-0.parquet`` and so on."""
 
     def __init__(self, out: Path, model: Path, parts: int) -> None:
         self.out, self.model, self.parts, self.work = out, model, parts, out / "work"
@@ -86,13 +86,12 @@ class Lake:
         return report
 
     @property
-    def left(self) -> list[int]:
-        """Parts that have no scores yet."""
-        there = [int(folder.name.partition("=")[2]) for folder in (self.work / "events").glob("part=*")]
-        return sorted(part for part in there if not (self.out / f"part-{part}.parquet").exists())
+    def there(self) -> list[int]:
+        """Parts that have events."""
+        return sorted(int(path.name.partition("=")[2]) for path in (self.work / "events").glob("part=*"))
 
-    def score(self, detector: EventDetector, part: int) -> None:
-        """Score a part; its scores take their place last, so that nothing is half done."""
+    def score(self, detector: EventDetector, part: int) -> pd.DataFrame:
+        """Write the scores of a part; the flagged events come back, with counts in their ``attrs``."""
         drift, found, flagged = Drift(detector.simple_.columns), pd.DataFrame(), 0
         past = self.work / "past" / f"part={part}"
         detector.past_ = pd.read_parquet(past) if past.exists() else None
@@ -111,14 +110,13 @@ class Lake:
             detector.carried_.to_parquet(self.work / f"past-{part}.parquet")
             found.attrs.update(flagged=flagged, rows=drift.rows)
             found.attrs.update(unseen=drift.unseen.tolist(), sums=drift.sums.tolist())
-            found.to_parquet(self.work / f"found-{part}.parquet")
+        return found
 
-    def finish(self, detector: EventDetector, drift: Drift) -> tuple[int, pd.DataFrame]:
-        """How many events were flagged, and the highest 5,000 of these.
+    def finish(self, detector: EventDetector, drift: Drift, parts: list[Any]) -> tuple[int, pd.DataFrame]:
+        """How many events were flagged, and the highest 5,000 of these, from what :meth:`score` gave.
 
         ``detector`` gets the past that a later run has to know, ``drift`` what all parts count.
         """
-        parts = [pd.read_parquet(path) for path in self.work.glob("found-*.parquet")]
         for counts in (part.attrs for part in parts):
             drift.unseen, drift.sums = drift.unseen + counts["unseen"], drift.sums + counts["sums"]
             drift.rows += counts["rows"]
