@@ -11,6 +11,7 @@ import numpy as np
 from IPython.core.formatters import format_display_data
 from IPython.display import Markdown, display
 
+from companion.data.download import STAND_INS
 from companion.runs import RecordedRun
 
 _HIDDEN = "application/papermill.record/"
@@ -113,6 +114,8 @@ def claim(condition: bool, sentence: str, *, live: bool = False) -> None:
     """Fail, and with that the build, when a sentence of the text no longer holds.
 
     A ``live`` one is about what the page itself has trained, which at the scale ``"smoke"`` shows nothing.
+    Where generated data stand in for real ones, which the page says, no sentence is held to its numbers.
     """
-    if not condition and not (live and os.environ.get("COMPANION_SCALE") == "smoke"):
+    excused = STAND_INS or (live and os.environ.get("COMPANION_SCALE") == "smoke")
+    if not (condition or excused):
         raise AssertionError(f"the text says that {sentence}, which the numbers do not bear out")

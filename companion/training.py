@@ -122,15 +122,18 @@ def evaluate(
     """
     was_training, objective = model.training, compute.resident(objective)
     model.eval()
-    totals: dict[str, float] = {}
-    for start in range(0, len(data[0]), batch_size):
+    means: dict[str, list[Tensor]] = {}  # of each batch, on the device, which is not waited for
+    starts = range(0, len(data[0]), batch_size)
+    for start in starts:
         batch = tuple(t[start : start + batch_size].to(compute.device) for t in data)
         with compute.autocast():
             scalars = objective(model, batch, None)
-        for name, mean in scalars.items():
-            totals[name] = totals.get(name, 0.0) + mean.item() * len(batch[0])
+        for name, value in scalars.items():
+            means.setdefault(name, []).append(value)
     model.train(was_training)
-    return {name: total / len(data[0]) for name, total in totals.items()}
+    sizes = [min(batch_size, len(data[0]) - start) for start in starts]
+    totals = {name: zip(torch.stack(values).tolist(), sizes, strict=True) for name, values in means.items()}
+    return {name: sum(mean * n for mean, n in total) / len(data[0]) for name, total in totals.items()}
 
 
 @dataclass

@@ -12,6 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
+from companion import notebook
 from companion.models.blocks import BasicResidualBlock
 from companion.notebook import claim, provenance, show_source
 from companion.runs import load_run
@@ -113,6 +114,8 @@ def test_a_claim_fails_when_the_numbers_do_not_bear_it_out(monkeypatch):
         claim(False, "all is well")
     monkeypatch.setenv("COMPANION_SCALE", "smoke")
     claim(False, "all is well", live=True)
+    monkeypatch.setattr(notebook, "STAND_INS", ["a set out of reach"])
+    claim(False, "all is well")
 
 
 def test_provenance_says_where_a_run_comes_from():

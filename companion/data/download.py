@@ -133,6 +133,9 @@ def read_published(dataset: Dataset, extract: Callable[[Path], bytes] = Path.rea
     return load(dataset, read, unpack, lambda content, part: part.write_bytes(content))
 
 
+STAND_INS: list[str] = []  # the sets that generated data have replaced since this process began
+
+
 def read_or_warn(
     title: str, stand_in: str, read: Callable[[Dataset], tuple[Content, str]], *datasets: Dataset
 ) -> tuple[list[Content] | None, dict[str, Any]]:
@@ -151,6 +154,7 @@ def read_or_warn(
             f"{error}",
             stacklevel=3,
         )
+        STAND_INS.append(title)
         return None, {"source": f"generated, for {title}", "digest": "", "synthetic": True}
     digest = hashlib.sha256("\n".join(dataset.sha256 or "" for dataset in datasets).encode()).hexdigest()
     return list(contents), {"source": " and ".join(places), "digest": digest, "synthetic": False}
