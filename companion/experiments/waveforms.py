@@ -45,7 +45,7 @@ class WaveformsConfig(Config):
 _beats = cache(load_ecg5000)
 
 
-class PlainAE(ResNetAE):
+class _PlainAE(ResNetAE):
     """The same net without shortcuts."""
 
     def _net(self) -> WaveAutoencoder:
@@ -55,7 +55,7 @@ class PlainAE(ResNetAE):
 
 # by family; of the untrained one only the norms learn
 NETS: dict[str, Callable[..., ResNetAE]] = {
-    "ae": ResNetAE, "plain": PlainAE, "untrained": partial(ResNetAE, lr=1e-12)
+    "ae": ResNetAE, "plain": _PlainAE, "untrained": partial(ResNetAE, lr=1e-12)
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 
-from tests.site.test_book import CHAPTER, HEADER, PACKAGE, Book
+from tests.site.test_book import CHAPTER, HEADER, Book
 from tools.outputs import NAME
 
 ROOT = Path(__file__).parents[2]
@@ -101,12 +101,8 @@ def test_a_published_site_is_read_and_only_what_differs_is_executed(book):
         server.shutdown()
     assert status == 0, said
     assert f"Outputs from {url}{NAME}; executed here, for they differ: none." in said
-    book.write(
-        "companion/data/__init__.py", "def available():\n    raise AssertionError('data are asked for')\n"
-    )
     status, output = book.build(BOOK_CONDITIONS=around)
     assert status == 0, output
-    book.write("companion/data/__init__.py", PACKAGE["data/__init__.py"])
     assert "A share of 0.86." in book.html("book/chapter.html")
     assert book.executions() == before
     book.write("book/chapter.md", HEADER + CHAPTER.replace("answer() / 7", "answer() / 8"))
