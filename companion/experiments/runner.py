@@ -17,14 +17,14 @@ from companion.data.download import CACHE_VARIABLE, cache_folder
 from companion.experiments.base import C, Config, Context, Experiment
 from companion.files import atomic_path
 from companion.processes import agreed, is_first, join
-from companion.runs import DataInfo, RecordedRun, RunError, SeedResult
+from companion.runs import DataInfo, RecordedRun, RunError, SeedResult, library_versions
 
 
 def conditions(config: Config, data: DataInfo, compute: Compute) -> dict[str, Any]:
     """All that the numbers of a seed depend on. Seeds of other conditions do not go into one record."""
     return {
         "config": config.model_dump(mode="json"), "data": data.digest,
-        "source of companion": runs.source_digest(), "libraries": runs.library_versions(),
+        "source of companion": runs.source_digest(), "libraries": library_versions(),
         "hardware": describe_hardware(compute.device), "threads": torch.get_num_threads(),
         "processes": join(), "precision": "bfloat16" if compute.autocast_dtype else "float32",
     }  # fmt: skip
