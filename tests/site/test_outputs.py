@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 
-from tests.site.test_book import CHAPTER, HEADER, Book
+from tests.site.test_book import CHAPTER, HEADER, PACKAGE, Book
 from tools.outputs import NAME
 
 ROOT = Path(__file__).parents[2]
@@ -101,8 +101,11 @@ def test_a_published_site_is_read_and_only_what_differs_is_executed(book):
         server.shutdown()
     assert status == 0, said
     assert f"Outputs from {url}{NAME}; executed here, for they differ: none." in said
+    base = "companion/experiments/base.py"  # what the page cannot reach, and what only an execution would ask
+    book.write(base, "def current_scale():\n    raise AssertionError('the scale is asked for')\n")
     status, output = book.build(BOOK_CONDITIONS=around)
     assert status == 0, output
+    book.write(base, PACKAGE["experiments/base.py"])
     assert "A share of 0.86." in book.html("book/chapter.html")
     assert book.executions() == before
     book.write("book/chapter.md", HEADER + CHAPTER.replace("answer() / 7", "answer() / 8"))
