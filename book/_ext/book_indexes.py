@@ -6,7 +6,7 @@ Figures and learning paths depend on other pages: a node stands for them until a
 import importlib
 import pkgutil
 import re
-from typing import Any
+from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from docutils import nodes
@@ -234,8 +234,17 @@ class Modules(SphinxDirective):
         return node.children
 
 
+def _without_bounds(app: Sphinx, function: Any, bound: bool) -> None:
+    """Show ``int`` where the code says ``Annotated[int, Field(ge=1)]``: bounds are told in the docstrings."""
+    types = getattr(function, "__annotations__", {})
+    if "Annotated" in str(types):
+        plain = get_type_hints(function)
+        types.update({name: plain[name] for name, kind in types.items() if "Annotated" in str(kind)})
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives."""
+    app.connect("autodoc-before-process-signature", _without_bounds, priority=9)  # 500 keeps the types
     app.add_node(Later)
     app.add_directive("figure-index", FigureIndex)
     app.add_directive("learning-paths", LearningPaths)
