@@ -32,9 +32,9 @@ def tell_version(asked: bool) -> None:
 
 
 Version = Annotated[
-    bool, typer.Option("--version", is_eager=True, callback=tell_version, help="Say versions and device.")
+    bool, typer.Option("--version", is_eager=True, callback=tell_version, help="Print versions and device.")
 ]
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @app.callback()
@@ -51,7 +51,7 @@ for verb, told in {
     "evaluate": "Measure a fitted detector on labelled data.",
     "calibrate": "Set another threshold of a fitted detector.",
 }.items():
-    group = typer.Typer(help=told, no_args_is_help=True)
+    group = typer.Typer(help=told, no_args_is_help=True, rich_markup_mode="markdown")
     app.add_typer(group, name=verb)
     for kind, module in KINDS.items():
         if command := getattr(module, f"{verb}_{kind}", None):
@@ -101,11 +101,11 @@ def fetch_data(names: Names = None) -> None:
 def run(
     name: Annotated[str, typer.Argument(help=f"The experiment: {', '.join(EXPERIMENTS)}.")],
     scale: Annotated[str, typer.Option(help="smoke, live or full.")] = "live",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, 2 ...")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0 on.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the recorded run.")] = Path("runs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a run of the same code.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")] = None,
-    allow_synthetic: Annotated[bool, typer.Option(help="Record even without real data.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; by default the best.")] = None,
+    allow_synthetic: Annotated[bool, typer.Option(help="Record a run on stand-in data, too.")] = False,
 ) -> None:
     """Run an experiment over several seeds, record the result as JSON, and print its metrics."""
     from companion.compute import pick_compute

@@ -26,7 +26,7 @@ Model = Annotated[Path, typer.Option(help="What `companion fit` wrote.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the data.")]
 Report = Annotated[Path | None, typer.Option(help="A JSON file for the numbers.")]
 Fpr = Annotated[float, typer.Option(min=1e-6, max=0.5, help="The share of normal data that may be flagged.")]
-Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: several --workers side by side.")]
+Engine = Annotated[Literal["local", "ray"], typer.Option(help="ray: several --workers in parallel.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes of --engine ray.")]
 EXPECTED = (ValueError, RuntimeError, ArithmeticError, OSError, LookupError, TypeError, MemoryError)
 
@@ -72,9 +72,9 @@ def tell_promise(held: int, fpr: float, advice: str = "") -> None:
     """Say, before anything is trained, if so few held-out data cannot promise the rate that was asked for."""
     if held < round(1 / fpr) - 1:
         print(
-            f"warning: {held:,} held out can promise no less than {100 / (held + 1):.2g} % flagged; "
-            f"for {100 * fpr:g} % take {advice}more data, {round(1 / fpr) - 1:,} of them held out, "
-            f"or --fpr {1 / (held + 1):.2g}"
+            f"warning: with {held:,} held out, the lowest rate that can be promised is "
+            f"{100 / (held + 1):.2g} %; for {100 * fpr:g} % take {advice}more data "
+            f"({round(1 / fpr) - 1:,} have to be held out), or take --fpr {1 / (held + 1):.2g}"
         )
 
 
@@ -87,8 +87,8 @@ def warn_of_rate(flagged: int, scored: int, fpr: float, what: str) -> None:
     reason = "there are many anomalies, or " if many else ""
     if many or few:
         print(
-            f"warning: {100 * flagged / scored:.3g} % are flagged, and of such as were held out it should be "
-            f"{100 * fpr:.3g} %: {reason}the {what} have changed"
+            f"warning: {100 * flagged / scored:.3g} % are flagged, where {100 * fpr:.3g} % are expected "
+            f"of {what} like the held-out ones: {reason}the {what} have changed"
         )
 
 
@@ -114,7 +114,7 @@ def tell_choice(model: Any, faults: str) -> None:
 def calibrate(model: AnomalyDetector, normal: Any, fpr: float, out: Path) -> None:
     """Set a threshold by normal data, or those of the last time; write the model, and tell the promise."""
     model.calibrate(normal, fpr).save(out)
-    promise = f"of new normal ones it flags at most {100 * fpr:.3g} %, on average"
+    promise = f"of new normal data it flags at most {100 * fpr:.3g} %, on average"
     print(f"threshold {model.threshold_:.4g}, from {len(model.held_ or []):,} held out: {promise}")
     print(f"written to {out}")
 
@@ -143,11 +143,11 @@ def report(
     for name, metric in metrics.items():
         found[name] = bootstrap(metric, labels, scores, groups=groups, repeats=repeats)
     print(*(f"{count:,} {name}" for name, count in counts.items()), sep=", ", end="; ")
-    print(f"threshold {threshold:.4g}, set to flag {100 * fpr:.3g} % of normal ones. With 95 % intervals:")
+    print(f"threshold {threshold:.4g}, set to flag {100 * fpr:.3g} % of normal data. With 95 % intervals:")
     print(*(f"{name.upper().replace('_', '-')}: {value}" for name, value in found.items()), sep="\n")
     print(*(f"{name.replace('_', ' ')}: {value:.3g}" for name, value in more.items()), sep="\n")
     if found["roc_auc"].low <= 0.5:
-        print("warning: the model separates nothing; guessing may rank faults as well")
+        print("warning: the model separates nothing; guessing may rank the faults as well")
     if out is not None:
         numbers = {name: vars(value) for name, value in found.items()}
         told: dict[str, Any] = {"threshold": threshold, "fpr": fpr, **counts, **numbers, **more}

@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 Data = Annotated[list[str], typer.Argument(help="OCSF events: files, folders, globs; JSON or Parquet.")]
 Table = Annotated[list[Path], typer.Argument(help="CSV or Parquet, one row an example.")]
-Net = Annotated[bool, typer.Option("--net/--no-net", help="Train the net, too; without it all is counted.")]
-Steps = Annotated[int, typer.Option(min=1, help="Steps of its training, at most, of 512 rows each.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; chosen if not given.")]
+Net = Annotated[bool, typer.Option("--net/--no-net", help="Train the net, too; else simple detectors only.")]
+Steps = Annotated[int, typer.Option(min=1, help="At most so many training steps, of 512 rows each.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; by default the best.")]
 Entity = Annotated[list[str] | None, typer.Option(help="Fields that name who an event is about, in order.")]
 Json = Annotated[list[str] | None, typer.Option(help="Fields whose text is JSON, to be taken apart.")]
 Alerts = Annotated[float, typer.Option(min=1e-3, help="Alerts a day, or in all of a shorter recording.")]
-Zone = Annotated[str, typer.Option(help="Of hours without a timezone_offset: Europe/Berlin.")]
-Flagged = Annotated[float, typer.Option(min=1e-3, help="Rows of a thousand that may be flagged.")]
+Zone = Annotated[str, typer.Option(help="Time zone of events without an offset, as Europe/Berlin.")]
+Flagged = Annotated[float, typer.Option(min=1e-3, help="How many rows in a thousand may be flagged.")]
 LeaveOut = Annotated[list[str] | None, typer.Option(help="Fields or objects not to use; may be given again.")]
 Scores = Annotated[Path, typer.Option(help="For the scores: a CSV file, or a folder of Parquet files.")]
-Top = Annotated[int, typer.Option(min=0, help="Print so many of the alerts, the most unusual first.")]
-Explain = Annotated[bool, typer.Option("--explain/--no-explain", help="Say why.")]
-Parts = Annotated[int, typer.Option(min=1, help="Of a folder of scores; each has whole entities.")]
+Top = Annotated[int, typer.Option(min=0, help="How many to print, the most unusual first.")]
+Explain = Annotated[bool, typer.Option("--explain/--no-explain", help="Say why they are unusual.")]
+Parts = Annotated[int, typer.Option(min=1, help="Parts of a folder of scores; no entity is split.")]
 Label = Annotated[str, typer.Option(help="The field that tells normal events from faults.")]
 Normal = Annotated[list[str] | None, typer.Option(help="Normal events; else those held out by `fit`.")]
 NORMAL = ("", "0", "0.0", "false", "no", "none", "-", "normal", "benign", "good")  # labels
-Past = Annotated[Path | None, typer.Option(help="What yesterday's run left to know; written for tomorrow's.")]
+Past = Annotated[Path | None, typer.Option(help="A file that carries facts from run to run.")]
 
 
 def fit_events(

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from companion.data.images import ImageSet, Range, Skipped
     from companion.estimators.autoencoders import ImageDetector
 
-Size = Annotated[tuple[int, int], typer.Option(min=8, metavar="H W", help="To which images are scaled.")]
+Size = Annotated[tuple[int, int], typer.Option(min=8, metavar="H W", help="The size to scale images to.")]
 Gray = Annotated[bool, typer.Option("--gray", help="Learn grey values, not colours.")]
 Methods = Literal["auto", "neighbours", "pca", "patches", "still", "net", "classifier"]
 Method = Annotated[Methods, typer.Option(help="auto keeps the best of all.")]
-Known = Annotated[Path | None, typer.Option(help="Known faults to choose by; else rectangles are pasted.")]
+Known = Annotated[Path | None, typer.Option(help="Known faults to choose by; else pasted rectangles.")]
 Faults = Annotated[Path | None, typer.Option(help="A folder of faults; then all images of DIR are normal.")]
-Normal = Annotated[Path | None, typer.Option(help="A folder of normal images; else those of the last time.")]
+Normal = Annotated[Path | None, typer.Option(help="A folder of normal images; else those used last.")]
 Sorted = Annotated[Path, typer.Argument(metavar="DIR", help="Holds folders such as normal and fault.")]
 KINDS = ("ImageBaseline", "ImageAE", "PatchMemory", "FaultClassifier")  # that `fit` writes
 BATCH = 256  # image files in memory at a time

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 KINDS = ("WindowBaseline", "ResNetAE")  # that `fit` writes
 Files = Annotated[list[Path], typer.Argument(help="CSV, Parquet, NPY, NPZ or WAV; a row is a window.")]
-Length = Annotated[int | None, typer.Option(min=2, help="Rows are samples: cut windows of so many.")]
-Columns = Annotated[str | None, typer.Option(help="Those to read, with commas between; or all.")]
-Known = Annotated[list[Path] | None, typer.Option(help="Faulty windows to choose by; or faults are put in.")]
+Length = Annotated[int | None, typer.Option(min=2, help="Rows are samples; windows have so many.")]
+Columns = Annotated[str | None, typer.Option(help="Columns to read, as a,b,c; by default all.")]
+Known = Annotated[list[Path] | None, typer.Option(help="Faulty windows to choose by; else made up.")]
 Faults = Annotated[list[Path], typer.Option(help="A file of faulty windows only; may be given again.")]
-Normal = Annotated[list[Path] | None, typer.Option(help="Normal windows; else those of the last time.")]
+Normal = Annotated[list[Path] | None, typer.Option(help="Normal windows; else those used last.")]
 Methods = Literal["auto", "pca", "neighbours", "net"]
-Method = Annotated[Methods, typer.Option(help="auto keeps the best; of pca 8 components, of neighbours 1.")]
+Method = Annotated[Methods, typer.Option(help="auto: the best of pca (8 components), neighbours (1), net.")]
 Scales = Literal["auto", "window", "channel"]
-Standardize = Annotated[Scales, typer.Option(help="window: level and height of each do not matter.")]
-Stride = Annotated[int | None, typer.Option(min=1, help="Samples from window to window; half the length.")]
+Standardize = Annotated[Scales, typer.Option(help="window: ignore each one's level and height.")]
+Stride = Annotated[int | None, typer.Option(min=1, help="Samples between starts; else half a window.")]
 
 
 def read_all(files: list[Path], columns: list[str] | None) -> list[Numbers]:

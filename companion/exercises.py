@@ -187,12 +187,13 @@ EXERCISES = {
     "paper-stride": Exercise(
         "paper_stride(net)", _paper_stride, properties={"the net is the paper's": _moves_stride}),
     "resnet-18": Exercise(
-        "ResNet18(num_classes)", partial(resnet18, stem="cifar"), properties={"it is ours": _is_resnet18}),
+        "ResNet18(num_classes)", partial(resnet18, stem="cifar"),
+        properties={"it is the ResNet-18 of the package": _is_resnet18}),
     "nesterov": Exercise(
         "step(weight, gradient, buffer, lr, momentum)", _nesterov,
         lambda: [(*normals(3, 5), lr, m) for lr, m in ((0.1, 0.9), (0.5, 0.5))],
         {"that is plain momentum; look ahead with g + m v": lambda *a: _nesterov(*a, ahead=False),
-         "the new gradient counts whole: the buffer is a sum and no mean":
+         "the new gradient counts in full: the buffer is a sum, not a mean":
              lambda w, g, v, lr, m: _nesterov(w, (1 - m) * g, v, lr, m)}),
     "convolution": Exercise(
         "conv(maps, weight)", lambda x, w: F.conv2d(x, w, padding=1),
@@ -249,10 +250,10 @@ EXERCISES = {
         "indices(training, values, min_count)", _index,
         lambda: [(_JOBS, _ASKED, 1), (_JOBS, _ASKED, 2), (["cook", None, None], [None], 2)],
         {"0 and 1 are taken: the first value gets 2": lambda *a: _index(*a) - (_index(*a) > 1),
-         "who is seen exactly `min_count` times has a place": lambda t, v, many: _index(t, v, many + 1)}),
+         "a value seen `min_count` times has its own index": lambda t, v, many: _index(t, v, many + 1)}),
     "refuse": Exercise(
-        "answered(confidence, right, most_wrong)", _answered, _refusals,
-        {"the share is of the answers that are given": lambda *a: _answered(*a, of_all=True)}),
+        "kept(confidence, right, most_wrong)", _answered, _refusals,
+        {"the share is of the predictions kept, not of all": lambda *a: _answered(*a, of_all=True)}),
     "precision": Exercise(
         "precision(recall, fpr, share)", lambda r, f, s: r * s / (r * s + f * (1 - s)),
         lambda: [(0.9, 0.01, 0.3), (0.7, 0.05, 0.001), (0.5, 0.0, 0.1), (0.5, 0.1, 1.0)],
@@ -261,8 +262,8 @@ EXERCISES = {
     "level": Exercise(
         "level(normal_scores, scores)", _level,
         lambda: [(normals(99).numpy(), np.r_[normals(99)[:5].numpy(), 9, -9].astype("f4"))],
-        {"that is the natural logarithm; take the one to base 10": lambda *a: _level(*a) * math.log(10),
-         "who equals the score reaches it, too": lambda n, x: _level(n, np.nextafter(x, np.float32(99)))}),
+        {"that is the natural logarithm; take the logarithm to base 10": lambda *a: _level(*a) * math.log(10),
+         "a normal that equals it reaches it": lambda n, x: _level(n, np.nextafter(x, np.float32(99)))}),
     "threshold": Exercise(
         "threshold_for(normal_scores, fpr)", fixed_fpr,
         lambda: [(normals(n).numpy(), fpr) for n, fpr in ((999, 0.01), (250, 0.03), (199, 0.005))],
@@ -281,6 +282,6 @@ EXERCISES = {
     "alert-cost": Exercise(
         "cost(scores, anomalous, groups, threshold, miss_cost)", _cost, _sessions,
         {"flagged events of one group are one alert": lambda *a: _cost(*a, alerts=list),
-         "who equals the threshold is not flagged": lambda x, a, g, t, m: _cost(x, a, g, t - 0.1, m)}),
+         "a score equal to the threshold is not flagged": lambda x, a, g, t, m: _cost(x, a, g, t - 0.1, m)}),
 }
 # fmt: on

@@ -24,7 +24,7 @@ def over(items: Sequence[Any], work: Callable[[Any], Any], engine: str, workers:
     if engine == "local":
         return [work(item) for item in tqdm(items, "scoring", unit=unit, disable=None)]
     if util.find_spec("ray") is None:
-        raise RuntimeError("Ray is not installed; get it with: pip install 'companion[scale]'")
+        raise RuntimeError("Ray is not installed; get it with pip install '.[scale]' in a clone of the book")
     alone = {"address": "local", "num_cpus": workers, "_system_config": {"worker_niceness": 0}}
     if "RAY_ADDRESS" in os.environ:
         alone = {}

@@ -56,7 +56,7 @@ def model(normal):
     told = good("fit", "images", normal, "--out", path, "--fpr", 0.1, *FAST)
     assert "60 image files, 60 different images" in told
     assert "learned from 48 images of 16x24 colour pixels" in told
-    assert "from 12 held out: of new normal ones it flags at most 10 %" in told
+    assert "from 12 held out: of new normal data it flags at most 10 %" in told
     return path
 
 
@@ -94,7 +94,7 @@ def test_few_images_give_a_threshold_and_what_it_can_promise(tmp_path):
     told = good("fit", "images", folder, "--out", tmp_path / "m", "--gray", *FAST[:-1], "still")
     assert "51 image files, 50 different images; left out: 1 copies" in told
     assert "for 1 % take more data, 99 of them held out, or --fpr 0.091" in told
-    assert "from 10 held out: of new normal ones it flags at most 9.09 %" in told
+    assert "from 10 held out: of new normal data it flags at most 9.09 %" in told
     detector = ImageAE.load(tmp_path / "m")
     assert detector.fpr_ == pytest.approx(1 / 11)
     assert (detector.shape_, detector.camera) == ((1, *SIZE), STILL)
@@ -167,7 +167,7 @@ def test_a_model_is_measured_on_labelled_folders_and_gets_another_threshold(tmp_
     assert "no folder tells" in bad(*evaluate, normal)
 
     calibrate = ("calibrate", "images", "--model", tmp_path / "m", "--fpr", 0.25)
-    assert "from 12 held out: of new normal ones it flags at most 25 %" in good(*calibrate)
+    assert "from 12 held out: of new normal data it flags at most 25 %" in good(*calibrate)
     assert ImageAE.load(tmp_path / "m").threshold_ < detector.threshold_
     assert "from 60 held out" in good(*calibrate, "--normal", normal)
     assert ImageAE.load(tmp_path / "m").fpr_ == 0.25
@@ -195,7 +195,7 @@ def test_more_alarms_than_promised_are_remarked_upon(tmp_path, model, normal):
     detector.threshold_ = 0.0  # nothing is as usual as that
     detector.save(tmp_path / "nervous")
     told = score(normal, tmp_path / "nervous", tmp_path / "report")[1]
-    assert "warning: 100 % are flagged, and of such as were held out it should be 10 %" in told
+    assert "warning: 100 % are flagged, where 10 % are expected" in told
 
 
 def test_names_that_are_formulas_or_cannot_be_printed_are_escaped(tmp_path, model):

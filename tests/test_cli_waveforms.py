@@ -31,7 +31,7 @@ def series(tmp_path):
     told = good("fit", "waveforms", tmp_path / "series.csv", "--out", tmp_path / "model", *options, *NET)
     assert "series.csv: 600 rows, 2 columns (left, right); times: time" in told
     assert "learned from 47 windows of 2 x 20" in told
-    assert "from 11 held out: of new normal ones it flags at most 20 %" in told
+    assert "from 11 held out: of new normal data it flags at most 20 %" in told
     return table
 
 
@@ -51,7 +51,7 @@ def test_windows_are_learned_and_scored(tmp_path, kind):
     else:
         np.save(data, windows)
     told = good("fit", "waveforms", data, "--out", tmp_path / "model", *NET)
-    assert "warning: 30 held out can promise no less than 3.2 % flagged; for 1 % take more data" in told
+    assert "the lowest rate that can be promised is 3.2 %; for 1 % take more data" in told
     assert told.index("warning") < told.index("learned")
     table, told = score(tmp_path, data.name)
     assert "150 windows scored" in told
@@ -107,7 +107,7 @@ def test_several_files_are_learned_and_scored_and_known_faults_choose(tmp_path):
     out = ("--out", tmp_path / "model", "--length", 20, "--epochs", 2)
     told = good("fit", "waveforms", *files[:2], *out, "--known", files[2])
     assert "for 1 % take a --stride below" not in told
-    assert "held out can promise no less than 3.2 % flagged; for 1 % take --stride 3, more data" in told
+    assert "the lowest rate that can be promised is 3.2 %; for 1 % take --stride 3, more data" in told
     assert re.search(r", channel: PR-AUC 1.000 on normals and known faults \(kept\)", told)
     told = good("score", "waveforms", *files, "--model", tmp_path / "model", "--out", tmp_path / "s")
     table = pd.read_csv(tmp_path / "s")
@@ -150,7 +150,7 @@ def test_a_model_is_measured_on_faulty_windows_and_gets_another_threshold(tmp_pa
     assert "59 normal, 59 faulty, 0 left out; threshold" in told
     assert json.loads((tmp_path / "f").read_text())["faulty"] == 59
     before = ResNetAE.load(tmp_path / "model")
-    assert "from 11 held out: of new normal ones it flags at most 50 %" in good(
+    assert "from 11 held out: of new normal data it flags at most 50 %" in good(
         "calibrate", "waveforms", *asked[1:], "--fpr", 0.5
     )
     assert ResNetAE.load(tmp_path / "model").threshold_ < before.threshold_
@@ -162,7 +162,7 @@ def test_a_model_is_measured_on_faulty_windows_and_gets_another_threshold(tmp_pa
 def test_much_less_flagged_than_promised_is_told_too(tmp_path, series):
     pd.DataFrame(np.zeros((2000, 2)), columns=["left", "right"]).to_csv(tmp_path / "still.csv", index=False)
     told = score(tmp_path, "still.csv")[1]
-    assert "0 % are flagged, and of such as were held out it should be 20 %: the windows have changed" in told
+    assert "0 % are flagged, where 20 % are expected of windows like the held-out ones: the windows" in told
 
 
 def test_the_best_of_all_is_kept_and_a_moved_level_counts_where_it_is_told_from_normal(tmp_path):

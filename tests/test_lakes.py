@@ -145,5 +145,5 @@ def test_workers_share_gpus_and_one_that_is_lost_is_replaced(tmp_path, ray):
 
 def test_without_ray_it_is_said_what_to_install_and_where_scores_go(lake, monkeypatch):
     monkeypatch.setattr(workers.util, "find_spec", lambda name: None)
-    for out, message in (("no", "pip install 'companion[scale]'"), ("no.csv", "are a folder")):
+    for out, message in (("no", "pip install '.[scale]'"), ("no.csv", "are a folder")):
         assert message in bad("score", "events", lake / "lake", *options(lake, out, "--engine", "ray"))
