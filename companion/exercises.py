@@ -187,8 +187,7 @@ EXERCISES = {
     "paper-stride": Exercise(
         "paper_stride(net)", _paper_stride, properties={"the net is the paper's": _moves_stride}),
     "resnet-18": Exercise(
-        "ResNet18(num_classes)", partial(resnet18, stem="cifar"),
-        properties={"it is the ResNet-18 of the package": _is_resnet18}),
+        "ResNet18(num_classes)", partial(resnet18, stem="cifar"), properties={"it is as ours": _is_resnet18}),
     "nesterov": Exercise(
         "step(weight, gradient, buffer, lr, momentum)", _nesterov,
         lambda: [(*normals(3, 5), lr, m) for lr, m in ((0.1, 0.9), (0.5, 0.5))],
