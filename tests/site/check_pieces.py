@@ -174,7 +174,7 @@ def test_depth_shows_what_was_recorded(browser, site):
     assert reader.numbers() == pytest.approx(recorded(near, "plain-56~0.1"))
     box = reader.control("depth").bounding_box()
     reader.window.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
-    assert "No run of plain-8 from there, trained so, was recorded" in reader.says()
+    assert "No such run of plain-8 was recorded" in reader.says()
     reader.control("depth").press("ArrowRight")
     here = reader.window.url
     again = Reader(browser, site, "depth", "?" + here.partition("?")[2]).open()

@@ -90,7 +90,7 @@ export async function start(piece) {
     const { runs, what, asked } = chosen();
     const run = find(runs, what);
     const [loss, error, test] = ["train_loss", "fixed_train_error", "test_error"].map((name) => metric(run, what, name));
-    const missing = asked ? "" : `No run of ${label(what)} from there, trained so, was recorded; this is ${what.includes("~") ? "" : "He's start, "}${told(runs[0].config)}. `;
+    const missing = asked ? "" : `No such run of ${label(what)} was recorded; shown instead: ${what.includes("~") ? "" : "He's start, "}${told(runs[0].config)}. `;
     piece.say(
       `${missing}${label(what)}: training loss ${average(loss).toFixed(2)}, training error ${per(error)}, ` +
         `test error ${per(test)} (${loss.length > 1 ? `means of ${loss.length} seeds` : "one seed"}).`,

@@ -9,7 +9,7 @@ const PATCH = 8; // side of the square that is covered, and STEP of its way
 const STEP = 4;
 const REST = 200; // milliseconds without a change, after which the map is made
 const BLOCKS = ["first", "second"]; // those with a shortcut
-const LOST = "How much of the answer's share is lost where a square is covered";
+const LOST = "How much probability the prediction loses where a square is covered";
 
 /** Normally distributed numbers that are the same each time (Box and Muller, from a generator of 32 bits). */
 function* normals(seed) {
@@ -83,7 +83,7 @@ export async function start(piece, ask) {
       told.textContent = "That file cannot be read as an image.";
     }
   });
-  piece.controls.append(make("div", {}, make("label", { for: file.id }, "A photograph of yours"), file));
+  piece.controls.append(make("div", {}, make("label", { for: file.id }, "A photograph of your own"), file));
   piece.button("Use the camera", async () => {
     try {
       if (!navigator.mediaDevices) throw new Error("browsers lend it only to pages that come by https");
@@ -106,7 +106,7 @@ export async function start(piece, ask) {
   piece.controls.querySelector('[name="sample"]').addEventListener("input", () => (own = undefined));
 
   const row = make("div", { class: "piece-row" });
-  const [canvas, map] = ["What the net gets", LOST].map((label) => {
+  const [canvas, map] = ["What the net sees", LOST].map((label) => {
     const element = make("canvas", { class: "pixels", role: "img", "aria-label": label, width: SIDE, height: SIDE });
     row.append(make("div", {}, make("div", { class: "piece-title", "aria-hidden": "true" }, label), element));
     return element;
@@ -167,7 +167,7 @@ export async function start(piece, ask) {
     const part = (i) => `${names[i]} ${(100 * shares[i]).toFixed(1)} %`;
     list.replaceChildren(...order.slice(0, 3).map((i) => make("li", { style: `--share: ${shares[i]}` }, part(i))));
     const off = BLOCKS.filter((_, i) => !switches[i]).join(" and its ");
-    piece.say(`${off ? `Without its ${off} residual block the` : "The"} net says: ${part(order[0])}.`, { shares });
+    piece.say(`${off ? `Without its ${off} residual block the` : "The"} net predicts: ${part(order[0])}.`, { shares });
     occlude(pixels, switches, order[0], shares[order[0]]);
   }));
 }
