@@ -87,7 +87,7 @@ def _learn(detector: EventDetector, frames: Iterable[pd.DataFrame], out: Path, d
     if left_out := detector.simple_.columns.left_out_:
         why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
         print(f"columns that are not used: {why}")
-    print("average precision among held-out rows for changes injected into them:")
+    print("average precision, for changes injected into held-out rows; combined: of those chosen so far:")
     print(detector.choice_.round(2).to_string(na_rep="-"))
     _save(detector, out)
 
