@@ -85,8 +85,7 @@ def _learn(detector: EventDetector, frames: Iterable[pd.DataFrame], out: Path, d
         f"were left out, {counts['held out']:,} held out"
     )
     if left_out := detector.simple_.columns.left_out_:
-        why = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
-        print(f"columns that are not used: {why}")
+        print("columns that are not used:", ", ".join(f"{n} ({why})" for n, why in left_out.items()))
     print("average precision, for changes injected into held-out rows; combined: of those chosen so far:")
     print(detector.choice_.round(2).to_string(na_rep="-"))
     _save(detector, out)
@@ -110,7 +109,8 @@ def score_events(
 
     The columns are row (in the files, from 0), id (metadata.uid, or else the row), time, entity, the score of
     each detector, score and flagged. A score of 3 is reached by one normal event in a thousand. Flagged
-    events of one entity with less than 30 minutes between them are one alert.
+    events of one entity with less than 30 minutes between them are one alert. A reason has its weight in
+    brackets: standard deviations, or nats where a value is rare for the entity.
 
     Into a folder, events that outgrow memory are scored in parts; a run that was stopped goes on.
     """
