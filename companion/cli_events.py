@@ -235,10 +235,10 @@ def _alerts(detector: EventDetector, found: pd.DataFrame, top: int, explain: boo
     print(f"{groups.ngroups:,} alerts")
     heads = []
     for place, (_, own) in enumerate(islice(groups, top), start=1):
-        start, end = (pd.Timestamp(t, unit="ms", tz="UTC") for t in (own["time"].min(), own["time"].max()))
-        who, score = own["entity"].iloc[0] or "no entity", own["score"].iloc[0]
-        when = f"{start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
-        heads.append(f"{place}. {who}: {len(own):,} events, {when}, score {score:.2f}")
+        times = pd.to_datetime(own["time"].agg(["min", "max"]).astype("int64"), unit="ms")
+        start, end = times.dt.strftime("%Y-%m-%d %H:%M:%S")
+        when = f"{start} to {end.removeprefix(start[:11])} UTC, score {own['score'].iloc[0]:.2f}"
+        heads.append(f"{place}. {own['entity'].iloc[0] or 'no entity'}: {len(own):,} events, {when}")
     _tell(detector, groups.head(1)[:top].drop(columns=["number", "entity", "score"]), heads, explain)
 
 
