@@ -45,6 +45,11 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def with_ends(name: str, estimate: Estimate) -> dict[str, float]:
+    """An estimate as the metric ``name``, and the ends of its interval with ``_low`` and ``_high``."""
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
 def wilson(successes: int, trials: int) -> Estimate:
     """A share with its 95 % Wilson score interval (Wilson 1927), which stays inside 0 and 1."""
     found = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from companion.compute import Compute, pick_compute
-from companion.detection.metrics import Estimate
 from companion.files import save_weights
 from companion.objectives.classification import Batch, Objective
 from companion.runs import DataInfo, SeedResult
@@ -139,11 +138,6 @@ def window_means(values: list[float], points: int) -> list[float]:
     """A series averaged over ``points`` windows of equal length (fewer for a short series)."""
     windows = np.array_split(np.asarray(values), min(points, len(values)))
     return [round(float(window.mean()), 6) for window in windows]
-
-
-def with_ends(name: str, estimate: Estimate) -> dict[str, float]:
-    """An estimate as the metric ``name``, and the ends of its interval with ``_low`` and ``_high``."""
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def data_info(*loaded: Any, name: str | None = None) -> DataInfo:

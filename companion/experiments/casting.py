@@ -11,12 +11,12 @@ from functools import partial
 import numpy as np
 
 from companion.data.casting import load_casting
-from companion.detection.metrics import bootstrap, pr_auc, roc_auc, wilson
+from companion.detection.metrics import bootstrap, pr_auc, roc_auc, wilson, with_ends
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.estimators import PatchMemory
 from companion.experiments import base
 from companion.experiments import casting_detectors as fitted
-from companion.experiments.base import REPLAY_STEPS, Context, from_table, window_means, with_ends
+from companion.experiments.base import REPLAY_STEPS, Context, from_table, window_means
 from companion.experiments.casting_detectors import Casting, CastingConfig, Detector, Views
 from companion.objectives.synthetic_anomalies import as_floats
 from companion.runs import DataInfo, SeedResult

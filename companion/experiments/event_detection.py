@@ -9,12 +9,12 @@ import pandas as pd
 
 from companion.detection.detectors import NeighborIndex
 from companion.detection.event_detectors import EVENT_DETECTORS, ClassRarity, drawn
-from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc
+from companion.detection.metrics import bootstrap, pr_auc, recall_at_fpr, roc_auc, with_ends
 from companion.detection.plain_columns import PlainColumns
 from companion.detection.rates import rates
 from companion.estimators.events import EventDetector
 from companion.experiments import event_data
-from companion.experiments.base import Config, Context, from_table, with_ends
+from companion.experiments.base import Config, Context, from_table
 from companion.experiments.event_data import PARTS, EventSetsConfig, PreparedEvents, Recipe, train
 from companion.objectives.selfsupervised import FamilySurprise, embed
 from companion.runs import SeedResult

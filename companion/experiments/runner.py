@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 import companion
@@ -43,6 +42,8 @@ def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
         for folder in begun:
             shutil.rmtree(folder, ignore_errors=True)
     elif begun and work not in begun:
+        import pandas as pd
+
         newest = max(begun, key=lambda folder: folder.stat().st_mtime)
         began = json.loads((newest / "conditions.json").read_text("utf8"))
         then, now = (pd.json_normalize(each).iloc[0] for each in (began, today))

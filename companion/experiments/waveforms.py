@@ -11,12 +11,12 @@ import numpy as np
 
 from companion.compute import Compute
 from companion.data.ecg import Beats, load_ecg5000
-from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points
+from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, roc_points, with_ends
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.estimators.autoencoders import ResNetAE
 from companion.estimators.baselines import WindowBaseline
 from companion.experiments import base
-from companion.experiments.base import REPLAY_STEPS, Config, Context, from_table, window_means, with_ends
+from companion.experiments.base import REPLAY_STEPS, Config, Context, from_table, window_means
 from companion.models.autoencoders import WaveAutoencoder
 from companion.models.resnet import count_parameters
 from companion.runs import SeedResult, load_run, weights_path
