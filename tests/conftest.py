@@ -1,4 +1,5 @@
 import warnings
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -54,18 +55,32 @@ def own_cache(tmp_path, monkeypatch) -> None:
 
 @pytest.fixture
 def small(own_cache, monkeypatch):
-    """Few images in the place of CIFAR-10, and generated rows in the place of the tables."""
-    from companion.experiments import classifier, degradation, tables
+    """Few images in the place of CIFAR-10 and of casting, and generated rows in the place of the tables."""
+    from companion.experiments import casting, casting_detectors, classifier, degradation, tables
+    from tests.few_moulds import few_moulds
 
     for module in (degradation, classifier):
         monkeypatch.setattr(module, "load_cifar10", load_small)
+    for module in (casting, casting_detectors):
+        monkeypatch.setattr(module, "load_casting", partial(few_moulds, normal=700))
     monkeypatch.setattr(tables, "LOADERS", SMALL_TABLES)
-    cached = (degradation._splits, tables.prepared)
+    cached = (degradation._splits, tables.prepared, casting_detectors.load)
     for function in cached:
         function.cache_clear()
     yield
     for function in cached:
         function.cache_clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _casting_images_are_decoded_once():
+    from companion.experiments import casting, casting_detectors
+
+    kept = cache(casting.load_casting)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (casting, casting_detectors):
+            patch.setattr(module, "load_casting", kept)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -44,6 +44,7 @@ def test_a_block_that_is_switched_off_is_a_block_that_chapter_2_takes_out():
     torch.testing.assert_close(found, torch.stack(cut))
 
 
+@pytest.mark.xdist_group("casting")  # of which the desk has images
 @pytest.mark.parametrize("name", ["depth", "heartbeat", "desk", "photograph"])
 def test_a_piece_is_made_of_recorded_numbers_and_nets(name, tmp_path, monkeypatch):
     asked = []

@@ -54,13 +54,16 @@ def test_parts_have_their_counts_and_share_no_incident(real, name):
         assert pd.Timestamp(data.frame["time"].iloc[0], unit="ms").year in (2022, 2023, 2026)
 
 
-def clues(column: pd.Series, train: np.ndarray) -> np.ndarray:
+def clues(column: pd.Series, train: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """What a tree may ask of one field: numbers; of texts length, frequency, and the 50 commonest."""
+    asked = column.iloc[rows]
     if column.dtype in ("Int64", "float64"):
-        return np.column_stack([column.astype("float64").fillna(-1), column.isna()])
+        return np.column_stack([asked.astype("float64").fillna(-1), asked.isna()])
     text = column.astype("str").fillna("")
-    counts = [text.map(part.value_counts()).fillna(0) for part in (text.iloc[train], text)]
-    return np.column_stack([*counts, text.str.len(), *(text == v for v in text.value_counts().index[:50])])
+    asked, common = text.iloc[rows], text.value_counts()
+    counts = [asked.map(own).fillna(0) for own in (text.iloc[train].value_counts(), common)]
+    which = pd.Categorical(asked, common.index[:50]).codes[:, None] == np.arange(50)
+    return np.column_stack([*counts, asked.str.len(), which])
 
 
 def telling(data: Events, auc: float, but: str = "") -> set[str]:
@@ -70,7 +73,7 @@ def telling(data: Events, auc: float, but: str = "") -> set[str]:
     known, rows = labels[labels != but].notna(), rows[(labels != but).to_numpy()]
     found = set()
     for field in data.frame.columns:
-        values = clues(data.frame[field], data.split["train"])[rows]
+        values = clues(data.frame[field], data.split["train"], rows)
         tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(values, known)
         if roc_auc_score(known, tree.predict_proba(values)[:, 1]) >= auc:
             found.add(field)
