@@ -102,7 +102,7 @@ def fit_images(
     names = METHODS if method == "auto" else (method,)
     model = choose_image_detector(learn.images, held.images, *faults, epochs=epochs, names=names)
     model.value_range_ = limits
-    common.tell_choice(model, "known" if known else "painted")
+    common.tell_choice(model, "known" if known else "pasted")
     kind = "grey" if gray else "colour"
     print(f"learned from {len(learn):,} images of {size[0]}x{size[1]} {kind} pixels")
     common.calibrate(model, held.images, max(fpr, 1 / (len(held) + 1)), out)

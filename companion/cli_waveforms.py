@@ -99,7 +99,7 @@ def fit_waveforms(
     model = choose_window_detector(
         learn, held, together(faulty) if faulty else None, epochs=epochs, names=names, scales=scales
     )
-    common.tell_choice(model, "known" if known else "put-in")
+    common.tell_choice(model, "known" if known else "injected")
     model.columns_, model.stride_ = read[0].names, stride
     print(f"learned from {len(learn):,} windows of {learn.shape[1]} x {learn.shape[2]}")
     common.calibrate(model, held, max(fpr, 1 / (len(held) + 1)), out)

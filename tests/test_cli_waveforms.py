@@ -168,7 +168,7 @@ def test_much_less_flagged_than_promised_is_told_too(tmp_path, series):
 def test_the_best_of_all_is_kept_and_a_moved_level_counts_where_it_is_told_from_normal(tmp_path):
     np.save(tmp_path / "data.npy", waves(150)[:, None])
     told = good("fit", "waveforms", tmp_path / "data.npy", "--out", tmp_path / "model", "--epochs", 2)
-    found = re.findall(r"(\w+, \w+): PR-AUC ([\d.]+) on normals and put-in faults", told)
+    found = re.findall(r"(\w+, \w+): PR-AUC ([\d.]+) on normals and injected faults", told)
     assert len(found) == 6
     assert found == sorted(found, key=lambda each: -float(each[1]))
     method, standardize = found[0][0].split(", ")
