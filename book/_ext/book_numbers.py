@@ -21,17 +21,18 @@ fault too.
 What it cannot see: a typed number without a unit that code happens to have, and words such as "twice".
 """
 
+import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from book_sources import CITED, LIST_ITEM, Page, read_page
+from book_sources import CITED, Page, parse
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
@@ -66,49 +67,32 @@ NAMED_AFTER = re.compile(r"\.\d|(?: ?[x×] ?| by )\d|:\d\d|[A-Z]\b|-D\b|\s?%\s[^
 YEAR = re.compile(r"(?:19|20)\d\d\b(?!\s?%)(?:(?<=\(.{4})|(?<=in .{4}))")
 
 
-@dataclass(frozen=True)
+@dataclass
 class NumberException:
     """A phrase whose numerals are neither produced nor cited, and are right all the same."""
 
     file: str  # name of the page, or a pattern of names
     phrase: str  # what the page says, with single spaces
     reason: str  # why this is no result typed by hand
+    used: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise ExtensionError(f"{EXCEPTIONS.name}: no reason is given for: {self.phrase}")
 
-@dataclass(frozen=True)
-class Finding:
-    """A numeral that looks like a result, or an exception without use."""
-
-    file: str
-    line: int  # where it stands, from 1; 0 for an exception
-    message: str  # what is wrong, and what to do
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
+    def excuses(self, file: str, found: re.Match[str]) -> bool:
+        """Whether the phrase has a numeral of a page."""
+        phrase = r"\s+".join(map(re.escape, self.phrase.split()))
+        for match in re.finditer(phrase, found.string) if fnmatch(file, self.file) else ():
+            if match.start() <= found.start() and found.end() <= match.end():
+                self.used = True
+                return True
+        return False
 
 
 def load_exceptions(path: Path = EXCEPTIONS) -> list[NumberException]:
     """The exceptions, each with a reason."""
-    content = tomllib.loads(path.read_text("utf8")).get("exception", ())
-    exceptions = [NumberException(**entry) for entry in content]
-    bare = [exception.phrase for exception in exceptions if not exception.reason.strip()]
-    if bare:
-        raise ExtensionError(f"{path.name}: no reason is given for: {', '.join(bare)}")
-    return exceptions
-
-
-def numbers_in(value: Any) -> Iterator[float]:
-    """All numbers of a config, also those in names such as ``resnet-56``."""
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from numbers_in(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from numbers_in(inner)
-    elif isinstance(value, str):
-        yield from (number(found) for found in re.findall(r"\d+(?:\.\d+)?", value))
-    elif isinstance(value, int | float):
-        yield float(value)
+    return [NumberException(**entry) for entry in tomllib.loads(path.read_text("utf8")).get("exception", ())]
 
 
 def number(text: str) -> float:
@@ -132,10 +116,9 @@ class Settings:
     """The numbers that a page's code and configs define."""
 
     def __init__(self, page: Page) -> None:
-        numerals = (found[0] for code in page.code for found in CODE_NUMBER.finditer(code))
+        configs = (json.dumps(config, default=str) for config in load_configs(page))
+        numerals = (found[0] for code in [*page.code, *configs] for found in CODE_NUMBER.finditer(code))
         self.numbers = {float(numeral.replace("_", "")) for numeral in numerals}
-        for config in configs(page):
-            self.numbers.update(numbers_in(config))
 
     def explain(self, text: str, found: re.Match[str]) -> bool:
         """Whether a numeral is a setting."""
@@ -147,7 +130,7 @@ class Settings:
         return share and any(math.isclose(value / 100, n) for n in self.numbers if n % 1)
 
 
-def configs(page: Page) -> Iterator[Any]:
+def load_configs(page: Page) -> Iterator[Any]:
     """The configs of the experiments and of the recorded runs that a page loads."""
     code = "\n".join(page.code + page.hidden_code)
     for name in sorted(set(re.findall(r'load_run\("([\w-]+)"\)', code))):
@@ -161,57 +144,35 @@ def configs(page: Page) -> Iterator[Any]:
         yield get_experiment(name).config("live").model_dump()
 
 
-def check_page(
-    page: Page, exceptions: Sequence[NumberException] = (), used: set[int] | None = None
-) -> list[Finding]:
-    """Find a page's results that were typed by hand; ``used`` takes the places of needed exceptions."""
-    used = set() if used is None else used
+def check_page(page: Page, exceptions: Sequence[NumberException] = ()) -> list[str]:
+    """A page's results that were typed by hand: where, what is wrong, and what to do."""
     settings, findings = Settings(page), []
-    for passage in page.passages:
-        for line, source, text in passage.sentences():
-            if CITED in text or passage.cited:
-                continue
-            listed = LIST_ITEM.match(text)
-            for pattern in (NUMERAL, WORDS):
-                for found in pattern.finditer(text, listed.end() if listed else 0):
-                    if pattern is NUMERAL and (is_named(text, found) or settings.explain(text, found)):
-                        continue
-                    if _excepted(page.name, source, found, exceptions, used):
-                        continue
-                    where = line + source.count("\n", 0, found.start())
-                    findings.append(Finding(page.name, where, _message(" ".join(found[0].split()), source)))
+    for line, text in page.sentences:
+        for pattern in (NUMERAL, WORDS) if CITED not in text else ():
+            for found in pattern.finditer(text):
+                if pattern is NUMERAL and (is_named(text, found) or settings.explain(text, found)):
+                    continue
+                if not any(exception.excuses(page.name, found) for exception in exceptions):
+                    where = line + text.count("\n", 0, found.start())
+                    findings.append(f"{page.name}:{where}: {_message(found)}")
     return findings
 
 
-def _excepted(
-    file: str, source: str, found: re.Match[str], exceptions: Sequence[NumberException], used: set[int]
-) -> bool:
-    for place, exception in enumerate(exceptions):
-        if not fnmatch(file, exception.file):
-            continue
-        phrase = r"\s+".join(map(re.escape, exception.phrase.split()))
-        for match in re.finditer(phrase, source):
-            if match.start() <= found.start() and found.end() <= match.end():
-                used.add(place)
-                return True
-    return False
-
-
-def _message(numeral: str, source: str) -> str:
+def _message(found: re.Match[str]) -> str:
+    sentence = " ".join(found.string.translate({0: "…", 1: "…"}).split())
     return (
-        f"{numeral!r} looks like a result typed by hand in: {' '.join(source.split())!r}. "
+        f"{' '.join(found[0].split())!r} looks like a result typed by hand in: {sentence!r}. "
         "Hand it over with glue, cite its source in the sentence, or give the phrase and a reason to "
         f"{EXCEPTIONS.name}."
     )
 
 
-def check_book(paths: Iterable[Path], exceptions: Sequence[NumberException]) -> list[Finding]:
+def check_book(paths: Iterable[Path], exceptions: Sequence[NumberException]) -> list[str]:
     """Check pages, and that no exception is without use."""
-    used: set[int] = set()
-    findings = [found for path in sorted(paths) for found in check_page(read_page(path), exceptions, used)]
-    unused = (e for place, e in enumerate(exceptions) if place not in used)
-    told = f"no numeral needs the exception {{!r}} any more; take it from {EXCEPTIONS.name}"
-    return findings + [Finding(e.file, 0, told.format(e.phrase)) for e in unused]
+    pages = (parse(path.name, path.read_text("utf8")) for path in sorted(paths))
+    findings = [found for page in pages for found in check_page(page, exceptions)]
+    told = f"{{}}: no numeral needs the exception {{!r}} any more; take it from {EXCEPTIONS.name}"
+    return findings + [told.format(e.file, e.phrase) for e in exceptions if not e.used]
 
 
 def book_pages(root: Path) -> list[Path]:
@@ -221,14 +182,11 @@ def book_pages(root: Path) -> list[Path]:
 
 def _check(app: Sphinx) -> None:
     """Warn, which ends the build with an error, before minutes go into executing."""
-    places = {path.name: path for path in book_pages(Path(app.srcdir))}
-    for finding in check_book(places.values(), load_exceptions()):
-        path = places.get(finding.file)
-        where = f"{path}:{finding.line}" if path else None
-        LOGGER.warning(finding.message if path else str(finding), location=where)
+    for finding in check_book(book_pages(Path(app.srcdir)), load_exceptions()):
+        place, _, message = finding.partition(": ")
+        LOGGER.warning(message, location=place)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> None:
     """Check all pages at the beginning of each build."""
     app.connect("builder-inited", _check, priority=900)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

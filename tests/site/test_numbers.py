@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def numerals(source: str, *exceptions: NumberException) -> list[str]:
     """The numerals that are found in a page."""
     found = check_page(parse("page.md", textwrap.dedent(source)), exceptions)
-    return [finding.message.split("'")[1] for finding in found]
+    return [finding.split("'")[1] for finding in found]
 
 
 CELL = """\
@@ -62,7 +62,7 @@ def test_a_typed_result_is_found_wherever_it_stands(text, found):
         "The error falls to {glue:text}`error:.1f` %, see {numref}`fig-2`.",
         "He and others {cite:p}`he2016deep` report 7.51 %.",
         "| net | error {cite:p}`he2016deep` |\n|:--|--:|\n| plain | {glue:text}`x` |",
-        "```{table} Of {cite:p}`he2016deep`.\n:name: tab-1\n\n| a | b |\n|:--|--:|\n| plain | 28.54 |\n```",
+        ":::{table} Of {cite:p}`he2016deep`.\n:name: tab-1\n\n| a | b |\n|:--|--:|\n| plain | 28.54 |\n:::",
         "The code `x[17]`, the formula $6n + 2$, and a [link](https://example.org/17).",
         "(sec-17)=\n## ResNet-18 on CIFAR-10 in bfloat16, of 3x3 and 7 x 7 and 48 by 30 pixels",
         "{doc}`Chapter 2 <blocks>` and figure 6 give index 5 to Python 3.11 and OCSF 1.8.0 at 23:59 (2026).",
@@ -105,11 +105,11 @@ def test_the_config_of_a_recorded_run_defines():
 def test_a_message_says_where_and_what_to_do(tmp_path):
     (tmp_path / "page.md").write_text("# Title\n\nA line.\nThe error is\n7.3 % here.\n")
     (finding,) = check_book([tmp_path / "page.md"], [])
-    assert str(finding).startswith(
+    assert finding.startswith(
         "page.md:5: '7.3' looks like a result typed by hand in: 'The error is 7.3 % here.'"
     )
     for advice in ("glue", "cite", "number_exceptions.toml"):
-        assert advice in finding.message
+        assert advice in finding
 
 
 def test_an_exception_excuses_its_phrase_and_no_other():
@@ -123,8 +123,8 @@ def test_an_exception_without_use_or_reason_is_an_error(tmp_path):
     page.write_text("No numerals.\n")
     exception = NumberException("*.md", "an example with 9 %", "an example")
     (unused,) = check_book([page], [exception])
-    assert "an example with 9 %" in str(unused)
-    assert "take it from number_exceptions.toml" in str(unused)
+    assert "an example with 9 %" in unused
+    assert "take it from number_exceptions.toml" in unused
     path = tmp_path / "list.toml"
     path.write_text('[[exception]]\nfile = "a.md"\nphrase = "9 %"\nreason = " "\n')
     with pytest.raises(ExtensionError, match="9 %"):
@@ -132,7 +132,7 @@ def test_an_exception_without_use_or_reason_is_an_error(tmp_path):
 
 
 def test_no_result_in_the_book_was_typed_by_hand():
-    assert [str(finding) for finding in check_book(book_pages(ROOT), load_exceptions())] == []
+    assert check_book(book_pages(ROOT), load_exceptions()) == []
 
 
 def test_the_build_is_told(monkeypatch, tmp_path):
@@ -142,4 +142,4 @@ def test_the_build_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(book_numbers.LOGGER, "warning", lambda message, location: told.append(location))
     monkeypatch.setattr(book_numbers, "load_exceptions", list)
     book_numbers._check(SimpleNamespace(srcdir=tmp_path))
-    assert told == [f"{tmp_path / 'book' / 'page.md'}:1"]
+    assert told == ["page.md:1"]
