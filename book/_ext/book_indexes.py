@@ -1,38 +1,28 @@
 """Lists that are made and not kept by hand: figures, learning paths, data sets, modules of the package.
 
-Figures and learning paths depend on other pages: a node stands for them until all pages have been read.
+Figures and learning paths depend on other pages: a node stands for them until all pages have been read, and
+the pages that have one are read in each build.
 """
 
 import importlib
 import pkgutil
 import re
+from collections.abc import Iterator
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
-from sphinx.util.nodes import make_refnode, nested_parse_with_titles
+from sphinx.util.nodes import make_refnode
 
-FIRST_SENTENCE = re.compile(r".*?[.?!](?=\s+[A-Z]|$)|.+", re.DOTALL)
+Lists = Iterator[tuple[nodes.Node, list[nodes.paragraph]]]
+"""Names, each with the entries of its list."""
 
 
 class Later(nodes.General, nodes.Element):
     """Stands for a list until all pages have been read; ``paths`` are those of a list of learning paths."""
-
-
-def first_sentence(caption: str) -> str:
-    """What a caption says at first, without the full stop.
-
-    Example:
-        >>> first_sentence("Speed at 1.5 times the size, in a net. Both axes are logarithmic.")
-        'Speed at 1.5 times the size, in a net'
-    """
-    found = FIRST_SENTENCE.match(" ".join(caption.split()))
-    return found[0].removesuffix(".") if found else ""
 
 
 class FigureIndex(SphinxDirective):
@@ -40,23 +30,30 @@ class FigureIndex(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Leave a place for the list."""
+        self.env.note_reread()
         return [Later()]
 
 
-def parse_paths(lines: list[str], folder: str = "") -> dict[str, list[str]]:
-    """The pages of each path, in a folder.
+class LearningPaths(SphinxDirective):
+    """``{learning-paths}``: ways through the book, each a line such as ``Images: degradation, blocks``.
 
-    Example:
-        >>> parse_paths(["Images: degradation, blocks"], "book")
-        {'Images': ['book/degradation', 'book/blocks']}
+    Beside each chapter stands the time of its last execution, from this build or from the cache.
     """
-    paths = {}
-    for line in filter(str.strip, lines):
-        name, colon, pages = line.partition(":")
-        if not colon or not pages.strip():
-            raise ExtensionError(f"a learning path looks like `Images: blocks, resnet18`, and not {line!r}")
-        paths[name.strip()] = [f"{folder}/{page.strip()}".strip("/") for page in pages.split(",")]
-    return paths
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Leave a place for the paths, whose pages are named relative to this one."""
+        self.env.note_reread()
+        paths, folder = {}, self.env.docname.rpartition("/")[0]
+        for line in filter(str.strip, self.content):
+            name, _, pages = line.partition(":")
+            if not pages.strip():
+                raise ExtensionError(
+                    f"a learning path looks like `Images: blocks, resnet18`, and not {line!r}"
+                )
+            paths[name.strip()] = [f"{folder}/{page.strip()}".strip("/") for page in pages.split(",")]
+        return [Later(paths=paths)]
 
 
 def duration(seconds: float) -> str:
@@ -71,98 +68,55 @@ def duration(seconds: float) -> str:
     return " ".join(parts)
 
 
-class LearningPaths(SphinxDirective):
-    """``{learning-paths}``: ways through the book, each a line such as ``Images: degradation, blocks``.
-
-    Beside each chapter stands the time of its last execution, from this build or from the cache.
-    """
-
-    has_content = True
-
-    def run(self) -> list[nodes.Node]:
-        """Leave a place for the paths, whose pages are named relative to this one."""
-        return [Later(paths=parse_paths(list(self.content), self.env.docname.rpartition("/")[0]))]
-
-
-def _store(env: BuildEnvironment) -> dict[str, Any]:
-    """By page: its figures, and whether it has a list that other pages can change."""
-    if not hasattr(env, "book_lists"):
-        env.book_lists = {}  # type: ignore[attr-defined]
-    return env.book_lists  # type: ignore[attr-defined, no-any-return]
-
-
-def _collect(app: Sphinx, doctree: nodes.document) -> None:
-    figures = {}
-    for figure in doctree.findall(nodes.figure):
-        caption = next(iter(figure.findall(nodes.caption)), None)
-        if caption is not None and figure["ids"]:
-            figures[figure["ids"][0]] = first_sentence(caption.astext())
-    _store(app.env)[app.env.docname] = figures, next(iter(doctree.findall(Later)), None) is not None
-
-
-def _forget(app: Sphinx, env: BuildEnvironment, page: str) -> None:
-    _store(env).pop(page, None)
-
-
-def _write_again(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    return sorted(page for page, (_, waits) in _store(env).items() if waits and page in env.found_docs)
-
-
-def pages_in_order(env: BuildEnvironment, page: str) -> list[str]:
-    """``page`` and all below it, in the order of the table of contents."""
-    below = env.toctree_includes.get(page, [])
-    return [page, *(name for child in below for name in pages_in_order(env, child))]
-
-
-def _figures(app: Sphinx, here: str, page: str) -> list[nodes.list_item]:
-    """A link to each figure of a page."""
-    numbers, entries = app.env.toc_fignumbers.get(page, {}).get("figure", {}), []
-    for figure, text in _store(app.env).get(page, ({}, False))[0].items():
-        number = ".".join(map(str, numbers.get(figure, ())))
-        label = nodes.inline("", f"Fig. {number}: {text}" if number else text)
-        link = make_refnode(app.builder, here, page, figure, label)
-        entries.append(nodes.list_item("", nodes.paragraph("", "", link)))
-    return entries
-
-
 def _seconds(app: Sphinx, page: str) -> float | None:
     """How long a page's cells took; nothing if they have not been executed."""
-    data = app.env.nb_metadata.get(page, {}).get("exec_data") or {}  # type: ignore[attr-defined]
-    return data.get("runtime")
+    return (app.env.nb_metadata.get(page, {}).get("exec_data") or {}).get("runtime")
 
 
-def _step(app: Sphinx, here: str, page: str) -> nodes.list_item:
+def _link(app: Sphinx, here: str, page: str, text: str, anchor: str = "") -> nodes.reference:
+    return make_refnode(app.builder, here, page, anchor, nodes.inline("", text))
+
+
+def _step(app: Sphinx, here: str, page: str) -> nodes.paragraph:
     """A link to a page of a learning path."""
     if page not in app.env.titles:
         raise ExtensionError(f"{here}: a learning path leads to {page}, which is no page")
     number = ".".join(map(str, app.env.toc_secnumbers.get(page, {}).get("", ())))
-    title = nodes.inline("", f"{number} {app.env.titles[page].astext()}".strip())
-    entry = nodes.paragraph("", "", make_refnode(app.builder, here, page, "", title))
-    if (seconds := _seconds(app, page)) is not None:
-        entry += nodes.Text(f", {duration(seconds)}")
-    return nodes.list_item("", entry)
+    entry = _link(app, here, page, f"{number} {app.env.titles[page].astext()}".strip())
+    seconds = _seconds(app, page)
+    return nodes.paragraph("", "", entry, nodes.Text("" if seconds is None else f", {duration(seconds)}"))
+
+
+def _paths(app: Sphinx, here: str, paths: dict[str, list[str]]) -> Lists:
+    for name, pages in paths.items():
+        times = [seconds for page in pages if (seconds := _seconds(app, page)) is not None]
+        told = f"{name}: {duration(sum(times))} of computing" if times else name
+        yield nodes.Text(told), [_step(app, here, page) for page in pages]
+
+
+def _figures(app: Sphinx, here: str) -> Lists:
+    captions = {
+        (page, anchor): " ".join(text.split())
+        for page, anchor, text in app.env.domains["std"].labels.values()
+    }
+    for page in app.env.collect_relations():  # in the order of the table of contents
+        figures = []
+        for anchor, number in app.env.toc_fignumbers.get(page, {}).get("figure", {}).items():
+            if (page, anchor) in captions:
+                first = re.split(r"(?<=[.?!])\s+(?=[A-Z])", captions[page, anchor])[0].removesuffix(".")
+                link = _link(app, here, page, f"Fig. {'.'.join(map(str, number))}: {first}", anchor)
+                figures.append(nodes.paragraph("", "", link))
+        if figures:
+            yield _link(app, here, page, app.env.titles[page].astext()), figures
 
 
 def _fill(app: Sphinx, doctree: nodes.document, here: str) -> None:
     for place in list(doctree.findall(Later)):
         listing = nodes.definition_list()
-        if "paths" in place:
-            for name, pages in place["paths"].items():
-                times = [seconds for page in pages if (seconds := _seconds(app, page)) is not None]
-                told = f"{name}: {duration(sum(times))} of computing" if times else name
-                steps = nodes.bullet_list("", *(_step(app, here, page) for page in pages))
-                listing += _entry(nodes.Text(told), steps)
-        else:
-            for page in pages_in_order(app.env, app.config.root_doc):
-                if figures := _figures(app, here, page):
-                    title = nodes.inline("", app.env.titles[page].astext())
-                    link = make_refnode(app.builder, here, page, "", title)
-                    listing += _entry(link, nodes.bullet_list("", *figures))
-        place.replace_self(listing if len(listing) else nodes.paragraph("", "There are none."))
-
-
-def _entry(term: nodes.Node, told: nodes.Node) -> nodes.definition_list_item:
-    return nodes.definition_list_item("", nodes.term("", "", term), nodes.definition("", told))
+        for name, entries in _paths(app, here, place["paths"]) if "paths" in place else _figures(app, here):
+            items = nodes.bullet_list("", *(nodes.list_item("", entry) for entry in entries))
+            listing += nodes.definition_list_item("", nodes.term("", "", name), nodes.definition("", items))
+        place.replace_self(listing)
 
 
 def source_text(url: str, filename: str, size: int) -> str:
@@ -188,9 +142,8 @@ class DataSets(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Write the list as MyST, and read it."""
-        from companion.data.download import REGISTRY, REGISTRY_FILE
+        from companion.data.download import REGISTRY
 
-        self.env.note_dependency(str(REGISTRY_FILE.resolve()))
         lines = []
         for data in REGISTRY.values():
             places = [source_text(s.url, s.filename, s.size) for s in data.sources]
@@ -202,18 +155,11 @@ class DataSets(SphinxDirective):
                 f"  - Public sources, in the order in which they are tried: {'; '.join(places)}.",
                 "",
             ]
-        node = nodes.Element()
-        self.state.nested_parse(StringList(lines, source="the registry"), self.content_offset, node)
-        return node.children
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def modules(package: str) -> list[str]:
-    """The modules right below a package, without folders and without the command line.
-
-    Example:
-        >>> "companion.data.cifar10" in modules("companion.data")
-        True
-    """
+    """The modules right below a package, without folders and without the command line."""
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
     return [f"{package}.{m.name}" for m in found if not m.ispkg and not m.name.startswith(("cli", "__"))]
 
@@ -225,13 +171,11 @@ class Modules(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Write the sections as MyST, and read them."""
-        options = "   :members:\n   :show-inheritance:"
-        section = f"## `{{0}}`\n\n```{{{{eval-rst}}}}\n.. automodule:: {{0}}\n{options}\n```\n"
+        section = (
+            "## `{0}`\n\n```{{eval-rst}}\n.. automodule:: {0}\n   :members:\n   :show-inheritance:\n```\n"
+        )
         text = "\n".join(section.format(name) for name in modules(self.arguments[0]))
-        node = nodes.Element()
-        lines = StringList(text.splitlines(), source=self.arguments[0])
-        nested_parse_with_titles(self.state, lines, node, self.content_offset)
-        return node.children
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
 def _without_bounds(app: Sphinx, function: Any, bound: bool) -> None:
@@ -242,7 +186,7 @@ def _without_bounds(app: Sphinx, function: Any, bound: bool) -> None:
         types.update({name: plain[name] for name, kind in types.items() if "Annotated" in str(kind)})
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> None:
     """Add the directives."""
     app.connect("autodoc-before-process-signature", _without_bounds, priority=9)  # 500 keeps the types
     app.add_node(Later)
@@ -250,8 +194,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("learning-paths", LearningPaths)
     app.add_directive("data-sets", DataSets)
     app.add_directive("modules", Modules)
-    app.connect("doctree-read", _collect)
-    app.connect("env-purge-doc", _forget)
-    app.connect("env-updated", _write_again)
     app.connect("doctree-resolved", _fill)
-    return {"version": "1", "env_version": 2, "parallel_read_safe": False, "parallel_write_safe": True}
