@@ -6,18 +6,15 @@ kept in the cache folder of the package. The build copies them to ``_static/vend
 
 import hashlib
 import os
-import shutil
 import tarfile
 import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pooch
 from filelock import FileLock
 from sphinx.application import Sphinx
-from sphinx.config import Config
 from sphinx.errors import ExtensionError
 
 from companion.data.download import DataError, npm_pack
@@ -57,16 +54,12 @@ def unpack(archive: Path, asset: Asset, folder: Path) -> None:
         raise ExtensionError(f"{asset.package} has the SHA-256 {found}, not the pinned {asset.sha256}")
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
-            name = _target(member.name, asset)
-            file = tar.extractfile(member) if name and member.isfile() else None
-            if name is None or file is None:
-                continue
-            path = (folder / name).resolve()
-            if not path.is_relative_to(folder.resolve()):
-                raise ExtensionError(f"{asset.package} holds a file outside its folder: {member.name}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as out:
-                shutil.copyfileobj(file, out)
+            if member.isfile() and (name := _target(member.name, asset)):
+                path = (folder / name).resolve()
+                if not path.is_relative_to(folder.resolve()):
+                    raise ExtensionError(f"{asset.package} holds a file outside its folder: {member.name}")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(tar.extractfile(member).read())
 
 
 def cache_key(assets: tuple[Asset, ...]) -> str:
@@ -103,11 +96,6 @@ def vendor(assets: tuple[Asset, ...], root: Path | None = None) -> Path:
     return done
 
 
-def _configure(app: Sphinx, config: Config) -> None:
-    config.html_static_path.append(str(vendor(ASSETS)))
-
-
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> None:
     """Add the fetched files to the site's static files."""
-    app.connect("config-inited", _configure)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    app.connect("config-inited", lambda app, config: config.html_static_path.append(str(vendor(ASSETS))))

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from book_reach import Package
 from jupyter_cache import get_cache
@@ -28,7 +27,6 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
-
 KEEP = 3  # caches of a page: the current one and the last ones before it
 
 
@@ -88,31 +86,22 @@ def damage(cache: Path) -> str:
         for record in store.list_cache_records():
             store.get_cache_bundle(record.pk)
     except Exception as error:  # sqlite's, SQLAlchemy's, nbformat's, json's
-        return f"{type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''}"
+        return f"{type(error).__name__}: {error}".splitlines()[0][:120]
     return ""
 
 
 def _usable(cache: Path) -> bool:
     """Whether there is a cache; one that is damaged is deleted."""
-    fault = damage(cache) if cache.is_dir() else ""
-    if fault:
-        LOGGER.info(
-            "the execution cache %s is damaged (%s); it is deleted, its page runs again", cache, fault
-        )
+    if cache.is_dir() and (why := damage(cache)):
+        LOGGER.info("the execution cache %s is damaged (%s); it is deleted, its page runs again", cache, why)
         shutil.rmtree(cache)
     return cache.is_dir()
 
 
-def _keys(env: BuildEnvironment) -> dict[str, str]:
-    """The key of each page with cells."""
-    if not hasattr(env, "book_keys"):
-        env.book_keys = {}  # type: ignore[attr-defined]
-    return env.book_keys  # type: ignore[attr-defined, no-any-return]
-
-
 def cache_of(app: Sphinx, page: str) -> Path:
     """The cache with the outputs of a page."""
-    return Path(app.outdir).parent / ".jupyter_cache" / page / _keys(app.env)[page]  # `jb clean` keeps it
+    key = app.env.metadata[page]["book_key"]
+    return Path(app.outdir).parent / ".jupyter_cache" / page / key  # `jb clean` keeps it
 
 
 def _configure(app: Sphinx, config: Config) -> None:
@@ -125,30 +114,30 @@ def _configure(app: Sphinx, config: Config) -> None:
 
 def _lost(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
     """The pages that were read with outputs of which there is no cache any more."""
-    return [page for page in _keys(env) if not _usable(cache_of(app, page))]
+    return [
+        page for page in env.metadata if "book_key" in env.metadata[page] and not _usable(cache_of(app, page))
+    ]
 
 
 def _choose(app: Sphinx, page: str, source: list[str]) -> None:
     """Have a page that is about to be read look for its outputs in its own cache."""
-    path, package, keys = Path(app.env.doc2path(page)), read_package(app.srcdir), _keys(app.env)
-    keys[page] = page_key(package, path, app.config.book_conditions) if path.suffix == ".md" else ""
-    if not keys[page]:
-        del keys[page]
+    path, package, about = Path(app.env.doc2path(page)), read_package(app.srcdir), app.env.metadata[page]
+    if not (key := page_key(package, path, app.config.book_conditions)):
         return
+    about["book_key"] = key
     if "BOOK_CONDITIONS" in os.environ and not _usable(cache_of(app, page)):
-        keys[page] = page_key(package, path, conditions())
+        about["book_key"] = page_key(package, path, conditions())
     cache = cache_of(app, page)
     if _usable(cache):
         os.utime(cache)
     prune(cache.parent, cache.name)
-    app.env.mystnb_config = app.env.mystnb_config.copy(execution_cache_path=str(cache))  # type: ignore[attr-defined]
+    app.env.mystnb_config = app.env.mystnb_config.copy(execution_cache_path=str(cache))
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> None:
     """Choose a cache for each page, and have all pages read again when anything that they show changes."""
-    app.add_config_value("book_fingerprint", "", "env", types=frozenset({str}))
-    app.add_config_value("book_conditions", "", "", types=frozenset({str}))
+    app.add_config_value("book_fingerprint", "", "env")
+    app.add_config_value("book_conditions", "", "")
     app.connect("config-inited", _configure)
     app.connect("env-get-outdated", _lost)
     app.connect("source-read", _choose)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

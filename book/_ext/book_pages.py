@@ -10,10 +10,9 @@ from typing import Any
 
 import nbformat
 from book_cache import cache_of
-from book_launch import add_setup_cell, link_button
+from book_launch import add_setup_cell
 from book_plain import plain_markdown, with_captions
-from book_weight import rewrite_pages, when_built
-from docutils import nodes
+from book_weight import SEARCH, when_built, with_waiting_images
 from jupyter_cache import get_cache
 from myst_nb.core.utils import coalesce_streams
 from sphinx.application import Sphinx
@@ -106,23 +105,7 @@ def _publish_notebooks(app: Sphinx) -> None:
             nbformat.write(notebook, target)
 
 
-def _download_button(
-    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    if "kernelspec" not in app.env.metadata.get(pagename, {}):
-        return
-    url, tooltip = context["pathto"](f"_sources/{pagename}.ipynb", 1), "Download the executed notebook"
-    own = link_button(
-        url, text=".ipynb", tooltip=tooltip, icon="fas fa-book", label="download-notebook-button"
-    )
-    for group in context.get("header_buttons", []):
-        if group.get("label") == "download-buttons":
-            group["buttons"].insert(0, own)
-
-
-def _scripts_once(
-    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
+def _scripts_once(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Keep one copy of each inline script, and mermaid's only on pages that have a document."""
     seen: set[str] = set()
     kept = []
@@ -141,13 +124,13 @@ FIXES = [
 ]
 
 
-def _fix_pages(app: Sphinx) -> None:
-    def fixed(page: str, path: Path) -> str:
-        for pattern, replacement in FIXES:
-            page = pattern.sub(replacement, page)
-        return page
-
-    rewrite_pages(Path(app.outdir), fixed)
+def _finish_pages(app: Sphinx) -> None:
+    for path in Path(app.outdir).rglob("*.html"):
+        if "_static" not in path.parts:
+            page = with_waiting_images(path.read_text("utf8"), path.parent)
+            for pattern, replacement in FIXES if path.name == "search.html" else [*FIXES, (SEARCH, "")]:
+                page = pattern.sub(replacement, page)
+            path.write_text(page, "utf8")
 
 
 def _import_package(app: Sphinx) -> None:
@@ -172,14 +155,12 @@ def _put_back(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
     lines[:] = WITH_COLONS.pop(name, lines)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> None:
     """Connect the finishing steps."""
     app.connect("builder-inited", _import_package)
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", _set_aside, priority=400)
     app.connect("autodoc-process-docstring", _put_back, priority=600)
-    app.connect("html-page-context", _download_button, priority=890)
     app.connect("html-page-context", _scripts_once, priority=900)
     when_built(app, _publish_notebooks, priority=800)
-    when_built(app, _fix_pages, priority=900)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    when_built(app, _finish_pages, priority=920)

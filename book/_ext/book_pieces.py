@@ -8,7 +8,6 @@ libraries or the data are out of reach, the page says that a piece is left out, 
 import re
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from book_assets import PLAY, vendor
 from book_cache import prune
@@ -69,9 +68,8 @@ def _configure(app: Sphinx, config: Config) -> None:
     prune(folder.parent, folder.name)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> None:
     """Add the directive; pages are read again when there are other pieces."""
-    app.add_config_value("book_pieces", {}, "env", types=frozenset({dict}))
+    app.add_config_value("book_pieces", {}, "env")
     app.connect("config-inited", _configure, priority=600)
     app.add_directive("piece", Piece)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -159,14 +159,6 @@ def plain_markdown(app: Sphinx, page: str, texts: list[str]) -> list[str]:
     return [plain_directives(text, works, lambda name: _number(app.env, name)).strip("\n") for text in texts]
 
 
-def fitted(notebook: nbformat.NotebookNode, cell: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
-    """A new cell with the name that the notebook's format asks for, or without one."""
-    cell.pop("id", None)
-    if (notebook.nbformat, notebook.nbformat_minor) >= (4, 5):
-        cell["id"] = name
-    return cell
-
-
 def with_captions(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     """The cells of a notebook, each figure followed by its caption, each exercise by a cell for the answer.
 
@@ -178,7 +170,7 @@ def with_captions(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode
 
     def add(make: Callable[..., nbformat.NotebookNode], source: str, **metadata: Any) -> None:
         metadata |= {"tags": ["solution"]} if solution else {}
-        cells.append(fitted(notebook, make(source, metadata=metadata), f"made-{len(cells)}"))
+        cells.append(make(source, metadata=metadata))
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from book_weight import when_built
-from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
@@ -41,12 +40,6 @@ def address(variable: str, configured: str) -> str:
     return url
 
 
-def sitemap(base: str, pages: list[str]) -> str:
-    """The sitemap of ``pages``, whose addresses are relative to ``base``."""
-    lines = "\n".join(f"<url><loc>{escape(urljoin(base, page))}</loc></url>" for page in pages)
-    return SITEMAP.format(lines=lines)
-
-
 def _configure(app: Sphinx, config: Config) -> None:
     url = address("BOOK_URL", config.html_baseurl)
     base = f"{url}/" if url else ""
@@ -67,16 +60,11 @@ def _configure(app: Sphinx, config: Config) -> None:
         options[button] = bool(repository)
 
 
-def _describe(
-    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
+def _describe(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Have previews show a page's own description, where it has one, and not its first lines."""
-    own = DESCRIPTION.search(context.get("metatags") or "")
-    if own:
-        tag = f'<meta property="og:description" content="{own[1]}" />'
-        context["metatags"] = re.sub(
-            r'<meta property="og:description"[^>]*>', lambda _: tag, context["metatags"]
-        )
+    if own := DESCRIPTION.search(context.get("metatags") or ""):
+        tag, shown = f'<meta property="og:description" content="{own[1]}" />', context["metatags"]
+        context["metatags"] = re.sub('<meta property="og:description"[^>]*>', lambda _: tag, shown)
 
 
 def _front_page(app: Sphinx) -> str:
@@ -94,8 +82,9 @@ def _write(app: Sphinx) -> None:
     base, out = app.config.html_baseurl, Path(app.outdir)
     files = {"index.html": _front_page(app), ".nojekyll": ""}  # Jekyll would leave out _static
     if base:
-        pages = [app.builder.get_target_uri(page) for page in sorted(app.env.found_docs)]
-        files["sitemap.xml"] = sitemap(base, pages)
+        pages = (urljoin(base, app.builder.get_target_uri(page)) for page in sorted(app.env.found_docs))
+        locations = (f"<url><loc>{escape(page)}</loc></url>" for page in pages)
+        files["sitemap.xml"] = SITEMAP.format(lines="\n".join(locations))
         files["robots.txt"] = f"User-agent: *\nAllow: /\n\nSitemap: {urljoin(base, 'sitemap.xml')}\n"
     for name in ("sitemap.xml", "robots.txt"):
         (out / name).unlink(missing_ok=True)  # of a build with another address
@@ -103,9 +92,8 @@ def _write(app: Sphinx) -> None:
         (out / name).write_text(text, "utf8")
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> None:
     """Connect the steps, after those of the extensions whose settings and tags they change."""
     app.connect("config-inited", _configure, priority=400)
     app.connect("html-page-context", _describe, priority=850)
     when_built(app, _write, priority=910)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,7 +7,6 @@ pages that it need not read again, and it does not see changes of static files a
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -17,12 +16,10 @@ FOLDERS = ("book/_static", "book/_ext")
 
 def _digest_tools(app: Sphinx, config: Config) -> None:
     """Have all pages read again (not executed) after a change of what they are made with."""
-    digest = hashlib.sha256()
-    for folder in FOLDERS:
-        for path in sorted(Path(app.srcdir, folder).rglob("*.*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    config.book_tools = digest.hexdigest()
+    paths = (path for folder in FOLDERS for path in sorted(Path(app.srcdir, folder).rglob("*.*")))
+    files = (path for path in paths if path.is_file() and path.suffix != ".pyc")
+    content = b"\0".join(part for path in files for part in (path.name.encode(), path.read_bytes()))
+    config.book_tools = hashlib.sha256(content).hexdigest()
 
 
 def _forget_faulty_build(app: Sphinx, error: Exception | None) -> None:
@@ -31,11 +28,10 @@ def _forget_faulty_build(app: Sphinx, error: Exception | None) -> None:
         Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: Sphinx) -> None:
     """Turn warnings into errors, after all of them have been shown."""
     app.warningiserror = False  # it would stop at the first warning; keep_going counts them
     app.keep_going = True
-    app.add_config_value("book_tools", "", "env", types=frozenset({str}))
+    app.add_config_value("book_tools", "", "env")
     app.connect("config-inited", _digest_tools)
     app.connect("build-finished", _forget_faulty_build, priority=999)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,7 +7,6 @@ fetched by the search page alone. (Formulas and diagrams wait as well; ``book/_s
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from fontTools import subset
 from PIL import Image
@@ -53,13 +52,6 @@ def when_built(app: Sphinx, step: Callable[[Sphinx], None], priority: int) -> No
     app.connect("build-finished", checked, priority=priority)
 
 
-def rewrite_pages(out: Path, change: Callable[[str, Path], str]) -> None:
-    """Write each page of a built site as ``change`` makes it of its text and path."""
-    for path in out.rglob("*.html"):
-        if "_static" not in path.parts:
-            path.write_text(change(path.read_text("utf8"), path), "utf8")
-
-
 def icons(styles: str) -> dict[str, str]:
     r"""The letter that stands for each icon.
 
@@ -89,14 +81,6 @@ def letters(known: dict[str, str], texts: Iterable[str]) -> str:
     return "".join(sorted(found))
 
 
-def _lighten_pages(app: Sphinx) -> None:
-    def light(page: str, path: Path) -> str:
-        page = with_waiting_images(page, path.parent)
-        return page if path.name == "search.html" else SEARCH.sub("", page)
-
-    rewrite_pages(Path(app.outdir), light)
-
-
 def _lighten_icons(app: Sphinx) -> None:
     if not (app.outdir / STYLES).is_file():
         return
@@ -117,8 +101,6 @@ def _lighten_icons(app: Sphinx) -> None:
     (out / STYLES).write_text(FONT_SOURCE.sub(r'url(\g<path>.woff) format("woff")', light), "utf8")
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect the steps, after those that finish the pages."""
-    when_built(app, _lighten_pages, priority=920)
+def setup(app: Sphinx) -> None:
+    """Connect the step, after those that finish the pages."""
     when_built(app, _lighten_icons, priority=930)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
