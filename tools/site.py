@@ -1,6 +1,5 @@
 """Look over the folder that is to be uploaded, and say what is in it: python -m tools.site _build/html."""
 
-import argparse
 import sys
 from pathlib import Path
 from urllib.parse import urljoin
@@ -46,9 +45,7 @@ def faults(folder: Path) -> list[str]:
 
 def main() -> None:
     """Print what was found; exit with 1 if the folder is not fit to be read by others."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    folder = Path(sys.argv[1])
     found = faults(folder)
     for fault in found:
         print(f"Not yet: {fault}.", file=sys.stderr)
