@@ -81,12 +81,14 @@ def learning_rate(config: FitConfig, step: int) -> float:
 
 
 def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
-    """The optimizer of ``config`` over all parameters of ``model``."""
+    """The optimizer of ``config`` over all parameters of ``model``; its step is one call."""
     weights, lr, decay = model.parameters(), config.lr, config.weight_decay
     if config.optimizer == "sgd":
-        return torch.optim.SGD(weights, lr, config.momentum, weight_decay=decay, nesterov=config.nesterov)
+        return torch.optim.SGD(
+            weights, lr, config.momentum, weight_decay=decay, nesterov=config.nesterov, fused=True
+        )
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(weights, lr, weight_decay=decay)
+    return kind(weights, lr, weight_decay=decay, fused=True)
 
 
 def step_seed(seed: int, kind: str, count: int) -> int:

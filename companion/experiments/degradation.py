@@ -105,7 +105,7 @@ def data_info() -> DataInfo:
 def train(
     config: DegradationConfig, net: str, context: Context, result: SeedResult, what: str,
     scale: float | None = None,
-) -> None:  # fmt: skip
+) -> CifarResNet:  # fmt: skip
     """Train one net with the seed of ``result``, and add to that under ``"<what>."``.
 
     With a ``scale`` it begins near the identity. ``train_loss`` and ``train_error`` are means of training's
@@ -138,6 +138,7 @@ def train(
     for split, name in {"train": "fixed_train", "validation": "validation", "test": "test"}.items():
         result.metrics[f"{what}.{name}_error"] = measure(model, split)["error"]
     result.metrics[f"{what}.parameters"] = float(count_parameters(model))
+    return model
 
 
 def run(config: DegradationConfig, seed: int, context: Context) -> SeedResult:
