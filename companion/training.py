@@ -81,14 +81,12 @@ def learning_rate(config: FitConfig, step: int) -> float:
 
 
 def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
-    """The optimizer of ``config`` over all parameters of ``model``; its step is one call."""
+    """The optimizer of ``config`` over all parameters of ``model``."""
     weights, lr, decay = model.parameters(), config.lr, config.weight_decay
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            weights, lr, config.momentum, weight_decay=decay, nesterov=config.nesterov, fused=True
-        )
+        return torch.optim.SGD(weights, lr, config.momentum, weight_decay=decay, nesterov=config.nesterov)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(weights, lr, weight_decay=decay, fused=True)
+    return kind(weights, lr, weight_decay=decay)
 
 
 def step_seed(seed: int, kind: str, count: int) -> int:

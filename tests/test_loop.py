@@ -99,8 +99,7 @@ def test_sgd_equals_pytorchs_own_loop():
     oracle.load_state_dict(model.state_dict())
     config = FitConfig(num_steps=5, batch_size=4, lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01)
     fit(model, (x, y), squared, config, compute=CPU, seed=3)
-    options = {"momentum": 0.8, "nesterov": True, "weight_decay": 0.01, "fused": True}
-    optimizer = torch.optim.SGD(oracle.parameters(), 0.1, **options)
+    optimizer = torch.optim.SGD(oracle.parameters(), 0.1, momentum=0.8, nesterov=True, weight_decay=0.01)
     for step in range(5):
         chosen = batch_indices(8, 4, 3, step)
         optimizer.zero_grad()
