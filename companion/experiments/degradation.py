@@ -131,7 +131,7 @@ def train(
     )  # fmt: skip
     for metric, values in history.train.items():
         result.curves[f"{what}.{metric}"] = window_means(values, config.points)
-        result.metrics[f"{what}.train_{metric}"] = float(np.mean(values[-max(1, config.fit.num_steps // 10) :]))
+        result.metrics[f"{what}.train_{metric}"] = float(np.mean(values[-max(1, len(values) // 10) :]))
     if config.fit.eval_every is not None:
         result.curves.update({f"{what}.{name}": values for name, values in history.evaluations.items()})
     for split, name in {"train": "fixed_train", "validation": "validation", "test": "test"}.items():
