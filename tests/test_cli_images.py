@@ -104,7 +104,7 @@ def test_the_best_of_four_is_kept_and_scores(tmp_path, normal):
     spills = write(tmp_path / "spills", "spill", 12, seed=3)
     fit = ("fit", "images", normal, "--out", tmp_path / "m", "--fpr", 0.1, *FAST[:-2])
     told = good(*fit)
-    found = re.findall(r"(\w+(?:, worst place)?): PR-AUC ([\d.]+) on normals and painted", told)
+    found = re.findall(r"(\w+(?:, worst place)?): PR-AUC ([\d.]+) on normals and pasted", told)
     simple = {*METHODS} - {"classifier"}
     assert {name for name, _ in found} == simple | {f"{name}, worst place" for name in simple}
     assert found == sorted(found, key=lambda each: -float(each[1]))
