@@ -184,6 +184,9 @@ def _without_bounds(app: Sphinx, function: Any, bound: bool) -> None:
     if "Annotated" in str(types):
         plain = get_type_hints(function)
         types.update({name: plain[name] for name, kind in types.items() if "Annotated" in str(kind)})
+        if told := vars(function).get("__signature__"):  # Sphinx 9 has made one before, to keep the defaults
+            own = [p.replace(annotation=types.get(p.name, p.annotation)) for p in told.parameters.values()]
+            function.__signature__ = told.replace(parameters=own)
 
 
 def setup(app: Sphinx) -> None:

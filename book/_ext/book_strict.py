@@ -30,8 +30,8 @@ def _forget_faulty_build(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Turn warnings into errors, after all of them have been shown."""
-    app.warningiserror = False  # it would stop at the first warning; keep_going counts them
-    app.keep_going = True
+    # it would stop at the first warning; keep_going counts them, in Sphinx 8.1 and later the third does
+    vars(app).update(warningiserror=False, keep_going=True, _fail_on_warnings=True)
     app.add_config_value("book_tools", "", "env")
     app.connect("config-inited", _digest_tools)
     app.connect("build-finished", _forget_faulty_build, priority=999)
