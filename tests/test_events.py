@@ -66,7 +66,7 @@ def test_attacks_score_higher_and_the_choice_is_kept(detector, events, later):
     assert set(detector.choice_.index) > {"rate", "isolation forest", "surprise"}
 
 
-@pytest.mark.parametrize("share", [0, 0.05])
+@pytest.mark.parametrize("share", [0, 0.01, 0.05])
 def test_a_few_faults_in_training_do_no_harm(share):
     frame, _ = requests(3000, round(3000 * share))
     new, fault = requests(1000, 20, seed=1)
