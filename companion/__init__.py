@@ -22,7 +22,8 @@ casting and waveforms (10)::
      lstm                 sessions          next_event           event_sequences    event_sequences
   8  tabular_baselines    tables            tables               tables             tables, tab_transformer
      tabular_baselines    tables            tables               table_embeddings   table_embeddings,
-                                                                                    table_rivals
+                                                                                    table_rivals,
+                                                                                    table_realmlp
   9  autoencoders,        casting           reconstruction,      casting,           casting,
      resnet, resnet9                        synthetic_anomalies  casting_detectors  casting_ablation
      resnet               casting           synthetic_anomalies  casting_controls   casting_controls

@@ -14,11 +14,11 @@ from companion.experiments import tables
 from companion.experiments.base import Config, Context, from_table
 from companion.experiments.tables import BOOSTING, LOADERS, both, info, prepared
 from companion.models.tabular_baselines import SoftNeighbors, piecewise_linear
-from companion.objectives.tables import PreparedTable, boosting, lightgbm, score
+from companion.objectives.tables import PreparedTable, boosting, lightgbm, realmlp, score
 from companion.runs import SeedResult
 from companion.training import FitConfig
 
-LINEAR, EMBEDDED, NEIGHBORS, LIGHTGBM = "linear", "+embeddings", "neighbors", "lightgbm"
+LINEAR, EMBEDDED, NEIGHBORS, LIGHTGBM, REALMLP = "linear", "+embeddings", "neighbors", "lightgbm", "realmlp"
 
 
 class EmbeddingsConfig(Config):
@@ -145,5 +145,26 @@ def run_rivals(config: RivalsConfig, seed: int, context: Context) -> SeedResult:
     return whole
 
 
+class RealMLPConfig(Config):
+    """The same tables and rows for RealMLP, which brings a recipe of its own."""
+
+    tables: tuple[str, ...] = tuple(LOADERS)  #: which, of ``LOADERS``
+    train_size: int = 10_000  #: training rows that are used of a larger table
+    num_epochs: int = 256  #: passes over them, its default
+
+
+def run_realmlp(config: RealMLPConfig, seed: int, context: Context) -> SeedResult:
+    """Train RealMLP on every table; look at the test once."""
+    whole = SeedResult(seed=seed)
+    for name in config.tables:
+        table, began = prepared(name, config.train_size), time.perf_counter()
+        predictions = {REALMLP: realmlp(table, seed, config.num_epochs)}
+        whole.seconds[f"{name}-{REALMLP}"] = round(time.perf_counter() - began, 2)
+        predictions[BOOSTING] = boosting(table, seed)[0]  # for the sampling error of a lead over it
+        whole.metrics.update(judge(table, predictions))
+    return whole
+
+
 TABLE_EMBEDDINGS = from_table("table_embeddings", EmbeddingsConfig, run, info)
 TABLE_RIVALS = from_table("table_rivals", RivalsConfig, run_rivals, info, float32=True)
+TABLE_REALMLP = from_table("table_realmlp", RealMLPConfig, run_realmlp, info, float32=True)
