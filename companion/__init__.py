@@ -12,15 +12,16 @@ casting and waveforms (10)::
      resnet, blocks       cifar10           classification       optimisation       lesion
   3  resnet, blocks, cost -                 -                    -                  -
   4  resnet, resnet9      cifar10           classification       classifier         classifier, recipe
-  5  tabular,             tables            tables, encoding     tables             tables, table_depth
-     tabular_baselines
+  5  tabular,             tables            tables, encoding     tables             tables, table_depth,
+     tabular_baselines                                                              table_depth_long
   6  masked_resnet        security          selfsupervised,      self_supervised,   self_supervised
                                             event_features       event_data
      masked_resnet        synthetic_events  selfsupervised       neighbor_search    neighbor_search
   7  masked_resnet        security,         selfsupervised,      event_detection,   event_detection
                           synthetic_events  event_features       event_data
      lstm                 sessions          next_event           event_sequences    event_sequences
-  8  tabular_baselines    tables            tables               tables             tables, tab_transformer
+  8  tabular_baselines    tables            tables               tables             tables, table_duel,
+                                                                                    tab_transformer
      tabular_baselines    tables            tables               table_embeddings   table_embeddings,
                                                                                     table_rivals,
                                                                                     table_realmlp

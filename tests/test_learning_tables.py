@@ -7,6 +7,7 @@ from companion.compute import seed_everything
 from companion.data.tables import synthetic_table
 from companion.experiments import get_experiment, tables
 from companion.experiments.tables import NetConfig
+from companion.models.tabular import TabularResNet
 from companion.objectives.tables import TableObjective, boosting, lightgbm, predict, prepare, realmlp, score
 from companion.training import evaluate
 from tests.small_data import CONTEXT, CPU
@@ -96,3 +97,15 @@ def test_an_ensemble_is_the_mean_of_its_members(small):
         for split in ("validation", "test"):
             alone = result.metrics[f"{dataset}-mlp.{split}"]
             assert result.metrics[f"{dataset}-mlp+mlp.{split}"] == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_a_plain_block_that_starts_at_the_identity_gives_its_norm(norm):
+    net = TabularResNet(3, [], d_model=8, num_blocks=2, norm=norm, residual=False).eval()
+    tables.start_near_identity(net, 0.0)
+    x = torch.randn(5, 8)
+    for block in net.blocks:
+        torch.testing.assert_close(block(x), block.norm(x))
+    away = TabularResNet(3, [], d_model=8, num_blocks=2, residual=False).eval()
+    tables.start_near_identity(away, 0.1)
+    assert not torch.allclose(away.blocks[0](x), away.blocks[0].norm(x), atol=1e-3)

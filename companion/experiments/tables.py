@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from companion.compute import seed_everything
 from companion.data.tables import Table, load_adult, load_california, load_small
 from companion.experiments.base import Config, Context, data_info, from_table
 from companion.models.resnet import count_parameters
-from companion.models.tabular import NormKind
+from companion.models.tabular import NormKind, TabularResNet
 from companion.models.tabular_baselines import make_table_net
 from companion.objectives.tables import PreparedTable, boosting, predict, prepare, score
 from companion.runs import DataInfo, SeedResult
@@ -36,6 +37,7 @@ class NetConfig(Config):
     weight_decay: float = 1e-5  #: of AdamW
     batch_size: int = 256  #: rows in a step
     seed_offset: int = 0  #: added to the seed, for a second net of the same kind
+    identity: float | None = None  #: if given, the scale of :func:`start_near_identity`
 
     def fit(self, num_rows: int) -> FitConfig:
         """The recipe for a table with so many training rows."""
@@ -89,6 +91,22 @@ def build(
     return make_table_net(kind, numbers.shape[1], sizes, outputs, num_embeddings=embeddings, **options)
 
 
+def start_near_identity(net: nn.Module, scale: float) -> None:
+    """Let every pre-norm block of a ``TabularResNet`` start as little more than its norm.
+
+    Since ``relu(x) - relu(-x) = x``, the first layer of a block gets x and -x as its 2 d features, and the
+    second subtracts them; the random weights and biases are added, ``scale`` times as large.
+    """
+    for block in cast(TabularResNet, net).blocks:
+        first, second = cast(nn.Linear, block.linear1), cast(nn.Linear, block.linear2)
+        both = torch.eye(first.in_features).repeat(2, 1)  # (2 d, d)
+        both[first.in_features :] *= -1
+        with torch.no_grad():
+            for layer, identity in ((first, both), (second, both.T)):
+                layer.weight.mul_(scale).add_(identity)
+                layer.bias.mul_(scale)
+
+
 def fit_net(
     name: str, model: nn.Module, table: PreparedTable, config: FitConfig, seed: int, context: Context,
     result: SeedResult | None = None,
@@ -112,6 +130,8 @@ def train(
     """
     own, result, config = seed + net.seed_offset, SeedResult(seed=seed), net.fit(len(table.table.train))
     model = build(table, net.kind, net.options, own)
+    if net.identity is not None:
+        start_near_identity(model, net.identity)
     errors = fit_net(name, model, table, config, own, context, result)
     classify = table.objective.num_classes is not None
     curve = 1 - errors if classify else np.sqrt(errors) * table.target_std
@@ -150,6 +170,7 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
 
 _BOTH = partial(info, "adult", "california")
 TABLES = from_table("tables", TablesConfig, run, _BOTH)
+TABLE_DUEL = from_table("table_duel", TablesConfig, run, _BOTH)
 TAB_TRANSFORMER = from_table("tab_transformer", TablesConfig, run, _BOTH)
 
 
@@ -159,12 +180,13 @@ class TableDepthConfig(Config):
     datasets: tuple[str, ...] = ("adult", "california")  #: ``"adult"``, ``"california"``, or both
     norms: tuple[NormKind, ...] = ("layer", "batch")  #: see :class:`companion.models.tabular.TabularResNet`
     depths: tuple[int, ...] = (2, 4, 8, 16)  #: how many blocks
+    kinds: tuple[str, ...] = ("plain", "resnet")  #: and ``"identity"``, a plain net that starts near it
     base: NetConfig  #: the net and its recipe; norm, number of blocks and shortcut are set from outside
     train_size: int | None = None  #: how many training rows are used; ``None`` for all
 
 
 def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResult:
-    """Train every depth with and without the shortcut; only training and validation rows are looked at.
+    """Train every depth of every kind of net; only training and validation rows are looked at.
 
     ``train_loss`` is that of the net that was kept, over all training rows, without dropout (nats, or squared
     standard deviations of the target).
@@ -172,10 +194,13 @@ def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResu
     whole = SeedResult(seed=seed)
     for dataset in config.datasets:
         table = prepared(dataset, config.train_size)
-        for norm, depth, kind in product(config.norms, config.depths, ("plain", "resnet")):
+        for norm, depth, kind in product(config.norms, config.depths, config.kinds):
             name = f"{dataset}-{norm}-{kind}-{depth}"
             options = {"norm": norm, "num_blocks": depth, "residual": kind == "resnet"}
-            net = config.base.model_copy(update={"options": config.base.options | options})
+            identity = 0.1 if kind == "identity" else None
+            net = config.base.model_copy(
+                update={"options": config.base.options | options, "identity": identity}
+            )
             model, result = train(table, net, seed, context, name)
             losses = evaluate(model, table.splits["train"], table.objective, context.compute)
             result.metrics["train_loss"] = losses["loss"]
@@ -184,3 +209,4 @@ def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResu
 
 
 TABLE_DEPTH = from_table("table_depth", TableDepthConfig, run_depth, _BOTH)
+TABLE_DEPTH_LONG = from_table("table_depth_long", TableDepthConfig, run_depth, partial(info, "california"))
