@@ -19,6 +19,7 @@ from companion.inspection import predict
 from companion.runs import RECORDED, RunError, library_versions, load_run, weights_path
 from tests.small_data import CONTEXT, CPU
 
+OF_A_LIBRARY = {"table_realmlp"}  # its net is not trained by our loop
 RECORDED_PATHS = sorted(RECORDED.glob("*.json"))
 # experiments of one chapter load the same data, which one process keeps
 REPLAYED = [
@@ -26,6 +27,7 @@ REPLAYED = [
         path, marks=pytest.mark.xdist_group(TABLE[path.stem.partition("-")[0]]["module"].split("_")[0])
     )
     for path in RECORDED_PATHS
+    if path.stem.partition("-")[0] not in OF_A_LIBRARY
 ]
 
 # fields that a seed chose or asked for, and kinds of attack that its generated test part has
@@ -159,6 +161,8 @@ def test_every_experiment_has_its_scales_and_runs_at_smoke(name, small):
     assert result.metrics.get("zeek.class rarity.test_roc_auc", 1) > 0.9
     found = ("missed", "flagged")  # images, of which there may be none
     assert all(len(curve) > 0 for where, curve in result.curves.items() if not where.endswith(found))
+    if name in OF_A_LIBRARY:
+        return
     first, other = (replay(experiment, experiment.config("smoke"), seed, CPU) for seed in (0, 1))
     curves = [curve for curve_name, curve in result.curves.items() if curve_name.endswith("first_loss")]
     assert first[1] in curves

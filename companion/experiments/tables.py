@@ -1,6 +1,6 @@
 """Chapters 5 and 8: nets of five kinds and gradient boosting on two real tables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -37,7 +37,6 @@ class NetConfig(Config):
     weight_decay: float = 1e-5  #: of AdamW
     batch_size: int = 256  #: rows in a step
     seed_offset: int = 0  #: added to the seed, for a second net of the same kind
-    identity: float | None = None  #: if given, the scale of :func:`start_near_identity`
 
     def fit(self, num_rows: int) -> FitConfig:
         """The recipe for a table with so many training rows."""
@@ -121,17 +120,17 @@ def fit_net(
 
 
 def train(
-    table: PreparedTable, net: NetConfig, seed: int, context: Context, name: str
+    table: PreparedTable, net: NetConfig, seed: int, context: Context, name: str, near_identity: float = 1.0
 ) -> tuple[nn.Module, SeedResult]:
     """Train one net and keep its best epoch, counted from 1; the test split is not touched.
 
     ``validation``, as a metric and a curve with one value an epoch, is the accuracy, or the root mean squared
-    error in the target's unit.
+    error in the target's unit. ``near_identity`` below 1 is the scale of :func:`start_near_identity`.
     """
     own, result, config = seed + net.seed_offset, SeedResult(seed=seed), net.fit(len(table.table.train))
     model = build(table, net.kind, net.options, own)
-    if net.identity is not None:
-        start_near_identity(model, net.identity)
+    if near_identity < 1:
+        start_near_identity(model, near_identity)
     errors = fit_net(name, model, table, config, own, context, result)
     classify = table.objective.num_classes is not None
     curve = 1 - errors if classify else np.sqrt(errors) * table.target_std
@@ -181,13 +180,16 @@ class TableDepthConfig(Config):
     datasets: tuple[str, ...] = ("adult", "california")  #: ``"adult"``, ``"california"``, or both
     norms: tuple[NormKind, ...] = ("layer", "batch")  #: see :class:`companion.models.tabular.TabularResNet`
     depths: tuple[int, ...] = (2, 4, 8, 16)  #: how many blocks
-    kinds: tuple[str, ...] = ("plain", "resnet")  #: and ``"identity"``, a plain net that starts near it
     base: NetConfig  #: the net and its recipe; norm, number of blocks and shortcut are set from outside
     train_size: int | None = None  #: how many training rows are used; ``None`` for all
 
 
-def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResult:
-    """Train every depth of every kind of net; only training and validation rows are looked at.
+def run_depth(
+    config: TableDepthConfig, seed: int, context: Context, kinds: Sequence[str] = ("plain", "resnet")
+) -> SeedResult:
+    """Train every depth with and without the shortcut; only training and validation rows are looked at.
+
+    A third kind, ``"identity"``, are plain nets that start near the identity.
 
     ``train_loss`` is that of the net that was kept, over all training rows, without dropout (nats, or squared
     standard deviations of the target).
@@ -195,14 +197,11 @@ def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResu
     whole = SeedResult(seed=seed)
     for dataset in config.datasets:
         table = prepared(dataset, config.train_size)
-        for norm, depth, kind in product(config.norms, config.depths, config.kinds):
+        for norm, depth, kind in product(config.norms, config.depths, kinds):
             name = f"{dataset}-{norm}-{kind}-{depth}"
             options = {"norm": norm, "num_blocks": depth, "residual": kind == "resnet"}
-            identity = 0.1 if kind == "identity" else None
-            net = config.base.model_copy(
-                update={"options": config.base.options | options, "identity": identity}
-            )
-            model, result = train(table, net, seed, context, name)
+            net = config.base.model_copy(update={"options": config.base.options | options})
+            model, result = train(table, net, seed, context, name, 0.1 if kind == "identity" else 1.0)
             losses = evaluate(model, table.splits["train"], table.objective, context.compute)
             result.metrics["train_loss"] = losses["loss"]
             whole.include(name, result)
@@ -210,4 +209,7 @@ def run_depth(config: TableDepthConfig, seed: int, context: Context) -> SeedResu
 
 
 TABLE_DEPTH = from_table("table_depth", TableDepthConfig, run_depth, _BOTH)
-TABLE_DEPTH_LONG = from_table("table_depth_long", TableDepthConfig, run_depth, partial(info, "california"))
+TABLE_DEPTH_LONG = from_table(
+    "table_depth_long", TableDepthConfig, partial(run_depth, kinds=("plain", "resnet", "identity")),
+    partial(info, "california"),
+)  # fmt: skip
