@@ -144,8 +144,8 @@ def report(
         found[name] = bootstrap(metric, labels, scores, groups=groups, repeats=repeats)
     print(*(f"{count:,} {name}" for name, count in counts.items()), sep=", ", end="; ")
     print(f"threshold {threshold:.4g}, set to flag {100 * fpr:.3g} % of normal data. With 95 % intervals:")
-    print(*(f"{name.upper().replace('_', '-')}: {value}" for name, value in found.items()), sep="\n")
-    print(*(f"{name.replace('_', ' ')}: {value:.3g}" for name, value in more.items()), sep="\n")
+    lines = [f"{name.upper().replace('_', '-')}: {value}" for name, value in found.items()]
+    print(*lines, *(f"{name.replace('_', ' ')}: {value:.3g}" for name, value in more.items()), sep="\n")
     if found["roc_auc"].low <= 0.5:
         print("warning: the model separates nothing; guessing may rank the faults as well")
     if out is not None:

@@ -64,7 +64,7 @@ def read_sample(
         raise DataError(f"none of the {len(paths):,} images in {folder} can be read: {skipped[0].reason}")
     found = images.distinct()
     sample = f", a sample of {len(chosen):,}" if len(chosen) < len(paths) else ""
-    copies = f"; left out: {len(images) - len(found):,} copies" if len(images) > len(found) else ""
+    copies = f"; copies left out: {len(images) - len(found):,}" if len(images) > len(found) else ""
     print(f"{folder}: {len(paths):,} image files{sample}, {len(found):,} different images{copies}")
     if limits is not None:
         print(f"in images deeper than 8 bits, {limits[0]:g} is taken for black and {limits[1]:g} for white")

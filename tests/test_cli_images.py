@@ -92,7 +92,7 @@ def test_few_images_give_a_threshold_and_what_it_can_promise(tmp_path):
     folder = write(tmp_path / "fifty", count=50)
     (folder / "copy.png").write_bytes((folder / "000.png").read_bytes())
     told = good("fit", "images", folder, "--out", tmp_path / "m", "--gray", *FAST[:-1], "still")
-    assert "51 image files, 50 different images; left out: 1 copies" in told
+    assert "51 image files, 50 different images; copies left out: 1" in told
     assert "for 1 % take more data (99 have to be held out), or take --fpr 0.091" in told
     assert "from 10 held out: of new normal data it flags at most 9.09 %" in told
     detector = ImageAE.load(tmp_path / "m")

@@ -67,8 +67,11 @@ def test_predictions_agree_with_the_evaluation_and_do_not_depend_on_the_batch(ta
 
 @pytest.mark.parametrize(
     "fit",
-    [lambda t: boosting(t)[0], lambda t: lightgbm(t, 20, 0), lambda t: realmlp(t, 0, 64)],
-    ids=["boosting", "lightgbm", "realmlp"],
+    [
+        pytest.param(lambda t: boosting(t)[0], id="boosting"),
+        pytest.param(lambda t: lightgbm(t, 20, 0), id="lightgbm"),
+        pytest.param(lambda t: realmlp(t, 0, 64), id="realmlp", marks=pytest.mark.xdist_group("realmlp")),
+    ],
 )
 def test_what_comes_from_a_library_beats_guessing(table, fit):
     predictions = fit(table)

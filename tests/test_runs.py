@@ -19,7 +19,7 @@ from companion.inspection import predict
 from companion.runs import RECORDED, RunError, library_versions, load_run, weights_path
 from tests.small_data import CONTEXT, CPU
 
-OF_A_LIBRARY = {"table_realmlp"}  # its net is not trained by our loop
+OF_A_LIBRARY = {"table_realmlp"}  # its net is not trained by our loop, and the library loads slowly
 RECORDED_PATHS = sorted(RECORDED.glob("*.json"))
 # experiments of one chapter load the same data, which one process keeps
 REPLAYED = [
@@ -146,7 +146,10 @@ MEASURED = {
 TRAINED = {"casting": {*casting.DISCRIMINATORS, "published", "moved", "residual"}}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.xdist_group("realmlp")) if n in OF_A_LIBRARY else n for n in NAMES],
+)
 def test_every_experiment_has_its_scales_and_runs_at_smoke(name, small):
     experiment = get_experiment(name)
     for scale in ("smoke", "live", "full"):
