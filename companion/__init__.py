@@ -21,6 +21,7 @@ casting and waveforms (10)::
                           synthetic_events  event_features       event_data
      lstm                 sessions          next_event           event_sequences    event_sequences
   8  tabular_baselines    tables            tables               tables             tables, table_duel,
+                                                                                    tables_longer,
                                                                                     tab_transformer
      tabular_baselines    tables            tables               table_embeddings   table_embeddings,
                                                                                     table_rivals,

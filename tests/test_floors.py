@@ -27,8 +27,8 @@ MAY_NOT = {
 }
 
 
-BUDGET = 13_855
-"""Lines of the package, docstrings and blanks included; lowered, but for a rival or a run that was asked for."""
+BUDGET = 13_857
+"""Lines of the package, docstrings and blanks included; raised only for a run that was asked for."""
 BESIDE = 2_160
 """Lines of the book's extensions, the tools and the benchmarks; only ever lowered, too."""
 LONGEST = 350

@@ -170,6 +170,7 @@ def run(config: TablesConfig, seed: int, context: Context) -> SeedResult:
 _BOTH = partial(info, "adult", "california")
 TABLES = from_table("tables", TablesConfig, run, _BOTH)
 TABLE_DUEL = from_table("table_duel", TablesConfig, run, _BOTH)
+TABLES_LONGER = from_table("tables_longer", TablesConfig, run, partial(info, "california"))
 TAB_TRANSFORMER = from_table("tab_transformer", TablesConfig, run, _BOTH)
 
 
