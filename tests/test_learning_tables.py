@@ -82,6 +82,10 @@ def test_what_comes_from_a_library_beats_guessing(table, fit):
         assert score(table, "test", predictions["test"]) > 0.45
 
 
+def test_boosting_tells_how_many_trees_it_has(table):
+    assert boosting(table)[1] > 1
+
+
 @pytest.mark.parametrize("kind", ["resnet", "mlp", "tabm"])
 def test_nets_learn_and_keep_their_best_epoch(table, kind):
     options = {"tabm": {"k": 4, "d_block": 32, "n_blocks": 2}}.get(kind, {"d_model": 32})

@@ -120,16 +120,17 @@ def fit_net(
 
 
 def train(
-    table: PreparedTable, net: NetConfig, seed: int, context: Context, name: str, near_identity: float = 1.0
-) -> tuple[nn.Module, SeedResult]:
+    table: PreparedTable, net: NetConfig, seed: int, context: Context, name: str,
+    near_identity: float | None = None,
+) -> tuple[nn.Module, SeedResult]:  # fmt: skip
     """Train one net and keep its best epoch, counted from 1; the test split is not touched.
 
     ``validation``, as a metric and a curve with one value an epoch, is the accuracy, or the root mean squared
-    error in the target's unit. ``near_identity`` below 1 is the scale of :func:`start_near_identity`.
+    error in the target's unit. ``near_identity`` is the scale of :func:`start_near_identity`, if it is to be.
     """
     own, result, config = seed + net.seed_offset, SeedResult(seed=seed), net.fit(len(table.table.train))
     model = build(table, net.kind, net.options, own)
-    if near_identity < 1:
+    if near_identity is not None:
         start_near_identity(model, near_identity)
     errors = fit_net(name, model, table, config, own, context, result)
     classify = table.objective.num_classes is not None
@@ -189,10 +190,9 @@ def run_depth(
 ) -> SeedResult:
     """Train every depth with and without the shortcut; only training and validation rows are looked at.
 
-    A third kind, ``"identity"``, are plain nets that start near the identity.
-
-    ``train_loss`` is that of the net that was kept, over all training rows, without dropout (nats, or squared
-    standard deviations of the target).
+    A third kind, ``"identity"``, are plain nets that start near the identity. ``train_loss`` is that of the
+    net that was kept, over all training rows, without dropout (nats, or squared standard deviations of the
+    target).
     """
     whole = SeedResult(seed=seed)
     for dataset in config.datasets:
@@ -201,7 +201,7 @@ def run_depth(
             name = f"{dataset}-{norm}-{kind}-{depth}"
             options = {"norm": norm, "num_blocks": depth, "residual": kind == "resnet"}
             net = config.base.model_copy(update={"options": config.base.options | options})
-            model, result = train(table, net, seed, context, name, 0.1 if kind == "identity" else 1.0)
+            model, result = train(table, net, seed, context, name, 0.1 if kind == "identity" else None)
             losses = evaluate(model, table.splits["train"], table.objective, context.compute)
             result.metrics["train_loss"] = losses["loss"]
             whole.include(name, result)
