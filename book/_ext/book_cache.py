@@ -90,7 +90,7 @@ def damage(cache: Path) -> str:
     return ""
 
 
-def _usable(cache: Path) -> bool:
+def usable(cache: Path) -> bool:
     """Whether there is a cache; one that is damaged is deleted."""
     if cache.is_dir() and (why := damage(cache)):
         LOGGER.info("the execution cache %s is damaged (%s); it is deleted, its page runs again", cache, why)
@@ -99,9 +99,21 @@ def _usable(cache: Path) -> bool:
 
 
 def cache_of(app: Sphinx, page: str) -> Path:
-    """The cache with the outputs of a page."""
-    key = app.env.metadata[page]["book_key"]
-    return Path(app.outdir).parent / ".jupyter_cache" / page / key  # `jb clean` keeps it
+    """The cache with the outputs of a page that has been read."""
+    return _folder(app, page) / app.env.metadata[page]["book_key"]
+
+
+def _folder(app: Sphinx, page: str) -> Path:
+    return Path(app.outdir).parent / ".jupyter_cache" / page  # `jb clean` keeps it
+
+
+def find_cache(app: Sphinx, page: str) -> Path | None:
+    """The cache, there or not, in which a page finds or puts its outputs; none if it has no cells."""
+    path, package, folder = Path(app.env.doc2path(page)), read_package(app.srcdir), _folder(app, page)
+    key = page_key(package, path, app.config.book_conditions)
+    if key and "BOOK_CONDITIONS" in os.environ and not usable(folder / key):
+        key = page_key(package, path, conditions())
+    return folder / key if key else None
 
 
 def _configure(app: Sphinx, config: Config) -> None:
@@ -115,20 +127,16 @@ def _configure(app: Sphinx, config: Config) -> None:
 def _lost(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
     """The pages that were read with outputs of which there is no cache any more."""
     return [
-        page for page in env.metadata if "book_key" in env.metadata[page] and not _usable(cache_of(app, page))
+        page for page in env.metadata if "book_key" in env.metadata[page] and not usable(cache_of(app, page))
     ]
 
 
 def _choose(app: Sphinx, page: str, source: list[str]) -> None:
     """Have a page that is about to be read look for its outputs in its own cache."""
-    path, package, about = Path(app.env.doc2path(page)), read_package(app.srcdir), app.env.metadata[page]
-    if not (key := page_key(package, path, app.config.book_conditions)):
+    if not (cache := find_cache(app, page)):
         return
-    about["book_key"] = key
-    if "BOOK_CONDITIONS" in os.environ and not _usable(cache_of(app, page)):
-        about["book_key"] = page_key(package, path, conditions())
-    cache = cache_of(app, page)
-    if _usable(cache):
+    app.env.metadata[page]["book_key"] = cache.name
+    if usable(cache):
         os.utime(cache)
     prune(cache.parent, cache.name)
     app.env.mystnb_config = app.env.mystnb_config.copy(execution_cache_path=str(cache))

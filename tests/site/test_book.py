@@ -175,6 +175,35 @@ def test_execution_is_repeated_only_when_the_package_changes(book):
     assert book.html("_static/book.css") == "/* other */"
 
 
+WAITING = """\
+from pathlib import Path
+from time import sleep
+
+Path("{own}.here").touch()
+for _ in range(600):
+    sleep(0.1 * (not Path("{other}.here").exists()))
+assert Path("{other}.here").exists()
+with Path("executions.txt").open("a") as file:
+    file.write("x")
+"""
+
+
+def test_pages_are_executed_side_by_side_where_that_is_asked_for(book):
+    before = book.executions()
+    for own, other in (("chapter", "second"), ("second", "chapter")):
+        cell = "```{code-cell} ipython3\n" + WAITING.format(own=own, other=other) + "```\n"
+        book.write(f"book/{own}.md", HEADER + cell)
+    toc = (book.folder / "_toc.yml").read_text("utf8")
+    book.write("_toc.yml", f"{toc}  - file: book/second\n")
+    try:
+        status, output = book.build(BOOK_JOBS="2")
+        assert status == 0, output
+        assert book.executions() == before + 2
+    finally:
+        book.write("_toc.yml", toc)
+        book.write("book/chapter.md", HEADER + CHAPTER)
+
+
 @pytest.mark.parametrize(
     ("addition", "complaints"),
     [
