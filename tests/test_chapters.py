@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import jupytext
 import pytest
@@ -22,6 +23,31 @@ BOOK = ROOT / "book"
 CHAPTERS = [path for path in sorted(BOOK.glob("*.md")) if "kernelspec" in path.read_text("utf8")]
 REFERENCE = [p for p in sorted((BOOK / "reference").glob("*.md")) if "kernelspec" in p.read_text("utf8")]
 MAX_CELL_LINES = 25
+PREPARED = """
+import os, socket, sys
+import matplotlib.figure, pandas, sklearn.linear_model, torch._dynamo
+from ipykernel.kernelapp import launch_new_instance
+
+with socket.socket(socket.AF_UNIX) as door:
+    door.bind(sys.argv[1])
+    door.listen()
+    while True:
+        guest, _ = door.accept()
+        if os.fork() == 0:
+            folder, *words = guest.makefile().readline().rstrip().split(chr(0))
+            os.chdir(folder)
+            launch_new_instance(argv=words)
+            os._exit(0)
+        guest.close()
+"""
+"""Holds what takes long to import, but not the package, and forks into a kernel for whoever asks."""
+ASKING = """
+import os, socket, sys
+guest = socket.socket(socket.AF_UNIX)
+guest.connect(sys.argv[1])
+guest.sendall((chr(0).join([os.getcwd(), *sys.argv[2:]]) + chr(10)).encode())
+guest.recv(1)  # until that kernel ends
+"""
 PARTS = (
     "What you'll do.",
     "What you'll learn.",
@@ -50,15 +76,35 @@ def installed(tmp_path_factory):
     return target
 
 
+@pytest.fixture(scope="module")
+def kernel(installed):
+    """The command of a kernel that sees what is installed. Its imports were made once, for all kernels."""
+    door = installed.parent / "door"
+    environment = os.environ | {
+        "PYTHONPATH": str(installed), "COMPANION_SCALE": "smoke",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # else read when it is too late
+    }  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", PREPARED, door], cwd=installed, env=environment) as server:
+        while not door.exists():
+            assert server.poll() is None
+            sleep(0.02)
+        yield [sys.executable, "-S", "-c", ASKING, str(door), "-f", "{connection_file}"]
+        server.kill()
+
+
+@pytest.mark.xdist_group("notebooks")
 @pytest.mark.parametrize("path", CHAPTERS + REFERENCE, ids=lambda path: path.stem)
-def test_it_runs_as_a_notebook_with_nothing_but_the_installed_package(path, installed, tmp_path):
+def test_it_runs_as_a_notebook_with_nothing_but_the_installed_package(path, installed, kernel, tmp_path):
     notebook = jupytext.read(path)
     notebook.cells.insert(0, new_code_cell("import companion\nprint(companion.__file__)"))
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute(env=os.environ | {"PYTHONPATH": str(installed), "COMPANION_SCALE": "smoke"})
+    client.create_kernel_manager().kernel_spec.argv[:] = kernel
+    client.execute()
     assert notebook.cells.pop(0).outputs[0].text.startswith(str(installed))
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert outputs
+    drawn = [cell for cell in notebook.cells if cell.cell_type == "code" and "plt.show()" in cell.source]
+    assert all(any("image/png" in o.get("data", {}) for o in cell.outputs) for cell in drawn)
     text = path.read_text("utf8")
     glued = {o["metadata"]["scrapbook"]["name"] for o in outputs if "scrapbook" in o.get("metadata", {})}
     used = set(re.findall(r"\{glue:(?:text\}`|figure\} )([^`:\n]+)", text))
