@@ -5,8 +5,8 @@ import re
 import pytest
 import yaml
 
-from companion.data.casting import load_casting
 from companion.data.ecg import load_ecg5000
+from companion.experiments import casting_detectors
 from companion.model_cards import CARDS, model_card
 from companion.notebook import provenance, recorded_table
 from companion.runs import load_run
@@ -86,8 +86,9 @@ def test_the_casting_cards_recipe_is_the_configs():
         assert words in other
 
 
+@pytest.mark.xdist_group("casting")
 def test_the_casting_cards_numbers_of_images_are_those_of_the_real_images(real):
-    images = real(load_casting)
+    images = real(lambda: casting_detectors.load().images)
     text = " ".join((CARDS / "casting_controls.md").read_text("utf8").split())
     known = len(images.tuning.distinct())
     test = images.test.distinct()

@@ -33,6 +33,12 @@ def wave_model():
 
 
 @pytest.fixture(scope="module")
+def channel_model():
+    model = ResNetAE(**CHANNELS).fit(waves(20, 32, 2), epochs=1, compute=CPU)
+    return model.calibrate(waves(20, 32, 2), 0.1)
+
+
+@pytest.fixture(scope="module")
 def image_model():
     camera = CameraJitter(0.05, 0.05, True, 0.05, 0.05, 0)
     model = ImageAE(**IMAGES, scales=(1,), camera=camera, patience=12)
@@ -143,10 +149,8 @@ def put(state, *place):
         (lambda s: put(s, "net", "to_latent.weight", torch.zeros(3, 128).half()), "is not torch.float32"),
     ],
 )
-def test_a_file_with_other_content_is_refused(change, message, tmp_path):
-    model = ResNetAE(**WAVES, standardize="channel").fit(waves(20, 32, 2), epochs=1, compute=CPU)
-    model.calibrate(waves(20, 32, 2), 0.1)
-    altered(model, tmp_path / "m", change)
+def test_a_file_with_other_content_is_refused(change, message, tmp_path, channel_model):
+    altered(channel_model, tmp_path / "m", change)
     with pytest.raises(StateError, match=message):
         ResNetAE.load(tmp_path / "m")
 
