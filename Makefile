@@ -14,6 +14,9 @@ HTML := _build/html
 NEWER := _build/newer
 PORT ?= 8000
 
+# without its cache of compiled modules, which images for containers turn off, each Python starts twice as slowly
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: book read test check serve site sphinx notebooks assignments bench gpu lint links lock clean
 .DELETE_ON_ERROR:
 
