@@ -2,6 +2,7 @@
 # Each works on a fresh clone, alone, in any order. Variables:
 #   PYTHON=python3.12   the Python to make .venv with (3.11 to 3.14; found if not given)
 #   TORCH_INDEX=URL     a package index to take torch and torchvision from, such as PyTorch's CPU builds
+#   BOOK_JOBS=2         pages to execute at a time; else one after the other, with all cores
 #   PORT=8000           for `make serve`
 #   BOOK_URL=https://.../   the public address, for `make site` and `make read` (else the one in _config.yml)
 #   OUTPUTS=FILE        for `make read`: the published outputs, as a file
