@@ -27,10 +27,10 @@ MAY_NOT = {
 }
 
 
-BUDGET = 13_857
+BUDGET = 13_858
 """Lines of the package, docstrings and blanks included; raised only for a run that was asked for."""
-BESIDE = 2_160
-"""Lines of the book's extensions, the tools and the benchmarks; only ever lowered, too."""
+BESIDE = 2_215
+"""The same of the book's extensions, the tools and the benchmarks; raised once, to execute pages side by side."""
 LONGEST = 350
 FILES = sorted(PACKAGE.rglob("*.py"))
 

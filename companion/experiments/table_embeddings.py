@@ -166,5 +166,6 @@ def run_realmlp(config: RealMLPConfig, seed: int, context: Context) -> SeedResul
 
 
 TABLE_EMBEDDINGS = from_table("table_embeddings", EmbeddingsConfig, run, info)
+TABLE_LARGE = from_table("table_large", EmbeddingsConfig, run, info)
 TABLE_RIVALS = from_table("table_rivals", RivalsConfig, run_rivals, info, float32=True)
 TABLE_REALMLP = from_table("table_realmlp", RealMLPConfig, run_realmlp, info, float32=True)
