@@ -30,7 +30,7 @@ MAY_NOT = {
 BUDGET = 13_858
 """Lines of the package, docstrings and blanks included; raised only for a run that was asked for."""
 BESIDE = 2_215
-"""The same of the book's extensions, the tools and the benchmarks; raised once, to execute pages side by side."""
+"""The same of extensions, tools and benchmarks; raised once, to execute pages side by side."""
 LONGEST = 350
 FILES = sorted(PACKAGE.rglob("*.py"))
 
