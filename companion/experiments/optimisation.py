@@ -269,3 +269,79 @@ def run_lesion(config: LesionConfig, seed: int, context: Context) -> SeedResult:
 
 
 LESION = from_table("lesion", LesionConfig, run_lesion, data_info)
+
+
+# after Li, Xu, Taylor, Studer and Goldstein, "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018,
+# section 4; unlike there, norms use the statistics of the images, as in training, not those kept from it
+
+
+class SurfaceConfig(Config):
+    """What is trained, and where its loss is looked at."""
+
+    base: DegradationConfig  #: the nets, the images and the recipe
+    span: float = 1.0  #: how far to either side, in lengths of the filters
+    points: int = 13  #: along each of two directions
+    images: int = 500  #: training images
+
+
+def filter_normalized(model: nn.Module, generator: Generator) -> dict[str, Tensor]:
+    """A random direction by name of weight, in which every filter is as long as the model's own.
+
+    Weights that are no filters, those of norms and biases, stay where they are.
+    """
+    direction = {}
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:  # (filters, ...)
+            draw = torch.randn(weight.shape, generator=generator).flatten(1)
+            lengths = weight.detach().cpu().flatten(1).norm(dim=1, keepdim=True)
+            direction[name] = (draw / draw.norm(dim=1, keepdim=True) * lengths).view_as(weight)
+    return direction
+
+
+@torch.no_grad()
+def surface(
+    model: nn.Module, objective: ImageClassification, batch: Batch,
+    directions: Sequence[dict[str, Tensor]], steps: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """The loss at ``weights + a first + b second`` for a and b in ``steps`` (S,): float64 (S, S)."""
+    own = {name: weight for name, weight in model.named_parameters() if name in directions[0]}
+    start = {name: weight.clone() for name, weight in own.items()}
+    found = np.empty((len(steps), len(steps)))
+    for i, j in np.ndindex(*found.shape):
+        for name, weight in own.items():
+            first, second = (each[name].to(weight.device) for each in directions)
+            weight.copy_(start[name] + steps[i] * first + steps[j] * second)
+        found[i, j] = objective(model, batch, None)["loss"]
+    for name, weight in own.items():
+        weight.copy_(start[name])
+    return found
+
+
+def run_surface(config: SurfaceConfig, seed: int, context: Context) -> SeedResult:
+    """Train each net and look at the loss around its weights: ``"<net>.surface"``, row by row.
+
+    ``centre`` is the loss at the weights, ``rise`` its mean rise at half the span along either direction, and
+    ``concave`` the share of the surface's second differences that are negative.
+    """
+    splits, objective = prepare(config.base)
+    batch = tuple(t[: config.images].to(context.compute.device) for t in splits["train"])
+    steps, result = np.linspace(-config.span, config.span, config.points), SeedResult(seed=seed)
+    for net in config.base.nets:
+        seed_everything(seed)
+        model = build(net)
+        context.fit(net, model, splits["train"], objective, config.base.fit, seed, result=result)
+        generator = Generator().manual_seed(seed)
+        directions = [filter_normalized(model, generator) for _ in range(2)]
+        found = surface(model.train(), objective, batch, directions, steps)
+        middle, bends = len(steps) // 2, np.stack([np.diff(found, 2), np.diff(found, 2, axis=0).T])
+        half = [middle - middle // 2, middle + middle // 2]
+        result.curves[f"{net}.surface"] = found.ravel().tolist()
+        result.metrics[f"{net}.centre"] = found[middle, middle]
+        result.metrics[f"{net}.rise"] = (
+            np.mean([found[half, middle], found[middle, half]]) - found[middle, middle]
+        )
+        result.metrics[f"{net}.concave"] = float((bends < 0).mean())
+    return result
+
+
+LOSS_SURFACE = from_table("loss_surface", SurfaceConfig, run_surface, data_info)
