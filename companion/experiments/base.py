@@ -1,7 +1,4 @@
-"""What an experiment is: a function of a frozen config and a seed, at three named scales.
-
-:mod:`companion.experiments.runner` runs one over several seeds into a recorded run.
-"""
+"""What an experiment is: a function of a frozen config and a seed, at three named scales."""
 
 from __future__ import annotations
 
@@ -91,13 +88,10 @@ class Experiment(Generic[C]):
 
     name: str  #: what ``companion run`` calls it
     question: str  #: what it answers, in one sentence
-    #: configs by scale. ``"live-cuda"`` and ``"full-cuda"`` replace ``"live"`` and ``"full"`` on a GPU, where
-    #: they exist
-    scales: Mapping[str, C]
+    scales: Mapping[str, C]  #: configs by scale; on a GPU ``"live-cuda"`` and ``"full-cuda"``, if they exist
     run: Callable[[C, int, Context], SeedResult]  #: trains and measures with one seed
     data: Callable[[], DataInfo]  #: loads the data (again, from memory or cache) and tells what they are
-    #: whether it computes in float32 whatever the device can do; recorded runs then say so
-    float32: bool = False
+    float32: bool = False  #: whether it computes in float32 whatever the device can do
 
     def config(self, scale: str, device_type: str = "cpu") -> C:
         """The config of a scale on a kind of device."""

@@ -1,8 +1,7 @@
 """Chapter 9: from an autoencoder that misses its target to a detector that reaches it, and an ablation.
 
-Detectors are judged per kind of fault. Anomalies of the test set are spills or empty moulds, and no file says
-which. :func:`kinds` does: a spill is rougher than a normal mould, an empty one smoother. Looked at one by
-one, all 97 of the test part are what it says.
+Detectors are judged per kind of fault. No file says which anomalies are spills and which empty moulds;
+:func:`kinds` does. Looked at one by one, all 97 of the test part are what it says.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +50,7 @@ def roughness(views: Views) -> np.ndarray:
 
 
 def kinds(data: Casting, part: str) -> dict[str, np.ndarray]:
-    """Which images of a part are spills and which empty moulds: masks (N,)."""
+    """Which images of a part are spills, rougher than a normal mould, and which empty moulds: masks (N,)."""
     anomalous = data.labels[part] == 1
     rough = roughness(getattr(data, part)) - np.median(roughness(data.validation)) > ROUGH
     return {"spill": anomalous & rough, "empty": anomalous & ~rough}

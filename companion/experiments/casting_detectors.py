@@ -87,9 +87,7 @@ def load(share: float = 1.0) -> Casting:
         spills = images.tuning.distinct()
         return parts | {"known": spills.take(~held), "held": spills.take(held)}
 
-    parts: dict[str, Views] = {}
-    labels: dict[str, np.ndarray] = {}
-    large = cut(gray)
+    parts, labels, large = dict[str, Views](), dict[str, np.ndarray](), cut(gray)
     for name, small in cut(color).items():
         keep = some(small.labels.numpy(), share)
         parts[name] = Views(large[name].take(keep).images, small.take(keep).images)
@@ -128,10 +126,7 @@ def fit_pca(config: CastingConfig, data: Casting, seed: int) -> Detector:
 
 
 def fit_autoencoder(config: CastingConfig, data: Casting, seed: int, context: Context, name: str) -> ImageAE:
-    """The published recipe, on grey images of 64x64, or a smaller one in colour: ``name`` decides.
-
-    Of the smaller ones ``"still"`` sees no moving camera, and ``"residual"`` is a residual net.
-    """
+    """The published recipe, on grey images of 64x64, or a smaller one in colour: ``name`` decides."""
     view, epochs = "color", config.moved_epochs
     options: dict[str, Any] = {"latent": config.latent, "lr": config.moved_lr, "camera": CAMERA}
     if name == "published":
@@ -142,8 +137,7 @@ def fit_autoencoder(config: CastingConfig, data: Casting, seed: int, context: Co
     elif name == "residual":
         options |= {"net": name, "latent": config.residual_latent, "widths": config.residual_widths}
     learn, held = (getattr(part, view) for part in (data.train, data.validation))
-    model = ImageAE(seed=seed, **options)
-    return context.fit_estimator(name, model, learn, epochs=epochs, validation=held)
+    return context.fit_estimator(name, ImageAE(seed=seed, **options), learn, epochs=epochs, validation=held)
 
 
 def error_scores(model: ImageAE, error: ErrorKind, scales: tuple[int, ...], view: str = "color") -> Detector:

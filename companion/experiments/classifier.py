@@ -109,11 +109,7 @@ CLASSIFIER = from_table("classifier", ClassifierConfig, run, degradation.data_in
 
 
 def changes(fit: FitConfig) -> dict[str, dict[str, Any]]:
-    """What one choice of the recipe changes, by the name of the choice.
-
-    A batch of 64 takes four times the steps, so that the net sees the same number of images, at a quarter of
-    the learning rate.
-    """
+    """What one choice of the recipe changes, by its name; all variants see the same number of images."""
     return {
         "as it is": {},
         "no mirroring": {"flip": False},

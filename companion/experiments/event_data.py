@@ -134,10 +134,8 @@ class Recipe(Config):
 def make_net(events: PreparedEvents, recipe: Recipe, seed: int) -> SelfSupervisedResNet:
     """The untrained net for these events."""
     seed_everything(seed)
-    sizes = events.features.fitted.categorical_cardinalities
-    return SelfSupervisedResNet(
-        events.numerical.shape[1], sizes, recipe.d_model, recipe.num_blocks, d_projection=64
-    )
+    sizes = events.numerical.shape[1], events.features.fitted.categorical_cardinalities
+    return SelfSupervisedResNet(*sizes, recipe.d_model, recipe.num_blocks, d_projection=64)
 
 
 def make_objective(events: PreparedEvents, recipe: Recipe, device: torch.device) -> Objective:
@@ -157,10 +155,8 @@ def train(
     net, device = make_net(events, recipe, seed).to(context.compute.device), context.compute.device
     if recipe.num_steps:
         objective = make_objective(events, recipe, device)
-        known, held = (
-            tuple(part.to(device) for part in events.tensors(rows))
-            for rows in (events.train, events.calibration)
-        )
+        known = events.tensors(events.train)
+        held = context.compute.resident(events.tensors(events.calibration))
         judge = partial(evaluate, data=held, objective=objective, compute=context.compute, batch_size=512)
         history = context.fit(
             name, net, known, objective, recipe.fit(len(known[0])), seed, evaluation=judge, result=result

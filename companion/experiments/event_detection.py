@@ -40,8 +40,7 @@ class EventDetectionConfig(Config):
 def simple_scores(events: PreparedEvents, seed: int, result: SeedResult) -> Scores:
     """The detectors that need no net, on plain columns, rates among them, scaled by the training events.
 
-    ``one field`` is the rarity of the field that is best alone on validation; ``result`` takes its name, as
-    the metric ``"<set>.one field.<name>"``, 1.
+    ``one field`` is the rarity of the field that is best alone on validation; a metric of 1 tells its name.
     """
     frame, entity = events.events.frame, events.events.entity
     if "time" in frame.columns:
@@ -67,11 +66,10 @@ def simple_scores(events: PreparedEvents, seed: int, result: SeedResult) -> Scor
 
 
 def robust_z(events: PreparedEvents) -> np.ndarray:
-    """How much longer each event took than its like: one field, the rule of four lines.
+    """How much longer each event took than its like: float64 (N,), 0 without a duration.
 
     The logarithm of the duration minus the median of its entity (numbers in its name are all alike), or of
-    all where training has fewer than five of it, over their quartiles' distance. float64 (N,); 0 without a
-    duration.
+    all where training has fewer than five of it, over their quartiles' distance.
     """
     took = pd.Series(np.log1p(events.events.frame["duration"].to_numpy(dtype=np.float64, na_value=np.nan)))
     kind = pd.Series(events.entities).astype("str").str.replace(r"\d+", "0", regex=True)
@@ -95,9 +93,8 @@ def net_scores(
         space = partial(embed, net, compute=context.compute)
         stored = events.train[drawn(len(events.train), config.stored, seed)]
         index = NeighborIndex(5).fit(space(*events.tensors(stored)))
-        scores[f"{name} neighbours"] = {
-            part: index.score(space(*events.tensors(rows))) for part, rows in parts.items()
-        }
+        near = {part: index.score(space(*events.tensors(rows))) for part, rows in parts.items()}
+        scores[f"{name} neighbours"] = near
         if recipe.objective == "masked":
             judge = FamilySurprise(net, events.features.groups(), context.compute)
             judge.fit(*events.tensors(events.calibration), events.kinds[events.calibration])
@@ -113,21 +110,20 @@ def judged(events: PreparedEvents, part: str, column: str = "", value: str = "")
     Attacks with another value of ``column`` are not judged, nor are those that only an order betrays.
     """
     labels = events.events.labels.iloc[events.events.split[part]]
-    wanted = labels["attack"].notna().to_numpy(dtype=bool)
+    wanted = attack = labels["attack"].notna().to_numpy(dtype=bool)
     if column:
-        wanted = wanted & (labels[column] == value).to_numpy(dtype=bool)
+        wanted = attack & (labels[column] == value).to_numpy(dtype=bool)
     elif "shape" in labels:
-        wanted = wanted & (labels["shape"] != "order").to_numpy(dtype=bool)
-    keep = wanted | labels["attack"].isna().to_numpy(dtype=bool)
+        wanted = attack & (labels["shape"] != "order").to_numpy(dtype=bool)
+    keep = wanted | ~attack
     return keep, wanted[keep]
 
 
 def at_alerts(events: PreparedEvents, scores: np.ndarray) -> dict[str, float]:
-    """What 20 alerts a day are worth on the test part, if it takes a day, or nearly.
+    """What the 20 highest alerts a day are worth on the test part, if it takes a day, or nearly.
 
-    An alert is all that an entity did in half an hour, as high as the highest score in it; of more alerts the
-    highest are taken. ``"found"`` is the share of incidents of which an event is as high as these alerts,
-    ``"right"`` the share of the alerts with an event of an attack.
+    An alert is all that an entity did in half an hour, as high as the highest score in it. ``"found"`` is the
+    share of incidents of which an event is as high, ``"right"`` that of alerts with an event of an attack.
     """
     rows, frame = events.events.split["test"], events.events.frame
     clock = frame["time"].to_numpy(dtype=np.int64)[rows] if "time" in frame.columns else np.zeros(len(rows))

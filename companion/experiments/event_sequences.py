@@ -19,6 +19,7 @@ from companion.runs import SeedResult
 from companion.training import FitConfig, evaluate
 
 PUBLISHED_G = 9  # DeepLog's g on HDFS: an event is anomalous if it is not among so many likeliest ones
+Scores = dict[str, np.ndarray]  # by model, one a session
 
 
 class NextEventConfig(Config):
@@ -76,9 +77,7 @@ def measure(data: SessionSet, scores: np.ndarray, rows: np.ndarray, ranks: bool)
     }
 
 
-def counted_scores(
-    data: SessionSet, sessions: list[np.ndarray], orders: tuple[int, ...]
-) -> dict[str, np.ndarray]:
+def counted_scores(data: SessionSet, sessions: list[np.ndarray], orders: tuple[int, ...]) -> Scores:
     """Scores of sessions by the models that count; for the endings see :func:`net_scores`."""
     scores = {
         "bag": BagOfEvents(data.num_tokens).fit(data.learn).score(sessions),
@@ -95,7 +94,7 @@ def counted_scores(
 
 def net_scores(
     net: nn.Module, name: str, objective: NextEvent, data: SessionSet, sessions: list[np.ndarray]
-) -> dict[str, np.ndarray]:
+) -> Scores:
     """Scores of sessions by a net, in several ways.
 
     ``name`` is the largest surprise, ``name-sum`` their sum, ``name-rank`` the worst rank (DeepLog). With
@@ -132,11 +131,10 @@ def fit_net(
 
 
 def run(config: EventSequencesConfig, seed: int, context: Context) -> SeedResult:
-    """Fit every model on the normal sessions to learn from, and judge the others.
+    """Fit every model on the normal sessions to learn from, and :func:`measure` it on the others.
 
-    By :func:`measure`, on all sessions ("hdfs.bag.pr_auc") and on those that are equal to no learned and no
-    earlier one ("hdfs-distinct.bag.pr_auc"). ``validation_nats`` is the mean surprise at an event of normal
-    sessions.
+    On all sessions ("hdfs.bag.pr_auc") and on those that are equal to no learned and no earlier one
+    ("hdfs-distinct.bag.pr_auc"). ``validation_nats`` is the mean surprise at an event of normal sessions.
     """
     result = SeedResult(seed=seed)
     for name in config.sets:

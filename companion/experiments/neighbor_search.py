@@ -7,9 +7,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from companion.detection.store import EmbeddingStore
-from companion.experiments import event_data
 from companion.experiments.base import Config, Context, from_table
-from companion.experiments.event_data import EventSetsConfig, Recipe
+from companion.experiments.event_data import EventSetsConfig, Recipe, info, prepared, train
 from companion.objectives.selfsupervised import embed
 from companion.runs import SeedResult
 
@@ -35,8 +34,8 @@ def run(config: NeighborSearchConfig, seed: int, context: Context) -> SeedResult
     ``ms``, processor time a query, in milliseconds, and ``build``, processor seconds.
     """
     result = SeedResult(seed=seed)
-    events = event_data.prepared("generated", config.data, seed)
-    net = event_data.train(events, config.recipe, seed, context, "net", result)
+    events = prepared("generated", config.data, seed)
+    net = train(events, config.recipe, seed, context, "net", result)
     vectors = embed(net, events.numerical, events.categorical, compute=context.compute)
     kept, asked = vectors[: -config.queries], vectors[-config.queries :]
     times = events.events.frame["time"].to_numpy()[: len(kept)].astype("datetime64[ms]")
@@ -62,4 +61,4 @@ def run(config: NeighborSearchConfig, seed: int, context: Context) -> SeedResult
     return result
 
 
-NEIGHBOR_SEARCH = from_table("neighbor_search", NeighborSearchConfig, run, event_data.info, float32=True)
+NEIGHBOR_SEARCH = from_table("neighbor_search", NeighborSearchConfig, run, info, float32=True)

@@ -32,8 +32,7 @@ def conditions(config: Config, data: DataInfo, compute: Compute) -> dict[str, An
 def work_folder(stem: str, today: dict[str, Any], resume: bool) -> Path:
     """The folder of a run's finished seeds and half-trained nets: under other conditions, another folder.
 
-    Without ``resume`` the folders of older runs are deleted. With it, a run that was begun under other
-    conditions is refused, as its numbers are not those of today's code, libraries or machine.
+    Without ``resume`` older ones are deleted; with it, a run begun under other conditions is refused.
     """
     parent = cache_folder() / "checkpoints"
     key = hashlib.sha256(json.dumps(today, sort_keys=True).encode()).hexdigest()[:12]
@@ -67,8 +66,7 @@ def execute(
 ) -> Path:  # fmt: skip
     """Run ``experiment`` once per seed, write the recorded run to the folder ``out``, and return its path.
 
-    The first seed's weights are written beside it, if the experiment keeps them. ``resume`` continues a run
-    that was stopped or that wants more seeds: those that it had finished are kept.
+    The first seed's weights, if kept, are written beside it. ``resume`` keeps the seeds that are finished.
     """
     compute = experiment.compute(compute)
     config, data = experiment.config(scale, compute.device.type), experiment.data()

@@ -16,6 +16,7 @@ from companion.runs import SeedResult
 from companion.training import evaluate
 
 KNOWN = 2  # the first index of a category that is neither missing nor rare
+Nets = dict[str, SelfSupervisedResNet]
 
 
 class SelfSupervisedConfig(Config):
@@ -29,8 +30,7 @@ class SelfSupervisedConfig(Config):
 def asked_fields(events: PreparedEvents) -> list[str]:
     """A category of each family, the most varied one, if it is worth a guess.
 
-    That is: in at least 2 % of the training events it has a value that is neither rare nor always the same
-    (at most 90 %).
+    In at least 2 % of the training events it has a value that is not rare, at most 90 % of these the same.
     """
     found: dict[str, tuple[float, str]] = {}
     for name, column in zip(events.features.fitted.categorical, events.categorical.T, strict=True):
@@ -79,9 +79,7 @@ def look_up(events: PreparedEvents, field: str, rows: np.ndarray) -> tuple[str, 
     return best[1], best[2][rows], common
 
 
-def guessing(
-    events: PreparedEvents, nets: dict[str, SelfSupervisedResNet], rows: int, seed: int
-) -> dict[str, float]:
+def guessing(events: PreparedEvents, nets: Nets, rows: int, seed: int) -> dict[str, float]:
     """How often hidden fields of normal validation events are guessed right.
 
     ``"<net>.<field>_accuracy"``, also for ``common`` and ``lookup``, and ``"lookup.<field> by <other>"``, 1.
@@ -103,13 +101,10 @@ def guessing(
     return found
 
 
-def probing(
-    events: PreparedEvents, nets: dict[str, SelfSupervisedResNet], context: Context, rows: int, seed: int
-) -> dict[str, float]:
+def probing(events: PreparedEvents, nets: Nets, context: Context, rows: int, seed: int) -> dict[str, float]:
     """``"<net>.probe"`` and ``"<net>.purity"``, also for ``plain``, columns without any learning; chance.
 
-    A probe tells classes that no field holds: of generated events the kind of session, of Zeek's flows the
-    host that they were captured at.
+    A probe tells classes that no field holds: the kind of generated session, the host that captured a flow.
     """
     frame, labels, later = events.events.frame, events.events.labels, events.normal("validation")
     if events.name == "generated":

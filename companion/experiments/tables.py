@@ -85,9 +85,8 @@ def build(
     """A net with the weights of ``seed``; ``embed`` makes embeddings of the training numbers."""
     seed_everything(seed)
     numbers, outputs = table.splits["train"][0], outputs or table.objective.num_classes or 1
-    embeddings = None if embed is None else embed(numbers)
-    sizes = table.encoder.categorical_cardinalities
-    return make_table_net(kind, numbers.shape[1], sizes, outputs, num_embeddings=embeddings, **options)
+    sizes = (numbers.shape[1], table.encoder.categorical_cardinalities, outputs)
+    return make_table_net(kind, *sizes, num_embeddings=embed(numbers) if embed else None, **options)
 
 
 def start_near_identity(net: nn.Module, scale: float) -> None:
@@ -191,8 +190,7 @@ def run_depth(
     """Train every depth with and without the shortcut; only training and validation rows are looked at.
 
     A third kind, ``"identity"``, are plain nets that start near the identity. ``train_loss`` is that of the
-    net that was kept, over all training rows, without dropout (nats, or squared standard deviations of the
-    target).
+    kept net over all training rows, without dropout (nats, or the target's variances).
     """
     whole = SeedResult(seed=seed)
     for dataset in config.datasets:

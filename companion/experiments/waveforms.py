@@ -15,8 +15,7 @@ from companion.detection.metrics import bootstrap, confusion, pr_auc, roc_auc, r
 from companion.detection.thresholds import fixed_fpr, tnr_target
 from companion.estimators.autoencoders import ResNetAE
 from companion.estimators.baselines import WindowBaseline
-from companion.experiments import base
-from companion.experiments.base import REPLAY_STEPS, Config, Context, from_table, window_means
+from companion.experiments.base import REPLAY_STEPS, Config, Context, data_info, from_table, window_means
 from companion.models.autoencoders import WaveAutoencoder
 from companion.models.resnet import count_parameters
 from companion.runs import SeedResult, load_run, weights_path
@@ -90,27 +89,18 @@ def evaluate_detector(
     return metrics
 
 
-def fit_members(
-    config: WaveformsConfig, bottleneck: int, seed: int, context: Context, train: np.ndarray,
-    family: str = "ae",
-) -> list[ResNetAE]:  # fmt: skip
-    """Autoencoders of one family and latent width that differ in their seeds alone."""
-    around = replace(context, compute=Compute(context.compute.device, None))
-    options = config.model_dump(include={"width", "loss", "jitter"})
-    members = []
-    for member in range(config.members):
-        model = NETS[family](bottleneck=bottleneck, seed=seed * config.members + member, **options)
-        name = f"{family}-{bottleneck}-{member}"
-        members.append(around.fit_estimator(name, model, train, epochs=config.epochs))
-    return members
-
-
 def candidates(
     config: WaveformsConfig, seed: int, context: Context, train: np.ndarray
 ) -> Iterator[Candidate]:
-    """Fit every detector; without components, the mean is left of a PCA."""
+    """Fit every detector; members differ in their seeds alone; without components, a PCA is the mean."""
+    around = replace(context, compute=Compute(context.compute.device, None))
+    options = config.model_dump(include={"width", "loss", "jitter"})
     for family, width in product(NETS, config.bottlenecks):
-        members = fit_members(config, width, seed, context, train, family)
+        members = []
+        for member in range(config.members):
+            model = NETS[family](bottleneck=width, seed=seed * config.members + member, **options)
+            name = f"{family}-{width}-{member}"
+            members.append(around.fit_estimator(name, model, train, epochs=config.epochs))
         yield Candidate(family, width, members, sum(member.history_.seconds for member in members))
     pca = [("pca" if size else "mean", WindowBaseline("pca", size)) for size in (0, *config.components)]
     for family, model in pca + [("knn", WindowBaseline("neighbours", size)) for size in config.neighbours]:
@@ -121,9 +111,8 @@ def candidates(
 def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
     """Fit every detector, choose a size for each family on validation, and test the chosen ones only.
 
-    ``gain`` compares the autoencoders with the simple detector that validation likes best;
-    ``member_roc_auc`` is the mean over the members, each alone. The weights ``"net"`` are those of the chosen
-    width's first member.
+    ``gain`` compares the autoencoders with the simple detector that validation likes best; ``member_roc_auc``
+    is the mean over single members. The weights ``"net"`` are those of the chosen width's first member.
     """
     beats = _beats(validation_normals=config.validation_normals)
     labels = beats.validation_labels
@@ -157,11 +146,10 @@ def run(config: WaveformsConfig, seed: int, context: Context) -> SeedResult:
         gain = bootstrap(metric, beats.test_labels, tests["ae"], others=others, repeats=repeats)
         metrics.update(with_ends(f"gain.{name}", gain))
     for family, (_, chosen, scores) in best.items():
-        test = tests[family]
         metrics[f"{family}.size"] = float(chosen.size)
-        judged = evaluate_detector(scores, test, beats, config)
+        judged = evaluate_detector(scores, tests[family], beats, config)
         metrics.update({f"{family}.{name}": value for name, value in judged.items()})
-        curves[f"{family}.roc"] = roc_points(beats.test_labels, test, ROC_GRID)
+        curves[f"{family}.roc"] = roc_points(beats.test_labels, tests[family], ROC_GRID)
     return result
 
 
@@ -171,5 +159,5 @@ def recorded_detector(name: str = "waveforms-full-cpu") -> ResNetAE:
 
 
 WAVEFORMS = from_table(
-    "waveforms", WaveformsConfig, run, lambda: base.data_info(_beats(validation_normals=1000)), float32=True
+    "waveforms", WaveformsConfig, run, lambda: data_info(_beats(validation_normals=1000)), float32=True
 )

@@ -1,11 +1,9 @@
 """What a net costs: multiply-adds, activation memory, memory traffic, receptive field, and time.
 
-All but the time is counted on a copy on PyTorch's "meta" device, whose tensors have a shape and no numbers.
-Shapes are those of the whole batch.
+All but the time is counted on a copy on PyTorch's "meta" device, without numbers. Shapes are of a batch.
 
-Sources: S. Williams, A. Waterman and D. Patterson, "Roofline", Communications of the ACM 2009 (arithmetic
-intensity); A. Araujo, W. Norris and J. Sim, "Computing Receptive Fields of Convolutional Neural
-Networks", Distill 2019.
+Sources: S. Williams, A. Waterman and D. Patterson, "Roofline", Communications of the ACM 2009; A. Araujo,
+W. Norris and J. Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
 """
 
 import copy
@@ -40,10 +38,7 @@ def _outline(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def multiply_adds(model: nn.Module, input_shape: Sequence[int]) -> int:
-    """Multiply-adds of a forward pass, in convolutions and matrix products.
-
-    Norms, activations and additions are not counted, as is usual. One is two floating-point operations.
-    """
+    """Multiply-adds, of two operations each, in a forward pass's convolutions and matrix products alone."""
     images = torch.empty(*input_shape, device="meta")
     with FlopCounterMode(display=False) as counter:
         _outline(model).eval().requires_grad_(False)(images)
@@ -52,10 +47,9 @@ def multiply_adds(model: nn.Module, input_shape: Sequence[int]) -> int:
 
 @torch.enable_grad()
 def activation_bytes(model: nn.Module, input_shape: Sequence[int]) -> int:
-    """The bytes that autograd keeps from the forward for the backward pass.
+    """The bytes that autograd keeps from the forward for the backward pass, in the model's own precision.
 
-    In the model's own precision. Each storage is counted once, however many layers keep it; the input counts
-    where a layer keeps it. Parameters and buffers are not counted: they are there anyway.
+    Each storage counts once, that of the input where a layer keeps it, parameters and buffers not at all.
     """
     outline, kept = _outline(model).train(), []
 
@@ -65,18 +59,16 @@ def activation_bytes(model: nn.Module, input_shape: Sequence[int]) -> int:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         outline(torch.empty(*input_shape, device="meta"))
-    weights = chain(outline.parameters(), outline.buffers())
-    own = {weight.untyped_storage()._cdata for weight in weights}
-    sizes = {s._cdata: s.nbytes() for s in kept if s._cdata not in own}
+    sizes = {storage._cdata: storage.nbytes() for storage in kept}
+    for weight in chain(outline.parameters(), outline.buffers()):
+        sizes.pop(weight.untyped_storage()._cdata, None)
     return sum(sizes.values())
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the numbers in the inputs and outputs of operations."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.numbers = 0
+    numbers = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -88,13 +80,12 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @torch.no_grad()
 def numbers_moved(model: nn.Module, input_shape: Sequence[int]) -> int:
-    """The numbers that one forward pass reads from memory and writes to it.
+    """The numbers that one forward pass reads from memory and writes to it, in every operation each once.
 
-    Every operation is taken to read its inputs and weights once and to write its output once. Caches make the
-    true traffic smaller, second readings larger.
+    Caches make the true traffic smaller, second readings larger.
     """
     outline, images = _outline(model).eval(), torch.empty(*input_shape, device="meta")
-    with _Traffic() as traffic:
+    with _Traffic() as traffic:  # type: ignore[no-untyped-call]
         outline(images)
     return int(traffic.numbers)
 
@@ -113,8 +104,7 @@ class StageCost(NamedTuple):
 def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
     """The cost of a ResNet part by part: stem, stages, head, for images of the shape (N, C, H, W).
 
-    In a chain of convolutions and pools, a layer of kernel size k behind layers whose strides multiply to s
-    sees (k - 1) s pixels more.
+    A layer of kernel size k behind layers whose strides multiply to s sees (k - 1) s pixels more.
     """
     net = copy.deepcopy(net).to("meta").eval()
     parts: dict[str, list[nn.Module]] = {"stem": [net.conv1, net.bn1, net.maxpool]}
@@ -125,14 +115,12 @@ def stage_costs(net: ResNet, input_shape: Sequence[int]) -> list[StageCost]:
     costs, maps = list[StageCost](), torch.empty(*input_shape, device="meta")
     side, step = 1, 1  # of what an output position sees, in pixels, and from it to the next
     for name, modules in parts.items():
-        every = chain(*(module.named_modules() for module in modules))
-        layers = (m for place, m in every if "shortcut" not in place and hasattr(m, "kernel_size"))
-        for layer in layers:  # the sides of a pool are one number, those of a convolution two
-            side += (int(np.max(layer.kernel_size)) - 1) * step
-            step *= int(np.max(layer.stride))
-        parameters = sum(count_parameters(module) for module in modules)
-        macs = 0
+        parameters, macs = sum(count_parameters(module) for module in modules), 0
         for module in modules:
+            for place, layer in module.named_modules():
+                if hasattr(layer, "kernel_size") and "shortcut" not in place:
+                    side += (int(np.max(layer.kernel_size)) - 1) * step  # a pool has one number for both
+                    step *= int(np.max(layer.stride))
             maps = maps.mean(dim=(2, 3)) if module is net.fc else maps
             macs, maps = macs + multiply_adds(module, maps.shape), module(maps)
         costs.append(StageCost(name, tuple(maps.shape), parameters, macs, None if name == "head" else side))
@@ -179,13 +167,11 @@ def time_models(
         if compute.device.type != "cpu":
             torch.accelerator.synchronize(compute.device)
 
-    steps = {}
+    steps, dtype = {}, None if backward else compute.autocast_dtype
     with torch.inference_mode(not backward), nullcontext() if backward else compute.autocast():
         # one context where nothing is learned: it converts the weights once
         for name, (model, shape) in jobs.items():
-            inputs = torch.rand(*shape, device=compute.device)
-            if not backward:
-                inputs = inputs.to(compute.autocast_dtype or torch.float32)
+            inputs = torch.rand(*shape, device=compute.device, dtype=dtype)
             inputs = inputs.to(memory_format=compute.memory_format) if inputs.ndim == 4 else inputs
             steps[name] = partial(step, compute.model(model).train(backward), inputs)
         seconds = interleaved(steps, rounds)

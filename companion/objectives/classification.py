@@ -1,7 +1,6 @@
 """Objectives: what a batch costs, and what else is measured on it; here for classes of images.
 
-Augmenting image by image in Python costs more than the training step of a small net. Here a whole batch is
-shifted and flipped by one indexing operation.
+A whole batch is augmented at once: image by image, that would cost more than the step of a small net.
 """
 
 from dataclasses import dataclass
@@ -64,9 +63,8 @@ def random_shift_flip(
     """Shift every image by its own random offset, and mirror half of them left to right.
 
     The same as padding with ``max_shift`` black pixels on each side and taking a random crop of the original
-    size (He et al. 2016, section 4.2), with each offset from ``-max_shift`` to ``max_shift`` equally likely.
-    Images (N, C, H, W) of any dtype, on any device, give a new tensor of the same shape and dtype. The draws
-    come from ``generator``, on any device, or from the global CPU generator.
+    size (He et al. 2016, section 4.2). Images (N, C, H, W) of any dtype, on any device, give a new tensor.
+    Draws come from ``generator``, on any device, or from the global CPU generator.
     """
     batch, _, height, width = images.shape
     device = None if generator is None else generator.device
@@ -97,8 +95,7 @@ def random_cutout(images: Tensor, *, size: int, generator: Generator | None = No
         place = torch.arange(length, device=start.device)
         return ((place < start) | (place >= start + size)).to(images.device)
 
-    keep = outside(height)[:, None, :, None] | outside(width)[:, None, None, :]  # (N, 1, H, W)
-    return images * keep
+    return images * (outside(height)[:, None, :, None] | outside(width)[:, None, None, :])
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

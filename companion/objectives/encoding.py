@@ -30,9 +30,8 @@ def _text(value: object) -> str:
 def factorize(column: pd.Series, known: Collection[str] | None = None) -> tuple[np.ndarray, pd.Series]:
     """The codes of a column's values, int64 (N,), -1 where missing, and each code's text.
 
-    Equal values are equal texts, however they are stored (a column of whole numbers becomes one of floats as
-    soon as one is missing, and one of text in a file). Truth values are spelled as in ``known``, by default
-    as in the column itself.
+    Equal values are equal texts, however they are stored (whole numbers become floats as soon as one is
+    missing, and text in a file). Truth values are spelled as in ``known``, by default as in the column.
     """
     try:
         codes, unique = pd.factorize(column)
@@ -50,13 +49,12 @@ def factorize(column: pd.Series, known: Collection[str] | None = None) -> tuple[
 class TableEncoder:
     """Numbers scaled, categories indexed, times as circles.
 
-    Numerical columns are mapped to a normal distribution by their training quantiles (as scikit-learn's
-    QuantileTransformer does), or shifted and scaled to mean 0 and standard deviation 1. The quantiles are
-    taken with a little noise, so that a lowest value that many rows share (no capital gain, say) is mapped to
-    the middle of the ranks that it takes up and not to the far end. A missing number becomes 0, and a column
-    that had missing numbers in training gets a second feature, 1 where it is missing. Categories become
-    indices: 0 for missing, 1 for values that training saw fewer than ``min_count`` times or never, then the
-    ``most`` frequent others in alphabetical order. Times become sines and cosines of hour and weekday.
+    Numbers are mapped to a normal distribution by their training quantiles (as scikit-learn's
+    QuantileTransformer does), or to mean 0 and standard deviation 1. The quantiles are taken with a little
+    noise, so that a lowest value that many rows share is mapped to the middle of its ranks and not to the far
+    end. A missing number becomes 0, and a column that had some in training gets a second feature, 1 where it
+    is missing. Categories become indices: 0 for missing, 1 for values that training saw fewer than
+    ``min_count`` times or never, then the ``most`` frequent others in alphabetical order.
 
     Example:
         >>> table = pd.DataFrame({"age": [20.0, 30.0, 40.0], "job": ["cook", None, "nurse"]})
@@ -72,8 +70,7 @@ class TableEncoder:
     min_count: int = 1  #: how often training must have seen a value for it to have an index of its own
     most: int | None = None  #: values of a column that have one, at most; ``None`` for no bound
     scales: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  #: learned, of the numbers
-    #: learned of each categorical column: the values from index 2 on
-    categories: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    categories: dict[str, list[str]] = field(default_factory=dict, repr=False)  #: learned, from index 2 on
 
     def fit(self, frame: pd.DataFrame) -> Self:
         """Learn scales and categories from training rows; return the encoder itself."""

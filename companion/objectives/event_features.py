@@ -17,10 +17,8 @@ _ZONE = "timezone_offset"
 _RECORDS = ("pid", "tid", "metadata.uid", "session.uid", "metadata.log_name")
 """Endings of fields that name one record, process or session: there is nothing to learn in them."""
 MOST, MIN_COUNT, MAX_DISTINCT = 256, 2, 0.5
-"""A field's values with an index of their own, at most; how often training must have seen them; and the share
-of different values above which a field with more than ``MOST`` of them is noise, and left out.
-
-What was seen once shares an index with the unseen, which is about as likely (Good 1953).
+"""A field's values with an index of their own, at most; how often training must have seen them (once is about
+as likely as unseen, Good 1953); the share of different values above which more than ``MOST`` are noise.
 """
 _OBJECTS = ("user", "process", "parent_process", "session")  # of their own wherever they are found
 _TWIN = re.compile(r"_(id|uid|name|type|type_id|code|detail)$")
@@ -30,8 +28,7 @@ _CLASS = ("class", "category", "activity", "type")
 def field_family(name: str) -> str:
     """What a field belongs to: fields of one family tell of each other nearly by definition.
 
-    They are the fields of one object, fields that say one thing twice, as a name and a number, and those that
-    together say what kind of event it is and which product logged it.
+    The fields of one object, those that say one thing twice, and those that tell the kind of event.
 
     Example:
         >>> [field_family(name) for name in ("src_endpoint.location.country", "status_id", "class_name")]
@@ -67,8 +64,8 @@ class EventFeatures:
     def fit(self, frame: pd.DataFrame, gaps: np.ndarray | None = None) -> Self:
         """Choose fields and learn scales and categories from normal events.
 
-        They have a ``time`` in milliseconds and are in the order of their times; rows of a table without
-        times have any order. If they are a sample, give the ``gaps`` among all of them, as :meth:`gaps` does.
+        They are in the order of their ``time``, in milliseconds, if the table has it. Of a sample give the
+        ``gaps`` among all events, as :meth:`gaps` does.
         """
         if len(frame) == 0:
             raise ValueError("there are no events to fit on")

@@ -28,8 +28,7 @@ def session_rows(sessions: Sequence[np.ndarray], end: int) -> Tensor:
 class NextEvent:
     """The negative log-likelihood of every event, and of the session's end, given the events before it.
 
-    A batch is (rows,) as :func:`session_rows` makes them. The end is a token like any other, so a session
-    that stops too early surprises, too.
+    A batch is (rows,) as :func:`session_rows` makes them.
 
     Differences from the paper: DeepLog sees the last ``history`` events only (h, there 10), and knows no end.
     """
@@ -61,16 +60,13 @@ def judge(model: nn.Module, rows: Tensor, objective: NextEvent) -> tuple[np.ndar
     likeliest token, where that of an event is among events and does not count the end.
     """
     model.eval()
-    found = np.zeros((2, *rows.shape))
+    found, there = torch.zeros(2, *rows.shape, dtype=torch.float64), rows >= 0
     device = next(model.parameters()).device
-    for chosen in torch.split((rows >= 0).sum(dim=1).argsort(stable=True), 256):  # of about one length
+    for chosen in torch.split(there.sum(dim=1).argsort(stable=True), 256):  # of about one length
         logits, tokens = objective.logits(model, rows[chosen].to(device))
         nats = F.cross_entropy(logits.double(), tokens, reduction="none")
         logits[tokens != logits.shape[1] - 1, -1] = -torch.inf  # the end is the last token
         rank = 1 + (logits > logits.gather(1, tokens[:, None])).sum(dim=1)
-        own = rows[chosen]
-        for values, result in zip((nats, rank), found, strict=True):
-            part = torch.zeros(own.shape, dtype=torch.float64)
-            part[own >= 0] = values.double().cpu()
-            result[chosen.numpy()] = part.numpy()
-    return found[0], found[1]
+        row, place = there[chosen].nonzero(as_tuple=True)
+        found[:, chosen[row], place] = torch.stack([nats, rank.double()]).cpu()
+    return found[0].numpy(), found[1].numpy()

@@ -27,8 +27,7 @@ class ImageReconstruction:
             floats = self.camera(floats, generator)
         floats = floats * (1 - self.low) + self.low  # from low to 1
         difference = model(floats)[0].float() - floats
-        cost = difference.abs() if self.loss == "l1" else difference.square()
-        return {"loss": cost.mean()}
+        return {"loss": (difference.abs() if self.loss == "l1" else difference.square()).mean()}
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,6 @@ def group_numbers(groups: Sequence[int] | None, num_features: int) -> Tensor:
     return torch.from_numpy(np.unique(groups, return_inverse=True)[1])
 
 
-def _drawn(generator: Generator | None) -> Generator:
-    """Without a generator, an evaluation draws the same for every batch and every time."""
-    return torch.Generator().manual_seed(0) if generator is None else generator
-
-
 def draw_mask(num_rows: int, groups: Tensor, rate: float, generator: Generator) -> Tensor:
     """Which features are hidden, bool (N, features): each group at this rate, but at least one in a row."""
     draws = torch.rand(num_rows, int(groups.max()) + 1, generator=generator)  # (N, groups)
@@ -57,10 +52,8 @@ def draw_mask(num_rows: int, groups: Tensor, rate: float, generator: Generator) 
 class MaskedFeatures:
     """Guess the hidden features of a row from the others.
 
-    The loss is the mean over all hidden features of their negative log-likelihood, each divided by what
-    knowing nothing costs: the logarithm of the cardinality for a category, and what the standard normal
-    distribution expects for a number. So columns of either kind and any cardinality cost about 1 before
-    training, and 0 once the others tell them.
+    The loss is the mean negative log-likelihood of hidden features, each divided by what knowing nothing
+    costs, the net's ``ignorance``: about 1 before training, and 0 once the others tell a feature.
     """
 
     mask_rate: float = 0.3  #: the probability that a feature is hidden
@@ -71,7 +64,8 @@ class MaskedFeatures:
         assert isinstance(model, SelfSupervisedResNet)
         numerical, categorical = batch[:2]
         groups = group_numbers(self.groups, model.num_features)
-        mask = draw_mask(len(numerical), groups, self.mask_rate, _drawn(generator)).to(numerical.device)
+        generator = generator or torch.Generator().manual_seed(0)  # an evaluation always draws the same
+        mask = draw_mask(len(numerical), groups, self.mask_rate, generator).to(numerical.device)
         nats = model(numerical, categorical, mask).nll(numerical, categorical)  # (N, features)
         shares = torch.where(mask, nats / model.ignorance, 0)
         scalars = {"loss": shares.sum() / mask.sum()}
@@ -128,8 +122,7 @@ class Contrastive:
     """Recognise a row of which a part was replaced (SCARF, Bahri et al. 2022).
 
     Each row is one view; the other is the same row after :func:`corrupt`. The paper's loss compares each row
-    with the corrupted ones only; NT-Xent also compares it with the rest of its own kind. With many equal rows
-    in a batch, which are told to be different, the loss has a floor above 0.
+    with the corrupted ones only, NT-Xent also with its own kind. Equal rows in a batch keep it above 0.
     """
 
     numerical: Tensor  #: (M, numbers), the training rows that replacements are drawn from
@@ -142,7 +135,8 @@ class Contrastive:
         """``loss`` in nats, and ``lost``, the share of views whose partner is not the nearest."""
         assert isinstance(model, SelfSupervisedResNet)
         training, groups = (self.numerical, self.categorical), group_numbers(self.groups, model.num_features)
-        corrupted = corrupt(batch, training, self.corruption_rate, groups, _drawn(generator))
+        generator = generator or torch.Generator().manual_seed(0)  # an evaluation always draws the same
+        corrupted = corrupt(batch, training, self.corruption_rate, groups, generator)
         views = [torch.cat(pair) for pair in zip(batch[:2], corrupted, strict=True)]  # one pass for both
         a, b = model.project(model.embed(views[0], views[1])).chunk(2)  # (N, d_projection) each
         cosines, partner = similarities(a, b, self.temperature)
@@ -158,9 +152,9 @@ def nll(
 ) -> Tensor:  # fmt: skip
     """How surprising each feature of each row is: float32 (N, numbers + columns) on the CPU, in nats.
 
-    It is the negative log-likelihood, given the others. Each group of features is hidden alone: a row goes
-    through the net, put into evaluation mode, once for each group. A number costs the square of its distance,
-    so one that is far off can outweigh all categories. Groups to ``skip``, bool (N, groups), cost nothing.
+    It is the negative log-likelihood, given the others: a row goes through the net, put into evaluation mode,
+    once for each group of features, which is then hidden. A number costs the square of its distance, so one
+    that is far off can outweigh all categories. Groups to ``skip``, bool (N, groups), cost nothing.
     """
     compute = compute or Compute(model.ignorance.device, None)
     hidden = F.one_hot(group_numbers(groups, model.num_features)).T.bool().to(compute.device)
@@ -240,12 +234,10 @@ def embed(
     """The embeddings of rows, nothing hidden: float32 (N, ``d_model``); arguments as for :func:`nll`."""
     compute = compute or Compute(model.ignorance.device, None)
     model.eval()
-    parts = []
-    for x, c in zip(*(torch.split(t, batch_size) for t in (numerical, categorical)), strict=True):
-        with compute.autocast():
-            part = model.embed(x.to(compute.device), c.to(compute.device))
-        parts.append(part.float().cpu().numpy())
-    return np.concatenate(parts)
+    batches = zip(*(torch.split(t, batch_size) for t in (numerical, categorical)), strict=True)
+    with compute.autocast():
+        parts = [model.embed(x.to(compute.device), c.to(compute.device)).float().cpu() for x, c in batches]
+    return torch.cat(parts).numpy()
 
 
 def linear_probe(

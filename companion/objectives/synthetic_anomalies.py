@@ -25,11 +25,8 @@ def as_floats(images: Tensor) -> Tensor:
 
 def draws(images: Tensor, generator: Generator | None) -> Callable[[float, float], Tensor]:
     """Draws one number from a range for each of N images: (N, 1, 1, 1), of their device and dtype."""
-
-    def uniform(low: float, high: float) -> Tensor:
-        return (low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=generator)).to(images)
-
-    return uniform
+    shape = (len(images), 1, 1, 1)
+    return lambda low, high: (low + (high - low) * torch.rand(shape, generator=generator)).to(images)
 
 
 def smooth_noise(like: Tensor, rows: int, columns: int, generator: Generator | None) -> Tensor:
@@ -57,10 +54,7 @@ def random_apply(change: Change, images: Tensor, share: float, generator: Genera
 
 @dataclass(frozen=True)
 class CameraJitter:
-    """Move, zoom, mirror and light every image by its own random amounts, as a camera that was touched does.
-
-    A random affine map and colour jitter. Pixels from outside repeat the edge.
-    """
+    """Move, zoom, mirror and light every image at random, as a touched camera does; edges are repeated."""
 
     max_shift: float = 0.2  #: the largest shift in either direction, as a share of the side
     max_zoom: float = 0.25  #: the largest share by which sides are scaled; against each other half as much
@@ -151,10 +145,9 @@ def spill(images: Tensor, generator: Generator | None) -> Tensor:
 
 
 def empty_mould(images: Tensor, generator: Generator | None) -> Tensor:
-    """Take the texture out of an ellipse in the middle of each image, and give it one smooth shade.
+    """Give an ellipse in the middle of each image one smooth shade, a mixture of those at its rim.
 
-    The shade is a mixture of those at the ellipse's rim, with a gradient; now and then some bright specks are
-    left at the lower edge.
+    It has a gradient; now and then some bright specks are left at the lower edge.
     """
     channels, height, width = images.shape[1:]
     (x, y), draw = coordinates(images), draws(images, generator)
@@ -199,9 +192,8 @@ PAINTERS: dict[str, Change] = {"spill": spill, "empty": empty_mould, "cut": cut_
 class OutlierExposure:
     """Tell normal images from anomalies: known ones, and normal ones into which anomalies were painted.
 
-    Hendrycks et al. 2019, "Deep Anomaly Detection with Outlier Exposure": a classifier learns from other
-    anomalies than those looked for. Li et al. 2021, "CutPaste", and Zavrtanik et al. 2021, "DRAEM": they can
-    be made from normal images. Unlike theirs, the painted ones here imitate faults that are expected. The
+    Known ones as in Hendrycks et al. 2019, "Deep Anomaly Detection with Outlier Exposure"; painted ones as in
+    Li et al. 2021, "CutPaste", and Zavrtanik et al. 2021, "DRAEM", but these imitate expected faults. The
     net's one output is the logit of an anomaly.
     """
 
@@ -226,7 +218,7 @@ class OutlierExposure:
         return as_floats(self.known[rows.to(self.known.device)]).to(images)
 
     def training_batch(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Turn half of the normal images, uint8 (N, C, H, W), into anomalies and augment all.
+        """Half of the normal images, uint8 (N, C, H, W), turned into anomalies, and all augmented.
 
         Gives float images (N, C, H, W), and float labels (N,), 0 for the first half and 1 for the others.
         """
@@ -242,10 +234,7 @@ class OutlierExposure:
         return random_apply(occlusion, moved, self.occlusions, generator), labels
 
     def augmented(self, images: Tensor, generator: Generator | None = None) -> Tensor:
-        """Normal images uint8 (N, C, H, W) as training shows them: in fog, by a moving camera, occluded.
-
-        A threshold chosen on the scores of such images allows for a shift that held-out images do not have.
-        """
+        """Normal images uint8 (N, C, H, W) as training shows them: in fog, by a moving camera, occluded."""
         floats = self.camera(random_apply(fog, as_floats(images), self.fogged, generator), generator)
         return (255 * random_apply(occlusion, floats, self.occlusions, generator)).round().to(torch.uint8)
 

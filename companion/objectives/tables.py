@@ -32,11 +32,8 @@ class TableObjective:
     def predict(self, output: Tensor) -> Tensor:
         """Probabilities (N, classes), or standardised numbers (N,), from a net's output."""
         output = output.float()
-        if self.num_classes is None:
-            output = output.squeeze(-1)  # (N,) or (N, k)
-            return output if output.ndim == 1 else output.mean(dim=1)
-        probabilities = output.softmax(dim=-1)
-        return probabilities if output.ndim == 2 else probabilities.mean(dim=1)
+        each = output.squeeze(-1) if self.num_classes is None else output.softmax(dim=-1)
+        return each if output.ndim == 2 else each.mean(dim=1)
 
     def __call__(self, model: nn.Module, batch: Batch, generator: Generator | None) -> dict[str, Tensor]:
         """``loss``, and for classes ``error`` (share of wrong answers), of (numbers, categories, target)."""
@@ -46,10 +43,9 @@ class TableObjective:
         members = output.flatten(0, -2)  # (N * k, outputs)
         targets = target if output.ndim == 2 else target.repeat_interleave(output.shape[1])
         if self.num_classes is None:
-            loss = F.mse_loss(members.squeeze(-1), targets)
-            return {"loss": loss, "error": F.mse_loss(prediction, target)}
-        loss = F.cross_entropy(members, targets)
-        return {"loss": loss, "error": (prediction.argmax(dim=1) != target).float().mean()}
+            return {"loss": F.mse_loss(members.squeeze(-1), targets), "error": F.mse_loss(prediction, target)}
+        error = (prediction.argmax(dim=1) != target).float().mean()
+        return {"loss": F.cross_entropy(members, targets), "error": error}
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,8 @@ def predict(
             output = model(*(t.to(compute.device) for t in rows))
         parts.append(prepared.objective.predict(output).cpu())
     prediction: np.ndarray = torch.cat(parts).numpy()
-    if prepared.objective.num_classes is None:
-        prediction = prediction * prepared.target_std + prepared.target_mean
-    return prediction
+    numbers = prepared.objective.num_classes is None
+    return prediction * prepared.target_std + prepared.target_mean if numbers else prediction
 
 
 def score(prepared: PreparedTable, split: str, prediction: np.ndarray) -> float:
