@@ -14,6 +14,7 @@ from rich.table import Table
 
 from companion import __version__, cli_events, cli_images, cli_waveforms
 from companion.cli_common import errors_as_messages
+from companion.data import fetch
 from companion.data.download import MIRROR_VARIABLE, REGISTRY, DataError, cache_folder
 
 
@@ -80,20 +81,16 @@ def list_data() -> None:
 @errors_as_messages()
 def fetch_data(names: Names = None) -> None:
     """Get data sets into the cache, and check those that are there: damaged ones are fetched again."""
-    from companion.data import fetch
-
-    with errors_as_messages():
-        unknown = sorted(set(names or []) - REGISTRY.keys())
-        if unknown:
-            raise DataError(f"unknown data set {', '.join(unknown)}; there are: {', '.join(REGISTRY)}")
-        failures = []
-        for name in names or REGISTRY:
-            try:
-                print(f"{name}: here, from {fetch(REGISTRY[name])}")
-            except DataError as error:  # the others may still be had
-                failures.append(str(error))
-        if failures:
-            raise DataError("\n".join(failures))
+    if unknown := sorted(set(names or []) - REGISTRY.keys()):
+        raise DataError(f"unknown data set {', '.join(unknown)}; there are: {', '.join(REGISTRY)}")
+    failures = []
+    for name in names or REGISTRY:
+        try:
+            print(f"{name}: here, from {fetch(REGISTRY[name])}")
+        except DataError as error:  # the others may still be had
+            failures.append(str(error))
+    if failures:
+        raise DataError("\n".join(failures))
 
 
 @app.command()

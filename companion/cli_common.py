@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from companion.files import atomic_path
+from companion.files import StateError, atomic_path
 
 if TYPE_CHECKING:
     from companion.estimators.base import AnomalyDetector
@@ -95,7 +95,6 @@ def warn_of_rate(flagged: int, scored: int, fpr: float, what: str) -> None:
 def load(path: Path, kinds: Sequence[str]) -> Any:
     """The model in a file, which is one of these of ``companion.estimators``."""
     from companion import estimators
-    from companion.files import StateError
 
     for kind in kinds[1:]:
         with suppress(StateError):

@@ -87,10 +87,7 @@ class Compute:
 def pick_compute(
     device: str | None = None, precision: Literal["auto", "float32", "bfloat16"] = "auto"
 ) -> Compute:
-    """Choose the device and the fastest precision that trains these nets well.
-
-    "auto" is bfloat16 where the hardware has it (CUDA from compute capability 8.0), else float32.
-    """
+    """Choose the device; "auto" is bfloat16 where it has that (CUDA from capability 8.0), else float32."""
     chosen = pick_device(device)
     if chosen.type == "mps" and not agrees_with_cpu(chosen):
         print("This GPU computes wrong gradients with this version of PyTorch, so the CPU is used.")

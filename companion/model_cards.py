@@ -25,27 +25,20 @@ def model_card(run: RecordedRun) -> str:
         raise ValueError(f"no card for runs of {run.experiment!r}; there are cards for: {names}")
     _, front, body = path.read_text("utf8").split("---\n", 2)
     about = yaml.safe_load(front)
-    metadata, tables = _front_matter(run, about), _tables(run, about)
+    hub = about["hub"]  # what model hubs read: means over the run's seeds, for the card's model alone
+    hub["tags"] += ["synthetic-data"] * run.data.synthetic
+    hub["model-index"][0]["results"][0]["metrics"] = [
+        {"type": name, "name": f"{label}, mean of {len(run.seeds)} seeds", "value": round(mean, 6)}
+        for name, label in about["metrics"].items()
+        for mean in [float(run.metric(f"{about['model']}.{name}").mean())]
+    ]
     told = {name: ", ".join(map(str, x)) if isinstance(x, list) else x for name, x in run.config.items()}
     told["percent"] = {name: f"{100 * x:g} %" for name, x in run.config.items() if isinstance(x, int | float)}
     told |= {"run": run, "seeds": ", ".join(map(str, run.seeds)), "count": len(run.seeds)}
     told["versions"] = ", ".join(f"{name} {version}" for name, version in run.libraries.items())
     told["stand_in"] = STAND_IN * run.data.synthetic
-    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    return f"---\n{front}---\n\n{body.format(**told, **tables)}"
-
-
-def _front_matter(run: RecordedRun, about: dict[str, Any]) -> dict[str, Any]:
-    """The metadata that model hubs read: means over the run's seeds, for the card's model alone."""
-    metrics = [
-        {"type": name, "name": f"{label}, mean of {len(run.seeds)} seeds", "value": round(mean, 6)}
-        for name, label in about["metrics"].items()
-        for mean in [float(run.metric(f"{about['model']}.{name}").mean())]
-    ]
-    hub: dict[str, Any] = about["hub"]
-    hub["tags"] += ["synthetic-data"] * run.data.synthetic
-    hub["model-index"][0]["results"][0]["metrics"] = metrics
-    return hub
+    front = yaml.safe_dump(hub, sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n{body.format(**told, **_tables(run, about))}"
 
 
 def _tables(run: RecordedRun, about: dict[str, Any]) -> dict[str, str]:

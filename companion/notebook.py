@@ -18,10 +18,7 @@ _HIDDEN = "application/papermill.record/"
 
 
 def show_source(*objects: type | Callable[..., Any]) -> Markdown:
-    """The source of classes, functions or methods of the package, as highlighted text.
-
-    Of a function's docstring only the first line is shown; the reference has the rest.
-    """
+    """The source of classes, functions or methods, highlighted; of a function's docstring the first line."""
     parts = []
     for thing in objects:
         source = textwrap.dedent(inspect.getsource(thing)).rstrip()
@@ -104,10 +101,9 @@ def table(header: list[str], rows: list[list[str]]) -> Markdown:
         |:--|--:|
         | plain-20 | 9.5 |
     """
+    head, *lines = ("| " + " | ".join(line) + " |" for line in [header, *rows])
     rule = "|:--" + "|--:" * (len(header) - 1) + "|"
-    text = "\n".join("| " + " | ".join(line) + " |" for line in [header, *rows])
-    text = text.replace("\n", f"\n{rule}\n", 1) if rows else f"{text}\n{rule}"
-    return Markdown(text)  # type: ignore[no-untyped-call]
+    return Markdown("\n".join([head, rule, *lines]))  # type: ignore[no-untyped-call]
 
 
 def claim(condition: bool, sentence: str, *, live: bool = False) -> None:

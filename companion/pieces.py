@@ -130,8 +130,7 @@ def switched(net: nn.Module, x: Tensor, on: Tensor) -> dict[str, Tensor]:
     switches = on.T[..., None, None, None]  # (blocks, N, 1, 1, 1)
     with ExitStack() as hooks:
         for block, s in zip(blocks, switches, strict=True):
-            hook = block.branch.register_forward_hook(lambda m, x, y, s=s: s * y)
-            hooks.enter_context(hook)
+            hooks.enter_context(block.branch.register_forward_hook(lambda m, x, y, s=s: s * y))
         return {"logits": net(x)}
 
 

@@ -1,5 +1,6 @@
 """Data sets: one registry, and loaders that give real data or a labelled synthetic stand-in."""
 
+from contextlib import suppress
 from importlib import import_module
 
 from companion.data.download import CACHE_VARIABLE, REGISTRY, DataError, Dataset, cache_folder, read_published
@@ -20,10 +21,8 @@ def fetch(dataset: Dataset) -> str:
 
 def available() -> dict[str, str]:
     """Where each data set comes from, by name, fetched if need be; ``""`` if a stand-in takes its place."""
-    found = {}
+    found = dict.fromkeys(REGISTRY, "")
     for dataset in REGISTRY.values():
-        try:
+        with suppress(DataError):
             found[dataset.name] = fetch(dataset)
-        except DataError:
-            found[dataset.name] = ""
     return found

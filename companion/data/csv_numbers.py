@@ -109,10 +109,9 @@ def _is_time(column: pd.Series, wanted: Sequence[str]) -> bool:
         return False
     if pd.api.types.is_numeric_dtype(column):
         return str(column.name).lower() in TIMES and column.is_monotonic_increasing and column.nunique() > 1
-    dates = column.dropna()
-    return pd.api.types.is_datetime64_any_dtype(column) or (
-        len(dates) > 0 and bool(dates.astype(str).str.fullmatch(DATE).all())
-    )
+    known = column.dropna().astype(str)
+    dates = len(known) > 0 and bool(known.str.fullmatch(DATE).all())
+    return dates or pd.api.types.is_datetime64_any_dtype(column)
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:

@@ -67,10 +67,18 @@ class Dataset:
     sha256: str | None = None
 
 
-REGISTRY_FILE = Path(__file__).with_name("registry.toml")
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where loaded data came from: the last fields of what loaders give."""
+
+    source: str
+    digest: str  #: SHA-256 of the content
+    synthetic: bool  #: whether they are a stand-in, of which a warning has told
+
+
 REGISTRY = {
     name: Dataset(name=name, **entry | {"sources": tuple(Source(**source) for source in entry["sources"])})
-    for name, entry in tomllib.loads(REGISTRY_FILE.read_text("utf8")).items()
+    for name, entry in tomllib.loads(Path(__file__).with_name("registry.toml").read_text("utf8")).items()
 }
 
 
@@ -90,8 +98,7 @@ def load(
     ``read`` reads and checks the file in the cache, ``unpack`` one from a source: whatever they raise means a
     damaged file, and the next place is tried. ``keep`` writes the file for the cache.
     """
-    path = cache_folder() / dataset.cached
-    here = f"cache: {dataset.cached}"
+    path, here = cache_folder() / dataset.cached, f"cache: {dataset.cached}"
     if os.path.isfile(path):
         try:
             return read(path), here
@@ -111,10 +118,7 @@ def load(
 
 
 def read_published(dataset: Dataset, extract: Callable[[Path], bytes] = Path.read_bytes) -> tuple[bytes, str]:
-    """The content of a data set that is kept as one file of a known digest; as :func:`load`.
-
-    ``extract`` makes the file from one of a source that names no member.
-    """
+    """As :func:`load`, of one file of a known digest; ``extract`` makes it where a source names no member."""
 
     def read(path: Path) -> bytes:
         if pooch.file_hash(str(path)) != dataset.sha256:
@@ -139,7 +143,7 @@ STAND_INS: list[str] = []  # the sets that generated data have replaced since th
 def read_or_warn(
     title: str, stand_in: str, read: Callable[[Dataset], tuple[Content, str]], *datasets: Dataset
 ) -> tuple[list[Content] | None, dict[str, Any]]:
-    """The contents of data sets, and what is said of them: ``source``, ``digest`` and ``synthetic``.
+    """The contents of data sets, and the fields of their :class:`Origin`.
 
     If one is out of reach there are no contents; a warning in the name of the caller's caller has told that
     generated data take their place, and why.
@@ -192,8 +196,8 @@ def _locked(path: Path) -> Iterator[None]:
             print(f"waiting for another process that fetches {path.name} ...", file=sys.stderr)
             lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
-        reason = f"another process has held {lock.lock_file} for {LOCK_SECONDS:.0f} s; end it and try again"
-        raise DataError(reason) from error
+        told = f"another process has held {lock.lock_file} for {LOCK_SECONDS:.0f} s; end it and try again"
+        raise DataError(told) from error
     except (OSError, NotImplementedError):
         pass  # a cache that cannot be written or locked; the data may still be had
     try:
@@ -205,11 +209,9 @@ def _locked(path: Path) -> Iterator[None]:
 def _get(dataset: Dataset, unpack: Callable[[Path, Source], Content]) -> tuple[Content, str]:
     """The content from the first place whose file is the expected one and can be read."""
     mirror, offline = os.environ.get(MIRROR_VARIABLE), os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
-    places: list[tuple[str, Source, Callable[[Path], Path]]] = []
-    if mirror:
-        places += [(f"a mirror's {s.filename}", s, partial(_from_mirror, mirror, s)) for s in dataset.sources]
-    if not offline:
-        places += [(s.url, s, partial(download, s.url, s)) for s in dataset.sources if s.url]
+    known = dataset.sources
+    places = [(f"a mirror's {s.filename}", s, partial(_from_mirror, mirror, s)) for s in known if mirror]
+    places += [(s.url, s, partial(download, s.url, s)) for s in known if s.url and not offline]
     reasons: dict[str, str] = {}
     for place, source, fetch in places:
         with TemporaryDirectory(prefix="companion-") as folder:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from companion.data.download import REGISTRY, read_or_warn, read_published
+from companion.data.download import REGISTRY, Origin, read_or_warn, read_published
 
 ECG5000_TRAIN, ECG5000_TEST = REGISTRY["ecg5000-train"], REGISTRY["ecg5000-test"]
 LENGTH = 140
@@ -18,7 +18,7 @@ CLASS_NAMES = (
 
 
 @dataclass(frozen=True)
-class Beats:
+class Beats(Origin):
     """Heartbeats for one-class learning, split; a beat is float32 (140,), a class counts from 1."""
 
     name: str
@@ -27,9 +27,6 @@ class Beats:
     test: np.ndarray  # to be touched once
     validation_classes: np.ndarray  # int64 (N,)
     test_classes: np.ndarray
-    source: str
-    digest: str
-    synthetic: bool  # whether they are a stand-in; a warning has said why
 
     @property
     def validation_labels(self) -> np.ndarray:

@@ -14,6 +14,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from companion.data.download import Origin
+
 FIELDS = tomllib.loads(Path(__file__).with_name("event_fields.toml").read_text("utf8"))
 #: who an event is about, the first of these that it has
 ENTITY_COLUMNS = ("actor.user.uid", "user.uid", "device.uid", "src_endpoint.ip")
@@ -22,7 +24,7 @@ PARTS = ("train", "calibration", "validation", "test")  #: of events; the first 
 
 
 @dataclass(frozen=True)
-class Events:
+class Events(Origin):
     """Events in the order of their times, and what is known about them apart from them."""
 
     frame: pd.DataFrame  #: one row an event; columns are dotted OCSF names, of the types of ``tidy``
@@ -34,9 +36,6 @@ class Events:
     #: then these
     split: dict[str, np.ndarray]
     entity: tuple[str, ...]  #: columns that say whom an event is about, the first of these that it has
-    source: str  #: where the events came from
-    digest: str  #: SHA-256 of the files, or of the config that generated them
-    synthetic: bool  #: whether they were generated
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
@@ -60,8 +59,9 @@ def entities(frame: pd.DataFrame, columns: Sequence[str] = ENTITY_COLUMNS) -> pd
     """Who each event is about: the first of ``columns`` that it has, missing if it has none of them."""
     there = [frame[name] for name in columns if name in frame.columns]
     if not there:
-        names = ", ".join(columns)
-        raise ValueError(f"the events have none of the columns {names}; say which name an entity")
+        raise ValueError(
+            f"the events have none of the columns {', '.join(columns)}; say which name an entity"
+        )
     found = there[0].astype("str")
     for column in there[1:]:
         found = found.where(found.notna(), column.astype("str"))

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps, features
 from torch import Tensor
 
-from companion.data.download import DataError
+from companion.data.download import DataError, Origin
 
 _TOLD = tomllib.loads(Path(__file__).with_name("images.toml").read_text("utf8"))
 #: files with these endings, in capitals or not, are read
@@ -227,7 +227,7 @@ def sorted_images(folder: Path) -> dict[Path, int]:
 
 
 @dataclass(frozen=True)
-class SplitImages:
+class SplitImages(Origin):
     """Images for one-class learning, split; copies of an image always stand in the same part."""
 
     name: str  #: of the data set
@@ -236,18 +236,12 @@ class SplitImages:
     tuning: ImageSet  #: known anomalies, for choices; none if there are none
     development: ImageSet  #: a share of the test images, for choices between recipes
     test: ImageSet  #: the others, to be touched once
-    source: str  #: where the images came from
-    digest: str  #: SHA-256 over names and contents
-    synthetic: bool  #: whether they were generated
 
 
 def share_by_hash(
     hashes: Sequence[str], share: float, labels: Sequence[int] | None = None, salt: str = ""
 ) -> np.ndarray:
-    """Choose a share of the distinct images of each label, whatever their names and order: bool (N,).
-
-    Copies are chosen together; another ``salt`` chooses others.
-    """
+    """Choose a share of the distinct images of each label, by content and ``salt`` alone: bool (N,)."""
     chosen: set[str] = set()
     kinds = labels or [0] * len(hashes)
     for kind in sorted(set(kinds)):

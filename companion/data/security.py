@@ -98,8 +98,7 @@ def load_cloudtrail() -> Events:
     frame = _ocsf(raw, CLOUDTRAIL_TO_OCSF, 6003, activity, time=raw["time"])
     parts = learned & ~late, learned & late, (clock < "12:14") & ~learned, clock >= "12:14"
     technique = pd.Series("technique", raw.index).where(attack)
-    entity = ("actor.user.uid", "src_endpoint.ip")
-    return _events(frame, technique, run.fillna(clock), parts, entity, about)
+    return _events(frame, technique, run.fillna(clock), parts, ("actor.user.uid", "src_endpoint.ip"), about)
 
 
 def read_real(dataset: Dataset) -> tuple[bytes, str]:
@@ -136,8 +135,7 @@ def load_demo_service() -> Events:
     kept = [name for name in frame.columns if not f"{name}.".startswith(left_out)]
     part = np.searchsorted([0.5, 0.6, 0.8], np.arange(len(frame)) / len(frame), side="right")
     parts = (part == 0) & attack.isna(), (part == 1) & attack.isna(), part == 2, part == 3
-    entity = ("http_request.url.path", "device.hostname")
-    return _events(frame[kept], attack, trace, parts, entity, about)
+    return _events(frame[kept], attack, trace, parts, ("http_request.url.path", "device.hostname"), about)
 
 
 def load_nsl_kdd() -> Events:

@@ -126,8 +126,7 @@ def _statistics(windows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray,
     known = ~np.isnan(windows)
     count = np.maximum(known.sum(axis=axes, keepdims=True), 1)
     values = np.where(known, windows, 0).astype(np.float64, order="C")  # sums round alike in any memory order
-    low = np.where(known, values, np.inf).min(axis=axes, keepdims=True)
-    high = np.where(known, values, -np.inf).max(axis=axes, keepdims=True)
+    low, high = (reach.reduce(windows, axis=axes, keepdims=True) for reach in (np.fmin, np.fmax))
     mean = values.sum(axis=axes, keepdims=True) / count
     deviation = np.where(known, values - mean, 0)
     std = np.sqrt((deviation**2).sum(axis=axes, keepdims=True) / count)
@@ -137,7 +136,5 @@ def _statistics(windows: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray,
 
 def is_constant(windows: np.ndarray) -> np.ndarray:
     """Which windows (N, C, L) hold at least one number and in each channel no two that differ, bool (N,)."""
-    known = ~np.isnan(windows)
-    low = np.where(known, windows, np.inf).min(axis=2)
-    high = np.where(known, windows, -np.inf).max(axis=2)
-    return np.asarray(known.any(axis=(1, 2)) & (low >= high).all(axis=1))
+    low, high = (reach.reduce(windows, axis=2) for reach in (np.fmin, np.fmax))  # NaN where nothing is known
+    return np.asarray(~np.isnan(low).all(axis=1) & ~(low < high).any(axis=1))

@@ -1,12 +1,11 @@
 """Labelled sessions: the tokens of their events, int64 (T,), in the order of their times."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from companion.data.download import REGISTRY, read_or_warn, read_published
+from companion.data.download import REGISTRY, Origin, read_or_warn, read_published
 from companion.data.synthetic_events import EventConfig, generate_events
 
 HDFS_SHARE = 16_838 / 575_061  #: of anomalous sessions in the whole log; we have 4,855 of the normal ones
@@ -14,14 +13,12 @@ SESSION_COLUMNS = ("actor.session.uid", "session.uid")  #: of an event, the firs
 HDFS = (REGISTRY["hdfs-normal"], REGISTRY["hdfs-abnormal"])
 
 
-class Sessions(NamedTuple):
+@dataclass(frozen=True)
+class Sessions(Origin):
     """Sessions of tokens, whole ones labelled."""
 
     tokens: list[np.ndarray]  #: of each session, from 1
     abnormal: np.ndarray  #: bool (S,)
-    source: str
-    digest: str
-    synthetic: bool
 
 
 def load_hdfs() -> Sessions:

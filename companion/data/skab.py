@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from companion.data.download import REGISTRY, Dataset, read_members, read_or_warn, read_published
+from companion.data.download import REGISTRY, Dataset, Origin, read_members, read_or_warn, read_published
 
 SKAB = REGISTRY["skab"]
 SENSORS = (
@@ -30,14 +30,11 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Skab:
+class Skab(Origin):
     """One long recording without a fault, and shorter ones with faults, in the order of their times."""
 
     calm: Recording
     recordings: tuple[Recording, ...]
-    source: str
-    digest: str
-    synthetic: bool
 
     def of(self, kind: str) -> list[Recording]:
         """Those with a fault of one kind: ``"valve"`` (closed by hand, wholly or in part) or ``"other"``."""
@@ -51,8 +48,7 @@ def load_skab() -> Skab:
         rng = np.random.default_rng(0)
         names = [f"{kind}/{i}" for kind in ("other", "valve1") for i in range(4)]
         calm = synthetic_recording("anomaly-free/0", 3000, rng)
-        others = tuple(synthetic_recording(name, 1000, rng) for name in names)
-        return Skab(calm, others, **about)
+        return Skab(calm, tuple(synthetic_recording(name, 1000, rng) for name in names), **about)
     parts = (_recording(*part.split("\n", 1)) for part in contents[0].decode().split("# ")[1:])
     calm, *rest = sorted(parts, key=lambda each: (not each.name.startswith("anomaly-free"), each.start))
     return Skab(calm, tuple(rest), **about)

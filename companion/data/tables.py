@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.data.download import REGISTRY, read_or_warn, read_published
+from companion.data.download import REGISTRY, Origin, read_or_warn, read_published
 
 ADULT_TRAIN, ADULT_TEST, CALIFORNIA = (REGISTRY[n] for n in ("adult-train", "adult-test", "california"))
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Origin):
     """A table to learn from, split into row numbers."""
 
     name: str
@@ -29,9 +29,6 @@ class Table:
     train: np.ndarray
     validation: np.ndarray  # for choices
     test: np.ndarray  # to be touched once
-    source: str
-    digest: str  # SHA-256 of its files
-    synthetic: bool  # whether it is a stand-in; a warning has said why
 
 
 def _split(rows: np.ndarray, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -42,10 +39,7 @@ def _split(rows: np.ndarray, share: float, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def _table(frame: pd.DataFrame, parts: Sequence[np.ndarray] = (), seed: int = 0, **about: Any) -> Table:
-    """Numbers as float64, categories as strings, missing ones ``None``.
-
-    ``parts`` are the rows for training, validation and the test; if not told, 64, 16 and 20 % at random.
-    """
+    """Numbers as float64, categories as strings or ``None``; without ``parts`` 64, 16, 20 % at random."""
     learn, test = _split(np.arange(len(frame)), 0.8, seed)
     about |= zip(("train", "validation", "test"), parts or (*_split(learn, 0.8, seed), test), strict=True)
     numerical = tuple(map(str, frame.select_dtypes("number")))
