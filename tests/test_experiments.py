@@ -1,20 +1,12 @@
 """What the single experiments promise beyond running, see also test_runs.py."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from companion.compute import seed_everything
 from companion.experiments import classifier, get_experiment
-from companion.experiments.optimisation import (
-    filter_normalized,
-    gradient_flow,
-    shuffled,
-    surface,
-    unchanging,
-    without,
-)
+from companion.experiments.optimisation import gradient_flow, shuffled, unchanging, without
 from companion.experiments.runner import execute
 from companion.files import StateError, load_weights
 from companion.models.blocks import PreActResidualBlock
@@ -49,26 +41,6 @@ def test_shuffling_the_same_pair_twice_changes_nothing():
     images, pair = torch.randn(2, 3, 16, 16), ((2, 1), (2, 2))
     assert not torch.allclose(shuffled(net, [pair])(images), net(images))
     assert torch.equal(shuffled(net, [pair, pair])(images), net(images))
-
-
-def test_a_direction_has_filters_as_long_as_those_of_the_net_and_leaves_norms_alone():
-    net = CifarResNet(8)
-    direction = filter_normalized(net, torch.Generator().manual_seed(0))
-    assert direction.keys() == {name for name, weight in net.named_parameters() if weight.dim() > 1}
-    own, moved = net.stages[1][0].conv1.weight, direction["layer2.0.conv1.weight"]
-    assert torch.allclose(own.flatten(1).norm(dim=1), moved.flatten(1).norm(dim=1))
-    assert nn.functional.cosine_similarity(own.flatten(), moved.flatten(), dim=0) < 0.2
-
-
-def test_the_surface_of_a_loss_that_is_known():
-    net = nn.Linear(2, 1, bias=False)
-    start = net.weight.detach().clone()
-    directions = [{"weight": torch.tensor([[1.0, 0.0]])}, {"weight": torch.tensor([[0.0, 2.0]])}]
-    found = surface(
-        net, lambda model, *_: {"loss": model.weight.sum()}, (), directions, np.array([-1.0, 0, 1])
-    )
-    assert found - float(start.sum()) == pytest.approx(np.add.outer([-1, 0, 1], [-2, 0, 2]), abs=1e-5)
-    assert torch.equal(net.weight, start)
 
 
 def test_the_gradient_flow_is_that_of_the_chain_rule():
