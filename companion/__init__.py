@@ -7,7 +7,7 @@ casting and waveforms (10)::
      models               data              objectives           experiments        recorded
   1  resnet, blocks       cifar10           classification       degradation        degradation, depths,
                                                                                     starts, learning_rates
-     resnet, blocks       cifar10           classification       optimisation       gradients
+     resnet, blocks       cifar10           classification       optimisation       gradients, identity
   2  resnet, blocks       cifar10           classification       degradation        block_order
      resnet, blocks       cifar10           classification       optimisation       lesion
   3  resnet, blocks, cost -                 -                    -                  -
@@ -25,7 +25,8 @@ casting and waveforms (10)::
                                                                                     tab_transformer
      tabular_baselines    tables            tables               table_embeddings   table_embeddings,
                                                                                     table_rivals,
-                                                                                    table_realmlp
+                                                                                    table_realmlp,
+                                                                                    table_large
   9  autoencoders,        casting           reconstruction,      casting,           casting,
      resnet, resnet9                        synthetic_anomalies  casting_detectors  casting_ablation
      resnet               casting           synthetic_anomalies  casting_controls   casting_controls

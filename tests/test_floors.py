@@ -27,7 +27,7 @@ MAY_NOT = {
 }
 
 
-BUDGET = 13_698
+BUDGET = 13_700
 """Lines of the package, docstrings and blanks included; raised only for a run that was asked for."""
 BESIDE = 2_215
 """The same of extensions, tools and benchmarks; raised once, to execute pages side by side."""

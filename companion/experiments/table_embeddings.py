@@ -1,6 +1,7 @@
 """Chapter 8: nets with and without embeddings of numbers, boosting and a linear model on seven tables."""
 
 import time
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -166,6 +167,6 @@ def run_realmlp(config: RealMLPConfig, seed: int, context: Context) -> SeedResul
 
 
 TABLE_EMBEDDINGS = from_table("table_embeddings", EmbeddingsConfig, run, info)
-TABLE_LARGE = from_table("table_large", EmbeddingsConfig, run, info)
+TABLE_LARGE = from_table("table_large", EmbeddingsConfig, run, partial(info, "california"))
 TABLE_RIVALS = from_table("table_rivals", RivalsConfig, run_rivals, info, float32=True)
 TABLE_REALMLP = from_table("table_realmlp", RealMLPConfig, run_realmlp, info, float32=True)
