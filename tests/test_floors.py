@@ -29,7 +29,7 @@ MAY_NOT = {
 
 BUDGET = 13_700
 """Lines of the package, docstrings and blanks included; raised only for a run that was asked for."""
-BESIDE = 2_215
+BESIDE = 2_219
 """The same of extensions, tools and benchmarks; raised once, to execute pages side by side."""
 LONGEST = 350
 FILES = sorted(PACKAGE.rglob("*.py"))

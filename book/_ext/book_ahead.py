@@ -16,6 +16,7 @@ from jupyter_cache.executors.utils import single_nb_execution
 from myst_nb.core.read import read_myst_markdown_notebook
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.errors import ConfigError
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
@@ -32,14 +33,17 @@ def _execute(path: Path, cache: Path, timeout: int) -> None:
 
 
 def _ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
-    jobs, cores = int(os.environ.get("BOOK_JOBS") or 1), os.cpu_count() or 1
+    told, cores = os.environ.get("BOOK_JOBS") or "1", os.cpu_count() or 1
+    if not told.isdecimal() or not (jobs := int(told)):
+        raise ConfigError(f"BOOK_JOBS is a number of pages to execute at a time, such as 2, not {told!r}")
     caches = {page: find_cache(app, page) for page in pages} if jobs > 1 else {}
     missing = {page: cache for page, cache in caches.items() if cache and not usable(cache)}
     if missing:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))
     with ThreadPoolExecutor(jobs) as pool:
-        for page, cache in missing.items():
-            pool.submit(_execute, Path(env.doc2path(page)), cache, env.mystnb_config.execution_timeout)
+        paths = {Path(env.doc2path(page)): cache for page, cache in missing.items()}
+        for path in sorted(paths, key=lambda path: -path.stat().st_size):  # the longest should not be last
+            pool.submit(_execute, path, paths[path], env.mystnb_config.execution_timeout)
 
 
 def setup(app: Sphinx) -> None:
